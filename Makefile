@@ -1,0 +1,98 @@
+# Everything a newcomer needs on a machine with Python >= 3.11. Each target makes .venv by itself.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast faults chaos tox lint format docs bench constraints servers clean
+
+# The first of these that runs and is new enough.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
+BIN := .venv/bin
+
+# Many tests wait for real processes and servers: four at a time fill two cores. `make test PARALLEL=` runs one by one.
+PARALLEL ?= -n 4 --dist loadfile
+
+# Debian packages that the tests' servers come in. Each test session starts servers of its own on free ports.
+DEBIAN_PACKAGES := postgresql pgbouncer
+
+help:
+	@echo "make demo        a real application's jobs, running here for a while"
+	@echo "make test        every test"
+	@echo "make faults      the whole fault programme: every fault on every store, some minutes"
+	@echo "make chaos       processes killed and cut off at random: SEED=7 SECONDS=45 STORE=postgres SEEDS=10"
+	@echo "make test-fast   the tests of a coffee sip"
+	@echo "make tox         the whole gate: lint, types, layers, three Pythons, oldest versions, wheel, docs"
+	@echo "make lint        style, types and layers only"
+	@echo "make format      rewrite the files in the project's form"
+	@echo "make docs        the pages, into docs/_build/html"
+	@echo "make bench       our figures beside peers"
+	@echo "make constraints the versions the gate runs with, resolved anew"
+
+.venv/pyvenv.cfg:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found. Name one: make PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment (on Debian: apt install python3-venv)"; exit 2; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/.package: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/.tests: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group test
+	@touch $@ .venv/.package
+
+.venv/.tools: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@ .venv/.tests .venv/.package
+
+# As root it installs what is missing; otherwise it says what is, and those tests are skipped with their reason.
+servers:
+	@missing=""; for package in $(DEBIAN_PACKAGES); do \
+		dpkg -s "$$package" >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else echo "Not installed, so their tests are skipped:$$missing"; fi
+
+demo: .venv/.package
+	@$(BIN)/python -m examples.saas.demo
+
+test: .venv/.tests servers
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not faults" $(ARGS)
+
+test-fast: .venv/.tests servers
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not faults" $(ARGS)
+
+faults: .venv/.tests servers
+	@$(BIN)/python -m pytest $(PARALLEL) tests/faults $(ARGS)
+
+chaos: .venv/.tests servers
+	@$(BIN)/python tests/faults/chaos/run.py $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		--seconds $(or $(SECONDS),45) --store $(or $(STORE),sqlite)
+
+tox: .venv/.tools servers
+	@$(BIN)/tox run $(ARGS)
+
+lint: .venv/.tools
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: .venv/.tools
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: .venv/.tools
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+bench: .venv/.tests
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+# No hashes and no index URLs: the file must mean the same behind every mirror.
+constraints: .venv/.tools
+	$(BIN)/uv pip compile --quiet --universal --upgrade --no-header --no-emit-index-url --no-annotate \
+		--python-version 3.11 --all-extras --group dev pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf .venv .tox build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,178 @@
+"""A small company's recurring jobs at a pace that can be watched: `make demo`, or `python -m examples.saas.demo`.
+
+Fills a database in .demo/, starts a mail server on loopback that refuses some of the mail, keeps visitors coming, and runs
+the handlers of jobs.py on the local backend. Ctrl-C ends it with a summary; without a terminal it ends by itself.
+"""
+
+import argparse
+import logging
+import math
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from rich.console import Console
+from rich.live import Live
+
+from jobmanager import JobManager, Settings
+
+from . import database, jobs, seed
+from .screen import Screen, line
+from .smtp_sink import SmtpSink
+
+SEED = 7
+LOOK_EVERY_SECONDS = 0.25
+SECONDS_WITHOUT_TERMINAL = 20.0
+HALF_A_SECOND_OF_USE = seed.Amounts(users=0, sessions=4, invitations=1, logs=30, mails=1)
+
+
+def declare(manager: JobManager) -> None:
+    """The handlers of jobs.py: every few seconds, in small batches, with a back-off of seconds instead of minutes."""
+    gently = {"batch_size": 100, "rest_seconds": 0.05}
+    manager.job("cleanup-sessions", cron="*/4 * * * * *", config={"days_to_keep": 30, **gently})(
+        jobs.cleanup_sessions
+    )
+    manager.job("cleanup-invitations", cron="*/5 * * * * *", config={"days_to_keep": 30, **gently})(
+        jobs.cleanup_invitations
+    )
+    manager.job("purge-logs", cron="*/5 * * * * *", config={"days_to_keep": 90, **gently})(jobs.purge_logs)
+    manager.job("process-pending-emails", every=2, config={"backoff_seconds": [1, 3, 9, 15]})(
+        jobs.process_pending_emails
+    )
+    manager.job("generate-analytics", every=3)(jobs.generate_analytics)
+    manager.job("test-job")(jobs.always_succeeds)
+    manager.job("test-fail-job")(jobs.always_fails)
+
+
+def main() -> None:
+    """Prepare, run, watch, stop, sum up."""
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    arguments = _arguments()
+    ending = Ending(arguments.seconds)
+    with _company(arguments.folder) as sink:
+        manager = JobManager(Settings(database_url=f"sqlite:///{arguments.folder / 'jobmanager.db'}"))
+        declare(manager)
+        console.print(f"{manager.resolution} store={manager.store.url}", highlight=False)
+        screen = Screen(manager)
+        with manager:
+            manager.trigger_job("test-job", {"steps": 60, "seconds": 6}, requested_by="demo")
+            manager.trigger_job("test-fail-job", requested_by="demo")
+            (_watch if console.is_terminal else _report)(screen, console, ending)
+            console.print("Ending: nothing new starts.")
+        for run in screen.look():
+            console.print(line(run), highlight=False)
+        console.print(screen.summary())
+    console.print(
+        f"The mail server took {len(sink.received)} mails. See for yourself in {arguments.folder}: "
+        "saas.db, jobmanager.db, mails.mbox, demo.log.",
+        highlight=False,
+    )
+
+
+def _watch(screen: Screen, console: Console, ending: "Ending") -> None:
+    screen.look()
+    with Live(screen.live(console.width), console=console, auto_refresh=False) as live:
+        while not ending.within(LOOK_EVERY_SECONDS):
+            screen.look()
+            live.update(screen.live(console.width), refresh=True)
+
+
+def _report(screen: Screen, console: Console, ending: "Ending") -> None:
+    while not ending.within(LOOK_EVERY_SECONDS):
+        for run in screen.look():
+            console.print(line(run), highlight=False, soft_wrap=True)
+
+
+class Ending:
+    """When the demo ends: at Ctrl-C or SIGTERM, or `seconds` after the first look. A second signal ends it the hard way."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until: float | None = None
+        # A queue, because an Event must not be set by a handler that interrupts the thread that waits for it.
+        self._signals: SimpleQueue[int] = SimpleQueue()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def within(self, seconds: float) -> bool:
+        """Wait up to `seconds`; True as soon as the end has come."""
+        self._until = self._until or time.monotonic() + self._seconds
+        try:
+            return bool(self._signals.get(timeout=seconds))
+        except Empty:
+            return time.monotonic() >= self._until
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        self._signals.put(number)
+
+
+@contextmanager
+def _company(folder: Path) -> Iterator[SmtpSink]:
+    """A database full of rows, a mail server, and visitors who keep adding to it."""
+    _prepare(folder)
+    os.environ["SAAS_DATABASE"] = str(folder / "saas.db")
+    rng = random.Random(SEED)
+    with database.connect() as db:
+        database.create(db)
+        seed.populate(db, seed.Amounts(), rng, datetime.now(UTC))
+    with SmtpSink(file=folder / "mails.mbox") as sink, _visitors(rng):
+        os.environ["SAAS_SMTP_HOST"], os.environ["SAAS_SMTP_PORT"] = "127.0.0.1", str(sink.port)
+        yield sink
+
+
+def _prepare(folder: Path) -> None:
+    """A folder without the files of an earlier demo; what is logged goes there, because the screen is taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for earlier in (*folder.glob("saas.db*"), *folder.glob("jobmanager.db*"), folder / "mails.mbox"):
+        earlier.unlink(missing_ok=True)
+    (folder / ".gitignore").write_text("*\n")
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(filename=folder / "demo.log", filemode="w", level=logging.INFO, format=form)
+
+
+@contextmanager
+def _visitors(rng: random.Random) -> Iterator[None]:
+    """While this lasts, people use the application: rows arrive twice a second."""
+    closed = threading.Event()
+
+    def visit() -> None:
+        with database.connect() as db:
+            while not closed.wait(0.5):
+                seed.populate(db, HALF_A_SECOND_OF_USE, rng, datetime.now(UTC))
+
+    visitors = threading.Thread(target=visit, name="visitors")
+    visitors.start()
+    try:
+        yield
+    finally:
+        closed.set()
+        visitors.join()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.saas.demo", description="Jobs of a small company, to be watched."
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=Path(".demo"), help="where the files go (default: .demo)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=math.inf if sys.stdout.isatty() else SECONDS_WITHOUT_TERMINAL,
+        help="end by itself after so long (default: never in a terminal, else 20)",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

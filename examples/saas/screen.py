@@ -1,0 +1,184 @@
+"""What the demo shows: a table that lives, a line per ended run, and what happened in the end. It only reads the ledger."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from rich import box
+from rich.console import RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jobmanager import JobManager, Run, RunStatus
+
+STYLES = {
+    RunStatus.PENDING: "dim",
+    RunStatus.RUNNING: "cyan",
+    RunStatus.SUCCEEDED: "green",
+    RunStatus.FAILED: "red",
+    RunStatus.CANCELLED: "yellow",
+    RunStatus.SKIPPED: "yellow",
+    RunStatus.MISSED: "magenta",
+}
+
+
+@dataclass
+class Tally:
+    """What became of the runs of one job."""
+
+    statuses: Counter[RunStatus] = field(default_factory=Counter)
+    sums: Counter[str] = field(default_factory=Counter)
+    latest: Run | None = None
+    active: Run | None = None
+
+    def add(self, run: Run) -> None:
+        """Count a run that has ended, and what it says it did."""
+        self.statuses[run.status] += 1
+        self.latest = run
+        if isinstance(run.output, dict):
+            self.sums.update({key: value for key, value in run.output.items() if isinstance(value, int)})
+
+    def last(self, key: str) -> object:
+        """What the latest run said about `key`."""
+        return (
+            self.latest.output.get(key, "-") if self.latest and isinstance(self.latest.output, dict) else "-"
+        )
+
+
+DID: dict[str, Callable[[Tally], str]] = {
+    "cleanup-sessions": lambda tally: f"{tally.sums['deleted']:,} old sessions deleted",
+    "cleanup-invitations": lambda tally: f"{tally.sums['deleted']:,} unanswered invitations deleted",
+    "purge-logs": lambda tally: f"{tally.sums['deleted']:,} old log lines deleted",
+    "process-pending-emails": lambda tally: (
+        f"{tally.sums['sent']} mails sent, {tally.sums['failed']} refused, {tally.last('left')} wait for another try"
+    ),
+    "generate-analytics": lambda tally: f"one row of figures for {tally.last('day')}",
+    "test-job": lambda tally: f"{tally.sums['steps']} steps",
+}
+
+
+class Screen:
+    """The demo's view of a manager: `look` reads, the rest draws what was read."""
+
+    def __init__(self, manager: JobManager) -> None:
+        self._manager = manager
+        self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
+        self._counted: set[str] = set()
+        self._next: dict[str, datetime | None] = {}
+
+    def look(self) -> list[Run]:
+        """Read the ledger; the runs that ended since the last look, in the order in which they ended."""
+        self._next = {status.id: status.next_run for status in self._manager.get_all_job_statuses()}
+        recent = self._manager.runs(limit=200)
+        for tally in self._tallies.values():
+            tally.active = None
+        for run in recent:
+            if not run.status.closed:
+                self._tallies[run.job_id].active = run
+        ended = [run for run in recent if run.status.closed and run.id not in self._counted]
+        ended.sort(key=lambda run: run.finished_at or run.opened_at)
+        for run in ended:
+            self._counted.add(run.id)
+            self._tallies[run.job_id].add(run)
+        return ended
+
+    def live(self, width: int) -> Table:
+        """Every job: when it runs, what it is doing, how its last run went. Below 100 columns the schedule gives way."""
+        table = Table(box=box.SIMPLE_HEAD, expand=True, caption="Ctrl-C ends the demo")
+        table.add_column("Job", no_wrap=True)
+        if width >= 100:
+            table.add_column("Schedule", no_wrap=True)
+        table.add_column("Next", justify="right", no_wrap=True)
+        table.add_column("Last run", no_wrap=True)
+        table.add_column("Took", justify="right", no_wrap=True)
+        table.add_column("Progress", ratio=1)
+        table.add_column("Runs", justify="right", no_wrap=True)
+        for job in self._manager.registry.jobs.values():
+            tally = self._tallies[job.id]
+            shown = tally.active or tally.latest
+            schedule = [job.schedule.describe() if job.schedule else "by hand"] if width >= 100 else []
+            table.add_row(
+                job.id,
+                *schedule,
+                _until(self._next.get(job.id)),
+                _status(shown),
+                _took(shown),
+                _progress(shown),
+                str(tally.statuses.total()),
+            )
+        return table
+
+    def summary(self) -> Table:
+        """Every job: how its runs ended and what they did, all together."""
+        table = Table(box=box.SIMPLE_HEAD, title="What happened", title_justify="left", title_style="bold")
+        table.add_column("Job", no_wrap=True)
+        for heading in ("Runs", "Succeeded", "Failed", "Other"):
+            table.add_column(heading, justify="right")
+        table.add_column("What they did")
+        for job_id in self._manager.registry.jobs:
+            tally = self._tallies[job_id]
+            runs, succeeded = tally.statuses.total(), tally.statuses[RunStatus.SUCCEEDED]
+            failed = tally.statuses[RunStatus.FAILED]
+            table.add_row(
+                job_id,
+                str(runs),
+                Text(str(succeeded), "green"),
+                Text(str(failed), "red" if failed else "dim"),
+                Text(str(runs - succeeded - failed), "dim"),
+                _deeds(job_id, tally),
+            )
+        return table
+
+
+def line(run: Run) -> str:
+    """An ended run as one line of plain text."""
+    moment = (run.finished_at or run.opened_at).astimezone(UTC)
+    return f"{moment:%H:%M:%S}  {run.job_id:<23} {run.status:<10} {_took(run):>7}  {_words(run)}".rstrip()
+
+
+def _deeds(job_id: str, tally: Tally) -> str:
+    error = tally.latest.error.message if tally.latest and tally.latest.error else ""
+    return "; ".join(filter(None, [DID[job_id](tally) if job_id in DID else "", error]))
+
+
+def _until(moment: datetime | None) -> str:
+    if moment is None:
+        return ""
+    return f"{max((moment - datetime.now(UTC)).total_seconds(), 0):.0f} s"
+
+
+def _status(run: Run | None) -> Text:
+    return Text(run.status, STYLES[run.status]) if run else Text("")
+
+
+def _took(run: Run | None) -> str:
+    if run is None or run.started_at is None:
+        return ""
+    took = run.duration or datetime.now(UTC) - run.started_at
+    return f"{took / timedelta(seconds=1):.2f} s"
+
+
+def _progress(run: Run | None) -> RenderableType:
+    if run is None:
+        return ""
+    if run.status.closed or run.progress is None:
+        return Text(_words(run), "red" if run.error else "", no_wrap=True, overflow="ellipsis")
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(
+        ProgressBar(run.progress.total or 100, run.progress.processed, width=16),
+        Text(run.progress.message, no_wrap=True, overflow="ellipsis"),
+    )
+    return grid
+
+
+def _words(run: Run) -> str:
+    if run.error:
+        return run.error.message
+    if not isinstance(run.output, dict):
+        return run.reason or ""
+    return ", ".join(
+        f"{value:,} {key.replace('_', ' ')}" if isinstance(value, int) else str(value)
+        for key, value in run.output.items()
+    )

@@ -1,0 +1,71 @@
+"""The public names of jobmanager, each loaded from its home when first asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobmanager.context import RunContext
+    from jobmanager.errors import (
+        CancelRun,
+        CronError,
+        JobManagerError,
+        NonRetryable,
+        RetryLater,
+        RunConflictError,
+    )
+    from jobmanager.job import Job, Retry
+    from jobmanager.manager import JobManager, get_job_manager, reset_job_manager
+    from jobmanager.run import JobStatus, Run, RunStatus
+    from jobmanager.schedule import At, Cron, Every
+    from jobmanager.settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "At",
+    "CancelRun",
+    "Cron",
+    "CronError",
+    "Every",
+    "Job",
+    "JobManager",
+    "JobManagerError",
+    "JobStatus",
+    "NonRetryable",
+    "Retry",
+    "RetryLater",
+    "Run",
+    "RunConflictError",
+    "RunContext",
+    "RunStatus",
+    "Settings",
+    "__version__",
+    "get_job_manager",
+    "reset_job_manager",
+]
+
+_HOMES = {
+    "context": ("RunContext",),
+    "errors": ("CancelRun", "CronError", "JobManagerError", "NonRetryable", "RetryLater", "RunConflictError"),
+    "job": ("Job", "Retry"),
+    "manager": ("JobManager", "get_job_manager", "reset_job_manager"),
+    "run": ("JobStatus", "Run", "RunStatus"),
+    "schedule": ("At", "Cron", "Every"),
+    "settings": ("Settings",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value  # asked once; from now on a plain attribute
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

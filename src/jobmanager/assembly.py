@@ -1,0 +1,234 @@
+"""The parts of one manager, wired, and their life in one process: come up, keep going, drain, go down."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+
+from jobmanager import capture
+from jobmanager.account import Account
+from jobmanager.backends.base import Backend
+from jobmanager.burial import Burial
+from jobmanager.chores import Chores
+from jobmanager.clock import Clock
+from jobmanager.declarations import Declarations
+from jobmanager.errors import StoreError, StoreUnavailableError
+from jobmanager.executor import Executor
+from jobmanager.group_commit import GroupCommit
+from jobmanager.isolation import Isolation
+from jobmanager.lease import Lease
+from jobmanager.observe import Observer
+from jobmanager.pool import Pool
+from jobmanager.quiet import Quiet
+from jobmanager.recorder import Recorder
+from jobmanager.redact import Redactor
+from jobmanager.registry import Registry
+from jobmanager.retention import forget_old_runs
+from jobmanager.runner import Runner
+from jobmanager.settings import Settings
+from jobmanager.stores.base import RunStore
+from jobmanager.sweep import Sweep
+from jobmanager.watch import ASK_FOR_CANCEL_EVERY, FLUSH_LINES_EVERY, LOOK_EVERY, Watch
+
+logger = logging.getLogger(__name__)
+
+POLL = timedelta(seconds=5)
+COME_UP_AGAIN = timedelta(seconds=2)
+PURGE_EVERY = timedelta(hours=6)
+FORGET_DEAD_AFTER = timedelta(days=1)
+
+
+class Assembly:
+    """Everything between the public face and the store. Building it connects to nothing."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        store: RunStore,
+        backend: Backend,
+        settings: Settings,
+        clock: Clock,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        keeps_time = backend.capabilities.keeps_time
+        threaded = keeps_time and not clock.drive(None, _nothing)
+        clock.release(_nothing)
+        self._registry = registry
+        self.store = store
+        self.backend = backend
+        self._settings = settings
+        self._clock = clock
+        self.account = Account(store, grace=settings.grace)
+        self.declarations = Declarations(registry, store, self.account, namespace=settings.namespace)
+        self._quiet = outage = Quiet(logger)  # whoever meets it, one line in five seconds is enough
+        self.lease = Lease(
+            store,
+            clock,
+            namespace=settings.namespace,
+            length=settings.lease,
+            declares=registry.jobs.keys(),
+            executes=keeps_time,
+            quiet=outage,
+        )
+        self.commits = GroupCommit(store, clock, threaded=threaded, quiet=outage)
+        self.recorder = Recorder(
+            store, self.commits, grace=settings.grace, redactor=Redactor(settings.secret_values())
+        )
+        self.pool = Pool(settings.workers, threaded=threaded)
+        self.chores = Chores(clock, quiet=outage)
+        self.executor = Executor(
+            registry=registry,
+            recorder=self.recorder,
+            pool=self.pool,
+            lease=self.lease,
+            clock=clock,
+            isolation=Isolation(capture_logs=settings.capture_logs),
+            observers=observers,
+            backend=backend.name,
+            keep_lines=settings.capture_logs,
+        )
+        self.runner = Runner(
+            registry=registry,
+            recorder=self.recorder,
+            account=self.account,
+            executor=self.executor,
+            pool=self.pool,
+            lease=self.lease,
+            chores=self.chores,
+            clock=clock,
+            executes=backend.capabilities.executes_in_process,
+            reload=self._reload,
+        )
+        self.watch = Watch(self.executor, self.recorder, pool=self.pool, lease=self.lease, clock=clock)
+        self.sweep = Sweep(store, self.account, self.executor, self.runner, lease=self.lease, clock=clock)
+        self.burial = Burial(store, clock, length=settings.lease)
+        self.burial.on_buried = partial(self.chores.soon, self._sweep)
+        self.lease.on_beat = self.burial.look
+        self.lease.on_silence = self.burial.forget
+        self.lease.on_lost = self.watch.lost
+        self.lease.vital_signs = self.runner.vital_signs
+        self.threaded = threaded
+        """False on a clock moved by hand and on noop: then runs execute inline, in the caller's thread."""
+        self._keeps_time = keeps_time
+        self._installed = False
+        self._up = False
+        self._capturing = False
+        for name, act, every in (
+            ("watch", self.watch.look, LOOK_EVERY),
+            ("cancel poll", self.watch.ask_for_cancel, ASK_FOR_CANCEL_EVERY),
+            ("log flush", self.watch.flush_lines, FLUSH_LINES_EVERY),
+            ("claim poll", self.runner.claim, POLL),
+            ("change poll", self._follow_changes, POLL),
+            ("sweep", self._sweep, settings.sweep),
+            ("purge", self._purge, PURGE_EVERY),
+        ):
+            self.chores.add(name, act, every=every)
+
+    def install(self) -> None:
+        """Make the store ready and carry the declarations over; once per process."""
+        if not self._installed:
+            self.store.install()
+            self.declarations.carry_over()
+            self.runner.unknown = self.declarations.unknown
+            self._installed = True
+
+    def start(self) -> None:
+        """Begin to keep time and execute. An outage of the store is waited out behind; a wrong configuration raises."""
+        self.attend()
+        try:
+            self._come_up()
+        except StoreUnavailableError as error:
+            logger.warning("not up yet, trying again every %s: %s", COME_UP_AGAIN, error)
+            self.chores.at(self._clock.now() + COME_UP_AGAIN, self._try_again)
+
+    def attend(self) -> None:
+        """Execute what this process claims itself, without keeping time."""
+        if self._settings.capture_logs and not self._capturing:
+            capture.start()
+            self._capturing = True
+        self.executor.resume()
+        if self._keeps_time:
+            self.chores.start()
+
+    def _come_up(self) -> None:
+        self._installed = False
+        self.install()
+        if self._keeps_time:
+            self.lease.start()
+        self.runner.begin()
+        self.backend.sync(self.declarations.scheduled(self._settings.grace))
+        self.backend.start(self.runner.deliver)
+        self._up = True
+        if self._keeps_time:
+            self.chores.soon(self._sweep)
+            self.chores.at(self._clock.now() + self._settings.grace, self._retire_undeclared)
+            self.chores.soon(self.runner.claim)
+
+    def _try_again(self) -> None:
+        try:
+            self._come_up()
+            logger.info("up: the store answers")
+        except StoreError as error:
+            self._quiet.warning("still not up: %s", error)
+            self.chores.at(self._clock.now() + COME_UP_AGAIN, self._try_again)
+
+    def stop(self, drain: timedelta) -> None:
+        """Accept nothing more, let running handlers end for at most `drain`, record the rest, say good-bye. Twice is safe."""
+        self.backend.stop(timedelta(seconds=5))
+        self.runner.drain(drain)
+        self.chores.stop()
+        self.commits.stop(5.0)
+        self.commits.stop(5.0)  # the ends of what only now turned out to be opened
+        self.pool.stop()
+        self.lease.stop()
+        if self._capturing:
+            capture.stop()
+            self._capturing = False
+        self._up = False
+        if not self.threaded:
+            self.executor.resume()  # what is started by hand later still runs, inline
+
+    def sync(self) -> None:
+        """Carry the declarations over and tell the backend, and the others what this process declares."""
+        self._installed = False
+        self.install()
+        self.lease.announce()
+        self.backend.sync(self.declarations.scheduled(self._settings.grace))
+
+    def _reload(self, job_id: str) -> None:
+        logger.info("job=%s changed elsewhere; reading it again", job_id)
+        self._follow_changes()
+
+    def _follow_changes(self) -> None:
+        """Take over what other processes or operators changed."""
+        if self._up and self.declarations.refresh():
+            self.runner.unknown = self.declarations.unknown
+            self.backend.sync(self.declarations.scheduled(self._settings.grace))
+
+    def follow_changes(self) -> None:
+        """As the poll does every five seconds, now."""
+        self._follow_changes()
+
+    def _sweep(self) -> None:
+        if self._up and self.lease.ok():
+            self.sweep.sweep()
+
+    def _retire_undeclared(self) -> None:
+        self.declarations.retire_undeclared()
+        self._follow_changes()
+
+    def _purge(self) -> None:
+        if not self._up:
+            return
+        now = self._clock.now()
+        deleted = forget_old_runs(self.store, self._registry.jobs.values(), self._settings, now)
+        self.store.forget_dead(now - FORGET_DEAD_AFTER)
+        if deleted:
+            logger.info("purged %d runs that were older or more than retention keeps", deleted)
+
+
+def _nothing() -> None:
+    """Asks a clock whether it drives, and no more."""

@@ -1,0 +1,15 @@
+"""Where backends are found: the built-in ones by name, everybody else's by entry point or dotted path."""
+
+from __future__ import annotations
+
+ENTRY_POINT_GROUP = "jobmanager.backends"
+
+BUILT_IN = {
+    "noop": "jobmanager.backends.noop:NoopBackend",
+    "local": "jobmanager.backends.local:LocalBackend",
+    "celery": "jobmanager.backends.celery:CeleryBackend",
+    "pg_cron": "jobmanager.backends.pg_cron:PgCronBackend",
+}
+
+# The extra that brings what a built-in backend imports. The others need nothing but the core.
+EXTRAS = {"celery": "celery", "pg_cron": "postgres"}

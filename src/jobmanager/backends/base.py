@@ -1,0 +1,114 @@
+"""The seam between us and whoever keeps the time. A fifth backend is one file that implements this."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from jobmanager.clock import Clock
+from jobmanager.errors import UnsupportedError
+from jobmanager.job import Job
+from jobmanager.run import Run, Tick
+from jobmanager.schedule import Cron
+from jobmanager.settings import Settings
+from jobmanager.timetable import ScheduledJob
+
+Deliver = Callable[[Sequence[Tick]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend can honestly do. A job that asks for more is refused at registration, never approximated."""
+
+    keeps_time: bool = True
+    """False: nothing fires by itself."""
+    executes_in_process: bool = True
+    """True: the process that calls start() runs the handlers."""
+    smallest_interval: timedelta = timedelta(seconds=1)
+    per_job_timezone: bool = True
+    several_processes: bool = True
+    """True: any number of processes may start it on one store."""
+    survives_restart: bool = True
+    """True: it fires, or its ticks are accounted for, while no process of ours lives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One thing the outside system has planned. `job_id` None: an orphan, ours by its name but of no known job."""
+
+    name: str
+    job_id: str | None
+    next_due_at: datetime | None
+    drift: str = ""
+    """What differs from the declaration, '' if nothing does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether ticks can be expected, and why not."""
+
+    ok: bool
+    detail: str
+
+
+class Backend(ABC):
+    """Brings ticks from one outside system, and does nothing else.
+
+    Promises, tested by `jobmanager.testing.BackendContract`:
+
+    - building it connects to nothing; `from_settings` raises a ConfigurationError if something is missing
+    - `start` returns within a second and may be called again; ticks are then delivered until `stop`
+    - a tick carries its due instant in UTC, is never early, and is delivered at least once while the outside system lives
+    - `deliver` gets all ticks that are due together, on any thread
+    - after `stop` returned nothing is delivered; `stop` is safe before `start` and when called again
+    """
+
+    name: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, settings: Settings, *, clock: Clock) -> Backend:
+        """A backend for these settings, not yet connected."""
+
+    @classmethod
+    def check(cls, job: Job) -> None:
+        """Raise UnsupportedError, with a sentence that says what to do, if this backend cannot honour the job."""
+        smallest = cls.capabilities.smallest_interval
+        if job.schedule is not None and job.schedule.resolution < smallest:
+            raise UnsupportedError(
+                f"Job {job.id!r} asks for every {job.schedule.resolution.total_seconds():g} s; backend {cls.name!r} does no less "
+                f"than {smallest.total_seconds():g} s. Choose a longer interval, or a backend that has seconds (local, celery)."
+            )
+        zone = job.schedule.timezone if isinstance(job.schedule, Cron) else "UTC"
+        if zone != "UTC" and not cls.capabilities.per_job_timezone:
+            raise UnsupportedError(
+                f"Job {job.id!r} keeps the time of {zone}; backend {cls.name!r} knows no zone but UTC. Give the schedule in UTC, "
+                "or choose a backend that has zones (local, celery)."
+            )
+
+    @abstractmethod
+    def sync(self, jobs: Sequence[ScheduledJob]) -> None:
+        """Make the outside equal to these jobs: twice is once, orphans go, foreign entries stay untouched."""
+
+    @abstractmethod
+    def start(self, deliver: Deliver) -> None:
+        """Deliver ticks from now on; does not block. `deliver` returns at once and never raises."""
+
+    @abstractmethod
+    def stop(self, timeout: timedelta) -> None:
+        """Deliver nothing more; give up threads and connections within `timeout`."""
+
+    def dispatch(self, run: Run) -> None:  # noqa: B027 - most backends have nobody to tell
+        """Get a pending run executed soon; without an own way, live processes find it within their poll."""
+
+    @abstractmethod
+    def entries(self) -> list[Entry]:
+        """What the outside system has planned for us, with drift and orphans."""
+
+    @abstractmethod
+    def health(self) -> Health:
+        """Whether ticks can be expected now."""

@@ -1,0 +1,71 @@
+"""Who is dead: a process whose beat counter did not move for a whole lease, watched by one whose own beats were all accepted.
+
+Timestamps would fail healthy runs after an outage or a step of the clock (LEDGER.md section 5); a counter and our own
+monotonic clock do not. After a pause of our own, nobody is buried before he had a lease's time to speak.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+from jobmanager.clock import Clock
+from jobmanager.errors import StoreError
+from jobmanager.stores.base import Instance, RunStore
+
+logger = logging.getLogger(__name__)
+
+
+class Burial:
+    """Watches the others at each beat of ours. Called by the lease's thread only."""
+
+    def __init__(self, store: RunStore, clock: Clock, *, length: timedelta) -> None:
+        self._store = store
+        self._clock = clock
+        self._length = length.total_seconds()
+        self._first_seen: dict[str, tuple[int, float]] = {}
+        self._last_beat = float("-inf")
+        self.on_buried: Callable[[], None] = lambda: None
+        """Called after somebody was declared dead, by whoever of the watchers was first."""
+
+    def look(self, own_id: str) -> None:
+        """After an accepted beat of ours: bury whoever has been silent for longer than a lease."""
+        now = self._clock.monotonic()
+        if now - self._last_beat > self._length / 2:
+            # We may have slept ourselves, and then everybody looks silent.
+            self._first_seen.clear()
+        self._last_beat = now
+        try:
+            others = [instance for instance in self._store.instances() if instance.id != own_id]
+            read = self._clock.monotonic()
+            buried = [
+                other for other in others if self._is_silent(other, now, read) and self._store.bury(other)
+            ]
+        except StoreError as error:
+            logger.debug("others could not be watched: %s", error)
+            self.forget()
+            return
+        alive = {other.id for other in others} - {other.id for other in buried}
+        self._first_seen = {known: seen for known, seen in self._first_seen.items() if known in alive}
+        for other in buried:
+            logger.warning(
+                "process %d on %s is dead: no beat for %.0f s; its runs are taken over",
+                other.pid,
+                other.host,
+                self._length,
+            )
+        if buried:
+            self.on_buried()
+
+    def forget(self) -> None:
+        """A beat of ours failed or came late: what was seen before proves nothing any more."""
+        self._first_seen.clear()
+
+    def _is_silent(self, other: Instance, now: float, read: float) -> bool:
+        """True if it did not move since longer than a lease: from after the first reading to before this one."""
+        beats, since = self._first_seen.get(other.id, (None, read))
+        if beats != other.beats:
+            self._first_seen[other.id] = (other.beats, read)
+            return False
+        return now - since > self._length

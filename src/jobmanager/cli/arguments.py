@@ -1,0 +1,94 @@
+"""What people type as a moment, a length of time or a payload, read into values; what cannot be read says how to write it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+from jobmanager.cli.failures import UsageError
+
+_SIZES = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|sec|min|s|m|h|d|w)?")
+LONGEST = timedelta(days=36_500)
+
+
+def duration(text: str) -> timedelta:
+    """`90` (seconds), `30s`, `5m`, `1h30m`, `90d`, `2w`."""
+    compact, length, place = text.strip().lower(), timedelta(0), 0
+    try:
+        while place < len(compact):
+            part = _PART.match(compact, place)
+            if part is None:
+                raise OverflowError
+            length += timedelta(seconds=float(part[1]) * _SIZES[part[2] or "s"])
+            place = part.end()
+        if not compact or length > LONGEST:
+            raise OverflowError
+    except OverflowError:
+        raise UsageError(
+            f"{text!r} is not a length of time.", hint="Write it as 30s, 5m, 1h30m, 90d or 2w."
+        ) from None
+    return length
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """An ISO date or time (without a zone: the reader's), `14:30`, `now`, `today`, `tomorrow`, `+2h` or `-30m`; in UTC."""
+    word = text.strip()
+    midnight = datetime.combine(now.astimezone().date(), time())
+    named = {"now": now, "today": midnight, "tomorrow": midnight + timedelta(days=1)}
+    if word.lower() in named:
+        return named[word.lower()].astimezone(UTC)
+    if word[:1] in ("+", "-"):
+        length = duration(word[1:])
+        return (now + length if word[0] == "+" else now - length).astimezone(UTC)
+    try:
+        if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", word):
+            return datetime.combine(midnight.date(), time.fromisoformat(word.zfill(5))).astimezone(UTC)
+        return datetime.fromisoformat(word).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{text!r} is not a moment.",
+            hint="Write it as 2026-11-23T14:30, 2026-11-23T13:30Z, 14:30, now, tomorrow, +2h or -30m.",
+        ) from None
+
+
+def payload(text: str | None) -> dict[str, Any] | None:
+    """A JSON object given as text, as `@file`, or as `-` for standard input."""
+    if text is None:
+        return None
+    source = {"-": "standard input"}.get(text, text if text.startswith("@") else "--payload")
+    try:
+        written = (
+            sys.stdin.read() if text == "-" else Path(text[1:]).read_text() if text.startswith("@") else text
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"The payload {text} cannot be read: {error}.", hint="Name a readable file: --payload @file.json"
+        ) from None
+    try:
+        value = json.loads(written)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"The payload from {source} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
+            hint="""Quote it for the shell: --payload '{"days": 7}'""",
+        ) from None
+    if not isinstance(value, dict):
+        raise UsageError(
+            f"The payload from {source} is a JSON {_KINDS.get(type(value), 'value')}, not an object.",
+            hint="""The handler's arguments go by name: --payload '{"days": 7}'""",
+        )
+    return value
+
+
+_KINDS: dict[type, str] = {
+    list: "array",
+    str: "string",
+    int: "number",
+    float: "number",
+    bool: "value",
+    type(None): "null",
+}

@@ -1,0 +1,109 @@
+"""What every verb gets: the application, where to print, and whether a machine reads it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jobmanager.cli.application import NO_APPLICATION, load
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from jobmanager.manager import JobManager
+
+ENDLESS = 10_000  # columns of a pipe: nothing that a program reads is cut or wrapped
+
+
+@dataclass
+class Session:
+    """One call of the command line."""
+
+    target: str | None = None
+    as_json: bool = False
+    color: bool = True
+    debug: bool = False
+
+    @cached_property
+    def jobs(self) -> JobManager:
+        """The application's manager; UsageError if no application is named."""
+        if not self.target:
+            raise NO_APPLICATION
+        return load(self.target)
+
+    @cached_property
+    def ledger(self) -> JobManager:
+        """The application's manager, or one made of the settings alone: enough to read and end runs."""
+        from jobmanager.manager import JobManager
+
+        return self.jobs if self.target else JobManager()
+
+    def close(self) -> None:
+        """Give up what was connected to."""
+        for name in ("jobs", "ledger"):
+            store = vars(vars(self).get(name, self)).get("store")
+            if store is not None:
+                store.close()
+
+    @property
+    def user(self) -> str:
+        """Who asks, for the record."""
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):  # a container without a passwd entry
+            return "cli"
+
+    # ---------------------------------------------------------------- printing
+
+    @cached_property
+    def console(self) -> Console:
+        """Standard output: coloured and as wide as the terminal, plain and endless in a pipe."""
+        return self._console_on(sys.stdout)
+
+    @cached_property
+    def aside(self) -> Console:
+        """Standard error, for what is no result."""
+        return self._console_on(sys.stderr)
+
+    def _console_on(self, file: Any) -> Console:
+        from rich.console import Console
+
+        plain = not self.color or bool(os.environ.get("NO_COLOR"))
+        console = Console(file=file, color_system=None if plain else "auto", highlight=False, emoji=False)
+        if not console.is_terminal:
+            console.width = ENDLESS
+        return console
+
+    def print(self, *shown: RenderableType) -> None:
+        """For people. In text nothing is markup; in a pipe no line ends in the blanks that fill a column."""
+        for item in shown:
+            if self.console.is_terminal:
+                self.console.print(item, markup=False)
+                continue
+            if isinstance(item, str):
+                _write(item)
+                continue
+            with self.console.capture() as captured:
+                self.console.print(item, markup=False, soft_wrap=True)
+            for line in captured.get().splitlines() or [""]:
+                _write(line.rstrip())
+
+    def emit(self, document: Any, *, line: bool = False) -> None:
+        """For machines: one JSON document, or with `line` one of many on a line of its own."""
+        _write(json.dumps(document, indent=None if line else 2, ensure_ascii=False, default=str))
+
+
+class ReaderGoneError(Exception):
+    """Whoever read our output has seen enough (`| head`)."""
+
+
+def _write(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise ReaderGoneError from None

@@ -1,0 +1,80 @@
+"""What is wrong with an installation, or will be: every finding names its fix. Everything is read; nothing is created or repaired."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+
+from jobmanager.doctor.application import backend, declared, handlers, zones
+from jobmanager.doctor.finding import Finding, Level
+from jobmanager.doctor.ledger import account, clock, differences, pending, processes, states, store
+from jobmanager.doctor.surroundings import installation, settings
+from jobmanager.errors import JobManagerError
+from jobmanager.explain import Told, utc
+from jobmanager.manager import JobManager
+
+__all__ = ["Finding", "Level", "examine", "examine_environment"]
+
+
+def examine_environment(environ: Mapping[str, str] = os.environ) -> list[Finding]:
+    """What can be said without an application: the installation and the `JOBMANAGER_*` variables."""
+    return [*_guarded("installation", installation), *_guarded("settings", lambda: settings(environ))]
+
+
+def examine(jobs: JobManager, *, told: Told = utc) -> list[Finding]:
+    """What can be said about this application and its store; `told` writes instants inside sentences.
+
+    A check that itself fails is a finding. If the store cannot be used, what would be read from it is left out.
+    """
+    found = [
+        *_guarded("backend", lambda: backend(jobs)),
+        *_guarded("zones", lambda: zones(jobs)),
+        *_guarded("handlers", lambda: handlers(jobs)),
+        *_guarded("jobs", lambda: declared(jobs)),
+    ]
+    of_store = _guarded("store", lambda: store(jobs))
+    found += of_store
+    if any(finding.level == "failing" for finding in of_store) or not jobs.store.exists():
+        return found
+    for check, look in _OF_THE_STORE.items():
+        found += _guarded(check, lambda look=look: look(jobs, told))  # type: ignore[misc]
+    return found
+
+
+def _guarded(check: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    found = []
+    try:
+        for finding in look():
+            found.append(finding)  # noqa: PERF402 - what was found before an error stays
+    except JobManagerError as error:
+        found.append(
+            Finding(
+                check=check,
+                level="failing",
+                text=str(error),
+                fix=_FIXES.get(check, "Correct that, then ask again."),
+            )
+        )
+    except Exception as error:  # noqa: BLE001 - a doctor that falls ill helps nobody
+        told = f"could not be looked at: {type(error).__name__}: {error}"
+        found.append(
+            Finding(check=check, level="warning", text=told, fix="Look at it by hand; please report this.")
+        )
+    return found
+
+
+_FIXES = {
+    "settings": "Correct or unset that variable; docs/reference/settings.md lists all of them.",
+    "backend": "Correct the JOBMANAGER_* variables that choose the backend.",
+    "store": "Correct JOBMANAGER_DATABASE_URL, or the permissions of what it names.",
+}
+
+
+_OF_THE_STORE: dict[str, Callable[[JobManager, Told], Iterator[Finding]]] = {
+    "clock": clock,
+    "declarations": differences,
+    "jobs": states,
+    "processes": processes,
+    "account": account,
+    "runs": pending,
+}

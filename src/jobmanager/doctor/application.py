@@ -1,0 +1,116 @@
+"""What can be checked of an application without its store: the backend, the zones, the handlers, the declarations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.metadata import version
+from zoneinfo import ZoneInfo
+
+from jobmanager.clock import SystemClock
+from jobmanager.doctor.finding import Finding, counted
+from jobmanager.errors import HandlerNotFoundError, PayloadError
+from jobmanager.explain import utc
+from jobmanager.manager import JobManager
+from jobmanager.schedule import At, Cron
+
+
+def backend(jobs: JobManager) -> Iterator[Finding]:
+    """Who keeps the time, and who does not although something is set for it."""
+    chosen = jobs.backend  # loads its class: a missing extra shows here
+    told = f"{jobs.resolution.backend}, because {jobs.resolution.reason}"
+    if chosen.capabilities.keeps_time:
+        yield Finding(check="backend", level="ok", text=told)
+    else:
+        yield Finding(
+            check="backend",
+            level="warning",
+            text=f"{told}: nothing fires by itself.",
+            fix="Unset JOBMANAGER_DISABLED or JOBMANAGER_BACKEND where jobs should run.",
+        )
+    for rejected in jobs.resolution.rejected:
+        if rejected.configured:
+            yield Finding(
+                check="backend",
+                level="warning",
+                text=f"{rejected.backend} is not active: {rejected.reason}.",
+                fix=f"Complete its settings, set JOBMANAGER_BACKEND={rejected.backend}, or unset what is set for it.",
+            )
+        else:
+            yield Finding(check="backend", level="note", text=f"not {rejected.backend}: {rejected.reason}")
+
+
+def zones(jobs: JobManager) -> Iterator[Finding]:
+    """Every zone can be loaded here; the declarations were checked where they were made, stored ones come from elsewhere."""
+    zones = {job.schedule.timezone for job in jobs.registry.jobs.values() if isinstance(job.schedule, Cron)}
+    for zone in sorted(zones | {"Europe/Berlin"}):
+        ZoneInfo(zone)
+    yield Finding(
+        check="zones",
+        level="ok",
+        text=f"tzdata {version('tzdata')}; in use: {', '.join(sorted(zones)) or 'none'}",
+    )
+
+
+def handlers(jobs: JobManager) -> Iterator[Finding]:
+    """Every handler can be imported, and its config fits."""
+    good = 0
+    for job in jobs.registry.jobs.values():
+        try:
+            handler = jobs.registry.handler(job.handler)
+            if job.config:
+                handler.check_config(job.config)
+            else:
+                handler.function  # noqa: B018 - importing it is the question
+            good += 1
+        except HandlerNotFoundError as error:
+            yield Finding(
+                check="handlers",
+                level="failing",
+                text=f"Job {job.id!r}: {error}",
+                fix="Register it with @jobs.handler(...), correct the path, or install what it imports.",
+            )
+        except PayloadError as error:
+            yield Finding(
+                check="handlers",
+                level="failing",
+                text=f"Job {job.id!r}: {error}",
+                fix="Make config fit the handler's parameters.",
+            )
+    if good:
+        yield Finding(
+            check="handlers", level="ok", text=f"{counted(good, 'handler')} can be called, and config fits"
+        )
+
+
+def declared(jobs: JobManager) -> Iterator[Finding]:
+    """The declarations that can never, or not here, fire."""
+    declared = jobs.registry.jobs.values()
+    scheduled = [job for job in declared if job.schedule is not None]
+    if not declared:
+        yield Finding(check="jobs", level="note", text="no job is declared in this process")
+        return
+    by_hand = len(declared) - len(scheduled)
+    yield Finding(
+        check="jobs",
+        level="ok",
+        text=f"{counted(len(declared), 'job')} declared"
+        + (f", {by_hand} of them started by hand only" if by_hand else ""),
+    )
+    now = SystemClock().now()
+    for job in declared:
+        gate = job.enabled_when
+        if not job.gate(os.environ):
+            how = f"Set {gate}=true" if isinstance(gate, str) else "Make enabled_when answer True"
+            yield Finding(
+                check="jobs",
+                level="note",
+                text=f"Job {job.id!r} is off by its gate. {how}, if it should run here.",
+            )
+        if isinstance(job.schedule, At) and job.schedule.next_after(now) is None:
+            yield Finding(
+                check="jobs",
+                level="warning",
+                text=f"Job {job.id!r} was due once, at {utc(job.schedule.moment)}; it will never be due again.",
+                fix="Remove it, or give it a moment to come.",
+            )

@@ -1,0 +1,260 @@
+"""What can be checked of the store: that it works, that its account is kept, and who keeps it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from jobmanager.clock import SystemClock
+from jobmanager.doctor.finding import Finding, counted
+from jobmanager.errors import CronError
+from jobmanager.explain import Told
+from jobmanager.gaps import schedule_of
+from jobmanager.history import effective
+from jobmanager.lease import living
+from jobmanager.manager import JobManager
+from jobmanager.run import PENDING, RUNNING
+from jobmanager.schedule import Schedule
+from jobmanager.stores.base import Instance
+
+FEW_BYTES = 64 * 1024 * 1024
+CLOCKS_AGREE = timedelta(seconds=2)
+LISTED = 5
+
+
+def store(jobs: JobManager) -> Iterator[Finding]:
+    """It is there, can be read and written, and has our schema."""
+    store, path = jobs.store, jobs.settings.database_path
+    folder = None if path is None else path.parent
+    if not store.exists():
+        if folder is not None and not folder.is_dir():
+            yield Finding(
+                check="store",
+                level="failing",
+                text=f"The folder of {store.url} does not exist.",
+                fix=f"mkdir -p {folder}",
+            )
+        elif folder is not None and not os.access(folder, os.W_OK | os.X_OK):
+            yield Finding(
+                check="store",
+                level="failing",
+                text=f"The folder of {store.url} cannot be written by this user.",
+                fix=f"Make {folder} writable, or set JOBMANAGER_DATABASE_URL.",
+            )
+        else:
+            yield Finding(
+                check="store", level="note", text=f"{store.url} does not exist yet; the first start makes it"
+            )
+        return
+    store.install()  # of what is there it changes nothing; a wrong schema shows
+    for row in store.jobs()[:1]:
+        with store.lock_job(row.id):  # nor does this; a lock that does not go away and a read-only file show
+            pass
+    yield Finding(
+        check="store", level="ok", text=f"{store.url} can be read and written, and its schema is ours"
+    )
+    if folder is not None and shutil.disk_usage(folder).free < FEW_BYTES:
+        yield Finding(
+            check="store",
+            level="warning",
+            text=f"Only {shutil.disk_usage(folder).free // 1024:,} KiB are free beside {path}.",
+            fix="Free some space: when the disk is full, nothing can be recorded and nothing starts.",
+        )
+
+
+def clock(jobs: JobManager, told: Told) -> Iterator[Finding]:
+    """The clocks agree, and none was ever ahead."""
+    skew = jobs.store.now() - SystemClock().now()
+    if abs(skew) > CLOCKS_AGREE:
+        yield Finding(
+            check="clock",
+            level="warning",
+            text=f"The store's clock is {skew.total_seconds():+,.1f} s off this host's; the store's decides what is due.",
+            fix="Let both hosts follow NTP.",
+        )
+    now = jobs.store.now()
+    ahead = [row for row in jobs.store.jobs() if row.accounted_until > now + jobs.settings.grace]
+    for row in ahead[:LISTED]:
+        yield Finding(
+            check="clock",
+            level="failing",
+            text=f"The account of {row.id!r} is closed up to {told(row.accounted_until)}: the clock was ahead once.",
+            fix="Correct the clock if it is slow now; otherwise the job is silent until then, and is triggered by hand.",
+        )
+    if abs(skew) <= CLOCKS_AGREE and not ahead:
+        yield Finding(check="clock", level="ok", text="the store's clock and this host's agree")
+
+
+def differences(jobs: JobManager, _told: Told) -> Iterator[Finding]:
+    """What the code says and the store does not, and the other way round."""
+    rows = {row.id: row for row in jobs.store.jobs()}
+    for change in jobs.sync(plan=True):
+        match change.action:
+            case "create":
+                yield _to_come(
+                    f"Job {change.job_id!r} is declared but not stored; no process has started with it."
+                )
+            case "update":
+                yield _to_come(f"Job {change.job_id!r} differs from what is stored ({change.detail}).")
+            case "active" | "disabled":
+                yield _to_come(
+                    f"The gate of job {change.job_id!r} makes it {change.action}; stored is {rows[change.job_id].state}."
+                )
+            case "undeclared" if jobs.registry.jobs and rows[change.job_id].open:
+                yield Finding(
+                    check="jobs",
+                    level="warning",
+                    text=f"Job {change.job_id!r} is stored and open, but not declared in this process.",
+                    fix="Declare it, import the module that does, or leave it to the application that has it.",
+                )
+    for row in rows.values():
+        if row.id in jobs.registry.jobs and row.namespace != jobs.settings.namespace:
+            yield Finding(
+                check="jobs",
+                level="warning",
+                text=f"Job {row.id!r} is declared here and in namespace {row.namespace!r}; the last to start takes it over.",
+                fix="Give one of them another id, or the same JOBMANAGER_NAMESPACE.",
+            )
+
+
+def _to_come(text: str) -> Finding:
+    return Finding(check="jobs", level="note", text=f"{text} The next start carries that over.")
+
+
+def states(jobs: JobManager, told: Told) -> Iterator[Finding]:
+    """What is paused, disabled or unreadable."""
+    rows = [row for row in jobs.store.jobs() if row.namespace == jobs.settings.namespace]
+    for row in rows:
+        since = f" since {told(row.state_at)}" if row.state_at else ""
+        by = f" by {row.state_by}" if row.state_by else ""
+        if row.state == "paused":
+            why = f": {row.state_reason}" if row.state_reason else ""
+            yield Finding(
+                check="jobs",
+                level="warning",
+                text=f"Job {row.id!r} is paused{since}{by}{why}.",
+                fix=f"jobmanager jobs resume {row.id}",
+            )
+        elif (
+            row.state == "disabled" and row.state_reason == "undeclared" and row.id not in jobs.registry.jobs
+        ):
+            yield Finding(
+                check="jobs",
+                level="note",
+                text=f"Job {row.id!r} is disabled{since}: no process declared it any more.",
+            )
+        try:
+            schedule_of(row)
+        except CronError as error:
+            yield Finding(
+                check="jobs",
+                level="failing",
+                text=f"The stored schedule of {row.id!r} cannot be read: {error}",
+                fix="Start a process that declares it.",
+            )
+
+
+def processes(jobs: JobManager, told: Told) -> Iterator[Finding]:
+    """Who lives, and who has fallen silent."""
+    alive = living(jobs.store, jobs.settings)
+    now = jobs.store.now()
+    if alive:
+        yield Finding(
+            check="processes",
+            level="ok",
+            text=f"{len(alive)} living: {'; '.join(_process(item, now) for item in alive[:LISTED])}",
+        )
+    elif jobs.backend.capabilities.keeps_time and any(
+        _waiting(effective(None, row)) for row in jobs.store.jobs() if row.open
+    ):
+        seen = max((item.seen_at for item in jobs.store.instances()), default=None)
+        yield Finding(
+            check="processes",
+            level="failing",
+            text="No process lives: nothing fires."
+            + (f" The last sign of one was at {told(seen)}." if seen else ""),
+            fix="Start one: `jobmanager run`, or jobs.start() in the application.",
+        )
+    ids = {item.id for item in alive}
+    for item in jobs.store.instances():
+        if item.id in ids or item.namespace != jobs.settings.namespace:
+            continue
+        orphans = [run for run in jobs.store.runs(statuses=[RUNNING], limit=1000) if run.owner == item.id]
+        if orphans or _exists(item):
+            yield _silent(item, [f"{run.job_id} ({run.id[-8:]})" for run in orphans[:LISTED]], told)
+
+
+def _silent(item: Instance, orphans: list[str], told: Told) -> Finding:
+    """A process without a heartbeat that still matters."""
+    who = f"Process {item.pid} on {item.host} has not been heard of since {told(item.seen_at)}"
+    if _exists(item):
+        fix = f"See why it hangs (a locked store, a stopped process), then restart it: kill {item.pid}"
+    else:
+        fix = (
+            "It is gone. A living process takes over what it left within its lease; if none does, start one."
+        )
+    left = f"; running for it are {', '.join(orphans)}" if orphans else ""
+    return Finding(
+        check="processes", level="failing" if orphans else "warning", text=f"{who}{left}.", fix=fix
+    )
+
+
+def _exists(item: Instance) -> bool:
+    """True if a process of that number exists on this very host."""
+    if item.host != socket.gethostname() or item.pid == os.getpid():
+        return False
+    try:
+        os.kill(item.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def account(jobs: JobManager, told: Told) -> Iterator[Finding]:
+    """The account is kept up to now."""
+    late = jobs.store.now() - jobs.settings.grace - 2 * jobs.settings.sweep
+    behind = jobs.store.due_jobs(late, 1000)
+    if behind and living(jobs.store, jobs.settings):
+        yield Finding(
+            check="account",
+            level="failing",
+            text=f"The account of {counted(len(behind), 'job')} is behind ({', '.join(behind[:LISTED])}): due before {told(late)}, and nobody said what became of it.",
+            fix="The living processes do not sweep: look for store errors in their logs, then restart them.",
+        )
+
+
+def pending(jobs: JobManager, told: Told) -> Iterator[Finding]:
+    """Runs that wait longer than they should."""
+    limit = jobs.store.now() - jobs.settings.grace
+    stuck = [run for run in jobs.store.runs(statuses=[PENDING], limit=1000) if run.due_at < limit]
+    for job_id in sorted({run.job_id for run in stuck}):
+        runs = [run for run in stuck if run.job_id == job_id]
+        oldest = min(run.due_at for run in runs)
+        told_runs = f"{counted(len(runs), 'run')} of {job_id!r} waiting since {told(oldest)}"
+        if jobs.executors(job_id):
+            yield Finding(
+                check="runs",
+                level="warning",
+                text=f"{told_runs} for a free worker.",
+                fix="If they are all busy, raise JOBMANAGER_WORKERS or start another process.",
+            )
+        else:
+            yield Finding(
+                check="runs",
+                level="failing",
+                text=f"{told_runs}, and no living process executes that job.",
+                fix=f"Start one: `jobmanager run`; or end it: jobmanager cancel {runs[0].id[-8:]}",
+            )
+
+
+def _process(item: Instance, now: datetime) -> str:
+    return f"{item.host} pid {item.pid}, last beat {max(0.0, (now - item.seen_at).total_seconds()):.0f} s ago"
+
+
+def _waiting(schedule: Schedule | None) -> bool:
+    return schedule is not None and schedule.next_after(SystemClock().now()) is not None

@@ -1,0 +1,70 @@
+"""Why a job did, will, or will not run at an instant. The cause that decides comes first; everything is read, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from jobmanager.explain import plan, record
+from jobmanager.explain.case import Answer, Case
+from jobmanager.explain.explanation import Explanation, Told, utc
+from jobmanager.manager import JobManager
+
+__all__ = ["Explanation", "Told", "explain", "explain_now", "utc"]
+
+
+def explain(jobs: JobManager, job_id: str, at: datetime, *, told: Told = utc) -> Explanation:
+    """The one cause that decided, or will decide, whether the job runs at `at` (aware; whole seconds count).
+
+    `told` writes instants inside sentences. Raises JobNotFoundError for a job that is neither declared nor stored.
+    """
+    return _explanation(Case(jobs, job_id, at, told))
+
+
+def explain_now(jobs: JobManager, job_id: str, *, told: Told = utc) -> list[Explanation]:
+    """The latest instant that was due, and the next one; one explanation for a job without instants."""
+    now = Case(jobs, job_id, jobs.store.now(), told)
+    if now.schedule is None:
+        return [_explanation(now)]
+    around = (now.schedule.previous_before(now.at + plan.SECOND), now.after)
+    return [explain(jobs, job_id, instant, told=told) for instant in around if instant is not None]
+
+
+Step = Callable[[Case], Answer | None]
+_PAST: tuple[Step, ...] = (
+    record.recorded,
+    plan.no_schedule,
+    plan.not_an_instant,
+    plan.never_started,
+    plan.before_history,
+    plan.not_expected,
+    plan.closed,
+    plan.nobody_keeps_time,
+    plan.handler_missing,
+    plan.unaccounted,
+)
+_COMING: tuple[Step, ...] = (
+    plan.no_schedule,
+    plan.not_an_instant,
+    plan.accounted_ahead,
+    plan.nobody_keeps_time,
+    plan.closed,
+    plan.handler_missing,
+    plan.coming,
+)
+
+
+def _explanation(case: Case) -> Explanation:
+    steps = _COMING if case.at > case.now else _PAST
+    answer = next(answer for answer in (step(case) for step in steps) if answer is not None)
+    return Explanation(
+        job_id=case.job_id,
+        at=case.at,
+        verdict=answer.verdict,
+        cause=answer.cause,
+        because=answer.because,
+        advice=answer.advice,
+        run=case.run,
+        before=case.before,
+        after=case.after,
+    )

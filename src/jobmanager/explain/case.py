@@ -1,0 +1,66 @@
+"""One question, and the facts it is answered from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+
+from jobmanager.errors import JobNotFoundError
+from jobmanager.explain.explanation import Cause, Told, Verdict
+from jobmanager.history import effective
+from jobmanager.manager import JobManager
+from jobmanager.registry import closest
+from jobmanager.run import Run
+from jobmanager.schedule import Schedule
+
+START_ONE = "Start one: `jobmanager run`, or jobs.start() in the application."
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The part of an explanation that one step decides."""
+
+    verdict: Verdict
+    cause: Cause
+    because: str
+    advice: str = ""
+
+
+class Case:
+    """One question, and the facts it is answered from, each read at most once."""
+
+    def __init__(self, jobs: JobManager, job_id: str, at: datetime, told: Told) -> None:
+        self.jobs = jobs
+        self.at = at.astimezone(UTC).replace(microsecond=0)
+        self.told = told
+        self.stored = jobs.store.exists()
+        self.row = jobs.store.job(job_id) if self.stored else None
+        self.job = jobs.registry.jobs.get(job_id)
+        self.job_id = job_id
+        if self.row is None and self.job is None:
+            raise JobNotFoundError(
+                f"No job {job_id!r} is declared or stored.{closest(job_id, jobs.registry.jobs)}"
+            )
+        self.now = jobs.store.now()
+
+    @cached_property
+    def schedule(self) -> Schedule | None:
+        return effective(self.job, self.row)
+
+    @cached_property
+    def before(self) -> datetime | None:
+        return None if self.schedule is None else self.schedule.previous_before(self.at)
+
+    @cached_property
+    def after(self) -> datetime | None:
+        return None if self.schedule is None else self.schedule.next_after(self.at)
+
+    @cached_property
+    def run(self) -> Run | None:
+        return self.jobs.store.run_for(self.job_id, self.at) if self.stored else None
+
+    def no(self, cause: Cause, because: str, advice: str = "") -> Answer:
+        """It did not run, or will not."""
+        verdict: Verdict = "will_not_run" if self.at > self.now else "did_not_run"
+        return Answer(verdict, cause, because, advice)

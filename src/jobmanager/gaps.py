@@ -1,0 +1,145 @@
+"""Gaps in a job's account: which expected instants have no row, and the rows that fill them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice, pairwise
+
+from jobmanager.job import jittered
+from jobmanager.run import MISSED, PENDING, SKIPPED, Run, RunStatus, Trigger, new_id
+from jobmanager.schedule import Schedule, parse
+from jobmanager.stores.base import JobRow, JobTransaction
+
+SINGLE_ROWS = 100  # the newest missed instants get a row each, older ones share one
+
+
+def schedule_of(job: JobRow) -> Schedule | None:
+    """The stored schedule; CronError if this version cannot read it."""
+    return None if job.schedule == "none" else parse(job.schedule)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Expected instants without a row, in order, after the watermark and up to `until`; `covered` are those with one."""
+
+    instants: Sequence[datetime]
+    covered: set[datetime]
+    until: datetime
+    complete: bool = True
+
+
+def missing_of(
+    page: JobTransaction, schedule: Schedule | None, until: datetime, *, bite: int | None
+) -> Missing:
+    """What the account lacks up to the moment; of a stretch longer than `bite` the first part, so that the lock is short."""
+    after = page.job.accounted_until
+    if schedule is None or until <= after:
+        return Missing([], set(), until)
+    expected = list(islice(schedule.between(after, until), None if bite is None else bite + 1))
+    complete = bite is None or len(expected) <= bite
+    if not complete:
+        expected.pop()
+        until = expected[-1]
+    covered = page.instants(after, until)
+    return Missing([instant for instant in expected if instant not in covered], covered, until, complete)
+
+
+def caught_up(page: JobTransaction, account: Missing) -> Sequence[datetime]:
+    """The instants that still run, oldest first: none, the latest unless a later one ran, or the newest up to the cap."""
+    job = page.job
+    window = (
+        job.catch_up_window if job.start_deadline is None else min(job.catch_up_window, job.start_deadline)
+    )
+    inside = [instant for instant in account.instants if instant > page.now - window]
+    if not account.complete or not inside:
+        return []
+    match job.catch_up:
+        case "none":
+            return []
+        case "latest":
+            return [] if page.opened_after(inside[-1]) else inside[-1:]
+        case "all":
+            return inside[-job.catch_up_cap :]
+
+
+def record_missed(page: JobTransaction, missing: Sequence[datetime], account: Missing) -> None:
+    """The newest instants one by one; older ones as one row for each stretch that no other row interrupts."""
+    singles = min(len(missing), SINGLE_ROWS) if account.complete else 0
+    older, newest = missing[: len(missing) - singles], missing[len(missing) - singles :]
+    cuts = sorted({bisect_left(older, instant) for instant in account.covered} | {0, len(older)})
+    for start, end in pairwise(cuts):
+        stretch = older[start:end]
+        page.insert(replace(_missed(page, stretch[-1]), first_for=stretch[0], ticks=len(stretch)))
+    for instant in newest:
+        page.insert(_missed(page, instant))
+
+
+def _missed(page: JobTransaction, instant: datetime) -> Run:
+    return row_of(page, instant, MISSED, "transport" if page.was_alive(instant) else "downtime")
+
+
+def grow_pause(page: JobTransaction, missing: Sequence[datetime]) -> None:
+    """One row stands for the whole pause; it grows while the pause lasts and its schedule is the same."""
+    if not missing:
+        return
+    row = page.pause_row()
+    if row is None or not _of_this_schedule(page, row):
+        page.insert(
+            replace(row_of(page, missing[-1], SKIPPED, "paused"), first_for=missing[0], ticks=len(missing))
+        )
+    else:
+        page.grow(
+            replace(
+                row,
+                scheduled_for=missing[-1],
+                first_for=row.first_for or row.scheduled_for,
+                ticks=row.ticks + len(missing),
+            )
+        )
+
+
+def _of_this_schedule(page: JobTransaction, row: Run) -> bool:
+    """The row is of the job's present revision, or of the one that this pause ended."""
+    job = page.job
+    return row.schedule_rev == job.schedule_rev or (
+        row.schedule_rev + 1 == job.schedule_rev and row.opened_at == job.state_at
+    )
+
+
+def row_of(
+    page: JobTransaction,
+    instant: datetime,
+    status: RunStatus,
+    reason: str | None,
+    *,
+    trigger: Trigger = "sweep",
+) -> Run:
+    """The row of an instant as the account writes it: closed, or pending and first in line."""
+    pending = status is PENDING
+    return Run(
+        id=new_id(page.now),
+        job_id=page.job.id,
+        status=status,
+        reason=reason,
+        trigger=trigger,
+        schedule_rev=page.job.schedule_rev,
+        scheduled_for=instant,
+        due_at=jittered(page.job.id, instant, page.job.jitter, schedule_of(page.job)) if pending else instant,
+        expires_at=None if page.job.start_deadline is None else instant + page.job.start_deadline,
+        concurrency_key=page.job.id,
+        turn="holds" if pending and page.job.overlap != "allow" else None,
+        max_attempts=page.job.max_attempts,
+        retry_on_crash=page.job.retry_on_crash,
+        opened_at=page.now,
+        accepted_at=page.now,
+        finished_at=None if pending else page.now,
+    )
+
+
+def pending_row(page: JobTransaction, instant: datetime, trigger: Trigger, *, by: str | None = None) -> Run:
+    """A run for an instant of the past, due now and waiting for its key."""
+    row = row_of(page, instant, PENDING, None, trigger=trigger)
+    return replace(row, due_at=page.now, expires_at=None, requested_by=by, turn="waits" if row.turn else None)

@@ -1,0 +1,180 @@
+"""The only writer of runs: opens, ends and bounds what is written. What two processes race for is settled in the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobmanager.errors import PayloadError
+from jobmanager.group_commit import GroupCommit
+from jobmanager.overlap import Verdict, missed_deadline, take_turn
+from jobmanager.redact import Redactor
+from jobmanager.run import (
+    PENDING,
+    RUNNING,
+    Ending,
+    Failure,
+    LogLine,
+    Run,
+    RunStatus,
+    check_transition,
+)
+from jobmanager.stores.base import JobTransaction, RunStore, Written
+
+MAX_JSON = 64 * 1024
+MAX_TRACEBACK = 16 * 1024
+
+
+class Recorder:
+    """Writes runs through group commit, and decides under the job's lock what a refused one becomes."""
+
+    def __init__(
+        self, store: RunStore, commits: GroupCommit, *, grace: timedelta, redactor: Redactor
+    ) -> None:
+        self.store = store
+        self.redactor = redactor
+        self._commits = commits
+        self._grace = grace
+
+    # ---------------------------------------------------------------- opening
+
+    def open(
+        self,
+        runs: Sequence[Run],
+        then: Callable[[list[Run], list[Run], Written], None],
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Open runs in one guarded insert; `then(opened, refused, written)` follows on the writer's thread."""
+
+        def committed(written: Written) -> None:
+            opened = [run for run in runs if run.id in written.opened]
+            refused = (
+                [] if len(opened) == len(runs) else [run for run in runs if run.id not in written.opened]
+            )
+            then(opened, refused, written)
+
+        self._commits.submit(runs, (), committed, alone=alone)
+
+    def decide(self, run: Run) -> Verdict:
+        """The first line that fits of what a refused run becomes (LEDGER.md section 3), settled under the job's lock."""
+        with self.store.lock_job(run.job_id) as page:
+            return self._answer(page, run) or take_turn(page, run)
+
+    def _answer(self, page: JobTransaction, run: Run) -> Verdict | None:
+        mine = page.get(run.id)
+        if mine is not None:
+            return Verdict("opened", mine)
+        if run.idempotency_key is not None:
+            earlier = page.run_with_key(run.idempotency_key)
+            if earlier is not None:
+                return Verdict("duplicate", earlier)
+        if run.scheduled_for is not None:
+            finding = self._tick_finding(page, run, run.scheduled_for)
+            if finding is not None:
+                return finding
+        if not page.job.open:
+            return Verdict("disabled")
+        if run.owner is not None and not page.is_alive(run.owner):
+            return Verdict("dead")
+        return None
+
+    def _tick_finding(self, page: JobTransaction, run: Run, instant: datetime) -> Verdict | None:
+        row = page.run_for(instant)
+        if row is not None:
+            return Verdict("duplicate", row)
+        if page.job.schedule_rev != run.schedule_rev:
+            return Verdict("stale")
+        if page.job.state != "active":
+            return Verdict("paused" if page.job.state == "paused" else "disabled")
+        if instant <= page.job.accounted_until:
+            return Verdict("accounted")
+        if run.due_at > page.now:
+            return Verdict("early")
+        if run.due_at <= page.now - self._grace:
+            return Verdict("late")
+        if run.expires_at is not None and run.expires_at < page.now:
+            page.insert(missed_deadline(run, page.now))
+            return Verdict("deadline")
+        return None
+
+    # ---------------------------------------------------------------- ending
+
+    def end(
+        self, ending: Ending, then: Callable[[Ending, RunStatus | None], None], *, alone: bool = False
+    ) -> None:
+        """Close an attempt with the fence; `then(ending, status)` follows on the writer's thread with what was written.
+
+        The status is None if the fence refused it: the run belongs to somebody else now.
+        """
+        check_transition(RUNNING, ending.status if ending.retry_at is None else PENDING)
+        bounded = self._bounded(ending)
+        self._commits.submit(
+            (), (bounded,), lambda written: then(bounded, written.ended.get(ending.run.id)), alone=alone
+        )
+
+    def _bounded(self, ending: Ending) -> Ending:
+        if ending.output is None and ending.error is None and not ending.lines:
+            return ending
+        return replace(
+            ending,
+            output=self.bounded(ending.output),
+            error=self._bounded_failure(ending.error),
+            lines=self.redacted(ending.lines),
+        )
+
+    def bounded(self, output: Any) -> Any:
+        """The output as JSON of at most 64 KiB without secrets; what does not fit is cut, with a marker that says so."""
+        if output is None:
+            return None
+        try:
+            output = self.redactor.value(output)
+            text = json.dumps(output, allow_nan=False)
+        except Exception as error:  # noqa: BLE001 - whatever a handler returned, the end of its run is recorded
+            return {"not_json": str(error)[:200], "repr": self._shown(output)}
+        if len(text) <= MAX_JSON:
+            return output
+        return {"clipped": f"{len(text):,} bytes of JSON, more than 64 KiB", "start": text[: MAX_JSON // 2]}
+
+    def _shown(self, output: Any) -> str:
+        try:
+            return self.redactor.text(repr(output))[:1000]
+        except Exception as error:  # noqa: BLE001 - its repr is the handler's code too
+            return f"<no repr: {type(error).__name__}>"
+
+    def _bounded_failure(self, failure: Failure | None) -> Failure | None:
+        if failure is None:
+            return None
+        traceback = self.redactor.text(failure.traceback)
+        if len(traceback) > MAX_TRACEBACK:
+            # The last lines name the error, the first ones the way to it.
+            half = MAX_TRACEBACK // 2
+            traceback = f"{traceback[:half]}\n[... {len(traceback) - MAX_TRACEBACK:,} characters cut ...]\n{traceback[-half:]}"
+        message = self.redactor.text(failure.message)
+        if len(message) > 2000:
+            message = f"{message[:2000]} [... cut]"
+        return replace(failure, message=message, traceback=traceback)
+
+    def redacted(self, lines: Sequence[LogLine]) -> tuple[LogLine, ...]:
+        """The same lines without secrets."""
+        return tuple(LogLine(line.at, line.level, self.redactor.text(line.text)) for line in lines)
+
+
+def checked_payload(payload: Any) -> Any:
+    """The payload if it is a JSON object of at most 64 KiB; PayloadError otherwise."""
+    if payload is None:
+        return None
+    if not isinstance(payload, dict) or not all(isinstance(key, str) for key in payload):
+        raise PayloadError(f"A payload is a dict with text keys, not {type(payload).__name__}.")
+    try:
+        size = len(json.dumps(payload, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"The payload is not JSON: {error}. Pass ids and plain values.") from error
+    if size > MAX_JSON:
+        raise PayloadError(
+            f"The payload has {size:,} bytes, more than 65,536 (64 KiB). Pass an id and let the handler load the rest."
+        )
+    return payload

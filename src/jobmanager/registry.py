@@ -1,0 +1,212 @@
+"""Which jobs there are and which code does them: handler keys, lazy imports, arguments checked by annotations."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, lru_cache
+from typing import Any, get_type_hints
+
+from jobmanager.context import RunContext
+from jobmanager.errors import DuplicateJobError, HandlerNotFoundError, JobNotFoundError, PayloadError
+from jobmanager.job import Job
+
+HandlerTarget = Callable[..., Any] | str
+
+
+class Handler:
+    """A callable under a key, or the "package.module:function" it is imported from on first use."""
+
+    __slots__ = ("key", "target")
+
+    def __init__(self, key: str, target: HandlerTarget) -> None:
+        self.key = key
+        self.target = target
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The code itself; HandlerNotFoundError if it cannot be imported."""
+        if not isinstance(self.target, str):
+            return self.target
+        self.target = _imported(self.key, self.target)
+        return self.target
+
+    @property
+    def is_known_coroutine(self) -> bool:
+        """True for a coroutine function that is imported already; asking imports nothing."""
+        return not isinstance(self.target, str) and _is_async(self.target)
+
+    def arguments(self, config: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Keyword arguments from config and payload (the payload wins), validated; PayloadError says what does not fit."""
+        return parameters_of(self.function).fill(self.key, config, payload)
+
+    def check_config(self, config: Mapping[str, Any]) -> None:
+        """PayloadError if the config alone cannot fit; what is missing may still come with a payload."""
+        parameters_of(self.function).check(self.key, config)
+
+    def call_arguments(self, context: RunContext) -> dict[str, Any]:
+        """`arguments`, and the context if the function names it."""
+        arguments = self.arguments(context.config, context.payload)
+        if parameters_of(self.function).wants_context:
+            arguments["context"] = context
+        return arguments
+
+
+class Registry:
+    """Jobs by id and handlers by key. Filled while the application is imported; read by any thread."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        """The jobs in force: as declared, with what operators have overridden."""
+        self.declared: dict[str, Job] = {}
+        self.handlers: dict[str, Handler] = {}
+
+    def add_handler(self, key: str, target: HandlerTarget) -> None:
+        """Twice the same is once; another target under the same key is a DuplicateJobError."""
+        known = self.handlers.get(key)
+        if known is None:
+            self.handlers[key] = Handler(key, target)
+        elif known.target is not target and known.target != target:
+            raise DuplicateJobError(
+                f"Handler {key!r} is registered twice, for {_name(known.target)} and for {_name(target)}. "
+                "Give one of them another key."
+            )
+
+    def add_job(self, job: Job) -> None:
+        """Twice the same is once; another declaration under the same id is a DuplicateJobError."""
+        known = self.declared.setdefault(job.id, job)
+        if known is not job and known != job:
+            raise DuplicateJobError(
+                f"Job {job.id!r} is declared twice, and differently. Give one of them another id."
+            )
+        self.jobs.setdefault(job.id, job)
+
+    def job(self, job_id: str) -> Job:
+        """The declared job; JobNotFoundError with the closest id otherwise."""
+        try:
+            return self.jobs[job_id]
+        except KeyError:
+            raise JobNotFoundError(f"No job {job_id!r} is declared.{closest(job_id, self.jobs)}") from None
+
+    def handler(self, key: str) -> Handler:
+        """The handler under this key; HandlerNotFoundError with the closest key otherwise."""
+        try:
+            return self.handlers[key]
+        except KeyError:
+            raise HandlerNotFoundError(
+                f"No handler {key!r} is registered.{closest(key, self.handlers)}"
+            ) from None
+
+
+class Parameters:
+    """What a function takes, beside the context; built once per function, validators on first use."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        taken = inspect.signature(function).parameters.values()
+        self.wants_context = any(p.name == "context" for p in taken)
+        named = [
+            p for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "context"
+        ]
+        self.names = [p.name for p in named]
+        self.required = [p.name for p in named if p.default is p.empty]
+        # A handler that names no argument but takes the context, or **kwargs, reads what it likes.
+        self.open = any(p.kind is p.VAR_KEYWORD for p in taken)
+        self.free = self.open or (self.wants_context and not named)
+
+    @cached_property
+    def _validators(self) -> Mapping[str, Any]:
+        from pydantic import ConfigDict, TypeAdapter  # noqa: PLC0415 - 100 ms that importing jobmanager must not cost
+
+        try:
+            hints = get_type_hints(self._function, include_extras=True)
+        except NameError as error:
+            raise PayloadError(
+                f"{_name(self._function)}: {error}; its annotations must be importable names."
+            ) from error
+        loose = ConfigDict(arbitrary_types_allowed=True)
+        return {
+            name: TypeAdapter(
+                hints[name], config=None if hasattr(hints[name], "__pydantic_core_schema__") else loose
+            )
+            for name in self.names
+            if name in hints and hints[name] is not Any
+        }
+
+    def fill(self, key: str, config: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Validated keyword arguments; PayloadError if something is unknown, missing or of the wrong type."""
+        values = {**config, **payload}
+        if not values and not self.required:
+            return {}
+        arguments = self.check(key, values)
+        missing = [name for name in self.required if name not in values]
+        if missing:
+            raise PayloadError(f"Handler {key!r} needs {', '.join(missing)}: give it in config or payload.")
+        return arguments
+
+    def check(self, key: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values validated; PayloadError if something is unknown or of the wrong type."""
+        unknown = [name for name in values if name not in self.names]
+        if unknown and not self.free:
+            takes = ", ".join(self.names) or "no arguments"
+            raise PayloadError(
+                f"Handler {key!r} takes {takes}; {unknown[0]!r} is unknown.{closest(unknown[0], self.names)}"
+            )
+        wrong, arguments = [], {}
+        for name, value in values.items():
+            if name not in self.names and not self.open:
+                continue
+            try:
+                validator = self._validators.get(name)
+                arguments[name] = value if validator is None else validator.validate_python(value)
+            except ValueError as error:
+                wrong.append(f"{name}={value!r}: {_first_line(error)}")
+        if wrong:
+            raise PayloadError(f"Handler {key!r} refuses " + "; ".join(wrong))
+        return arguments
+
+
+@lru_cache(maxsize=4096)
+def parameters_of(function: Callable[..., Any]) -> Parameters:
+    """The function's parameters, inspected once."""
+    return Parameters(function)
+
+
+@lru_cache(maxsize=4096)
+def _is_async(function: Callable[..., Any]) -> bool:
+    called = type(function).__call__ if not inspect.isroutine(function) else function
+    return inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(called)
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """A sentence that suggests the closest known name, or nothing."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def _imported(key: str, path: str) -> Callable[..., Any]:
+    module_name, _, name = path.partition(":")
+    try:
+        target: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            target = getattr(target, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise HandlerNotFoundError(f"Handler {key!r}: {path!r} cannot be imported: {error}") from error
+    if not callable(target):
+        raise HandlerNotFoundError(f"Handler {key!r}: {path!r} is not callable.")
+    return target  # type: ignore[no-any-return]
+
+
+def _name(target: object) -> str:
+    return (
+        target
+        if isinstance(target, str)
+        else f"{getattr(target, '__module__', '?')}:{getattr(target, '__qualname__', target)}"
+    )
+
+
+def _first_line(error: ValueError) -> str:
+    details = getattr(error, "errors", None)
+    return str(details()[0]["msg"]) if callable(details) else str(error).partition("\n")[0]

@@ -1,0 +1,187 @@
+"""From settings to a backend and the reason for it. Deciding is pure; loading the chosen class is the one lazy import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from jobmanager.backends import BUILT_IN, ENTRY_POINT_GROUP, EXTRAS
+from jobmanager.backends.base import Backend
+from jobmanager.errors import (
+    ConfigurationError,
+    MissingExtraError,
+    SettingsError,
+    UnknownBackendError,
+    UnsupportedError,
+)
+
+if TYPE_CHECKING:
+    from jobmanager.settings import Settings
+
+# What only works where others can reach it, in the order in which production takes it.
+_REMOTE = ("celery", "pg_cron")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A built-in backend that was not chosen, and why. `configured`: something was set for it, so the reason is worth a warning."""
+
+    backend: str
+    reason: str
+    configured: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """Who keeps the time, why, and why nobody else does. `backend` is a name or a dotted path."""
+
+    backend: str
+    reason: str
+    rejected: tuple[Rejected, ...] = ()
+
+    def __str__(self) -> str:
+        return f'backend={self.backend} reason="{self.reason}"'
+
+
+def resolve(settings: Settings) -> Resolution:
+    """Who keeps the time under these settings; nothing is imported, connected or guessed.
+
+    JOBMANAGER_DISABLED gives noop; else JOBMANAGER_BACKEND gives that one; else, in production, a fully configured celery
+    and then a fully configured pg_cron are taken; else local. Raises SettingsError if the backend that JOBMANAGER_BACKEND
+    names lacks a setting. Whether that backend exists is known to `load_backend_class`.
+    """
+    backend, reason = _choose(settings)
+    rejected = tuple(_reject(name, backend, settings) for name in BUILT_IN if name != backend)
+    return Resolution(backend=backend, reason=reason, rejected=rejected)
+
+
+def _choose(settings: Settings) -> tuple[str, str]:
+    if settings.disabled:
+        return "noop", "JOBMANAGER_DISABLED=true"
+    if settings.backend:
+        if missing := _missing(settings.backend, settings):
+            needs = f"JOBMANAGER_BACKEND={settings.backend} needs {' and '.join(missing)}."
+            raise SettingsError(needs, name="JOBMANAGER_BACKEND")
+        return settings.backend, f"JOBMANAGER_BACKEND={settings.backend}"
+    if settings.is_production:
+        for name in _REMOTE:
+            if not _missing(name, settings):
+                return name, f"JOBMANAGER_ENVIRONMENT=production and {name} is fully configured"
+    return "local", "JOBMANAGER_BACKEND unset"
+
+
+def _reject(name: str, chosen: str, settings: Settings) -> Rejected:
+    if name in _REMOTE and (missing := _missing(name, settings)):
+        partly = name == "pg_cron" and bool(settings.pg_cron_url or settings.public_url or settings.secret)
+        how = "configured in part only" if partly else "not configured"
+        return Rejected(backend=name, reason=f"{how}: {' and '.join(missing)} unset", configured=partly)
+    overruled = _overruled(name, chosen, settings)
+    if name in _REMOTE:
+        return Rejected(backend=name, reason=f"configured but not active: {overruled}", configured=True)
+    return Rejected(backend=name, reason="JOBMANAGER_DISABLED is not true" if name == "noop" else overruled)
+
+
+def _overruled(name: str, chosen: str, settings: Settings) -> str:
+    """What stands above a backend that could have been taken."""
+    if settings.disabled and settings.backend == name:
+        return f"JOBMANAGER_DISABLED=true overrules JOBMANAGER_BACKEND={name}"
+    if settings.disabled:
+        return "JOBMANAGER_DISABLED=true"
+    if settings.backend:
+        return f"JOBMANAGER_BACKEND={settings.backend}"
+    if not settings.is_production:
+        return f"JOBMANAGER_ENVIRONMENT={settings.environment} is not production"
+    return f"{chosen} comes first in production"
+
+
+def _missing(name: str, settings: Settings) -> list[str]:
+    """The settings without which a built-in backend cannot work; whoever needs none has none missing."""
+    needed: dict[str, object] = {}
+    match name:
+        case "celery":
+            needed = {"JOBMANAGER_CELERY_BROKER_URL": settings.celery_broker_url}
+        case "pg_cron":
+            needed = {
+                "JOBMANAGER_PG_CRON_URL (or a PostgreSQL JOBMANAGER_DATABASE_URL)": settings.pg_cron_url
+                or settings.database_url.startswith("postgresql"),
+                "JOBMANAGER_PUBLIC_URL": settings.public_url,
+                "JOBMANAGER_SECRET": settings.secret,
+            }
+    return [variable for variable, value in needed.items() if not value]
+
+
+def load_backend_class(name: str) -> type[Backend]:
+    """The class behind a built-in name, an entry point or a path "package.module:Class", in this order.
+
+    Raises UnknownBackendError if nothing answers to the name, MissingExtraError if it needs a package of an extra,
+    UnsupportedError if it comes with a later version, ConfigurationError if what answers cannot be loaded or is no Backend.
+    """
+    entry_points = {} if name in BUILT_IN else _entry_points()
+    if name in BUILT_IN:
+        found = _built_in(name)
+    elif name in entry_points:
+        found = _loaded(name, entry_points[name])
+    elif ":" in name or "." in name:
+        found = _loaded(name, name)
+    else:
+        raise UnknownBackendError(_unknown(name, [*BUILT_IN, *entry_points]), backend=name)
+    if not (isinstance(found, type) and issubclass(found, Backend)):
+        raise ConfigurationError(
+            f"Backend {name!r} is {found!r}; it must be a subclass of {Backend.__module__}.Backend."
+        )
+    return found
+
+
+def _entry_points() -> dict[str, str]:
+    from importlib.metadata import entry_points  # a scan of all that is installed; built-in names do without
+
+    return {point.name: f"{point.module}:{point.attr}" for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _built_in(name: str) -> object:
+    path = BUILT_IN[name]
+    try:
+        return _attribute(path)
+    except ModuleNotFoundError as error:
+        if _is_itself(error, path):
+            later = f"Backend {name!r} comes with a later version of jobmanager. Until then choose 'local' or 'noop'."
+            raise UnsupportedError(later) from None
+        if name not in EXTRAS:
+            raise
+        package = (error.name or str(error)).partition(".")[0]
+        advice = f"Install jobmanager-backends[{EXTRAS[name]}]."
+        raise MissingExtraError(
+            f"Backend {name!r} needs the package {package}. {advice}", extra=EXTRAS[name]
+        ) from error
+
+
+def _loaded(name: str, path: str) -> object:
+    """Somebody else's backend; whatever keeps it from loading is told together with its name."""
+    try:
+        return _attribute(path)
+    except ModuleNotFoundError as error:
+        if name == path and _is_itself(error, path):
+            raise UnknownBackendError(_unknown(name, list(BUILT_IN)), backend=name) from error
+        raise ConfigurationError(f"Backend {name!r} cannot be loaded: {error}.") from error
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"Backend {name!r} cannot be loaded: {error}.") from error
+
+
+def _attribute(path: str) -> object:
+    """What "package.module:Name" or "package.module.Name" stands for."""
+    module, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
+    found: object = getattr(import_module(module), attribute)
+    return found
+
+
+def _is_itself(error: ModuleNotFoundError, path: str) -> bool:
+    """True if the module of `path` is missing, and not something that it imports."""
+    return error.name is not None and path.replace(":", ".").startswith(f"{error.name}.")
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    meant = get_close_matches(name, known, n=1)
+    suggestion = f" Did you mean {meant[0]!r}?" if meant else ""
+    return f"No backend {name!r}.{suggestion} Known are {', '.join(sorted(known))}, and paths like package.module:Class."

@@ -1,0 +1,285 @@
+"""What a tick leads to: Tick, Run, Attempt, and the only table of allowed transitions.
+
+pending ──> running ──> succeeded
+   ^           ├──────> failed
+   └─ retry ───┤
+               └──────> cancelled
+a due tick that opened nothing is born skipped or missed; failed, cancelled, skipped and missed may be redriven to pending
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal
+
+from jobmanager.errors import TransitionError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class RunStatus(StrEnum):
+    """The closed set of statuses, also enforced by the database."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    MISSED = "missed"
+
+    @property
+    def closed(self) -> bool:
+        """True when the run has ended (it may still be redriven)."""
+        return self not in (RunStatus.PENDING, RunStatus.RUNNING)
+
+
+PENDING, RUNNING = RunStatus.PENDING, RunStatus.RUNNING
+SUCCEEDED, FAILED, CANCELLED = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED
+SKIPPED, MISSED = RunStatus.SKIPPED, RunStatus.MISSED
+
+ALLOWED: Mapping[RunStatus | None, frozenset[RunStatus]] = {
+    None: frozenset({PENDING, RUNNING, SKIPPED, MISSED}),
+    PENDING: frozenset({RUNNING, CANCELLED, SKIPPED, MISSED}),
+    RUNNING: frozenset({SUCCEEDED, FAILED, CANCELLED, PENDING}),
+    SUCCEEDED: frozenset(),
+    FAILED: frozenset({PENDING}),
+    CANCELLED: frozenset({PENDING}),
+    SKIPPED: frozenset({PENDING}),
+    MISSED: frozenset({PENDING}),
+}
+
+Trigger = Literal["schedule", "catch_up", "manual", "backfill", "sweep"]
+ErrorKind = Literal[
+    "exception", "timeout", "crashed", "shutdown", "handler_missing", "payload_invalid", "http"
+]
+Turn = Literal["holds", "waits"]
+
+
+def check_transition(before: RunStatus | None, after: RunStatus) -> None:
+    """Raise TransitionError unless a run may go from `before` (None: not yet opened) to `after`."""
+    if after not in ALLOWED[before]:
+        raise TransitionError(f"A run cannot go from {before or 'nothing'} to {after}.")
+
+
+_made = itertools.count()
+
+
+def new_id(now: datetime) -> str:
+    """A UUIDv7 as text: sorted by `now` and, within a process, by the order of making; 40 random bits."""
+    milliseconds, microseconds = divmod((now - EPOCH) // MICROSECOND, 1000)
+    # RFC 9562 methods 3 and 1: after the milliseconds 12 bits of their fraction, then a counter. `random` reseeds after a fork.
+    number = (
+        (milliseconds << 80)
+        | (0x7 << 76)
+        | ((microseconds << 12) // 1000 << 64)
+        | (0b10 << 62)
+        | (next(_made) & 0x3FFFFF) << 40
+        | random.getrandbits(40)
+    )
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def first_id(moment: datetime) -> str:
+    """No run opened at the moment or later has a smaller id: every process that makes ids goes by its clock."""
+    text = f"{(moment - EPOCH) // timedelta(milliseconds=1):012x}"
+    return f"{text[:8]}-{text[8:]}-7000-8000-000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """That a job is due: the instant it was due for, and the revision of the schedule that said so."""
+
+    job_id: str
+    scheduled_for: datetime
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByHand:
+    """What a start by hand adds to a run; `scope` is the tenant part of its concurrency key."""
+
+    payload: Mapping[str, Any] | None = None
+    priority: int | None = None
+    key: str | None = None
+    scope: str | None = None
+    requested_by: str | None = None
+    notify: bool = False
+
+
+TICKED = ByHand()
+"""Nothing was added: the timetable started it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a run ended as failed, or an attempt was followed by another."""
+
+    kind: ErrorKind
+    message: str
+    type: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the handler says it is; `total` None when it does not know."""
+
+    processed: int
+    total: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The record of what one tick, or one start by hand, led to. Instants are aware UTC.
+
+    `scheduled_for` is None for a start by hand. A row of `ticks` > 1 stands for a stretch of instants from `first_for` to
+    `scheduled_for` that were all skipped or missed for the same reason. `owner` and `attempt` together are the fence.
+    """
+
+    id: str
+    job_id: str
+    status: RunStatus
+    opened_at: datetime
+    due_at: datetime
+    concurrency_key: str
+    schedule_rev: int = 0
+    scheduled_for: datetime | None = None
+    first_for: datetime | None = None
+    ticks: int = 1
+    reason: str | None = None
+    trigger: Trigger = "schedule"
+    requested_by: str | None = None
+    notify: bool = False
+    expires_at: datetime | None = None
+    attempt: int = 0
+    max_attempts: int = 1
+    retry_on_crash: bool = True
+    owner: str | None = None
+    turn: Turn | None = None
+    blocked_by: str | None = None
+    priority: int = 0
+    idempotency_key: str | None = None
+    cancel_requested_at: datetime | None = None
+    payload: Mapping[str, Any] | None = None
+    output: Any = None
+    error: Failure | None = None
+    progress: Progress | None = None
+    accepted_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    discarded_at: datetime | None = None
+
+    @property
+    def instant(self) -> datetime:
+        """What the run stands for: the instant it was scheduled for, or when it was opened by hand."""
+        return self.scheduled_for or self.opened_at
+
+    @property
+    def duration(self) -> timedelta | None:
+        """How long the last attempt took; None before it ended."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.started_at
+
+    @property
+    def queue_delay(self) -> timedelta | None:
+        """From the instant it was due to the start of the last attempt; None before it started."""
+        return None if self.started_at is None else self.started_at - self.due_at
+
+    @property
+    def scope(self) -> str | None:
+        """The tenant part of the concurrency key."""
+        return self.concurrency_key[len(self.job_id) + 1 :] or None
+
+    def log_fields(self, backend: str) -> dict[str, object]:
+        """`extra` of every log record about this run: the same keys everywhere, an instant as ISO text."""
+        instant = self.scheduled_for
+        return {
+            "job": self.job_id,
+            "run_id": self.id,
+            "attempt": self.attempt,
+            "scheduled_for": None if instant is None else instant.isoformat(),
+            "backend": backend,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One call of the handler that was followed by another; the last call is the run itself."""
+
+    run_id: str
+    attempt: int
+    owner: str | None
+    started_at: datetime | None
+    ended_at: datetime
+    outcome: str
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How the owner wants an attempt to end.
+
+    With `retry_at` the run goes back to pending until then, unless a cancel was requested or its job is no longer open.
+    """
+
+    run: Run
+    status: RunStatus
+    finished_at: datetime
+    started_at: datetime
+    reason: str | None = None
+    output: Any = None
+    error: Failure | None = None
+    progress: Progress | None = None
+    retry_at: datetime | None = None
+    lines: tuple[LogLine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One captured line of a handler's log."""
+
+    at: datetime
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A job as an operator sees it; `status` is the first that fits of running, stopped, failed, completed, scheduled.
+
+    `stopped` is a paused or disabled job; `duration` is that of the last ended run, `error` the text of its failure.
+    """
+
+    id: str
+    name: str
+    status: Literal["running", "completed", "failed", "scheduled", "stopped"]
+    last_run: datetime | None
+    next_run: datetime | None
+    duration: timedelta | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobMetrics:
+    """Counts over all runs on record. Rates are 0.0 while nothing has ended."""
+
+    total_executions: int
+    successful_jobs: int
+    failed_jobs: int
+    average_job_duration: timedelta
+    last_cleanup: datetime | None
+
+    @property
+    def success_rate(self) -> float:
+        """Succeeded runs divided by ended executions, 0.0 to 1.0."""
+        return self.successful_jobs / self.total_executions if self.total_executions else 0.0

@@ -1,0 +1,337 @@
+"""The heart: tick in, run out. Read this first.
+
+    deliver(ticks) ─> open, one guarded insert for all ─> execute what is ours ─> end, with the fence
+                        └─ refused: somebody else has it, or it is decided under the job's lock
+
+Ticks and starts by hand go the same way; pending runs join it by `claim`. Everything here may be called by any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+
+from jobmanager.account import Account
+from jobmanager.chores import Chores
+from jobmanager.clock import Clock
+from jobmanager.errors import StoreError, StoreUnavailableError
+from jobmanager.executor import Executor
+from jobmanager.job import Job
+from jobmanager.lease import Lease
+from jobmanager.overlap import Verdict, unstarted
+from jobmanager.pool import Pool
+from jobmanager.recorder import Recorder
+from jobmanager.registry import Registry
+from jobmanager.run import FAILED, PENDING, RUNNING, TICKED, ByHand, Run, RunStatus, Tick, new_id
+from jobmanager.stores.base import Written
+
+logger = logging.getLogger(__name__)
+
+LONGEST_ACCEPT = timedelta(seconds=10)
+MOST_CLAIMED = 1000
+SHORTEST_WAIT = timedelta(milliseconds=1)
+
+
+class Runner:
+    """Turns ticks into runs and gets them executed. What two processes may race for is settled in the store, not here."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        recorder: Recorder,
+        account: Account,
+        executor: Executor,
+        pool: Pool,
+        lease: Lease,
+        chores: Chores,
+        clock: Clock,
+        executes: bool,
+        reload: Callable[[str], None],
+    ) -> None:
+        self.unknown: set[str] = set()
+        """Jobs that only other processes know; their runs are left to them."""
+        self._registry = registry
+        self._recorder = recorder
+        self._account = account
+        self._executor = executor
+        self._pool = pool
+        self._lease = lease
+        self._chores = chores
+        self._clock = clock
+        self._executes = executes
+        self._reload = reload
+        self._last_tick_at: datetime | None = None
+        self._lag: float | None = None
+        self._accepting = False
+        self._backlog = False
+        self._claiming = threading.Lock()
+        executor.on_retry = self._claim_at
+        executor.on_place = self._place_is_free
+        executor.on_ended = self._after_end
+
+    # ---------------------------------------------------------------- a tick becomes a run
+
+    def deliver(self, ticks: Sequence[Tick]) -> None:
+        """Open a run for every tick that nobody opened yet, and execute what is ours. Returns at once; never raises."""
+        jobs = self._registry.jobs
+        known = [(jobs[tick.job_id], tick) for tick in ticks if tick.job_id in jobs]
+        if not known or not self._accepting:
+            return
+        now = self._clock.now()
+        job, tick = known[-1]
+        self._last_tick_at, self._lag = (
+            tick.scheduled_for,
+            (now - job.due_at(tick.scheduled_for)).total_seconds(),
+        )
+        free = [(job, tick) for job, tick in known if not job.queues]
+        if len(free) < len(known):
+            in_line = [self.opening(job, now, tick=tick) for job, tick in known if job.queues]
+            self._chores.soon(partial(self._settle_refused, in_line))
+        self._open(free, now)
+
+    def _open(self, free: Sequence[tuple[Job, Tick]], now: datetime) -> None:
+        """One guarded insert for all: the store says who wins, and only what it refuses is looked at one by one."""
+        if not free:
+            return
+        ours = self._pool.reserve(len(free)) if self._executes else 0
+        runs = [
+            self.opening(job, now, tick=tick, ours=place < ours) for place, (job, tick) in enumerate(free)
+        ]
+        try:
+            self._recorder.open(runs, self._opened, alone=len(runs) == 1 and self._pool.in_flight <= 1)
+        except StoreError as error:
+            self._pool.release(ours)
+            logger.warning("%d ticks are left to the sweep: %s", len(runs), error)
+
+    def accept(self, run: Run) -> Verdict:
+        """Open one run, wait until that is durable, and get it executed. Raises what the store says against it."""
+        if run.status is PENDING and self._registry.job(run.job_id).queues:
+            return self._decide(run)
+        answered = threading.Event()
+        answers: list[Written] = []
+
+        def then(opened: list[Run], refused: list[Run], written: Written) -> None:
+            self._hand_on(opened, refused)
+            answers.append(written)
+            answered.set()
+
+        try:
+            self._recorder.open([run], then, alone=self._pool.in_flight <= 1)
+        except StoreError:
+            self._give_back([run])
+            raise
+        if not answered.wait(LONGEST_ACCEPT.total_seconds()):
+            raise StoreUnavailableError(
+                f"Opening run {run.id} of job {run.job_id!r} is not confirmed after {LONGEST_ACCEPT.seconds} s; "
+                "it may still be opened. Ask again with key=... to be sure of one run."
+            )
+        if run.id in answers[0].errors:
+            raise answers[0].errors[run.id]
+        return Verdict("opened", run) if run.id in answers[0].opened else self._decide(run)
+
+    def opening(
+        self,
+        job: Job,
+        now: datetime,
+        *,
+        tick: Tick | None = None,
+        due_at: datetime | None = None,
+        ours: bool = False,
+        by_hand: ByHand = TICKED,
+    ) -> Run:
+        """The row that would open this run: running if this process executes it at once, else pending.
+
+        It is due when its tick is, or at `due_at`, or now.
+        """
+        instant = tick.scheduled_for if tick else None
+        due_at = due_at or (now if instant is None else job.due_at(instant))
+        return Run(
+            id=new_id(now),
+            job_id=job.id,
+            status=RUNNING if ours else PENDING,
+            trigger="schedule" if tick else "manual",
+            schedule_rev=tick.revision if tick else 0,
+            scheduled_for=instant,
+            due_at=due_at,
+            expires_at=None
+            if instant is None or job.start_deadline is None
+            else instant + job.start_deadline,
+            attempt=1 if ours else 0,
+            owner=self._lease.id if ours else None,
+            max_attempts=job.retry.max_attempts,
+            retry_on_crash=job.retry.on_crash,
+            concurrency_key=f"{job.id}/{by_hand.scope}" if by_hand.scope else job.id,
+            turn=None if job.overlap == "allow" else "waits" if due_at > now else "holds",
+            opened_at=now,
+            accepted_at=now,
+            started_at=now if ours else None,
+            priority=job.priority if by_hand.priority is None else by_hand.priority,
+            payload=by_hand.payload,
+            idempotency_key=by_hand.key,
+            requested_by=by_hand.requested_by,
+            notify=by_hand.notify,
+        )
+
+    # ---------------------------------------------------------------- after the insert
+
+    def _opened(self, opened: list[Run], refused: list[Run], written: Written) -> None:
+        """On the writer's thread: only hand on."""
+        self._hand_on(opened, refused)
+        left = [run for run in refused if run.id not in written.errors]
+        if left:
+            self._chores.soon(partial(self._settle_refused, left))
+
+    def _hand_on(self, opened: list[Run], refused: list[Run]) -> None:
+        """Execute what is ours, get the rest claimed, and give back the places of what was refused."""
+        ours = [run for run in opened if run.status is RUNNING]
+        if ours:
+            self._executor.start(ours)
+        for due_at in {run.due_at for run in opened if run.status is PENDING}:
+            self._claim_at(due_at)
+        self._give_back(refused)
+
+    def _settle_refused(self, refused: list[Run]) -> None:
+        taken = self._recorder.store.taken(refused)
+        for run in refused:
+            if run.id not in taken:
+                self._act_on(self._decide(run), run)
+
+    def _decide(self, run: Run) -> Verdict:
+        """Settle a refused run under the job's lock; if that opens it after all, it is executed."""
+        if run.status is RUNNING and not self._pool.reserve(1):
+            run = unstarted(run)
+        try:
+            verdict = self._recorder.decide(run)
+        except BaseException:
+            self._give_back([run])
+            raise
+        opened = verdict.run if verdict.finding == "opened" else None
+        if opened is not None and opened.turn == "waits":
+            self._executor.ask_for_way(opened)
+        if opened is not None:
+            self._hand_on([opened], [])
+        if opened is None or opened.status is not RUNNING:
+            self._give_back([run])
+        return verdict
+
+    def _act_on(self, verdict: Verdict, run: Run) -> None:
+        """Do what a verdict about a tick asks for."""
+        match verdict.finding:
+            case "stale":
+                self._reload(run.job_id)
+            case "late":
+                self._account.settle(run.job_id)
+                self._claim_at(run.due_at)
+            case "early":
+                # By the store's clock; ours may be ahead, and asking again at once would keep both busy until it is due.
+                wait = max(run.due_at - self._recorder.store.now(), SHORTEST_WAIT)
+                self._chores.at(self._clock.now() + wait, partial(self._again, run))
+            case "dead":
+                self._lease.beat()
+                self._again(run)
+            case "skipped":
+                text = "skipped job=%s scheduled_for=%s reason=overlap"
+                fields = run.log_fields(self._executor.backend)
+                logger.info(text, run.job_id, run.scheduled_for, extra=fields)
+            case finding:
+                logger.debug("job=%s scheduled_for=%s: %s", run.job_id, run.scheduled_for, finding)
+
+    def _again(self, run: Run) -> None:
+        if run.scheduled_for is not None:
+            self.deliver(
+                [Tick(job_id=run.job_id, scheduled_for=run.scheduled_for, revision=run.schedule_rev)]
+            )
+
+    def _give_back(self, runs: Sequence[Run]) -> None:
+        places = sum(run.status is RUNNING for run in runs)
+        if places:
+            self._pool.release(places)
+
+    # ---------------------------------------------------------------- pending runs find a worker
+
+    def take_place(self) -> bool:
+        """Reserve a worker for a run that this process is about to open as its own; False if it cannot execute one now."""
+        return self._is_alive() and self._pool.reserve(1) == 1
+
+    def _is_alive(self) -> bool:
+        """Whether the store takes what this process owns; on noop, where nothing beats, it registers here."""
+        return self._lease.ok() or self._lease.beat()
+
+    def claim(self) -> None:
+        """Take as many due pending runs as there is room for."""
+        while self._accepting and self._executes and self._claiming.acquire(blocking=False):
+            claimed: list[Run] = []
+            places = self._pool.reserve(MOST_CLAIMED)
+            try:
+                if places:
+                    claimed = self._claimed(places)
+                # With all places taken there may be more: the next place that is given back looks again.
+                self._backlog = len(claimed) == places
+            finally:
+                self._pool.release(places - len(claimed))
+                self._claiming.release()
+            if not claimed:
+                return
+            self._executor.start(claimed)
+
+    def claim_one(self, run_id: str) -> bool:
+        """Take exactly this pending run now; False if somebody else has it or it is not due."""
+        self._pool.take()
+        claimed = self._claimed(1, run_id)
+        if claimed:
+            self._executor.start(claimed)
+        else:
+            self._pool.release()
+        return bool(claimed)
+
+    def _claimed(self, limit: int, run_id: str | None = None) -> list[Run]:
+        lease = self._lease
+        if not self._is_alive():
+            return []
+        return self._recorder.store.claim(
+            lease.id, lease.namespace, limit, unknown=self.unknown, run_id=run_id
+        )
+
+    def vital_signs(self) -> tuple[datetime | None, float | None]:
+        """The instant of the last ticks delivered here, and how late they came in seconds."""
+        return self._last_tick_at, self._lag
+
+    def _claim_at(self, moment: datetime) -> None:
+        if moment > self._clock.now():
+            self._chores.at(moment, self.claim)
+        else:
+            self._chores.soon(self.claim)
+
+    def _after_end(self, run: Run, status: RunStatus) -> None:
+        """Whoever waits in line for the key of a run that ended is next."""
+        job = self._registry.jobs.get(run.job_id)
+        if job is None:
+            return
+        if job.queues or job.catch_up == "all":
+            self._chores.soon(self.claim)
+        if status is FAILED and job.pause_after_failures:
+            self._chores.soon(partial(self._pause_if_failing, job.id))
+
+    def _pause_if_failing(self, job_id: str) -> None:
+        if self._account.pause_if_failing(job_id):
+            self._reload(job_id)
+
+    def _place_is_free(self) -> None:
+        if self._backlog:
+            self._backlog = False
+            self._chores.soon(self.claim)
+
+    # ---------------------------------------------------------------- beginning and end
+
+    def begin(self) -> None:
+        """Accept from now on."""
+        self._accepting = True
+
+    def drain(self, timeout: timedelta) -> None:
+        """Accept nothing more and let what runs end, for at most `timeout`."""
+        self._accepting = False
+        self._executor.drain(timeout)

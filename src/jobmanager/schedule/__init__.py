@@ -1,0 +1,50 @@
+"""When a job is due: `Cron`, `Every` or `At`, each a value with the same questions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+
+from jobmanager.errors import CronError
+from jobmanager.schedule.at import At
+from jobmanager.schedule.cron import Cron
+from jobmanager.schedule.every import Every
+from jobmanager.schedule.instants import EPOCH
+
+__all__ = ["At", "Cron", "Every", "Schedule", "parse"]
+
+Schedule = Cron | Every | At
+
+
+def parse(text: str) -> Schedule:
+    """The schedule whose `text` this is; raises CronError for what it cannot read."""
+    return _read(text)
+
+
+@lru_cache(maxsize=8192)
+def _read(text: str) -> Schedule:
+    # Cached: the rows of many jobs share a few schedules, and schedules are values.
+    kind, _, rest = text.partition(" ")
+    try:
+        if kind == "cron":
+            expression, _, timezone = rest.rpartition(" in ")
+            return Cron(expression, timezone)
+        if kind == "every":
+            seconds, _, anchor = rest.partition(" from ")
+            return Every(int(seconds.removesuffix("s")), datetime.fromisoformat(anchor) if anchor else EPOCH)
+        if kind == "at":
+            return At(datetime.fromisoformat(rest))
+    except CronError:  # a ValueError too, but it says more
+        raise
+    except ValueError as error:
+        raise _unreadable(text) from error
+    raise _unreadable(text)
+
+
+def _unreadable(text: str) -> CronError:
+    return CronError(
+        f"{text!r} is not the text of a schedule.",
+        kind="bad_value",
+        value=text,
+        hint="It reads 'cron 0 2 * * * in UTC', 'every 30s' or 'at 2026-01-01T00:00:00Z'.",
+    )

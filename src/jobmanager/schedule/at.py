@@ -1,0 +1,33 @@
+"""`At`: one instant, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from jobmanager.schedule.describe import describe_at
+from jobmanager.schedule.instants import Instants, iso, whole_utc
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class At(Instants):
+    """One instant: an aware datetime, kept in UTC without its microseconds; CronError(kind="bad_moment") if naive."""
+
+    moment: datetime
+
+    def __init__(self, moment: datetime) -> None:
+        object.__setattr__(self, "moment", whole_utc(moment))
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        return self.moment if self.moment > whole_utc(moment) else None
+
+    def describe(self) -> str:
+        return describe_at(self.moment)
+
+    @property
+    def text(self) -> str:
+        return f"at {iso(self.moment)}"
+
+    @property
+    def resolution(self) -> timedelta:
+        return timedelta(minutes=1)

@@ -1,0 +1,72 @@
+"""`Cron`: an expression of our dialect, read in a time zone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from jobmanager.errors import CronError
+from jobmanager.schedule import zones
+from jobmanager.schedule.describe import describe_cron
+from jobmanager.schedule.dialect import day_rules, read
+from jobmanager.schedule.fields import Fields
+from jobmanager.schedule.instants import EPOCH, SECOND, Instants, whole_utc
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Cron(Instants):
+    """The instants of a cron expression in a zone (an IANA name).
+
+    5 fields (minute, hour, day of month, month, day of week) or 6 with the seconds first. When clocks change the rule of
+    Debian's cron holds: a job at a particular time runs once, soon after the gap if its time was skipped; a job with `*` in
+    the minute or hour follows the wall clock. Raises CronError for what the dialect or the zone list does not know.
+    Blanks around and between the fields make no difference: equal schedules compare equal.
+    """
+
+    expression: str
+    timezone: str
+
+    def __init__(self, expression: str, timezone: str = "UTC") -> None:
+        if not isinstance(expression, str):
+            raise CronError(
+                f"A cron expression is text, not {expression!r}.", kind="bad_value", value=str(expression)
+            )
+        if not isinstance(timezone, str):
+            raise CronError(
+                f"A time zone is given by its IANA name, not {timezone!r}.",
+                kind="bad_timezone",
+                field="timezone",
+                value=str(timezone),
+                hint="For example timezone='Europe/Berlin'.",
+            )
+        read(expression)
+        zones.check(timezone)
+        object.__setattr__(self, "expression", " ".join(expression.split()))
+        object.__setattr__(self, "timezone", timezone)
+
+    @property
+    def fields(self) -> Fields:
+        """The canonical sets of the expression."""
+        return read(self.expression)
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        # Planned lazy arrow: croniter and dateutil are loaded when a cron schedule is first asked, not by `import jobmanager`.
+        from jobmanager.schedule import calendar  # noqa: PLC0415
+
+        instant = calendar.next_after(self.expression, self.timezone, (whole_utc(moment) - EPOCH) // SECOND)
+        return None if instant is None else EPOCH + timedelta(seconds=instant)
+
+    @property
+    def never_matches(self) -> bool:
+        return not day_rules(self.expression)
+
+    def describe(self) -> str:
+        return describe_cron(self.fields, self.timezone)
+
+    @property
+    def text(self) -> str:
+        return f"cron {self.expression} in {self.timezone}"
+
+    @property
+    def resolution(self) -> timedelta:
+        return timedelta(seconds=self.fields.smallest_gap())

@@ -1,0 +1,93 @@
+"""What every schedule can be asked, told once in terms of `next_after`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+from jobmanager.errors import CronError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+HORIZON = timedelta(days=18_263)  # 50 years: as far as a schedule is searched, ahead or back
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+class Instants(ABC):
+    """Instants in time order: aware, UTC, whole seconds. Values; any thread may ask, asking changes nothing.
+
+    Every method that takes a moment takes any aware datetime and raises CronError(kind="bad_moment") for a naive one.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def next_after(self, moment: datetime) -> datetime | None:
+        """The first instant strictly after `moment`; None if none comes within 50 years."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What the schedule demands, as an English phrase."""
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """One line that `jobmanager.schedule.parse` reads back; equal schedules have equal texts."""
+
+    @property
+    @abstractmethod
+    def resolution(self) -> timedelta:
+        """The smallest distance between two instants that this schedule asks a backend to keep."""
+
+    @property
+    def never_matches(self) -> bool:
+        """True if no date fits, as for 30 February: refused when a job is registered."""
+        return False
+
+    def between(self, start: datetime, end: datetime) -> Iterator[datetime]:
+        """The instants after `start` up to and including `end`, computed as they are taken."""
+        instant = self.next_after(start)
+        while instant is not None and instant <= end:
+            yield instant
+            instant = self.next_after(instant)
+
+    def upcoming(self, moment: datetime, count: int) -> list[datetime]:
+        """The first `count` instants after `moment`; fewer if the schedule ends."""
+        return list(islice(self.between(moment, datetime.max.replace(tzinfo=UTC)), count))
+
+    def previous_before(self, moment: datetime) -> datetime | None:
+        """The latest instant strictly before `moment`; None if there was none for 50 years."""
+        end = whole_utc(max(moment, EARLIEST + SECOND) - timedelta(microseconds=1))
+        width = self.resolution
+        while (latest := self.next_after(max(end, EARLIEST + width) - width)) is None or latest > end:
+            if width >= HORIZON:
+                return None
+            width = min(width * 4, HORIZON)
+        quiet = end  # invariant: `latest` is an instant, none lies in (quiet, end]
+        while latest < quiet:
+            middle = latest + (quiet - latest) // 2 // SECOND * SECOND
+            later = self.next_after(middle)
+            if later is not None and later <= end:
+                latest = later
+            else:
+                quiet = middle
+        return latest
+
+
+def whole_utc(moment: datetime) -> datetime:
+    """The moment in UTC without its microseconds; raises CronError(kind="bad_moment") for a naive one."""
+    if moment.utcoffset() is None:
+        raise CronError(
+            f"{moment!r} does not say in which zone it is meant.",
+            kind="bad_moment",
+            value=str(moment),
+            hint="Give an aware datetime, for example datetime(2026, 1, 1, tzinfo=UTC).",
+        )
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+def iso(moment: datetime) -> str:
+    """A UTC moment as 2026-01-01T00:00:00Z."""
+    return moment.replace(tzinfo=None).isoformat() + "Z"

@@ -1,0 +1,310 @@
+"""Settings: what may be configured, read once from a mapping. What follows from them is the resolver's business."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from jobmanager.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+PREFIX = "JOBMANAGER_"
+
+# Our test suite's own switches, and what Kubernetes sets for a service that is called jobmanager.
+IGNORED = re.compile(r"JOBMANAGER_TEST_|JOBMANAGER_REQUIRE_SERVERS$|.*_SERVICE_|.*_PORT")
+
+SMALLEST_SECRET = 32
+HIDDEN = "***"
+
+_PASSWORD = re.compile(r"(?<=://)([^:@/?]*):(.*)@")
+_SECRET_PARAMETER = re.compile(
+    r"([?&][^=&]*(?:password|passwd|secret|token|key)[^=&]*)=([^&]*)", re.IGNORECASE
+)
+_YEAR = timedelta(days=366).total_seconds()
+
+
+def _environment(name: str) -> str:
+    lowered = name.lower()
+    if lowered != "production" and (lowered == "prod" or get_close_matches(lowered, ["production"], 1, 0.8)):
+        raise ValueError("'production' if that is meant, else a name that looks less like it")
+    return lowered
+
+
+def _namespace(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,62}", name):
+        raise ValueError("1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit")
+    return name
+
+
+def _database_url(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    if scheme == "memory" and not rest:
+        return "memory://"
+    if scheme == "sqlite" and re.fullmatch(r"/(?!:memory:)[^?]+", rest):
+        path = os.path.abspath(unquote(rest[1:]))  # noqa: PTH100 - resolve() would follow links, absolute() keeps ".."
+        return "sqlite:///" + re.sub(r"[%?#]", lambda sign: f"%{ord(sign[0]):02X}", path)
+    if postgresql := _postgresql(url):
+        return postgresql
+    raise ValueError("sqlite:///file.db, postgresql://user@host/name or memory://")
+
+
+def _pg_cron_url(url: str) -> str:
+    if postgresql := _postgresql(url):
+        return postgresql
+    raise ValueError("postgresql://user@host/name")
+
+
+def _postgresql(url: str) -> str | None:
+    """The URL as SQLAlchemy spells it, if it is one of PostgreSQL's."""
+    named = re.fullmatch(r"postgres(?:ql)?(\+psycopg)?://(.+)", url)
+    return f"postgresql{named[1] or ''}://{named[2]}" if named else None
+
+
+def _broker_url(url: str) -> str:
+    if not re.match(r"[a-z][a-z0-9+.-]*://", url):
+        raise ValueError("a broker's URL, such as redis://host:6379/0")
+    return url
+
+
+def _public_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        plain = "@" not in parts.netloc and not parts.query and not parts.fragment
+    except ValueError:  # a port or an address that is none
+        whole = plain = False
+    if not (whole and plain):
+        raise ValueError("https://host/path without user, password or query")
+    return url.rstrip("/")
+
+
+def _secret(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if len(text.encode()) < SMALLEST_SECRET or len(set(text)) < 8:
+        raise ValueError(f"at least {SMALLEST_SECRET} random bytes, such as `openssl rand -base64 32` prints")
+    return secret
+
+
+Seconds = Annotated[float, Field(gt=0, le=_YEAR, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured, checked and frozen.
+
+    `Settings(...)` takes what it is given and reads nothing else; `Settings.from_env()` reads `JOBMANAGER_*` variables. Both
+    raise SettingsError: one line with the variable, its value and what is allowed. Neither the secret nor a
+    password in a URL shows in it, in repr or in str.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True
+    )
+
+    disabled: bool = Field(default=False, description="Nothing fires, whatever else is set")
+    backend: str | None = Field(
+        default=None, min_length=1, description="Who keeps the time; the resolver decides if unset"
+    )
+    environment: Annotated[str, AfterValidator(_environment)] = Field(
+        default="development", description="`production` lets a configured remote backend be chosen"
+    )
+    database_url: Annotated[str, AfterValidator(_database_url)] = Field(
+        default="sqlite:///jobmanager.db", description="Where runs are kept; a relative file becomes absolute"
+    )
+    namespace: Annotated[str, AfterValidator(_namespace)] = Field(
+        default="default", description="Keeps systems apart that share a database"
+    )
+    app: str | None = Field(default=None, min_length=1, description="module:manager, for the command line")
+    workers: int = Field(default=10, gt=0, le=10_000, description="Threads that execute runs in this process")
+    lease_seconds: Seconds = Field(
+        default=30, description="A heartbeat unchanged for so long means a dead process"
+    )
+    grace_seconds: Seconds = Field(default=60, description="A tick is on time if it is at most this late")
+    sweep_seconds: Seconds = Field(default=30, description="Time between two checks of the account")
+    drain_seconds: float = Field(
+        default=25,
+        ge=0,
+        le=_YEAR,
+        allow_inf_nan=False,
+        description="How long running work may still take at stop",
+    )
+    durability: Literal["strict", "relaxed"] = Field(
+        default="strict", description="`relaxed` may lose the last moments to a power cut, never to a crash"
+    )
+    capture_logs: bool = Field(default=True, description="Keep what a handler logs with its run")
+    retention_days: int = Field(default=90, gt=0, le=36_500, description="Runs that ended earlier are purged")
+    celery_broker_url: Annotated[str, AfterValidator(_broker_url)] | None = Field(
+        default=None, description="Where Celery's messages go"
+    )
+    public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
+        default=None, description="Where the database reaches this application"
+    )
+    secret: Annotated[SecretStr, AfterValidator(_secret)] | None = Field(
+        default=None, description="Signs and checks calls to the endpoint"
+    )
+    pg_cron_url: Annotated[str, AfterValidator(_pg_cron_url)] | None = Field(
+        default=None, description="The database that has pg_cron, if not DATABASE_URL's"
+    )
+
+    if not TYPE_CHECKING:  # for a type checker the fields are the signature
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]  # the next one shows when this one is repaired
+                # Not chained: pydantic's error holds the input, which may be the secret.
+                raise _settings_error(first) from None
+
+    @classmethod
+    def from_env(cls, mapping: Mapping[str, str] = os.environ) -> Settings:
+        """Settings from the `JOBMANAGER_*` names of `mapping`. An empty value counts as unset, but not for the secret.
+
+        Raises SettingsError for a value that cannot be used and for a name close to a known one. Names that resemble
+        nothing are left to `unknown_names`.
+        """
+        for name in cls.unknown_names(mapping):
+            if meant := _suggestion(name.removeprefix(PREFIX).lower()):
+                raise SettingsError(f"{name} is not a setting. Did you mean {_variable(meant)}?", name=name)
+        texts = {
+            field: mapping[_variable(field)].strip()
+            for field in cls.model_fields
+            if _variable(field) in mapping
+        }
+        given: dict[str, Any] = {field: text for field, text in texts.items() if text or field == "secret"}
+        return cls(**given)
+
+    @classmethod
+    def unknown_names(cls, mapping: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+        """The `JOBMANAGER_*` names of `mapping` that no setting answers to, sorted; worth one warning."""
+        known = {_variable(field) for field in cls.model_fields}
+        ours = (name for name in mapping if name.startswith(PREFIX) and not IGNORED.match(name))
+        return tuple(sorted(name for name in ours if name not in known))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only the arguments: the environment comes in through `from_env`."""
+        return (init_settings,)
+
+    @property
+    def is_production(self) -> bool:
+        return self.environment == "production"
+
+    @property
+    def database_path(self) -> Path | None:
+        """The SQLite file, absolute; None if the store is another."""
+        scheme, _, rest = self.database_url.partition(":///")
+        return Path(unquote(rest)) if scheme == "sqlite" else None
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def grace(self) -> timedelta:
+        return timedelta(seconds=self.grace_seconds)
+
+    @property
+    def sweep(self) -> timedelta:
+        return timedelta(seconds=self.sweep_seconds)
+
+    @property
+    def drain(self) -> timedelta:
+        return timedelta(seconds=self.drain_seconds)
+
+    @property
+    def retention(self) -> timedelta:
+        return timedelta(days=self.retention_days)
+
+    def secret_values(self) -> frozenset[str]:
+        """Every text that must reach no log, row or page: the secret, and passwords in URLs as written and as meant."""
+        urls = [value for field, value in self if field.endswith("_url") and value]
+        written = {
+            found[2] for url in urls for found in (*_PASSWORD.finditer(url), *_SECRET_PARAMETER.finditer(url))
+        }
+        secret = {self.secret.get_secret_value()} if self.secret else set()
+        return frozenset({*secret, *written, *map(unquote, written)} - {""})
+
+    def shown(self) -> dict[str, Any]:
+        """Each setting as anybody may see it, passwords and the secret as `***`."""
+        return {field: _shown(field, value) for field, value in self}
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return self.shown().items()
+
+
+def _variable(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def _suggestion(field: str) -> str | None:
+    return next(iter(get_close_matches(field, Settings.model_fields, n=1, cutoff=0.74)), None)
+
+
+def _shown(field: str, value: object) -> object:
+    if field == "secret" and value is not None:
+        return HIDDEN
+    if field.endswith("_url") and isinstance(value, str):
+        return shown_url(value)
+    return value
+
+
+def shown_url(url: str) -> str:
+    """The URL as anybody may see it: its password, and parameters that look like one, as `***`."""
+    return _SECRET_PARAMETER.sub(rf"\1={HIDDEN}", _PASSWORD.sub(rf"\1:{HIDDEN}@", url))
+
+
+_ALLOWED = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number of seconds",
+    "finite_number": "a number of seconds",
+    "string": "text",
+    "literal_error": "{expected}",
+    "greater_than": "a number greater than {gt:g}",
+    "greater_than_equal": "a number not below {ge:g}",
+    "less_than_equal": "a number not above {le:.0f}",
+    "value_error": "{error}",
+}
+
+
+def _settings_error(problem: ErrorDetails) -> SettingsError:
+    """One line for what pydantic found."""
+    field, kind = str(problem["loc"][0]), problem["type"]
+    if kind == "extra_forbidden":
+        meant = _suggestion(field)
+        return SettingsError(
+            f"{field} is not a setting." + (f" Did you mean {meant}?" if meant else ""), name=field
+        )
+    allowed = _ALLOWED.get(kind) or _ALLOWED.get(kind.partition("_")[0]) or problem["msg"]
+    told = _told(field, problem["input"])
+    return SettingsError(
+        f"{told} cannot be used: give {allowed.format(**problem.get('ctx', {}))}.", name=_variable(field)
+    )
+
+
+def _told(field: str, value: object) -> str:
+    """`NAME=value` if the value may be seen; a URL that could not be read may hide a password anywhere after its scheme."""
+    if field == "secret":
+        return _variable(field)
+    if field.endswith("_url"):
+        scheme = re.match(r"[a-z][a-z0-9+.-]*(?=://)", str(value))
+        return f"{_variable(field)}={scheme[0]}://..." if scheme else _variable(field)
+    return f"{_variable(field)}={value!r}"

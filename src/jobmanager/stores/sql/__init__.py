@@ -1,0 +1,1 @@
+"""The SQL stores: tables, rows, statements."""

@@ -1,0 +1,191 @@
+"""Reading the ledger: runs, attempts, log lines, counts. Nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from jobmanager.run import (
+    FAILED,
+    RUNNING,
+    Attempt,
+    JobMetrics,
+    LogLine,
+    Run,
+    RunStatus,
+    first_id,
+)
+from jobmanager.stores.base import Tally
+from jobmanager.stores.sql.database import Database, newest_of
+from jobmanager.stores.sql.rows import (
+    attempt_from,
+    lines_from,
+    run_from,
+)
+
+
+class HistoryStatements(Database):
+    """What the record says."""
+
+    def run(self, run_id: str) -> Run | None:
+        with self.reading() as connection:
+            found = self.find_run(connection, run_id)
+            if found is None and 4 <= len(run_id) < 36:
+                runs = self.tables.runs
+                tail = (
+                    sa.select(runs)
+                    .where(sa.cast(runs.c.id, sa.Text).endswith(run_id, autoescape=True))
+                    .limit(2)
+                )
+                rows = connection.execute(tail).mappings().all()
+                found = run_from(rows[0]) if len(rows) == 1 else None
+            return found
+
+    def runs(
+        self,
+        *,
+        job_id: str | None = None,
+        statuses: Collection[RunStatus] = (),
+        dead: bool = False,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> list[Run]:
+        runs, c = self.tables.runs, self.tables.runs.c
+        wanted = [c.status == FAILED, c.discarded_at.is_(None)] if dead else []
+        if statuses:
+            wanted.append(c.status.in_([status.value for status in statuses]))
+        with self.reading() as connection:
+            if job_id is None:
+                page = [*wanted, c.id < before] if before is not None else wanted
+                query = sa.select(runs).where(*page).order_by(c.id.desc()).limit(limit)
+            else:
+                last = None if before is None else self.find_run(connection, before)
+                if before is not None and last is None:
+                    return []
+                query = newest_of(runs, job_id, *wanted, limit=limit, before=last)
+            return [run_from(row) for row in connection.execute(query).mappings()]
+
+    def run_for(self, job_id: str, instant: datetime) -> Run | None:
+        c = self.tables.runs.c
+        following = (
+            sa.select(self.tables.runs)
+            .where(c.job_id == job_id, c.scheduled_for >= instant)
+            .order_by(c.scheduled_for)
+            .limit(1)
+        )
+        with self.reading() as connection:
+            row = connection.execute(following).mappings().one_or_none()
+        # A stretch covers every instant between its ends, so the next row is the only one that can.
+        return (
+            run_from(row)
+            if row is not None and (row["first_for"] or row["scheduled_for"]) <= instant
+            else None
+        )
+
+    def last_runs(self, job_ids: Collection[str]) -> dict[str, list[Run]]:
+        c = self.tables.runs.c
+        executed = c.finished_at.is_not(None) & c.started_at.is_not(None)
+        found: dict[str, list[Run]] = {}
+        with self.reading() as connection:
+            for job_id in job_ids:
+                last = {}
+                for condition in (sa.true(), c.status == RUNNING, executed):
+                    query = newest_of(self.tables.runs, job_id, condition, limit=1)
+                    last.update({row["id"]: run_from(row) for row in connection.execute(query).mappings()})
+                if last:
+                    found[job_id] = sorted(last.values(), key=lambda run: (run.instant, run.id), reverse=True)
+        return found
+
+    def attempts(self, run_id: str) -> list[Attempt]:
+        table = self.tables.attempts
+        query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.attempt)
+        with self.reading() as connection:
+            return [attempt_from(row) for row in connection.execute(query).mappings()]
+
+    def lines(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
+        table = self.tables.run_logs
+        query = sa.select(table).where(table.c.run_id == run_id, table.c.seq > after).order_by(table.c.seq)
+        with self.reading() as connection:
+            return [
+                (row["seq"], row["attempt"], line)
+                for row in connection.execute(query).mappings()
+                for line in lines_from(row["lines"])
+            ]
+
+    def metrics(self) -> JobMetrics:
+        c = self.tables.runs.c
+        succeeded = sa.func.sum(sa.case((c.status == RunStatus.SUCCEEDED, 1), else_=0))
+        failed = sa.func.sum(sa.case((c.status == RunStatus.FAILED, 1), else_=0))
+        ended = c.status.in_(
+            (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+        ) & c.started_at.is_not(None)
+        query = sa.select(
+            sa.func.count(), succeeded, failed, self.average_seconds(c.finished_at, c.started_at)
+        ).where(ended)
+        with self.reading() as connection:
+            count, good, bad, seconds = connection.execute(query).one()
+            cleaned = connection.scalar(sa.select(self.tables.meta.c.last_purge_at))
+        return JobMetrics(
+            total_executions=count,
+            successful_jobs=good or 0,
+            failed_jobs=bad or 0,
+            average_job_duration=timedelta(seconds=float(seconds or 0)),
+            last_cleanup=cleaned,
+        )
+
+    def tally(self, since: datetime) -> list[Tally]:
+        with self.reading() as connection:
+            return [
+                _tally_from(row) for statement in self.tallied(since) for row in connection.execute(statement)
+            ]
+
+    def tallied(self, since: datetime) -> list[sa.Select[Any]]:
+        """One statement for each range that has an index; with OR in between, the whole table would be read."""
+        c = self.tables.runs.c
+        ended = (c.id >= first_id(since)) & c.finished_at.is_not(None)
+        # Literals: a bound value cannot prove to SQLite that a partial index holds the rows.
+        return [
+            self._tally_of(condition)
+            for condition in (sa.text("status = 'pending'"), sa.text("status = 'running'"), ended)
+        ]
+
+    def _tally_of(self, condition: sa.ColumnElement[bool] | sa.TextClause) -> sa.Select[Any]:
+        runs = self.tables.runs.c
+        wanted = (
+            runs.job_id,
+            runs.status,
+            runs.ticks,
+            runs.due_at,
+            runs.scheduled_for,
+            runs.started_at,
+            runs.finished_at,
+        )
+        # Rows first, groups then: SQLite would else walk an index in the order of the groups, over all of history.
+        c = sa.select(*wanted).where(condition).cte("wanted").prefix_with("MATERIALIZED").c
+        return sa.select(
+            c.job_id,
+            c.status,
+            sa.func.sum(c.ticks),
+            self.average_seconds(c.finished_at, c.started_at),
+            self.average_seconds(c.started_at, c.due_at),
+            self.average_seconds(c.started_at, c.scheduled_for),
+        ).group_by(c.job_id, c.status)
+
+
+def _tally_from(row: sa.Row[Any]) -> Tally:
+    job_id, status, count, duration, queue_delay, lateness = tuple(row)
+    return Tally(
+        job_id=job_id,
+        status=RunStatus(status),
+        count=int(count),
+        duration=_seconds(duration),
+        queue_delay=_seconds(queue_delay),
+        lateness=_seconds(lateness),
+    )
+
+
+def _seconds(average: Any) -> float | None:
+    return None if average is None else float(average)

@@ -1,0 +1,101 @@
+"""The stored jobs: declarations, state and account."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from jobmanager.errors import JobNotFoundError
+from jobmanager.stores.base import POLICIES, JobBrief, JobRow, JobTransaction
+from jobmanager.stores.sql.database import Database
+from jobmanager.stores.sql.rows import (
+    job_from,
+    job_values,
+)
+from jobmanager.stores.sql.transaction import SqlJobTransaction
+
+LOCKED_AT_ONCE = 1000
+DECLARED = {"declared", "namespace", *POLICIES, *(f"{name}_seconds" for name in POLICIES)}
+
+
+class JobStatements(Database):
+    """Reading, seeding and locking jobs."""
+
+    def jobs(self, *, changed_since: int | None = None, ids: Collection[str] | None = None) -> list[JobRow]:
+        jobs = self.tables.jobs
+        query = sa.select(jobs).order_by(jobs.c.id)
+        if changed_since is not None:
+            query = query.where(jobs.c.change_seq > changed_since)
+        if ids is not None:
+            query = query.where(jobs.c.id.in_(ids))
+        with self.reading() as connection:
+            return [job_from(row) for row in connection.execute(query).mappings()]
+
+    def briefs(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobBrief]:
+        c = self.tables.jobs.c
+        page = sa.select(*(c[name] for name in JobBrief._fields)).where(c.id > after)
+        page = page.where(c.change_seq > changed_since).order_by(c.id).limit(limit)
+        with self.reading() as connection:
+            return [JobBrief._make(row) for row in connection.execute(page)]
+
+    def job(self, job_id: str) -> JobRow | None:
+        with self.reading() as connection:
+            return self.find_job(connection, sa.select(self.tables.jobs), job_id)
+
+    def due_jobs(self, before: datetime, limit: int) -> list[str]:
+        c = self.tables.jobs.c
+        query = (
+            sa.select(c.id)
+            .where(c.next_due_at <= before, c.state.in_(("active", "paused")))
+            .order_by(c.next_due_at)
+            .limit(limit)
+        )
+        with self.reading() as connection:
+            return list(connection.scalars(query))
+
+    def add_jobs(self, rows: Sequence[JobRow]) -> None:
+        if not rows:
+            return
+        with self.writing() as connection:
+            seq = self.next_change(connection)
+            connection.execute(
+                self.insert_ignoring(self.tables.jobs),
+                [job_values(replace(row, change_seq=seq)) for row in rows],
+            )
+
+    def declare(self, rows: Mapping[str, JobRow]) -> None:
+        jobs = self.tables.jobs
+        ids = sorted(rows)
+        with self.writing() as connection:
+            # Jobs before the counter, and in one order, as everybody locks them.
+            for start in range(0, len(ids), LOCKED_AT_ONCE):
+                some = sa.select(jobs.c.id).where(jobs.c.id.in_(ids[start : start + LOCKED_AT_ONCE]))
+                connection.execute(self.locked(some.order_by(jobs.c.id)))
+            seq = self.next_change(connection)
+            for row in rows.values():
+                values = job_values(replace(row, change_seq=seq))
+                connection.execute(
+                    sa.update(jobs)
+                    .where(jobs.c.id == row.id)
+                    .values(
+                        definition_rev=jobs.c.definition_rev + 1,
+                        change_seq=seq,
+                        **{name: value for name, value in values.items() if name in DECLARED},
+                    )
+                )
+
+    @contextmanager
+    def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
+        with self.writing() as connection:
+            job = self.find_job(connection, self.locked(sa.select(self.tables.jobs)), job_id)
+            if job is None:
+                raise JobNotFoundError(f"No job {job_id!r} in {self.url}.")
+            yield SqlJobTransaction(self, connection, job)
+
+    def change_seq(self) -> int:
+        with self.reading() as connection:
+            return connection.scalar(sa.select(self.tables.meta.c.change_seq)) or 0

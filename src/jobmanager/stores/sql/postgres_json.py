@@ -1,0 +1,27 @@
+"""JSON as PostgreSQL keeps it: jsonb has neither the character NUL nor half a surrogate pair, Python's text has both."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+STRANGE = ("\\u0000", "\\ud")  # as json.dumps writes them; whole pairs (emoji) are looked at too, and stay
+
+
+def to_json(value: Any) -> str:
+    """The value as JSON text that jsonb accepts; what it cannot keep becomes the replacement character."""
+    text = json.dumps(value, separators=(",", ":"))
+    return (
+        json.dumps(_sayable(value), separators=(",", ":")) if any(sign in text for sign in STRANGE) else text
+    )
+
+
+def _sayable(value: Any) -> Any:
+    if isinstance(value, str):
+        whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return whole.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, dict):
+        return {_sayable(key): _sayable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_sayable(item) for item in value]
+    return value

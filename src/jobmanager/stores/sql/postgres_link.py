@@ -1,0 +1,240 @@
+"""How PostgreSQL is reached, directly or through a pooler, and what its errors mean for whoever called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
+
+from jobmanager.errors import SchemaError, StoreError, StoreUnavailableError
+from jobmanager.settings import HIDDEN, shown_url
+from jobmanager.stores.sql.postgres_json import to_json
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+LIMITS = {"statement_timeout": "5s", "lock_timeout": "3s", "idle_in_transaction_session_timeout": "5s"}
+IDLE_LONG = 5.0  # seconds after which a kept connection is asked whether it still lives
+
+POOLER_OPTIONS = ("jobmanager_pooler", "pgbouncer")
+USUAL_POOLER_PORT = 6543
+POOLER_HOST = re.compile(r"(^|[.-])(pooler|pgbouncer|supavisor)\b")
+
+
+class StoreTakenError(StoreError):
+    """A unique index refused the row."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A database URL, taken apart: where to connect, and whether a transaction pooler stands before it.
+
+    A pooler gives each transaction another session, so nothing may be kept in one: no prepared statements, and the time
+    limits travel with each transaction instead of with the connection.
+    """
+
+    url: sa.URL = field(repr=False)
+    pooled: bool
+    relaxed: bool = False
+
+    @classmethod
+    def of(cls, text: str, *, relaxed: bool = False) -> Link:
+        """Recognised as pooled: `?jobmanager_pooler=true` (or `pgbouncer=true`), port 6543, a host called pooler or pgbouncer."""
+        url = sa.make_url(text).set(drivername="postgresql+psycopg")
+        said = [str(url.query[name]) for name in POOLER_OPTIONS if name in url.query]
+        looks = url.port == USUAL_POOLER_PORT or bool(POOLER_HOST.search(url.host or ""))
+        pooled = said[0].lower() in ("true", "1", "yes", "on") if said else looks
+        return cls(url.difference_update_query(POOLER_OPTIONS), pooled, relaxed)
+
+    @property
+    def shown(self) -> str:
+        """The URL without secrets."""
+        text = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        return shown_url(text)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {**LIMITS, **({"synchronous_commit": "off"} if self.relaxed else {})}
+
+    @property
+    def begin(self) -> str:
+        """What begins a transaction; through a pooler it carries the limits, in the same round trip."""
+        local = (f"; SET LOCAL {name} = '{value}'" for name, value in self.settings.items())
+        return "BEGIN" + ("".join(local) if self.pooled else "")
+
+    def engine(self, monotonic: Callable[[], float]) -> sa.Engine:
+        """Connections in autocommit mode, few kept, none trusted that was idle for long."""
+        engine = sa.create_engine(
+            self.url.difference_update_query(["options"]),
+            isolation_level="AUTOCOMMIT",
+            execution_options={"preserve_rowcount": True},
+            pool_size=3,
+            max_overflow=17,
+            pool_timeout=5,
+            pool_use_lifo=True,
+            pool_reset_on_return=None,  # what failed was rolled back already, or its connection given up
+            hide_parameters=True,  # they hold payloads
+            json_serializer=to_json,
+            use_native_hstore=False,
+            connect_args=self._connect_args(),
+        )
+        _distrust_idle_connections(engine, monotonic)
+        return engine
+
+    def _connect_args(self) -> dict[str, Any]:
+        wanted: dict[str, Any] = {
+            "connect_timeout": 5,
+            "keepalives": 1,
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,
+            "client_encoding": "utf8",
+            "fallback_application_name": "jobmanager",
+        }
+        given = {name: value for name, value in wanted.items() if name not in self.url.query}
+        if self.pooled:
+            return {**given, "prepare_threshold": None}
+        ours = " ".join(f"-c {name}={value}" for name, value in self.settings.items())
+        theirs = self.url.query.get("options", "")
+        return {
+            **given,
+            "options": f"{ours} {theirs if isinstance(theirs, str) else ' '.join(theirs)}".strip(),
+        }
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Errors of the driver as ours: StoreUnavailableError if the same call may succeed later, else StoreError."""
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            raise self._ours(error.orig) from _harmless(error)
+        except psycopg.Error as error:
+            raise self._ours(error) from _harmless(error)
+        except sa.exc.TimeoutError as error:
+            raise StoreUnavailableError(
+                f"{self.shown}: all connections of this process are in use."
+            ) from error
+
+    def _ours(self, error: BaseException | None) -> StoreError:
+        state = getattr(error, "sqlstate", None)
+        diagnosis = getattr(error, "diag", None)
+        # Only the first line: what follows may be the row that was refused, with its payload.
+        said = getattr(diagnosis, "message_primary", None) or str(error).strip().partition("\n")[0]
+        lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        kind, advice = _verdict(state, said, lost=lost)
+        if self.url.password:
+            said = said.replace(str(self.url.password), HIDDEN)
+        return kind(f"{self.shown}: {said}" + (f": {advice}" if advice else ""))
+
+
+def _distrust_idle_connections(engine: sa.Engine, monotonic: Callable[[], float]) -> None:
+    """A server that was restarted, or a firewall that forgot, must not fail the first call after a quiet hour."""
+
+    def given_back(_driver: Any, entry: ConnectionPoolEntry) -> None:
+        entry.info["idle_since"] = monotonic()
+
+    def taken(driver: psycopg.Connection[Any], entry: ConnectionPoolEntry, _proxy: object) -> None:
+        if monotonic() - entry.info.get("idle_since", monotonic()) > IDLE_LONG:
+            try:
+                driver.execute("SELECT 1")
+            except psycopg.Error as error:
+                raise sa.exc.DisconnectionError from error
+
+    sa.event.listen(engine, "checkin", given_back)
+    sa.event.listen(engine, "checkout", taken)
+
+
+def driver_of(connection: sa.Connection) -> psycopg.Connection[Any]:
+    """The driver's connection: SQLAlchemy's share of a statement is not needed where each is counted."""
+    driver: Any = connection.connection.driver_connection
+    return driver  # type: ignore[no-any-return]
+
+
+def roll_back(connection: sa.Connection, driver: psycopg.Connection[Any]) -> None:
+    """Leave no transaction behind; a connection that cannot even do that is given up."""
+    try:
+        if driver.info.transaction_status is not TransactionStatus.IDLE:
+            driver.execute("ROLLBACK")
+    except psycopg.Error:
+        pass
+    if driver.closed or driver.info.transaction_status is not TransactionStatus.IDLE:
+        connection.invalidate()
+
+
+# ---------------------------------------------------------------- what errors mean
+
+_POOLER = "that is a transaction pooler; add ?jobmanager_pooler=true to JOBMANAGER_DATABASE_URL."
+_GRANT = (
+    "let the owner of the database run `jobmanager db upgrade`, and grant this role usage of the schema jobmanager "
+    "and everything on its tables and sequences."
+)
+
+# Temporary, by SQLSTATE or its first two letters: connection, rollback, resources, intervention, system.
+_AWAY: dict[str, str] = {
+    "40P01": "two transactions waited for each other; it is tried again.",
+    "40": "a concurrent transaction was in the way; it is tried again.",
+    "55P03": "another transaction holds the lock; it is tried again.",
+    "57014": f"it took longer than {LIMITS['statement_timeout']}; is the database overloaded or locked?",
+    "25006": "the server is read-only; JOBMANAGER_DATABASE_URL must name the primary, with room on its disk.",
+    "25P03": "this process stood still inside a transaction; it is tried again.",
+    "53100": "its disk is full; free some space, nothing is lost that was committed.",
+    "53300": "it has no connection left; raise max_connections, or put a pooler before it.",
+    "57P": "the server is restarting or was told to end the connection; it is tried again.",
+    "08": "the connection was lost; it is tried again.",
+    "53": "the server is short of something; it is tried again.",
+    "58": "the server has trouble with its files; its log says more.",
+}
+_REFUSED: dict[str, tuple[type[StoreError], str]] = {
+    "28": (StoreError, "correct user and password in JOBMANAGER_DATABASE_URL, or the server's pg_hba.conf."),
+    "3D000": (StoreError, "create the database (createdb), or correct its name in JOBMANAGER_DATABASE_URL."),
+    "23505": (StoreTakenError, ""),
+    "42501": (StoreError, _GRANT),
+    "42P01": (SchemaError, "its tables are not ours or not whole; `jobmanager db check` says more."),
+    "42703": (SchemaError, "its tables are not ours or not whole; `jobmanager db check` says more."),
+    "3F000": (SchemaError, "its tables are not there; `jobmanager db upgrade` makes them."),
+    "26000": (StoreError, _POOLER),
+    "42P05": (StoreError, _POOLER),
+}
+# A refused connection has no SQLSTATE, only the server's words.
+_REFUSED_WORDS: tuple[tuple[str, str], ...] = (
+    (r"unsupported startup parameter", _POOLER),
+    (r"authentication failed|no password supplied|no pg_hba.conf entry", _REFUSED["28"][1]),
+    (r"role .* does not exist|not permitted to log in", _REFUSED["28"][1]),
+    (r"database .* does not exist", _REFUSED["3D000"][1]),
+    (
+        r"invalid connection option|invalid .* value|missing \"=\"",
+        "correct the part after ? in JOBMANAGER_DATABASE_URL.",
+    ),
+    (
+        r"certificate|SSL",
+        "correct sslmode and sslrootcert in JOBMANAGER_DATABASE_URL, or the server's certificate.",
+    ),
+)
+
+
+def _verdict(state: str | None, said: str, *, lost: bool) -> tuple[type[StoreError], str]:
+    """The error to raise, and what to do about it."""
+    for length in (5, 3, 2) if state else ():
+        if (prefix := str(state)[:length]) in _AWAY:
+            return StoreUnavailableError, _AWAY[prefix]
+        if prefix in _REFUSED:
+            return _REFUSED[prefix]
+    for words, advice in _REFUSED_WORDS if state is None else ():
+        if re.search(words, said):
+            return StoreError, advice
+    if lost and state is None:
+        return StoreUnavailableError, "is it running, and can this host reach it? It is tried again."
+    return StoreError, ""
+
+
+def _harmless(error: Exception) -> Exception | None:
+    """The cause, unless its text may hold the row that was refused."""
+    state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
+    return None if state.startswith(("22", "23")) else error

@@ -1,0 +1,184 @@
+"""Runs on PostgreSQL: opening, ending and claiming, and what an answer means that was lost on its way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+
+from jobmanager.errors import StoreUnavailableError
+from jobmanager.run import CANCELLED, FAILED, PENDING, RUNNING, Ending, Run, RunStatus
+from jobmanager.stores.base import Written
+from jobmanager.stores.sql import postgres_writes as writes
+from jobmanager.stores.sql.database import Connection
+from jobmanager.stores.sql.postgres_link import StoreTakenError, driver_of
+from jobmanager.stores.sql.rows import run_from
+from jobmanager.stores.sql.store import SqlStore
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The claiming statements, with the types of what they answer."""
+
+    claim: sa.TextualSelect
+    claim_one: sa.TextualSelect
+    claim_waiting: sa.TextualSelect
+
+    @classmethod
+    def of(cls, runs: sa.Table) -> Claims:
+        due = (
+            sa.column("due_id", runs.c.id.type),
+            sa.column("due_turn", sa.Text),
+            sa.column("due_key", sa.Text),
+        )
+        several, one = (sa.text(writes.claim(one=one)).columns(*due, *runs.c) for one in (False, True))
+        return cls(several, one, sa.text(writes.CLAIM_WAITING).columns(*runs.c))
+
+
+class PostgresRuns(SqlStore):
+    """The hot path. One statement is one durable transaction, unless a retry has to do more than one thing."""
+
+    _grace: timedelta
+
+    def single(self) -> AbstractContextManager[Connection]:
+        """A connection for one statement that is a transaction of its own."""
+        return self.reading()
+
+    @cached_property
+    def _statements(self) -> Claims:
+        return Claims.of(self.tables.runs)
+
+    def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
+        final = [ending for ending in endings if ending.retry_at is None]
+        again = [ending for ending in endings if ending.retry_at is not None]
+        retried: dict[str, RunStatus] = {}
+        with self.writing() if again else self.single() as connection:
+            done = self._write(connection, opens, final)
+            for ending in again:
+                retried |= self._retry(connection, ending)
+        opened = {run.id for run in opens if run.id in done}
+        ended = {ending.run.id: ending.status for ending in final if ending.run.id in done}
+        doubtful = [run for run in opens if run.id not in done]
+        doubtful += [ending.run for ending in final if ending.run.id not in done]
+        if doubtful:
+            with self.single() as connection:
+                found = self._found_rows(connection, doubtful)
+            opened |= {run.id for run in opens if run.id not in done and _is_mine(run, found)}
+            for ending in final:
+                if ending.run.id not in done:
+                    ended |= _accepted(ending, found)
+        return Written(opened, ended | retried)
+
+    def _write(self, connection: Connection, opens: Sequence[Run], final: Sequence[Ending]) -> set[str]:
+        """Ids of the runs that this statement opened or ended."""
+        values: dict[str, Any] = {}
+        match len(opens), len(final):
+            case 0, 0:
+                return set()
+            case 1, 0:
+                statement, values = writes.OPEN_ONE, writes.open_one(opens[0])
+            case 0, 1:
+                statement, values = writes.END_ONE, writes.end_one(final[0])
+            case _, 0:
+                statement, values = writes.OPEN_MANY, {"opens": writes.open_many(opens)}
+            case 0, _:
+                statement, values = writes.END_MANY, {"endings": writes.end_many(final)}
+            case _:
+                statement = writes.OPEN_AND_END
+                values = {"opens": writes.open_many(opens), "endings": writes.end_many(final)}
+        values["grace"] = self._grace
+        return {row[0] for row in driver_of(connection).execute(statement, values)}
+
+    def _found_rows(self, connection: Connection, runs: Sequence[Run]) -> dict[str, Any]:
+        """(id, status, owner, attempt) by id of those of these runs that have a row."""
+        ids = {"ids": [run.id for run in runs]}
+        return {row[0]: row for row in driver_of(connection).execute(writes.OURS, ids)}
+
+    def _retry(self, connection: Connection, ending: Ending) -> dict[str, RunStatus]:
+        run = ending.run
+        driver = driver_of(connection)
+        fence = {"id": run.id, "owner": run.owner, "attempt": run.attempt}
+        moved = driver.execute(writes.RETRY, {**fence, "job_id": run.job_id, "retry_at": ending.retry_at})
+        if moved.rowcount:
+            self.keep_attempt(connection, run, ending.error, ending.finished_at)
+            if ending.lines:
+                self._add_lines(connection, run.id, run.attempt, ending.lines)
+            return {run.id: PENDING}
+        requested = driver.execute(writes.CANCEL_REQUESTED, fence).fetchone()
+        if requested is not None:
+            status, reason = (CANCELLED, "requested") if requested[0] else (ending.status, ending.reason)
+            driver.execute(
+                writes.END_ONE, {**writes.end_one(ending), "status": status.value, "reason": reason}
+            )
+            return {run.id: status}
+        found = self._found_rows(connection, [run])
+        # The answer to an earlier identical call was lost if the row waits for the attempt after mine.
+        if run.id in found and (found[run.id][1], found[run.id][3]) == (PENDING, run.attempt):
+            return {run.id: PENDING}
+        return _accepted(ending, found)
+
+    def claim(
+        self,
+        owner: str,
+        namespace: str,
+        limit: int,
+        *,
+        unknown: Collection[str] = (),
+        run_id: str | None = None,
+    ) -> list[Run]:
+        if run_id is not None and not UUID.fullmatch(run_id):
+            return []
+        wanted = {"owner": owner, "namespace": namespace, "limit": limit, "unknown": list(unknown)}
+        query, parameters = self._statements.claim, wanted
+        if run_id is not None:
+            query, parameters = self._statements.claim_one, {**wanted, "run_id": run_id}
+        with self.single() as connection:
+            rows = connection.execute(query, parameters).all()
+        claimed: list[Run] = []
+        waiting: dict[str, str] = {}
+        for found, turn, key, *values in rows:
+            if turn == "waits":
+                waiting.setdefault(key, found)
+            elif values[0] is not None:
+                taken: Any = dict(zip(self.tables.runs.c.keys(), values, strict=True))
+                claimed.append(run_from(taken))
+        return claimed + self._claim_waiting(list(waiting.values()), owner)
+
+    def _claim_waiting(self, run_ids: Sequence[str], owner: str) -> list[Run]:
+        """Start runs that waited for their key, one by one: somebody else may have the key by now."""
+        claimed: list[Run] = []
+        for run_id in run_ids:
+            try:
+                with self.single() as connection:
+                    wanted = {"run_id": run_id, "owner": owner}
+                    rows = connection.execute(self._statements.claim_waiting, wanted).mappings()
+                    claimed += [run_from(row) for row in rows]
+            except StoreTakenError:
+                continue
+            except StoreUnavailableError:
+                break  # what was started so far is ours, and somebody must execute it
+        return claimed
+
+
+def _is_mine(run: Run, found: dict[str, Any]) -> bool:
+    """True if an earlier identical call opened it; what is to be executed here must still be ours and running."""
+    row = found.get(run.id)
+    return row is not None and (run.owner is None or (row[1], row[2]) == (RUNNING, run.owner))
+
+
+def _accepted(ending: Ending, found: dict[str, Any]) -> dict[str, RunStatus]:
+    """A closed row that still carries my fence was closed by me; one that is gone was closed and purged."""
+    run, row = ending.run, found.get(ending.run.id)
+    if row is None:
+        return {run.id: FAILED if ending.retry_at is not None else ending.status}
+    _, status, owner, attempt = row
+    mine = (owner, attempt) == (run.owner, run.attempt) and RunStatus(status).closed
+    return {run.id: RunStatus(status)} if mine else {}

@@ -1,0 +1,236 @@
+"""The hot path on PostgreSQL as text: one statement opens and ends any number of runs, and says which.
+
+A batch travels as one JSON document: building it costs a third of what the driver needs for as many arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from jobmanager.run import RUNNING, Ending, Run
+from jobmanager.stores.sql.postgres_json import to_json
+from jobmanager.stores.sql.rows import failure_values, line_values
+from jobmanager.stores.sql.tables import micros
+
+INSTANT = "timestamptz"
+
+OPENED = {
+    "id": "uuid",
+    "job_id": "text",
+    "schedule_rev": "int",
+    "scheduled_for": INSTANT,
+    "status": "text",
+    "trigger": "text",
+    "requested_by": "text",
+    "notify": "bool",
+    "due_at": INSTANT,
+    "expires_at": INSTANT,
+    "attempt": "int",
+    "max_attempts": "int",
+    "retry_on_crash": "bool",
+    "owner": "text",
+    "concurrency_key": "text",
+    "turn": "text",
+    "priority": "smallint",
+    "idempotency_key": "text",
+    "payload": "jsonb",
+    "opened_at": INSTANT,
+    "accepted_at": INSTANT,
+    "started_at": INSTANT,
+}
+ENDED = {
+    "id": "uuid",
+    "owner": "text",
+    "attempt": "int",
+    "status": "text",
+    "reason": "text",
+    "output": "jsonb",
+    "error": "jsonb",
+    "progress": "jsonb",
+    "started_at": INSTANT,
+    "finished_at": INSTANT,
+    "lines": "jsonb",
+}
+
+
+def _one(columns: dict[str, str]) -> str:
+    """One row, a parameter per column."""
+    return "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in columns.items())
+
+
+def _many(columns: dict[str, str], parameter: str) -> str:
+    """Many rows from one JSON document; instants travel as microseconds."""
+    shown = ", ".join(
+        f"timestamptz 'epoch' + {name} * interval '1 microsecond' AS {name}" if kind == INSTANT else name
+        for name, kind in columns.items()
+    )
+    kinds = ", ".join(f"{name} {'bigint' if kind == INSTANT else kind}" for name, kind in columns.items())
+    return f"SELECT {shown} FROM json_to_recordset(%({parameter})s::json) AS j({kinds})"
+
+
+def _open(rows: str) -> str:
+    """Every guard, under a share of the job's lock: a change of the job waits for us, or we look again after it.
+
+    Locks are taken in one order everywhere, or two processes that bring the same ticks would wait for each other.
+    """
+    return f"""
+INSERT INTO jobmanager.runs ({", ".join(OPENED)}, ticks)
+SELECT {", ".join(f"t.{name}" for name in OPENED)}, 1
+  FROM ({rows}) t JOIN jobmanager.jobs j ON j.id = t.job_id
+ WHERE CASE WHEN t.scheduled_for IS NULL THEN j.state IN ('active', 'paused')
+       ELSE j.state = 'active' AND j.schedule_rev = t.schedule_rev AND j.accounted_until < t.scheduled_for
+        AND t.due_at <= clock_timestamp() AND t.due_at > clock_timestamp() - %(grace)s
+        AND (t.expires_at IS NULL OR t.expires_at >= clock_timestamp()) END
+   AND (t.owner IS NULL OR EXISTS (SELECT FROM jobmanager.instances i WHERE i.id = t.owner AND i.dead_at IS NULL))
+ ORDER BY t.job_id, t.concurrency_key, t.scheduled_for, t.idempotency_key, t.id
+   FOR SHARE OF j
+ON CONFLICT DO NOTHING RETURNING id"""
+
+
+FENCE = "r.id = v.id AND r.owner = v.owner AND r.attempt = v.attempt AND r.status = 'running'"
+END = """
+UPDATE jobmanager.runs r SET status = v.status, reason = v.reason, output = v.output, error = v.error,
+ progress = v.progress, started_at = v.started_at, finished_at = v.finished_at, turn = NULL"""
+LOG = """
+INSERT INTO jobmanager.run_logs (run_id, attempt, lines)
+SELECT v.id, v.attempt, v.lines FROM v JOIN ended USING (id) WHERE v.lines IS NOT NULL"""
+
+OPEN_ONE = f"WITH opened AS ({_open(_one(OPENED))}) SELECT id::text FROM opened"
+OPEN_MANY = f"WITH opened AS ({_open(_many(OPENED, 'opens'))}) SELECT id::text FROM opened"
+END_ONE = f"""WITH v AS ({_one(ENDED)}),
+ ended AS ({END} FROM v WHERE {FENCE} RETURNING r.id), logged AS ({LOG})
+SELECT id::text FROM ended"""
+END_MANY = f"""WITH v AS ({_many(ENDED, "endings")} ORDER BY id),
+ ended AS ({END} FROM v WHERE {FENCE} RETURNING r.id), logged AS ({LOG})
+SELECT id::text FROM ended"""
+# Asking for the number of opened rows makes them all be opened before the first is ended.
+OPEN_AND_END = f"""WITH opened AS ({_open(_many(OPENED, "opens"))}),
+ v AS ({_many(ENDED, "endings")} ORDER BY id),
+ ended AS ({END} FROM v WHERE {FENCE} AND (SELECT count(*) FROM opened) >= 0 RETURNING r.id), logged AS ({LOG})
+SELECT id::text FROM opened UNION ALL SELECT id::text FROM ended"""
+
+OURS = "SELECT id::text, status, owner, attempt FROM jobmanager.runs WHERE id = ANY(%(ids)s::uuid[])"
+RETRY = """WITH open AS
+ (SELECT id FROM jobmanager.jobs WHERE id = %(job_id)s AND state IN ('active', 'paused') FOR SHARE)
+UPDATE jobmanager.runs r SET status = 'pending', owner = NULL, due_at = %(retry_at)s, progress = NULL, started_at = NULL
+  FROM open WHERE r.job_id = open.id AND r.id = %(id)s AND r.owner = %(owner)s AND r.attempt = %(attempt)s
+   AND r.status = 'running' AND r.cancel_requested_at IS NULL"""
+CANCEL_REQUESTED = """SELECT cancel_requested_at IS NOT NULL FROM jobmanager.runs
+ WHERE id = %(id)s AND owner = %(owner)s AND attempt = %(attempt)s AND status = 'running'"""
+
+ALIVE = "EXISTS (SELECT FROM jobmanager.instances i WHERE i.id = :owner AND i.dead_at IS NULL)"
+START = """status = 'running', attempt = r.attempt + 1, owner = :owner, started_at = clock_timestamp()"""
+NOBODY_HOLDS = """NOT EXISTS
+ (SELECT FROM jobmanager.runs h WHERE h.concurrency_key = r.concurrency_key AND h.turn = 'holds')"""
+
+
+def claim(*, one: bool) -> str:
+    """Lock what is due in its order, past what others hold; start all but those that wait for their key, and name these.
+
+    A waiting run can meet a holder that has not committed yet, so it is started in a statement of its own: CLAIM_WAITING.
+    """
+    return f"""
+WITH due AS MATERIALIZED (
+  SELECT r.id, r.turn, r.concurrency_key, r.priority, r.due_at
+    FROM jobmanager.runs r JOIN jobmanager.jobs j ON j.id = r.job_id
+   WHERE r.status = 'pending' AND r.due_at <= clock_timestamp() AND r.accepted_at IS NOT NULL
+     {"AND r.id = CAST(:run_id AS uuid)" if one else ""}
+     AND j.namespace = :namespace AND j.state IN ('active', 'paused') AND r.job_id <> ALL(CAST(:unknown AS text[]))
+     AND (NOT EXISTS (SELECT 1 FROM jobmanager.instances i WHERE i.id = :owner AND i.declares IS NOT NULL) OR r.job_id IN
+       (SELECT jsonb_array_elements_text(d.job_ids) FROM jobmanager.instances i
+         JOIN jobmanager.declarations d ON d.digest = i.declares WHERE i.id = :owner))
+     AND (r.expires_at IS NULL OR r.expires_at >= clock_timestamp() OR r.attempt > 0)
+     AND (r.turn IS DISTINCT FROM 'waits' OR {NOBODY_HOLDS})
+     AND {ALIVE}
+   ORDER BY r.priority DESC, r.due_at, r.id LIMIT :limit FOR UPDATE OF r SKIP LOCKED),
+taken AS (
+  UPDATE jobmanager.runs r SET {START} FROM due
+   WHERE r.id = due.id AND due.turn IS DISTINCT FROM 'waits' RETURNING r.*)
+SELECT due.id AS due_id, due.turn AS due_turn, due.concurrency_key AS due_key, taken.*
+  FROM due LEFT JOIN taken ON taken.id = due.id ORDER BY due.priority DESC, due.due_at, due.id"""
+
+
+CLAIM_WAITING = f"""
+UPDATE jobmanager.runs r SET {START}, turn = 'holds' FROM jobmanager.jobs j
+ WHERE r.id = CAST(:run_id AS uuid) AND r.status = 'pending' AND r.turn = 'waits' AND j.id = r.job_id
+   AND j.state IN ('active', 'paused') AND {NOBODY_HOLDS} AND {ALIVE} RETURNING r.*"""
+
+
+# ---------------------------------------------------------------- rows
+
+
+def open_one(run: Run) -> dict[str, Any]:
+    """The parameters of OPEN_ONE."""
+    payload = None if run.payload is None else to_json(run.payload)
+    return {**_opened(run), "payload": payload}
+
+
+def open_many(runs: Sequence[Run]) -> str:
+    """The document of OPEN_MANY."""
+    return to_json([_in_micros(_opened(run), OPENED) for run in runs])
+
+
+def end_one(ending: Ending) -> dict[str, Any]:
+    """The parameters of END_ONE."""
+    values = _ended(ending)
+    for name in ("output", "error", "progress", "lines"):
+        values[name] = None if values[name] is None else to_json(values[name])
+    return values
+
+
+def end_many(endings: Sequence[Ending]) -> str:
+    """The document of END_MANY."""
+    return to_json([_in_micros(_ended(ending), ENDED) for ending in endings])
+
+
+def _in_micros(values: dict[str, Any], kinds: dict[str, str]) -> dict[str, Any]:
+    return {
+        name: micros(value) if isinstance(value, datetime) and kinds[name] == INSTANT else value
+        for name, value in values.items()
+    }
+
+
+def _opened(run: Run) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "job_id": run.job_id,
+        "schedule_rev": run.schedule_rev,
+        "scheduled_for": run.scheduled_for,
+        "status": run.status.value,
+        "trigger": run.trigger,
+        "requested_by": run.requested_by,
+        "notify": run.notify,
+        "due_at": run.due_at,
+        "expires_at": run.expires_at,
+        "attempt": run.attempt,
+        "max_attempts": run.max_attempts,
+        "retry_on_crash": run.retry_on_crash,
+        "owner": run.owner,
+        "concurrency_key": run.concurrency_key,
+        "turn": run.turn,
+        "priority": run.priority,
+        "idempotency_key": run.idempotency_key,
+        "payload": run.payload,
+        "opened_at": run.opened_at,
+        "accepted_at": run.opened_at,
+        "started_at": run.opened_at if run.status is RUNNING else None,
+    }
+
+
+def _ended(ending: Ending) -> dict[str, Any]:
+    return {
+        "id": ending.run.id,
+        "owner": ending.run.owner,
+        "attempt": ending.run.attempt,
+        "status": ending.status.value,
+        "reason": ending.reason,
+        "output": ending.output,
+        "error": failure_values(ending.error),
+        "progress": None if ending.progress is None else asdict(ending.progress),
+        "started_at": ending.started_at,
+        "finished_at": ending.finished_at,
+        "lines": line_values(ending.lines) if ending.lines else None,
+    }

@@ -1,0 +1,84 @@
+"""The processes: who lives, who died, and what their code declares."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import asdict, replace
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from jobmanager.stores.base import Instance
+from jobmanager.stores.sql.database import Database
+from jobmanager.stores.sql.rows import (
+    instance_from,
+)
+
+
+class ProcessStatements(Database):
+    """Heartbeats and burials."""
+
+    def register(self, instance: Instance, declares: Collection[str] = ()) -> None:
+        job_ids = sorted(declares)
+        digest = hashlib.sha256("\n".join(job_ids).encode()).hexdigest() if job_ids else None
+        with self.writing() as connection:
+            if digest is not None:
+                connection.execute(
+                    self.insert_ignoring(self.tables.declarations), {"digest": digest, "job_ids": job_ids}
+                )
+            table = self.tables.instances
+            connection.execute(self.insert_ignoring(table), asdict(replace(instance, declares=digest)))
+            connection.execute(sa.update(table).where(table.c.id == instance.id).values(declares=digest))
+
+    def declared_by_living(self, namespace: str) -> set[str]:
+        instances, declarations = self.tables.instances, self.tables.declarations
+        living = sa.select(declarations.c.job_ids).where(
+            declarations.c.digest.in_(
+                sa.select(instances.c.declares).where(
+                    instances.c.namespace == namespace, instances.c.dead_at.is_(None)
+                )
+            )
+        )
+        with self.reading() as connection:
+            return {job_id for job_ids in connection.scalars(living) for job_id in job_ids}
+
+    def beat(
+        self, instance_id: str, *, last_tick_at: datetime | None = None, lag_seconds: float | None = None
+    ) -> bool:
+        table = self.tables.instances
+        signs = {"last_tick_at": last_tick_at, "lag_seconds": lag_seconds}
+        with self.writing() as connection:
+            moved = connection.execute(
+                sa.update(table)
+                .where(table.c.id == instance_id, table.c.dead_at.is_(None))
+                .values(beats=table.c.beats + 1, seen_at=self.clock(connection), **signs)
+            )
+            return bool(moved.rowcount)
+
+    def bury(self, instance: Instance) -> bool:
+        table = self.tables.instances
+        silent = (table.c.id == instance.id) & (table.c.beats == instance.beats) & table.c.dead_at.is_(None)
+        with self.writing() as connection:
+            return bool(
+                connection.execute(
+                    sa.update(table).where(silent).values(dead_at=self.clock(connection))
+                ).rowcount
+            )
+
+    def retire(self, instance_id: str) -> None:
+        table = self.tables.instances
+        with self.writing() as connection:
+            connection.execute(
+                sa.update(table)
+                .where(table.c.id == instance_id, table.c.dead_at.is_(None))
+                .values(dead_at=self.clock(connection))
+            )
+
+    def instances(self) -> list[Instance]:
+        table = self.tables.instances
+        with self.reading() as connection:
+            rows = connection.execute(
+                sa.select(table).where(table.c.dead_at.is_(None)).order_by(table.c.started_at)
+            )
+            return [instance_from(row) for row in rows.mappings()]

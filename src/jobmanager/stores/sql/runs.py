@@ -1,0 +1,131 @@
+"""Runs while they last: progress, log lines, cancel requests, and the end of those whose process died."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import sqlalchemy as sa
+
+from jobmanager.errors import RunNotFoundError
+from jobmanager.run import (
+    CANCELLED,
+    FAILED,
+    MISSED,
+    PENDING,
+    RUNNING,
+    Failure,
+    LogLine,
+    Progress,
+    Run,
+)
+from jobmanager.stores.sql.database import Connection, Database, literally
+from jobmanager.stores.sql.rows import (
+    line_values,
+    run_from,
+    run_values,
+)
+
+
+class RunStatements(Database):
+    """What happens to a run between its opening and its end."""
+
+    def taken(self, runs: Sequence[Run]) -> set[str]:
+        c = self.tables.runs.c
+        query = sa.select(c.job_id, c.scheduled_for).where(
+            c.job_id.in_({run.job_id for run in runs}),
+            c.scheduled_for.in_({run.scheduled_for for run in runs if run.scheduled_for is not None}),
+        )
+        with self.reading() as connection:
+            found = {tuple(row) for row in connection.execute(query)}
+        return {run.id for run in runs if (run.job_id, run.scheduled_for) in found}
+
+    def note_progress(self, run: Run, progress: Progress) -> None:
+        with self.writing() as connection:
+            connection.execute(self._fenced(run).values(progress=asdict(progress)))
+
+    def _fenced(self, run: Run) -> sa.Update:
+        c = self.tables.runs.c
+        return sa.update(self.tables.runs).where(
+            c.id == run.id, c.owner == run.owner, c.attempt == run.attempt, c.status == RUNNING
+        )
+
+    def add_lines(self, run_id: str, attempt: int, lines: Sequence[LogLine]) -> None:
+        with self.writing() as connection:
+            self._add_lines(connection, run_id, attempt, lines)
+
+    def _add_lines(self, connection: Connection, run_id: str, attempt: int, lines: Sequence[LogLine]) -> None:
+        connection.execute(
+            sa.insert(self.tables.run_logs),
+            {"run_id": run_id, "attempt": attempt, "lines": line_values(lines)},
+        )
+
+    def cancel(self, run_id: str) -> Run:
+        runs = self.tables.runs
+        with self.writing() as connection:
+            now = self.clock(connection)
+            connection.execute(
+                sa.update(runs)
+                .where(runs.c.id == run_id, runs.c.status == PENDING)
+                .values(status=CANCELLED, reason="requested", turn=None, finished_at=now)
+            )
+            connection.execute(
+                sa.update(runs)
+                .where(runs.c.id == run_id, runs.c.status == RUNNING, runs.c.cancel_requested_at.is_(None))
+                .values(cancel_requested_at=now)
+            )
+            run = self.find_run(connection, run_id)
+        if run is None:
+            raise RunNotFoundError(f"No run {run_id!r} in {self.url}.")
+        return run
+
+    def cancel_requests(self, owner: str) -> list[str]:
+        c = self.tables.runs.c
+        query = sa.select(c.id).where(
+            literally(c.status, RUNNING), c.owner == owner, c.cancel_requested_at.is_not(None)
+        )
+        with self.reading() as connection:
+            return list(connection.scalars(query))
+
+    def running_of(self, owner: str) -> list[Run]:
+        c = self.tables.runs.c
+        query = sa.select(self.tables.runs).where(literally(c.status, RUNNING), c.owner == owner)
+        with self.reading() as connection:
+            return [run_from(row) for row in connection.execute(query).mappings()]
+
+    def take_over(self) -> list[Run]:
+        runs, instances = self.tables.runs, self.tables.instances
+        alive = sa.select(instances.c.id).where(instances.c.id == runs.c.owner, instances.c.dead_at.is_(None))
+        orphaned = literally(runs.c.status, RUNNING) & ~alive.exists()
+        with self.reading() as connection:  # nearly always nobody: no need to stop the writers for that
+            if connection.execute(sa.select(runs.c.id).where(orphaned).limit(1)).first() is None:
+                return []
+        orphans = sa.select(runs).where(orphaned).with_for_update(of=runs, skip_locked=True)
+        with self.writing() as connection:
+            found = [run_from(row) for row in connection.execute(orphans).mappings().all()]
+            return [self._ended_by_crash(connection, run) for run in found]
+
+    def _ended_by_crash(self, connection: Connection, run: Run) -> Run:
+        now = self.clock(connection)
+        job = self.find_job(connection, sa.select(self.tables.jobs), run.job_id)
+        crashed = Failure(kind="crashed", message="its process died while the handler ran, or before it did")
+        if run.cancel_requested_at is not None:
+            after = replace(run, status=CANCELLED, reason="requested", turn=None, finished_at=now)
+        elif run.retry_on_crash and run.attempt < run.max_attempts and job is not None and job.open:
+            self.keep_attempt(connection, run, crashed, now)
+            after = replace(run, status=PENDING, owner=None, due_at=now, started_at=None, progress=None)
+        else:
+            after = replace(run, status=FAILED, error=crashed, turn=None, finished_at=now)
+        values = {name: value for name, value in run_values(after).items() if value != run_values(run)[name]}
+        connection.execute(self._fenced(run).values(**values))
+        return after
+
+    def expire_pending(self) -> int:
+        c = self.tables.runs.c
+        with self.writing() as connection:
+            now = self.clock(connection)
+            expired = literally(c.status, PENDING) & (c.attempt == 0) & (c.expires_at < now)
+            values = {"status": MISSED, "reason": "deadline", "turn": None, "finished_at": now}
+            return int(
+                connection.execute(sa.update(self.tables.runs).where(expired).values(**values)).rowcount
+            )

@@ -1,0 +1,404 @@
+"""The SQLite store: one writer connection per process, single statements or BEGIN IMMEDIATE, nothing deferred.
+
+SQLite has one writer at a time, so a guard looked up inside BEGIN IMMEDIATE is true until COMMIT.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from jobmanager.clock import Clock, SystemClock
+from jobmanager.errors import StoreError, StoreUnavailableError
+from jobmanager.run import CANCELLED, FAILED, PENDING, RUNNING, Ending, Run, RunStatus
+from jobmanager.stores.base import Written
+from jobmanager.stores.sql.rows import encode, failure_values, run_from
+from jobmanager.stores.sql.schema import VERSION_TABLE, SchemaStatements
+from jobmanager.stores.sql.store import Connection, SqlStore
+from jobmanager.stores.sql.tables import make_tables, micros
+
+OLDEST_SQLITE = (3, 35)  # RETURNING
+
+GUARDS = """SELECT id, state, schedule_rev, accounted_until FROM jobmanager_jobs
+ WHERE id IN (SELECT value FROM json_each(?))"""
+ALIVE = "SELECT 1 FROM jobmanager_instances WHERE id = ? AND dead_at IS NULL"
+OPEN = """INSERT INTO jobmanager_runs (id, job_id, schedule_rev, scheduled_for, ticks, status, trigger, requested_by, notify,
+ due_at, expires_at, attempt, max_attempts, retry_on_crash, owner, concurrency_key, turn, priority, idempotency_key, payload,
+ opened_at, accepted_at, started_at) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ ON CONFLICT DO NOTHING"""
+OURS = "SELECT id, status, owner, attempt FROM jobmanager_runs WHERE id IN (SELECT value FROM json_each(?))"
+FENCE = "id = ? AND owner = ? AND attempt = ? AND status = 'running'"
+END = f"""UPDATE jobmanager_runs SET status = ?, reason = ?, output = ?, error = ?, progress = ?, started_at = ?, finished_at = ?,
+ turn = NULL WHERE {FENCE}"""  # noqa: S608 - constants only
+RETRY = f"""UPDATE jobmanager_runs SET status = 'pending', owner = NULL, due_at = ?, progress = NULL, started_at = NULL
+ WHERE {FENCE} AND cancel_requested_at IS NULL
+ AND EXISTS (SELECT 1 FROM jobmanager_jobs j WHERE j.id = job_id AND j.state IN ('active', 'paused'))"""  # noqa: S608
+CANCEL_REQUESTED = f"SELECT cancel_requested_at IS NOT NULL FROM jobmanager_runs WHERE {FENCE}"  # noqa: S608
+DECLARES = "SELECT declares FROM jobmanager_instances WHERE id = ? AND dead_at IS NULL"
+CLAIMABLE = """SELECT r.id, r.turn, r.concurrency_key FROM jobmanager_runs r JOIN jobmanager_jobs j ON j.id = r.job_id
+ WHERE r.status = 'pending' AND r.due_at <= :now AND r.accepted_at IS NOT NULL AND (:run_id IS NULL OR r.id = :run_id)
+ AND (r.expires_at IS NULL OR r.expires_at >= :now OR r.attempt > 0)
+ AND j.namespace = :namespace AND j.state IN ('active', 'paused') AND r.job_id NOT IN (SELECT value FROM json_each(:unknown))
+ AND (:declares IS NULL OR r.job_id IN
+   (SELECT value FROM jobmanager_declarations d, json_each(d.job_ids) WHERE d.digest = :declares))
+ AND (r.turn IS NOT 'waits' OR NOT EXISTS
+   (SELECT 1 FROM jobmanager_runs h WHERE h.concurrency_key = r.concurrency_key AND h.turn = 'holds'))
+ ORDER BY r.priority DESC, r.due_at, r.id LIMIT :places"""
+CLAIM = """UPDATE jobmanager_runs SET status = 'running', attempt = attempt + 1, owner = ?, started_at = ?,
+ turn = CASE WHEN turn = 'waits' THEN 'holds' ELSE turn END
+ WHERE id IN (SELECT value FROM json_each(?)) AND status = 'pending'"""
+CLAIMED = sa.text(
+    "SELECT * FROM jobmanager_runs WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY priority DESC, due_at, id"
+)
+
+
+class SqliteStore(SchemaStatements, SqlStore):
+    """History in a SQLite file on a local disk, shared by any number of processes of one host.
+
+    `strict` durability survives a power cut; `relaxed` (synchronous=NORMAL) may lose the last moments to one, never to a crash.
+    """
+
+    upgrades_itself = True
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        clock: Clock | None = None,
+        grace: timedelta = timedelta(seconds=60),
+        durability: str = "strict",
+        lock_timeout: timedelta = timedelta(seconds=5),
+    ) -> None:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old; jobmanager needs 3.35 or newer.")
+        self.path = Path(path).absolute()
+        self.url = f"sqlite:///{self.path}"
+        self.tables = make_tables()
+        self._clock = clock or SystemClock()
+        self._grace = grace
+        self._synchronous = "FULL" if durability == "strict" else "NORMAL"
+        self._lock_timeout = lock_timeout
+        self._lock = threading.RLock()
+        self._held_for_fork = False
+        self._writer: Connection | None = None
+        self._engine = self._make_engine()
+        self._claimed = CLAIMED.columns(*self.tables.runs.c)
+
+    def _make_engine(self) -> sa.Engine:
+        engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(self.path)),
+            isolation_level="AUTOCOMMIT",
+            connect_args={"check_same_thread": False, "timeout": self._lock_timeout.total_seconds()},
+        )
+        sa.event.listen(engine, "connect", self._prepare)
+        return engine
+
+    def _prepare(self, connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+
+    # ---------------------------------------------------------------- the store itself
+
+    def exists(self) -> bool:
+        if not self.path.exists():
+            return False
+        with self.reading() as connection:
+            return sa.inspect(connection).has_table(VERSION_TABLE)
+
+    @contextmanager
+    def changing_tables(self) -> Iterator[Connection]:
+        with self.writing() as connection:
+            yield connection
+
+    def close(self) -> None:
+        with self._lock:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            self._engine.dispose()
+
+    def before_fork(self) -> None:
+        # A child inherits what SQLite knows in memory: a write lock held at that moment would be held there for ever.
+        self._held_for_fork = self._lock.acquire(timeout=self._lock_timeout.total_seconds())
+
+    def after_fork_in_parent(self) -> None:
+        if self._held_for_fork:
+            self._held_for_fork = False
+            self._lock.release()
+
+    def after_fork(self) -> None:
+        # The parent's connections must not even be closed here: SQLite would drop the parent's file locks.
+        self._engine.dispose(close=False)
+        self._lock = threading.RLock()
+        self._writer = None
+        self._engine = self._make_engine()
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self._translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        # One writer connection under one lock: threads of this process never meet SQLite's busy handler, which sleeps.
+        with self._translated(), self._lock:
+            if self._writer is None:
+                self._writer = self._engine.connect().execution_options(preserve_rowcount=True)
+            driver = _driver(self._writer)
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+                yield self._writer
+                driver.execute("COMMIT")
+            except BaseException:
+                if driver.in_transaction:
+                    driver.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
+            raise StoreUnavailableError(
+                f"{self.url}: {_advice(str(getattr(error, 'orig', error)))}"
+            ) from error
+        except (sa.exc.DBAPIError, sqlite3.Error) as error:
+            raise StoreError(f"{self.url}: {getattr(error, 'orig', error)}") from error
+
+    def insert_ignoring(self, table: sa.Table) -> Any:
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    def locked(self, jobs: sa.Select[Any]) -> sa.Select[Any]:
+        return jobs  # BEGIN IMMEDIATE already holds everything
+
+    def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
+        return (
+            sa.func.avg(sa.type_coerce(finished, sa.BigInteger) - sa.type_coerce(started, sa.BigInteger))
+            / 1_000_000.0
+        )
+
+    # ---------------------------------------------------------------- the hot path
+
+    def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
+        with self.writing() as connection:
+            opened = self._open(connection, opens) if opens else set()
+            ended = self._end(connection, endings) if endings else {}
+        return Written(opened, ended)
+
+    def _open(self, connection: Connection, opens: Sequence[Run]) -> set[str]:
+        driver = _driver(connection)
+        guards = driver.execute(GUARDS, (json.dumps([run.job_id for run in opens]),))
+        jobs = {row[0]: tuple(row) for row in guards}
+        living = {
+            owner
+            for owner in {run.owner for run in opens if run.owner is not None}
+            if driver.execute(ALIVE, (owner,)).fetchone()
+        }
+        now = self.now()
+        allowed = [run for run in opens if self._may_open(run, jobs.get(run.job_id), living, now)]
+        if allowed:
+            rows = [_open_row(run) for run in allowed]
+            if _execute(driver, OPEN, rows).rowcount == len(opens):
+                return {run.id for run in opens}
+        # Some were refused or were there already: those with my id are mine, from this call or an earlier one. A run that
+        # was to be executed here must still be: it may have been taken over or ended since the answer to that call was lost.
+        found = {row[0]: tuple(row[1:3]) for row in self._ours(connection, opens)}
+        return {
+            run.id
+            for run in opens
+            if run.id in found and (run.owner is None or found[run.id] == (RUNNING, run.owner))
+        }
+
+    def _may_open(self, run: Run, job: tuple[Any, ...] | None, living: set[str], now: datetime) -> bool:
+        if job is None or (run.owner is not None and run.owner not in living):
+            return False
+        _, state, schedule_rev, accounted_until = job
+        if run.scheduled_for is None:
+            return state in ("active", "paused")
+        return (
+            state == "active"
+            and schedule_rev == run.schedule_rev
+            and accounted_until < (micros(run.scheduled_for) or 0)
+            and now - self._grace < run.due_at <= now
+            and (run.expires_at is None or run.expires_at >= now)
+        )
+
+    def _ours(self, connection: Connection, runs: Sequence[Run]) -> list[tuple[Any, ...]]:
+        """(id, status, owner, attempt) of those of these runs that have a row."""
+        found = _driver(connection).execute(OURS, (json.dumps([run.id for run in runs]),))
+        return [tuple(row) for row in found]
+
+    def _end(self, connection: Connection, endings: Sequence[Ending]) -> dict[str, RunStatus]:
+        ended = {}
+        final = [ending for ending in endings if ending.retry_at is None]
+        if final:
+            rows = [_end_row(ending, ending.status, ending.reason) for ending in final]
+            if _execute(_driver(connection), END, rows).rowcount == len(final):
+                ended = {ending.run.id: ending.status for ending in final}
+            else:
+                ended = self._accepted(connection, final)
+        for ending in endings:
+            if ending.retry_at is not None:
+                ended |= self._retry(connection, ending)
+            if ending.lines and ending.run.id in ended:
+                self._add_lines(connection, ending.run.id, ending.run.attempt, ending.lines)
+        return ended
+
+    def _accepted(self, connection: Connection, endings: Sequence[Ending]) -> dict[str, RunStatus]:
+        """A closed row that still carries my fence was closed by me; one that is gone was closed and purged."""
+        found = {row[0]: row for row in self._ours(connection, [ending.run for ending in endings])}
+        ended = {}
+        for ending in endings:
+            row = found.get(ending.run.id)
+            if row is None:
+                ended[ending.run.id] = ending.status
+                continue
+            _, status, owner, attempt = row
+            if (owner, attempt) == (ending.run.owner, ending.run.attempt) and RunStatus(status).closed:
+                ended[ending.run.id] = RunStatus(status)
+        return ended
+
+    def _retry(self, connection: Connection, ending: Ending) -> dict[str, RunStatus]:
+        run = ending.run
+        fence = (run.id, run.owner, run.attempt)
+        if _driver(connection).execute(RETRY, (micros(ending.retry_at), *fence)).rowcount:
+            self.keep_attempt(connection, run, ending.error, ending.finished_at)
+            return {run.id: PENDING}
+        mine = _driver(connection).execute(CANCEL_REQUESTED, fence).fetchone()
+        if mine is None:
+            return self._accepted_retry(connection, run)
+        status, reason = (CANCELLED, "requested") if mine[0] else (ending.status, ending.reason)
+        _driver(connection).execute(END, _end_row(ending, status, reason))
+        return {run.id: status}
+
+    def _accepted_retry(self, connection: Connection, run: Run) -> dict[str, RunStatus]:
+        """The answer to an earlier identical call was lost if the row waits for the attempt after mine."""
+        for _, status, _, attempt in self._ours(connection, [run]):
+            if status == PENDING and attempt == run.attempt:
+                return {run.id: PENDING}
+        return self._accepted(
+            connection, [Ending(run=run, status=FAILED, started_at=self.now(), finished_at=self.now())]
+        )
+
+    def claim(
+        self,
+        owner: str,
+        namespace: str,
+        limit: int,
+        *,
+        unknown: Collection[str] = (),
+        run_id: str | None = None,
+    ) -> list[Run]:
+        with self.writing() as connection:
+            now = micros(self.now())
+            alive = _driver(connection).execute(DECLARES, (owner,)).fetchone()
+            if alive is None:
+                return []
+            wanted = {
+                "now": now,
+                "declares": alive[0],
+                "run_id": run_id,
+                "namespace": namespace,
+                "unknown": json.dumps(list(unknown)),
+                "places": limit,
+            }
+            ids, keys = [], set()
+            for found, turn, key in _driver(connection).execute(CLAIMABLE, wanted):
+                if turn != "waits" or key not in keys:
+                    ids.append(found)
+                    keys.add(key)
+            if not ids:
+                return []
+            chosen = json.dumps(ids)
+            _driver(connection).execute(CLAIM, (owner, now, chosen))
+            return [run_from(row) for row in connection.execute(self._claimed, {"ids": chosen}).mappings()]
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    """The driver's connection: where statements are counted in microseconds, SQLAlchemy's 20 per statement are too many."""
+    driver: Any = connection.connection.driver_connection
+    return driver  # type: ignore[no-any-return]
+
+
+def _execute(driver: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> sqlite3.Cursor:
+    return driver.execute(statement, rows[0]) if len(rows) == 1 else driver.executemany(statement, rows)
+
+
+def _open_row(run: Run) -> tuple[Any, ...]:
+    opened_at = micros(run.opened_at)
+    return (
+        run.id,
+        run.job_id,
+        run.schedule_rev,
+        micros(run.scheduled_for),
+        run.status.value,
+        run.trigger,
+        run.requested_by,
+        run.notify,
+        micros(run.due_at),
+        micros(run.expires_at),
+        run.attempt,
+        run.max_attempts,
+        run.retry_on_crash,
+        run.owner,
+        run.concurrency_key,
+        run.turn,
+        run.priority,
+        run.idempotency_key,
+        encode(run.payload),
+        opened_at,
+        opened_at,
+        opened_at if run.status is RUNNING else None,
+    )
+
+
+def _end_row(ending: Ending, status: RunStatus, reason: str | None) -> tuple[Any, ...]:
+    return (
+        status.value,
+        reason,
+        encode(ending.output),
+        encode(failure_values(ending.error)),
+        encode(None if ending.progress is None else _progress(ending)),
+        micros(ending.started_at),
+        micros(ending.finished_at),
+        ending.run.id,
+        ending.run.owner,
+        ending.run.attempt,
+    )
+
+
+def _progress(ending: Ending) -> Mapping[str, Any]:
+    assert ending.progress is not None  # noqa: S101 - asked only when there is one
+    return {
+        "processed": ending.progress.processed,
+        "total": ending.progress.total,
+        "message": ending.progress.message,
+    }
+
+
+def _advice(said: str) -> str:
+    """What SQLite said, and what to do about it."""
+    for words, advice in (
+        ("locked", "another process holds the write lock; it is tried again."),
+        ("readonly", "the file or its folder is read-only; make both writable for this user."),
+        ("disk is full", "the disk is full; free some space, nothing is lost that was committed."),
+        (
+            "unable to open",
+            "the file cannot be opened; does its folder exist, and may this user write there?",
+        ),
+    ):
+        if words in said:
+            return f"{said}: {advice}"
+    return said

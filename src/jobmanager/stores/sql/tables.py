@@ -1,0 +1,230 @@
+"""The tables: columns, checks and indexes, the same on SQLite and PostgreSQL. Statements live beside the stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from jobmanager.run import EPOCH, MICROSECOND
+
+SCHEMA_VERSION = "0001"
+
+
+def micros(moment: datetime | None) -> int | None:
+    """Microseconds since 1970, as SQLite keeps instants."""
+    return None if moment is None else (moment - EPOCH) // MICROSECOND
+
+
+def moment(micros: int | None) -> datetime | None:
+    """The aware UTC datetime of a number of microseconds since 1970."""
+    return None if micros is None else EPOCH + timedelta(microseconds=micros)
+
+
+class Instant(TypeDecorator[datetime]):
+    """Aware UTC datetime: whole microseconds on SQLite, timestamptz on PostgreSQL."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(sa.BigInteger())
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:
+        return value if dialect.name == "postgresql" else micros(value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
+        if dialect.name != "postgresql":
+            return moment(value)
+        return None if value is None else value.astimezone(UTC)
+
+
+Json = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+STATUSES = ("pending", "running", "succeeded", "failed", "cancelled", "skipped", "missed")
+REASONS = (
+    "overlap", "paused", "disabled", "downtime", "deadline", "transport", "requested", "superseded", "handler",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tables:
+    """One set of tables under one prefix and schema."""
+
+    metadata: sa.MetaData
+    meta: sa.Table
+    jobs: sa.Table
+    runs: sa.Table
+    attempts: sa.Table
+    run_logs: sa.Table
+    instances: sa.Table
+    declarations: sa.Table
+
+
+@cache
+def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Tables:
+    """`jobmanager_*` on SQLite; `prefix=""` with a schema of its own on PostgreSQL."""
+    metadata = sa.MetaData(schema=schema)
+
+    def one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
+        # For IN, SQLite would build a temporary b-tree per row: half the cost of writing a run.
+        listed = " OR ".join(f"{column} = '{value}'" for value in values)
+        return sa.CheckConstraint(listed, name=f"{prefix}known_{column}")
+
+    def table(name: str, *items: sa.schema.SchemaItem) -> sa.Table:
+        return sa.Table(prefix + name, metadata, *items)
+
+    meta = table(
+        "meta",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("change_seq", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("swept_at", Instant),
+        sa.Column("last_purge_at", Instant),
+    )
+    jobs = table(
+        "jobs",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("namespace", sa.Text, nullable=False),
+        sa.Column("declared", sa.Text, nullable=False),
+        sa.Column("override", Json),
+        sa.Column("definition_rev", sa.Integer, nullable=False, server_default="1"),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("state_reason", sa.Text),
+        sa.Column("state_by", sa.Text),
+        sa.Column("state_at", Instant),
+        sa.Column("schedule", sa.Text, nullable=False),
+        sa.Column("schedule_rev", sa.Integer, nullable=False, server_default="1"),
+        sa.Column("accounted_until", Instant, nullable=False),
+        sa.Column("next_due_at", Instant, index=True),
+        sa.Column("history_from", Instant, nullable=False),
+        sa.Column("overlap", sa.Text, nullable=False),
+        sa.Column("queue_cap", sa.Integer, nullable=False),
+        sa.Column("catch_up", sa.Text, nullable=False),
+        sa.Column("catch_up_cap", sa.Integer, nullable=False),
+        sa.Column("catch_up_window_seconds", sa.Float, nullable=False),
+        sa.Column("start_deadline_seconds", sa.Float),
+        sa.Column("jitter_seconds", sa.Float, nullable=False),
+        sa.Column("pause_after_failures", sa.Integer),
+        sa.Column("max_attempts", sa.Integer, nullable=False),
+        sa.Column("retry_on_crash", sa.Boolean, nullable=False),
+        sa.Column("change_seq", sa.BigInteger, nullable=False, index=True),
+        one_of("state", ("active", "paused", "disabled", "deleted")),
+    )
+    runs = table(
+        "runs",
+        sa.Column(
+            "id", sa.Text().with_variant(postgresql.UUID(as_uuid=False), "postgresql"), primary_key=True
+        ),
+        sa.Column("job_id", sa.Text, nullable=False),
+        sa.Column("schedule_rev", sa.Integer, nullable=False),
+        sa.Column("scheduled_for", Instant),
+        sa.Column("first_for", Instant),
+        sa.Column("ticks", sa.Integer, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text),
+        sa.Column("trigger", sa.Text, nullable=False),
+        sa.Column("requested_by", sa.Text),
+        sa.Column("notify", sa.Boolean, nullable=False),
+        sa.Column("due_at", Instant, nullable=False),
+        sa.Column("expires_at", Instant),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("max_attempts", sa.Integer, nullable=False),
+        sa.Column("retry_on_crash", sa.Boolean, nullable=False),
+        sa.Column("owner", sa.Text),
+        sa.Column("concurrency_key", sa.Text, nullable=False),
+        sa.Column("turn", sa.Text),
+        sa.Column("blocked_by", sa.Text),
+        sa.Column("priority", sa.SmallInteger, nullable=False),
+        sa.Column("idempotency_key", sa.Text),
+        sa.Column("cancel_requested_at", Instant),
+        sa.Column("payload", Json),
+        sa.Column("output", Json),
+        sa.Column("error", Json),
+        sa.Column("progress", Json),
+        sa.Column("opened_at", Instant, nullable=False),
+        sa.Column("accepted_at", Instant),
+        sa.Column("started_at", Instant),
+        sa.Column("finished_at", Instant),
+        sa.Column("discarded_at", Instant),
+        one_of("status", STATUSES),
+        one_of("reason", REASONS),
+        one_of("trigger", ("schedule", "catch_up", "manual", "backfill", "sweep")),
+        sa.CheckConstraint("ticks = 1 OR status IN ('skipped', 'missed')", name=f"{prefix}range_is_closed"),
+        sa.CheckConstraint(
+            "(finished_at IS NULL) = (status IN ('pending', 'running'))", name=f"{prefix}finished_when_closed"
+        ),
+        sa.CheckConstraint("status <> 'running' OR owner IS NOT NULL", name=f"{prefix}running_has_owner"),
+        sa.CheckConstraint("status <> 'pending' OR owner IS NULL", name=f"{prefix}pending_has_none"),
+        sa.CheckConstraint(
+            "turn IS NULL OR (turn IN ('holds', 'waits') AND status IN ('pending', 'running')"
+            " AND NOT (turn = 'waits' AND status = 'running'))",
+            name=f"{prefix}turn_while_open",
+        ),
+    )
+    c = runs.c
+    sa.Index(f"{prefix}runs_tick", c.job_id, c.scheduled_for, unique=True)
+    # No index (job_id, id): with each run it would dirty one more page of its own, a third of the cost of 100 runs at once.
+    for name, columns, condition, unique in (
+        ("holds", (c.concurrency_key,), "turn = 'holds'", True),
+        ("once", (c.job_id, c.idempotency_key), "idempotency_key IS NOT NULL", True),
+        ("pending", (c.priority.desc(), c.due_at, c.id), "status = 'pending'", False),
+        ("waits", (c.concurrency_key, c.priority.desc(), c.due_at, c.id), "turn = 'waits'", False),
+        ("running", (c.owner,), "status = 'running'", False),
+        ("by_hand", (c.job_id, c.opened_at, c.id), "scheduled_for IS NULL", False),
+    ):
+        where = sa.text(condition)
+        sa.Index(f"{prefix}runs_{name}", *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+    attempts = table(
+        "attempts",
+        sa.Column(
+            "run_id", sa.Text().with_variant(postgresql.UUID(as_uuid=False), "postgresql"), primary_key=True
+        ),
+        sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("owner", sa.Text),
+        sa.Column("started_at", Instant),
+        sa.Column("ended_at", Instant, nullable=False),
+        sa.Column("outcome", sa.Text, nullable=False),
+        sa.Column("error", Json),
+    )
+    run_logs = table(
+        "run_logs",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+        sa.Column(
+            "run_id",
+            sa.Text().with_variant(postgresql.UUID(as_uuid=False), "postgresql"),
+            nullable=False,
+            index=True,
+        ),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("lines", Json, nullable=False),
+    )
+    instances = table(
+        "instances",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("namespace", sa.Text, nullable=False),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("pid", sa.Integer, nullable=False),
+        sa.Column("executes", sa.Boolean, nullable=False),
+        sa.Column("declares", sa.Text),
+        sa.Column("beats", sa.BigInteger, nullable=False),
+        sa.Column("started_at", Instant, nullable=False),
+        sa.Column("seen_at", Instant, nullable=False),
+        sa.Column("last_tick_at", Instant),
+        sa.Column("lag_seconds", sa.Float),
+        sa.Column("dead_at", Instant),
+    )
+    # By digest: all processes of one release declare the same jobs, so the ids are kept once and not per heartbeat row.
+    declarations = table(
+        "declarations",
+        sa.Column("digest", sa.Text, primary_key=True),
+        sa.Column("job_ids", Json, nullable=False),
+    )
+    return Tables(metadata, meta, jobs, runs, attempts, run_logs, instances, declarations)

@@ -1,0 +1,183 @@
+"""One job under its lock: the reads and writes that decide what becomes of its ticks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from jobmanager.run import (
+    CANCELLED,
+    PENDING,
+    RUNNING,
+    SKIPPED,
+    Run,
+)
+from jobmanager.stores.base import JobRow, JobTransaction
+from jobmanager.stores.sql.database import Connection, Database, literally, newest_of
+from jobmanager.stores.sql.rows import (
+    job_values,
+    run_from,
+    run_values,
+)
+
+ACCOUNT_ONLY = ("accounted_until", "next_due_at", "history_from")
+
+
+class SqlJobTransaction(JobTransaction):
+    """One job's row, locked."""
+
+    def __init__(self, store: Database, connection: Connection, job: JobRow) -> None:
+        self._store = store
+        self._connection = connection
+        self._runs = store.tables.runs
+        self.job = job
+        self.now = store.clock(connection)
+
+    def get(self, run_id: str) -> Run | None:
+        return self._store.find_run(self._connection, run_id)
+
+    def _first(self, *conditions: sa.ColumnElement[bool]) -> Run | None:
+        query = sa.select(self._runs).where(*conditions).order_by(self._runs.c.id.desc()).limit(1)
+        row = self._connection.execute(query).mappings().one_or_none()
+        return None if row is None else run_from(row)
+
+    def run_for(self, instant: datetime) -> Run | None:
+        return self._first(self._runs.c.job_id == self.job.id, self._runs.c.scheduled_for == instant)
+
+    def run_with_key(self, idempotency_key: str) -> Run | None:
+        return self._first(
+            self._runs.c.job_id == self.job.id, self._runs.c.idempotency_key == idempotency_key
+        )
+
+    def holder(self, concurrency_key: str) -> Run | None:
+        return self._first(
+            self._runs.c.concurrency_key == concurrency_key, literally(self._runs.c.turn, "holds")
+        )
+
+    def waiting(self, concurrency_key: str) -> list[Run]:
+        c = self._runs.c
+        query = (
+            sa.select(self._runs)
+            .where(c.concurrency_key == concurrency_key, literally(c.turn, "waits"), c.due_at <= self.now)
+            .order_by(c.priority.desc(), c.due_at, c.id)
+        )
+        return [run_from(row) for row in self._connection.execute(query).mappings()]
+
+    def supersede(self, run: Run) -> None:
+        c = self._runs.c
+        pending = sa.update(self._runs).where(c.id == run.id, c.status == PENDING)
+        self._connection.execute(
+            pending.values(status=CANCELLED, reason="superseded", turn=None, finished_at=self.now)
+        )
+
+    def request_cancel(self, run: Run) -> None:
+        c = self._runs.c
+        running = sa.update(self._runs).where(
+            c.id == run.id, c.status == RUNNING, c.cancel_requested_at.is_(None)
+        )
+        self._connection.execute(running.values(cancel_requested_at=self.now))
+
+    def last_ended(self, count: int) -> list[Run]:
+        c = self._runs.c
+        executed = c.finished_at.is_not(None), c.started_at.is_not(None)
+        query = newest_of(self._runs, self.job.id, *executed, limit=count)
+        return [run_from(row) for row in self._connection.execute(query).mappings()]
+
+    def instants(self, after: datetime, until: datetime) -> set[datetime]:
+        c = self._runs.c
+        query = sa.select(c.scheduled_for).where(
+            c.job_id == self.job.id, c.scheduled_for > after, c.scheduled_for <= until
+        )
+        return set(self._connection.scalars(query))
+
+    def range_over(self, instant: datetime) -> Run | None:
+        c = self._runs.c
+        return self._first(
+            c.job_id == self.job.id, c.ticks > 1, c.first_for <= instant, c.scheduled_for >= instant
+        )
+
+    def newest_instant(self) -> datetime | None:
+        query = sa.select(sa.func.max(self._runs.c.scheduled_for)).where(self._runs.c.job_id == self.job.id)
+        newest: datetime | None = self._connection.scalar(query)
+        return newest
+
+    def opened_after(self, instant: datetime) -> bool:
+        c = self._runs.c
+        return (
+            self._first(
+                c.job_id == self.job.id, c.scheduled_for > instant, c.status.not_in(("skipped", "missed"))
+            )
+            is not None
+        )
+
+    def pause_row(self) -> Run | None:
+        newest = self.newest_instant()
+        run = None if newest is None or newest > self.job.accounted_until else self.run_for(newest)
+        return run if run is not None and (run.status, run.reason) == (SKIPPED, "paused") else None
+
+    def was_alive(self, instant: datetime) -> bool:
+        table = self._store.tables.instances
+        query = sa.select(table.c.id).where(
+            table.c.namespace == self.job.namespace, table.c.started_at <= instant, table.c.seen_at >= instant
+        )
+        return self._connection.execute(query.limit(1)).first() is not None
+
+    def is_alive(self, instance_id: str) -> bool:
+        table = self._store.tables.instances
+        query = sa.select(table.c.id).where(table.c.id == instance_id, table.c.dead_at.is_(None))
+        return self._connection.execute(query).first() is not None
+
+    def insert(self, run: Run) -> bool:
+        done = self._connection.execute(self._store.insert_ignoring(self._runs), run_values(run))
+        return bool(done.rowcount)
+
+    def grow(self, run: Run) -> None:
+        self._connection.execute(
+            sa.update(self._runs)
+            .where(self._runs.c.id == run.id)
+            .values(scheduled_for=run.scheduled_for, first_for=run.first_for, ticks=run.ticks)
+        )
+
+    def close_pending(self) -> None:
+        c = self._runs.c
+        pending = sa.update(self._runs).where(c.job_id == self.job.id, literally(c.status, PENDING))
+        never_started = (c.attempt == 0) & c.scheduled_for.is_not(None)
+        for condition, status in ((never_started, SKIPPED), (~never_started, CANCELLED)):
+            self._connection.execute(
+                pending.where(condition).values(
+                    status=status, reason="disabled", turn=None, finished_at=self.now
+                )
+            )
+
+    def reopen(self, run: Run, *, max_attempts: int, turn: str | None) -> Run:
+        self._store.keep_attempt(self._connection, run, run.error, run.finished_at or self.now)
+        fresh = {
+            "status": PENDING,
+            "reason": None,
+            "turn": turn,
+            "due_at": self.now,
+            "expires_at": None,
+            "max_attempts": max_attempts,
+            "owner": None,
+            "blocked_by": None,
+            "cancel_requested_at": None,
+            "output": None,
+            "error": None,
+            "progress": None,
+            "started_at": None,
+            "finished_at": None,
+            "accepted_at": self.now,
+        }
+        self._connection.execute(sa.update(self._runs).where(self._runs.c.id == run.id).values(**fresh))
+        return replace(run, **fresh)  # type: ignore[arg-type]  # the columns are the fields
+
+    def save(self, job: JobRow) -> None:
+        jobs = self._store.tables.jobs
+        values = {k: v for k, v in job_values(job).items() if v != job_values(self.job)[k]}
+        if any(name not in ACCOUNT_ONLY for name in values):
+            values["change_seq"] = self._store.next_change(self._connection)
+        if values:
+            self._connection.execute(sa.update(jobs).where(jobs.c.id == job.id).values(**values))
+        self.job = replace(job, change_seq=values.get("change_seq", job.change_seq))

@@ -1,0 +1,213 @@
+"""Promises the account stands on: pauses that grow, who was alive when, closing and reopening, and what may be purged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jobmanager.run import CANCELLED, FAILED, MISSED, PENDING, SKIPPED, SUCCEEDED, Failure, LogLine
+from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
+
+
+class AccountPromises(StoreGround):
+    """What `lock_job` offers to settle and change a job, and `purge`."""
+
+    # ---------------------------------------------------------------- pauses
+
+    def test_the_pause_row_is_the_newest_row_if_it_is_one(self) -> None:
+        self.job(accounted_until=self.now, state="paused")
+        pause = self.closed(
+            self.tick(20), SKIPPED, reason="paused", first_for=self.now - seconds(40), ticks=21
+        )
+        self.inserted(self.closed(self.tick(50), SKIPPED, reason="paused"), pause)
+
+        with self.store.lock_job("job") as page:
+            assert page.pause_row() == pause
+            page.insert(self.closed(self.tick(10), MISSED, reason="downtime"))
+            assert page.pause_row() is None
+
+    def test_a_pause_row_beyond_the_watermark_does_not_grow(self) -> None:
+        self.job(accounted_until=self.now - seconds(30), state="paused")
+        self.inserted(self.closed(self.tick(20), SKIPPED, reason="paused"))
+
+        with self.store.lock_job("job") as page:
+            assert page.pause_row() is None
+
+    def test_growing_a_row_moves_its_ends_and_its_ticks(self) -> None:
+        self.job()
+        row = self.closed(self.tick(20), SKIPPED, reason="paused")
+        self.inserted(row)
+        grown = replace(row, scheduled_for=self.now, first_for=self.now - seconds(20), ticks=21)
+
+        with self.store.lock_job("job") as page:
+            page.grow(grown)
+
+        assert self.row(row) == grown
+
+    # ---------------------------------------------------------------- who was alive
+
+    def test_somebody_was_alive_between_a_start_and_the_last_sign_of_life(self) -> None:
+        self.job()
+        self.process(started_at=self.now - seconds(100), seen_at=self.now - seconds(50))
+        self.process(namespace="other", started_at=self.now - HOUR, seen_at=self.now)
+
+        with self.store.lock_job("job") as page:
+            assert page.was_alive(self.now - seconds(100))
+            assert page.was_alive(self.now - seconds(50))
+            assert not page.was_alive(self.now - seconds(101))
+            assert not page.was_alive(self.now - seconds(49))
+
+    def test_a_process_that_died_since_was_alive_then(self) -> None:
+        self.job()
+        gone = self.process(started_at=self.now - seconds(100), seen_at=self.now - seconds(50))
+        self.store.retire(gone)
+
+        with self.store.lock_job("job") as page:
+            assert page.was_alive(self.now - seconds(60))
+            assert not page.is_alive(gone)
+
+    def test_an_unknown_instance_counts_as_dead(self) -> None:
+        self.job()
+        living = self.process()
+
+        with self.store.lock_job("job") as page:
+            assert page.is_alive(living)
+            assert not page.is_alive("nobody")
+
+    # ---------------------------------------------------------------- closing and reopening
+
+    def test_closing_what_is_pending_skips_first_attempts_of_ticks_and_cancels_the_rest(self) -> None:
+        self.job()
+        self.job("other")
+        owner = self.process()
+        tick, by_hand, retry = self.tick(30), self.run_of(), self.tick(20, attempt=1, turn="holds")
+        running, elsewhere = self.tick(10, owner=owner), self.tick(10, "other")
+        self.inserted(tick, by_hand, retry, running, elsewhere)
+
+        with self.store.lock_job("job") as page:
+            page.close_pending()
+
+        assert [(row.status, row.reason) for row in map(self.row, (tick, by_hand, retry))] == [
+            (SKIPPED, "disabled"),
+            (CANCELLED, "disabled"),
+            (CANCELLED, "disabled"),
+        ]
+        assert all(row.finished_at and row.turn is None for row in map(self.row, (tick, by_hand, retry)))
+        assert self.row(running) == running
+        assert self.row(elsewhere) == elsewhere
+
+    def test_a_reopened_run_is_pending_and_due_and_its_outcome_becomes_an_attempt(self) -> None:
+        self.job()
+        owner = self.process()
+        error = Failure(kind="exception", type="OSError", message="no", traceback="...")
+        run = self.opened(self.tick(owner=owner, turn="holds", payload={"a": 1}))
+        assert self.ended(run, FAILED, error=error, output={"half": True}) is FAILED
+
+        with self.store.lock_job("job") as page:
+            answer = page.reopen(self.row(run), max_attempts=3, turn="waits")
+
+        row = self.row(run)
+        assert answer == row
+        assert (row.status, row.turn, row.owner, row.attempt, row.max_attempts) == (
+            PENDING,
+            "waits",
+            None,
+            1,
+            3,
+        )
+        assert (row.error, row.output, row.finished_at, row.started_at, row.expires_at) == (None,) * 5
+        assert (row.payload, row.scheduled_for) == ({"a": 1}, run.scheduled_for)
+        assert self.now <= row.due_at <= self.store.now()
+        [attempt] = self.store.attempts(run.id)
+        assert (attempt.attempt, attempt.owner, attempt.outcome, attempt.error) == (1, owner, "failed", error)
+        [claimed] = self.claim(owner)
+        assert (claimed.id, claimed.attempt) == (run.id, 2)
+
+    # ---------------------------------------------------------------- purging
+
+    def test_only_closed_runs_that_ended_before_the_moment_are_purged(self) -> None:
+        self.job(accounted_until=self.now)
+        owner = self.process()
+        old = [
+            self.closed(self.run_of(), status, finished_at=self.now - HOUR, reason=reason)
+            for status, reason in ((SUCCEEDED, None), (FAILED, None), (CANCELLED, "requested"))
+        ]
+        missed = self.closed(self.tick(30), MISSED, reason="downtime", finished_at=self.now - HOUR)
+        young = self.closed(self.run_of(), SUCCEEDED, finished_at=self.now)
+        pending, running = self.run_of(), self.run_of(owner=owner)
+        self.inserted(*old, missed, young, pending, running)
+
+        assert self.store.purge(self.now) == 4
+        assert {run.id for run in self.store.runs()} == {young.id, pending.id, running.id}
+        assert self.store.purge(self.now) == 0
+
+    def test_a_tick_that_is_not_accounted_for_is_kept(self) -> None:
+        self.job(accounted_until=self.now - seconds(20))
+        accounted, ahead = (
+            self.closed(self.tick(ago), SUCCEEDED, finished_at=self.now - seconds(5)) for ago in (20, 19)
+        )
+        self.inserted(accounted, ahead)
+
+        assert self.store.purge(self.now) == 1
+        assert [run.id for run in self.store.runs()] == [ahead.id]
+
+    def test_history_begins_after_the_newest_purged_tick_and_never_earlier_than_before(self) -> None:
+        self.job(accounted_until=self.now)
+        self.job("late", accounted_until=self.now, history_from=self.now)
+        for job_id in ("job", "late"):
+            self.inserted(
+                *(
+                    self.closed(self.tick(ago, job_id), SUCCEEDED, finished_at=self.now - seconds(5))
+                    for ago in (30, 20)
+                ),
+                self.closed(self.tick(10, job_id), SUCCEEDED, finished_at=self.now + HOUR),
+            )
+
+        assert self.store.purge(self.now) == 4
+
+        assert self.stored_job().history_from == self.now - seconds(20)
+        assert self.stored_job("late").history_from == self.now
+
+    def test_a_late_duplicate_of_a_purged_tick_is_refused(self) -> None:
+        self.job(accounted_until=self.now - seconds(5))
+        self.inserted(self.closed(self.tick(10), SUCCEEDED, finished_at=self.now - seconds(5)))
+        assert self.store.purge(self.now) == 1
+
+        self.refused(self.tick(10))
+
+    def test_attempts_and_lines_go_with_their_run(self) -> None:
+        self.job()
+        owner = self.process()
+        run = self.opened(self.run_of(owner=owner))
+        kept = self.opened(self.run_of(owner=owner))
+        for each in (run, kept):
+            self.store.add_lines(each.id, 1, [LogLine(self.now, "INFO", "kept")])
+            assert self.retried(each) is PENDING
+        assert self.store.cancel(run.id).status is CANCELLED
+
+        assert self.store.purge(self.store.now() + seconds(1)) == 1
+
+        assert (self.store.attempts(run.id), self.store.lines(run.id)) == ([], [])
+        assert len(self.store.attempts(kept.id)) == len(self.store.lines(kept.id)) == 1
+
+    def test_one_job_can_be_purged_alone_or_left_out(self) -> None:
+        for job_id in ("job", "other", "third"):
+            self.job(job_id)
+            self.inserted(self.closed(self.run_of(job_id), SUCCEEDED, finished_at=self.now - HOUR))
+
+        assert self.store.purge(self.now, job_id="other") == 1
+        assert {run.job_id for run in self.store.runs()} == {"job", "third"}
+        assert self.store.purge(self.now, but={"job", "nobody"}) == 1
+        assert [run.job_id for run in self.store.runs()] == ["job"]
+
+    def test_a_job_may_keep_only_its_newest_runs(self) -> None:
+        self.job()
+        self.job("other")
+        pending = self.run_of()
+        runs = [self.closed(self.run_of(), SUCCEEDED) for _ in range(5)]
+        self.inserted(pending, *runs, self.closed(self.run_of("other"), SUCCEEDED))
+
+        assert self.store.purge(self.now - HOUR, job_id="job", keep=2) == 3
+
+        assert [run.id for run in self.store.runs(job_id="job")] == [runs[4].id, runs[3].id, pending.id]
+        assert len(self.store.runs(job_id="other")) == 1
+        assert self.store.purge(self.now - HOUR, job_id="job", keep=9) == 0

@@ -1,0 +1,218 @@
+"""Promises about one job under its lock: what is read stays true, and all of it is kept or nothing."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import fields, replace
+
+import pytest
+
+from jobmanager.errors import JobNotFoundError
+from jobmanager.run import SKIPPED, Run
+from jobmanager.testing.store_contract.ground import StoreGround, seconds
+
+
+class LockingPromises(StoreGround):
+    """`lock_job`."""
+
+    def test_an_unknown_job_cannot_be_locked(self) -> None:
+        with pytest.raises(JobNotFoundError, match="nobody"), self.store.lock_job("nobody"):
+            pass
+
+    def test_the_page_shows_the_job_and_the_store_s_time(self) -> None:
+        job = self.job()
+
+        with self.store.lock_job("job") as page:
+            assert page.job == job
+            assert page.now >= self.now
+            assert page.now.utcoffset() == seconds(0)
+
+    def test_what_the_block_wrote_is_kept_when_it_ends(self) -> None:
+        self.job()
+        run = self.tick()
+
+        with self.store.lock_job("job") as page:
+            assert page.insert(run)
+            page.save(replace(page.job, state="paused"))
+            assert page.job.state == "paused"
+            assert page.get(run.id) == run
+
+        assert self.row(run) == run
+        assert self.stored_job().state == "paused"
+
+    def test_who_holds_a_job_may_read_the_store(self) -> None:
+        job = self.job()
+        run = self.tick()
+
+        with self.store.lock_job("job") as page:
+            page.insert(run)
+            assert self.store.job("job") == job
+            assert self.store.runs(job_id="other") == []
+
+        assert self.row(run) == run
+
+    def test_what_a_raising_block_wrote_is_gone(self) -> None:
+        before = self.job()
+        run = self.tick()
+        other = self.tick(20)
+        self.inserted(other)
+        seq = self.store.change_seq()
+
+        with pytest.raises(ZeroDivisionError), self.store.lock_job("job") as page:
+            page.insert(run)
+            page.close_pending()
+            page.save(replace(page.job, state="disabled"))
+            raise ZeroDivisionError
+
+        assert self.store.run(run.id) is None
+        assert self.row(other) == other
+        assert self.stored_job() == before
+        assert self.store.change_seq() == seq
+
+    def test_a_block_that_failed_holds_no_lock(self) -> None:
+        self.job()
+        with pytest.raises(ZeroDivisionError), self.store.lock_job("job"):
+            raise ZeroDivisionError
+
+        assert self.change(state="paused").state == "paused"
+        assert self.write([self.run_of()]).opened
+
+    def test_one_thread_at_a_time_holds_a_job(self) -> None:
+        self.job(override={"count": 0})
+
+        def count() -> None:
+            for _ in range(20):
+                with self.store.lock_job("job") as page:
+                    before = (page.job.override or {})["count"]
+                    page.save(replace(page.job, override={"count": before + 1}))
+
+        threads = [threading.Thread(target=count) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert self.stored_job().override == {"count": 80}
+
+    def test_no_tick_is_opened_while_its_job_is_being_changed(self) -> None:
+        self.job()
+        run = self.tick()
+        answers: list[bool] = []
+        opener = threading.Thread(target=lambda: answers.append(run.id in self.write([run]).opened))
+
+        with self.store.lock_job("job") as page:
+            opener.start()
+            opener.join(0.1)  # it waits for us, or was refused; it must not have been let through
+            page.save(replace(page.job, schedule_rev=2, accounted_until=self.now))
+        opener.join(10)
+
+        assert answers == [False]
+        assert self.store.run(run.id) is None
+
+    # ---------------------------------------------------------------- looking
+
+    def test_a_run_is_found_by_id_by_tick_and_by_key(self) -> None:
+        self.job()
+        self.job("other")
+        ticked, by_hand, other = (
+            self.tick(),
+            self.run_of(idempotency_key="order-7"),
+            self.tick(job_id="other"),
+        )
+        self.inserted(ticked, by_hand, other)
+
+        with self.store.lock_job("job") as page:
+            assert page.get(by_hand.id) == by_hand
+            assert page.run_for(self.now - seconds(10)) == ticked
+            assert page.run_with_key("order-7") == by_hand
+            assert page.get(self.tick().id) is None
+            assert page.run_for(self.now - seconds(11)) is None
+            assert page.run_with_key("order-8") is None
+        with self.store.lock_job("other") as page:
+            assert page.run_with_key("order-7") is None
+            assert page.run_for(self.now - seconds(10)) == other
+
+    def test_the_holder_is_the_run_whose_turn_it_is(self) -> None:
+        self.job()
+        holds, waits = self.run_of(turn="holds"), self.run_of(turn="waits")
+        tenant = self.run_of(turn="holds", concurrency_key="job/tenant")
+        self.inserted(waits, holds, tenant, self.run_of(turn=None))
+
+        with self.store.lock_job("job") as page:
+            assert page.holder("job") == holds
+            assert page.holder("job/tenant") == tenant
+            assert page.holder("job/nobody") is None
+
+    def test_instants_are_those_of_the_job_s_rows_after_and_until(self) -> None:
+        self.job()
+        self.job("other")
+        self.inserted(*(self.tick(ago) for ago in (10, 20, 30, 40)), self.tick(25, "other"), self.run_of())
+
+        with self.store.lock_job("job") as page:
+            found = page.instants(self.now - seconds(40), self.now - seconds(20))
+            assert found == {self.now - seconds(30), self.now - seconds(20)}
+            assert page.newest_instant() == self.now - seconds(10)
+        self.job("empty")
+        with self.store.lock_job("empty") as page:
+            assert page.instants(self.now - seconds(40), self.now) == set()
+            assert page.newest_instant() is None
+
+    def test_a_later_tick_counts_as_opened_unless_it_was_skipped_or_missed(self) -> None:
+        self.job()
+        self.inserted(
+            self.tick(30),
+            self.closed(self.tick(20), SKIPPED, reason="overlap"),
+            self.run_of(),
+        )
+
+        with self.store.lock_job("job") as page:
+            assert page.opened_after(self.now - seconds(31))
+            assert not page.opened_after(self.now - seconds(30))
+
+    # ---------------------------------------------------------------- writing
+
+    def test_a_taken_id_tick_key_or_turn_is_not_inserted(self) -> None:
+        self.job()
+        first = self.tick(turn="holds", idempotency_key="once")
+        self.inserted(first)
+
+        with self.store.lock_job("job") as page:
+            assert not page.insert(replace(self.tick(30), id=first.id))
+            assert not page.insert(self.tick())
+            assert not page.insert(self.run_of(idempotency_key="once"))
+            assert not page.insert(self.run_of(turn="holds"))
+            assert page.insert(self.run_of(turn="waits"))
+            assert page.insert(self.run_of(turn=None))
+        assert len(self.store.runs()) == 3
+
+    def test_every_field_of_a_run_comes_back(self) -> None:
+        self.job()
+        owner = self.process()
+        instant = self.now - seconds(5)
+        run = replace(
+            self.tick(
+                5,
+                owner=owner,
+                payload={"days": 7, "name": "Größe", "deep": [None, True, 1.5]},
+                requested_by="ana",
+                notify=True,
+                expires_at=self.now,
+                max_attempts=4,
+                retry_on_crash=False,
+                turn="holds",
+                concurrency_key="job/tenant",
+                priority=-3,
+                idempotency_key="order-7",
+                cancel_requested_at=self.now,
+            ),
+            blocked_by="somebody",
+            first_for=instant,
+            output={"made": 3},
+            reason=None,
+        )
+
+        self.inserted(run)
+
+        assert self.row(run) == run
+        plain = {item.name for item in fields(Run) if getattr(run, item.name) == item.default}
+        assert plain == {"ticks", "trigger", "reason", "error", "progress", "finished_at", "discarded_at"}

@@ -1,0 +1,34 @@
+"""What holds for every test: nobody's shell changes a result."""
+
+import os
+
+import pytest
+from tests.servers import postgres_pooler, postgres_server, postgres_url
+
+__all__ = ["postgres_pooler", "postgres_server", "postgres_url"]
+
+# Our own switches, read before the environment is cleared.
+REQUIRE_SERVERS = os.environ.get("JOBMANAGER_REQUIRE_SERVERS") == "1"
+
+_KEPT = ("JOBMANAGER_REQUIRE_SERVERS", "JOBMANAGER_TEST_")
+for _name in [name for name in os.environ if name.startswith("JOBMANAGER_") and not name.startswith(_KEPT)]:
+    del os.environ[_name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turn the skip of a test that needs a server into a failure where servers are required."""
+    report = yield
+    if (
+        REQUIRE_SERVERS
+        and report.skipped
+        and item.get_closest_marker("servers")
+        and not hasattr(report, "wasxfail")
+    ):
+        report.outcome = "failed"
+        report.longrepr = f"JOBMANAGER_REQUIRE_SERVERS=1, but this test was skipped: {report.longrepr[2]}"
+    # Some tests print what no encoding can say; between the processes of a parallel run a report travels as UTF-8.
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report

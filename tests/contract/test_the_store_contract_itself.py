@@ -1,0 +1,639 @@
+"""A contract is worth something only if it notices: stores broken on purpose, each must be caught."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import sqlalchemy as sa
+
+from jobmanager.run import Ending, Run, RunStatus
+from jobmanager.stores.base import Instance, JobRow, JobTransaction, Written
+from jobmanager.stores.sql import sqlite
+from jobmanager.stores.sql.memory import MemoryStore
+from jobmanager.testing import FakeClock, RunStoreContract, broken_promises
+
+
+class ChecksLess(MemoryStore):
+    """A store whose guards can be told something else than the truth."""
+
+    def _may_open(self, run: Run, job: Any, living: set[str], now: Any) -> bool:
+        if job is None:
+            return super()._may_open(run, job, living, now)
+        told = {
+            "id": job[0],
+            "state": job[1],
+            "revision": job[2],
+            "watermark": job[3],
+            "living": living,
+            "now": now,
+        }
+        told.update(self.tell(run, told))
+        seen = (told["id"], told["state"], told["revision"], told["watermark"])
+        return super()._may_open(told.get("run", run), seen, told["living"], told["now"])
+
+    def tell(self, run: Run, truth: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class NoRevisionGuard(ChecksLess):
+    def tell(self, run: Run, truth: dict[str, Any]) -> dict[str, Any]:
+        return {"revision": run.schedule_rev}
+
+
+class NoWatermarkGuard(ChecksLess):
+    def tell(self, run: Run, truth: dict[str, Any]) -> dict[str, Any]:
+        return {"watermark": 0}
+
+
+class NoDueGuard(ChecksLess):
+    def tell(self, run: Run, truth: dict[str, Any]) -> dict[str, Any]:
+        return {"now": max(truth["now"], run.due_at)}
+
+
+class NoGraceGuard(ChecksLess):
+    def tell(self, run: Run, truth: dict[str, Any]) -> dict[str, Any]:
+        return {"now": min(truth["now"], run.due_at + timedelta(seconds=1))}
+
+
+class GraceCountsFromTheInstant(ChecksLess):
+    def tell(self, run: Run, truth: dict[str, Any]) -> dict[str, Any]:
+        return {"run": replace(run, due_at=min(run.due_at, run.scheduled_for or run.due_at))}
+
+
+class NoDeadlineGuard(ChecksLess):
+    def tell(self, run: Run, truth: dict[str, Any]) -> dict[str, Any]:
+        return {"run": replace(run, expires_at=None)}
+
+
+class NoStateGuard(ChecksLess):
+    def tell(self, run: Run, truth: dict[str, Any]) -> dict[str, Any]:
+        return {"state": "active"}
+
+
+class PausedMeansDisabled(ChecksLess):
+    def tell(self, run: Run, truth: dict[str, Any]) -> dict[str, Any]:
+        return {"state": "active" if truth["state"] == "active" else "disabled"}
+
+
+class NoAliveGuard(ChecksLess):
+    def tell(self, run: Run, truth: dict[str, Any]) -> dict[str, Any]:
+        return {"living": {run.owner}}
+
+
+class GuardsRunsByHandLikeTicks(ChecksLess):
+    def tell(self, run: Run, truth: dict[str, Any]) -> dict[str, Any]:
+        return {"run": replace(run, scheduled_for=run.scheduled_for or run.due_at)}
+
+
+class WithoutIndex(MemoryStore):
+    index: ClassVar[str]
+
+    def install(self) -> None:
+        super().install()
+        with self.writing() as connection:
+            connection.exec_driver_sql(f"DROP INDEX {self.index}")
+
+
+class NoUniqueTick(WithoutIndex):
+    index = "jobmanager_runs_tick"
+
+
+class NoUniqueTurn(WithoutIndex):
+    index = "jobmanager_runs_holds"
+
+
+class NoUniqueIdempotencyKey(WithoutIndex):
+    index = "jobmanager_runs_once"
+
+
+class LooksBeforeItLeaps(NoUniqueTick):
+    """Asks whether the tick is taken, then inserts: between the two somebody else does the same."""
+
+    def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
+        taken = self.taken(opens)
+        time.sleep(0.0001)  # the processor is somebody else's now and then
+        return super().write([run for run in opens if run.id not in taken], endings)
+
+
+class ForgetsWhatItAnswered(MemoryStore):
+    def _ours(self, connection: Any, runs: Sequence[Run]) -> list[tuple[Any, ...]]:
+        return []
+
+
+class HandsOutWhatHasEnded(MemoryStore):
+    def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
+        written = super().write(opens, endings)
+        return replace(written, opened={run.id for run in opens if self.run(run.id)})
+
+
+class KeepsHalfAWrite(MemoryStore):
+    def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
+        opened = super().write(opens, ()).opened if opens else ()
+        return replace(super().write((), endings), opened=opened)
+
+
+class OneBadTickSpoilsTheBatch(MemoryStore):
+    def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
+        written = super().write(opens, endings)
+        if len(written.opened) == len(opens):
+            return written
+        with self.writing() as connection:
+            for run in opens:
+                connection.exec_driver_sql("DELETE FROM jobmanager_runs WHERE id = ?", (run.id,))
+        return replace(written, opened=())
+
+
+class OneTwinIsEnough(MemoryStore):
+    def taken(self, runs: Sequence[Run]) -> set[str]:
+        return super().taken(list({(run.job_id, run.scheduled_for): run for run in runs}.values()))
+
+
+class CommitsWhatFailed(MemoryStore):
+    """Locks, but does not roll back."""
+
+    @contextmanager
+    def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
+        failure = None
+        with super().lock_job(job_id) as page:
+            try:
+                yield page
+            except ZeroDivisionError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+
+class ReadsBeforeItLocks(MemoryStore):
+    @contextmanager
+    def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
+        seen = self.job(job_id)
+        time.sleep(0.001)
+        with super().lock_job(job_id) as page:
+            if seen is not None:
+                page.job = seen
+            yield page
+
+
+class LocksOnlyToWrite(MemoryStore):
+    """Reads, lets go, and takes the lock again to write what was decided meanwhile."""
+
+    @contextmanager
+    def lock_job(self, job_id: str) -> Iterator[Any]:
+        with super().lock_job(job_id) as page:
+            seen = page.job
+        decided = Decided(seen)
+        yield decided
+        with super().lock_job(job_id) as page:
+            page.save(decided.job)
+
+
+class Decided:
+    def __init__(self, job: JobRow) -> None:
+        self.job = job
+
+    def save(self, job: JobRow) -> None:
+        self.job = job
+
+
+class InventsJobs(MemoryStore):
+    @contextmanager
+    def lock_job(self, job_id: str) -> Iterator[Any]:
+        if self.job(job_id) is None:
+            yield None
+        else:
+            with super().lock_job(job_id) as page:
+                yield page
+
+
+class ChangesGoUnnoticed(MemoryStore):
+    def next_change(self, connection: Any) -> int:
+        return self.change_seq()
+
+
+class EverySettlementIsAChange(MemoryStore):
+    @contextmanager
+    def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
+        with super().lock_job(job_id) as page:
+            yield page
+            with self.writing_already() as connection:
+                self.next_change(connection)
+
+    @contextmanager
+    def writing_already(self) -> Iterator[sa.Connection]:
+        assert self._writer is not None
+        yield self._writer
+
+
+class SeedsOverwrite(MemoryStore):
+    def add_jobs(self, rows: Sequence[JobRow]) -> None:
+        super().add_jobs(rows)
+        self.declare({row.id: row for row in rows})
+
+
+class DeclaringResumes(MemoryStore):
+    def declare(self, rows: Mapping[str, JobRow]) -> None:
+        super().declare(rows)
+        with self.writing() as connection:
+            connection.exec_driver_sql("UPDATE jobmanager_jobs SET state = 'active'")
+
+
+class InstallsWhenAsked(MemoryStore):
+    def exists(self) -> bool:
+        self.install()
+        return super().exists()
+
+
+class DisabledJobsAreDue(MemoryStore):
+    def due_jobs(self, before: Any, limit: int) -> list[str]:
+        due = [row for row in self.jobs() if row.next_due_at and row.next_due_at <= before]
+        return [row.id for row in sorted(due, key=lambda row: row.next_due_at)][:limit]
+
+
+class CancelClosesWhatRuns(MemoryStore):
+    def cancel(self, run_id: str) -> Run:
+        with self.writing() as connection:
+            connection.exec_driver_sql(
+                "UPDATE jobmanager_runs SET status = 'cancelled', reason = 'requested', turn = NULL, finished_at = due_at"
+                " WHERE id = ? AND finished_at IS NULL",
+                (run_id,),
+            )
+        return super().cancel(run_id)
+
+
+class CancelLeavesTheKey(MemoryStore):
+    def cancel(self, run_id: str) -> Run:
+        run = self.run(run_id)
+        if run is not None and run.status is RunStatus.PENDING:
+            return run
+        return super().cancel(run_id)
+
+
+class CancelsEverybodysRuns(MemoryStore):
+    def cancel_requests(self, owner: str) -> list[str]:
+        return [run.id for run in self.runs() if run.cancel_requested_at and not run.status.closed]
+
+
+class AnybodysProgress(MemoryStore):
+    def note_progress(self, run: Run, progress: Any) -> None:
+        stored = self.run(run.id)
+        super().note_progress(stored or run, progress)
+
+
+class LosesTheOrderOfLines(MemoryStore):
+    def lines(self, run_id: str, *, after: int = 0) -> list[Any]:
+        return super().lines(run_id, after=after)[::-1]
+
+
+class LinesFromTheBeginning(MemoryStore):
+    def lines(self, run_id: str, *, after: int = 0) -> list[Any]:
+        return super().lines(run_id)
+
+
+class NothingExpires(MemoryStore):
+    def expire_pending(self) -> int:
+        return 0
+
+
+class NothingIsSeenTo(MemoryStore):
+    def discard(self, run_id: str) -> Run:
+        return self.run(run_id) or super().discard(run_id)
+
+
+class BeatsWithoutSigns(MemoryStore):
+    def beat(self, instance_id: str, **signs: Any) -> bool:
+        return super().beat(instance_id)
+
+
+class TheDeadBeat(MemoryStore):
+    def beat(self, instance_id: str, **signs: Any) -> bool:
+        super().beat(instance_id, **signs)
+        return True
+
+
+class BuriesWhoSpoke(MemoryStore):
+    def bury(self, instance: Instance) -> bool:
+        living = {each.id: each for each in self.instances()}
+        return instance.id in living and super().bury(living[instance.id])
+
+
+class TheDeadDeclare(MemoryStore):
+    declared: ClassVar[set[str]] = set()
+
+    def register(self, instance: Instance, declares: Collection[str] = ()) -> None:
+        super().register(instance, declares)
+
+    def declared_by_living(self, namespace: str) -> set[str]:
+        with self.reading() as connection:
+            rows = connection.execute(sa.select(self.tables.declarations.c.job_ids)).scalars()
+            return {job_id for job_ids in rows for job_id in job_ids}
+
+
+class OldestFirst(MemoryStore):
+    def runs(self, **which: Any) -> list[Run]:
+        return super().runs(**which)[::-1]
+
+
+class PagesOverlap(MemoryStore):
+    def runs(self, *, before: str | None = None, **which: Any) -> list[Run]:
+        runs = super().runs(before=before, **which)
+        last = self.run(before) if before else None
+        return [last, *runs[:-1]] if last and runs else runs
+
+
+class TakesAnyEnd(MemoryStore):
+    def run(self, run_id: str) -> Run | None:
+        return next((run for run in self.runs(limit=1000) if run.id.endswith(run_id)), None)
+
+
+class OnlyTheNewest(MemoryStore):
+    def last_runs(self, job_ids: Collection[str]) -> dict[str, list[Run]]:
+        return {job_id: runs[:1] for job_id, runs in super().last_runs(job_ids).items()}
+
+
+class CountsWhatNeverRan(MemoryStore):
+    def metrics(self) -> Any:
+        ended = [run for run in self.runs(limit=1000) if run.status.closed]
+        return replace(super().metrics(), total_executions=len(ended))
+
+
+class ForgetsStretches(MemoryStore):
+    def run_for(self, job_id: str, instant: Any) -> Run | None:
+        with self.lock_job(job_id) as page:
+            return page.run_for(instant)
+
+
+class PurgesWhatIsNotAccounted(MemoryStore):
+    def purge(self, before: Any, **which: Any) -> int:
+        for row in self.jobs():
+            with self.lock_job(row.id) as page:
+                page.save(replace(row, accounted_until=before + timedelta(days=1)))
+        return super().purge(before, **which)
+
+
+class PurgeForgetsWhereHistoryBegins(MemoryStore):
+    def purge(self, before: Any, **which: Any) -> int:
+        rows = self.jobs()
+        purged = super().purge(before, **which)
+        for row in rows:
+            with self.lock_job(row.id) as page:
+                page.save(replace(page.job, history_from=row.history_from))
+        return purged
+
+
+class PurgeLeavesTheRest(MemoryStore):
+    """Attempts and lines stay when their run goes."""
+
+    def purge(self, before: Any, **which: Any) -> int:
+        kept = {run.id: self.attempts(run.id) for run in self.runs(limit=1000)}
+        self.kept = kept
+        return super().purge(before, **which)
+
+    def attempts(self, run_id: str) -> list[Any]:
+        return super().attempts(run_id) or getattr(self, "kept", {}).get(run_id, [])
+
+
+class ForgetsWhoStillOwnsSomething(MemoryStore):
+    def forget_dead(self, before: Any) -> int:
+        with self.writing() as connection:
+            dead = sa.delete(self.tables.instances).where(self.tables.instances.c.dead_at < before)
+            return int(connection.execute(dead).rowcount)
+
+
+class TakesFromTheLiving(MemoryStore):
+    def take_over(self) -> list[Run]:
+        with self.writing() as connection:
+            connection.exec_driver_sql("UPDATE jobmanager_instances SET dead_at = seen_at")
+        return super().take_over()
+
+
+class LeavesOrphans(MemoryStore):
+    def take_over(self) -> list[Run]:
+        return []
+
+
+BROKEN_STORES: Mapping[type[MemoryStore], str] = {
+    NoRevisionGuard: "test_a_tick_of_another_revision_is_refused",
+    NoWatermarkGuard: "test_a_tick_at_or_before_the_watermark_is_refused",
+    NoDueGuard: "test_a_tick_before_its_time_is_refused",
+    NoGraceGuard: "test_a_tick_later_than_the_grace_is_refused",
+    GraceCountsFromTheInstant: "test_lateness_counts_from_when_the_run_is_due",
+    NoDeadlineGuard: "test_a_tick_past_its_deadline_is_refused",
+    NoStateGuard: "test_a_tick_of_a_job_that_is_not_active_is_refused",
+    PausedMeansDisabled: "test_a_paused_job_can_be_started_by_hand",
+    NoAliveGuard: "test_a_dead_process_opens_nothing_as_its_own",
+    GuardsRunsByHandLikeTicks: "test_a_run_by_hand_knows_no_revision_and_no_lateness",
+    NoUniqueTick: "test_a_second_run_for_the_same_tick_is_refused",
+    NoUniqueTurn: "test_a_key_is_held_by_one_run",
+    NoUniqueIdempotencyKey: "test_an_idempotency_key_is_used_once_per_job",
+    LooksBeforeItLeaps: "test_each_of_two_hundred_ticks_is_opened_by_one_of_eight_threads",
+    ForgetsWhatItAnswered: "test_the_same_write_again_changes_nothing_and_answers_the_same",
+    HandsOutWhatHasEnded: "test_a_run_that_has_ended_meanwhile_is_not_handed_out_to_be_executed_again",
+    KeepsHalfAWrite: "test_a_write_with_a_row_that_cannot_be_kept_keeps_nothing",
+    OneBadTickSpoilsTheBatch: "test_of_a_batch_the_refused_ones_do_not_hinder_the_others",
+    OneTwinIsEnough: "test_refused_ticks_that_have_a_row_are_taken",
+    CommitsWhatFailed: "test_what_a_raising_block_wrote_is_gone",
+    ReadsBeforeItLocks: "test_one_thread_at_a_time_holds_a_job",
+    LocksOnlyToWrite: "test_no_tick_is_opened_while_its_job_is_being_changed",
+    NothingExpires: "test_a_tick_that_did_not_start_before_its_deadline_is_missed",
+    NothingIsSeenTo: "test_a_failed_run_is_a_dead_letter_until_somebody_has_seen_to_it",
+    BeatsWithoutSigns: "test_a_beat_tells_how_late_the_ticks_come",
+    InventsJobs: "test_an_unknown_job_cannot_be_locked",
+    ChangesGoUnnoticed: "test_the_change_counter_grows_with_every_change",
+    EverySettlementIsAChange: "test_keeping_the_account_is_no_change",
+    SeedsOverwrite: "test_adding_a_job_that_is_there_leaves_it_as_it_is",
+    DeclaringResumes: "test_declaring_overwrites_policies_and_nothing_else",
+    InstallsWhenAsked: "test_exists_creates_nothing",
+    DisabledJobsAreDue: "test_only_open_jobs_are_due",
+    CancelClosesWhatRuns: "test_a_running_run_is_asked_to_end",
+    CancelLeavesTheKey: "test_a_pending_run_is_cancelled_at_once",
+    CancelsEverybodysRuns: "test_an_owner_learns_which_of_its_running_runs_somebody_wants_to_end",
+    AnybodysProgress: "test_a_late_writer_s_progress_is_not_kept",
+    LosesTheOrderOfLines: "test_lines_come_back_in_their_order_and_from_a_position_on",
+    LinesFromTheBeginning: "test_lines_come_back_in_their_order_and_from_a_position_on",
+    TheDeadBeat: "test_who_said_good_bye_beats_no_more",
+    BuriesWhoSpoke: "test_a_process_that_has_spoken_since_is_not_buried",
+    TheDeadDeclare: "test_what_the_living_declare_is_what_is_declared",
+    OldestFirst: "test_runs_come_newest_first",
+    PagesOverlap: "test_pages_follow_each_other_without_gap_or_overlap",
+    TakesAnyEnd: "test_an_end_that_two_runs_share_or_that_is_too_short_finds_none",
+    OnlyTheNewest: "test_the_last_runs_of_a_job_are_its_newest_and_the_newest_that_was_executed",
+    CountsWhatNeverRan: "test_only_what_was_executed_and_has_ended_is_counted",
+    ForgetsStretches: "test_a_tick_is_answered_for_by_its_row_or_by_the_stretch_that_covers_it",
+    PurgesWhatIsNotAccounted: "test_a_tick_that_is_not_accounted_for_is_kept",
+    PurgeForgetsWhereHistoryBegins: "test_history_begins_after_the_newest_purged_tick_and_never_earlier_than_before",
+    PurgeLeavesTheRest: "test_attempts_and_lines_go_with_their_run",
+    ForgetsWhoStillOwnsSomething: "test_processes_long_dead_are_forgotten_with_what_only_they_declared",
+    TakesFromTheLiving: "test_nothing_of_a_living_process_is_taken_over",
+    LeavesOrphans: "test_a_run_whose_process_died_has_failed",
+}
+
+OWNER, ATTEMPT, STATUS = " AND owner = ?", " AND attempt = ?", " AND status = 'running'"
+LINE = """
+ AND (r.turn IS NOT 'waits' OR NOT EXISTS
+   (SELECT 1 FROM jobmanager_runs h WHERE h.concurrency_key = r.concurrency_key AND h.turn = 'holds'))"""
+OPEN_JOB = """
+ AND EXISTS (SELECT 1 FROM jobmanager_jobs j WHERE j.id = job_id AND j.state IN ('active', 'paused'))"""
+
+BROKEN_STATEMENTS: Mapping[str, tuple[str, str, str, str]] = {
+    "ends what another owns": (
+        "END", OWNER, " AND ? <> ''", "test_another_owner_s_ending_does_not_count"),
+    "ends another attempt": (
+        "END", ATTEMPT, " AND ? > 0", "test_a_late_writer_cannot_end_the_attempt_after_its_own"),
+    "ends what has ended": (
+        "END", STATUS, "", "test_an_ended_run_stays_as_it_ended"),
+    "keeps the key when it ends": (
+        "END", "turn = NULL", "turn = turn", "test_a_key_is_free_when_its_holder_has_ended"),
+    "retries what another owns": (
+        "RETRY", OWNER, " AND ? <> ''", "test_a_late_writer_gets_no_other_attempt"),
+    "retries another attempt": (
+        "RETRY", ATTEMPT, " AND ? > 0", "test_a_late_writer_gets_no_other_attempt"),
+    "retries what is to be cancelled": (
+        "RETRY", " AND cancel_requested_at IS NULL", "", "test_a_run_whose_cancel_was_requested_is_not_tried_again"),
+    "retries for a closed job": (
+        "RETRY", OPEN_JOB, "", "test_a_run_whose_job_is_no_longer_open_is_not_tried_again"),
+    "gives the key away at a retry": (
+        "RETRY", "owner = NULL", "owner = NULL, turn = NULL", "test_a_run_keeps_its_key_until_its_last_attempt"),
+    "claims for the dead": (
+        "DECLARES", " AND dead_at IS NULL", "", "test_a_dead_or_unknown_process_gets_nothing"),
+    "claims what others declare": (
+        "CLAIMABLE", ":declares IS NULL OR", "1 OR", "test_a_process_gets_runs_of_the_jobs_it_declares_only"),
+    "claims before its time": (
+        "CLAIMABLE", "r.due_at <= :now", ":now > 0", "test_what_is_not_due_yet_stays"),
+    "claims what was announced": (
+        "CLAIMABLE", " AND r.accepted_at IS NOT NULL", "", "test_a_run_that_was_only_announced_is_not_claimed"),
+    "claims by age alone": (
+        "CLAIMABLE", "r.priority DESC, ", "", "test_priority_comes_first_then_age"),
+    "claims by priority alone": (
+        "CLAIMABLE", "r.due_at, r.id", "r.id DESC", "test_priority_comes_first_then_age"),
+    "claims past the deadline": (
+        "CLAIMABLE", "r.expires_at >= :now", ":now > 0", "test_a_tick_past_its_deadline_is_not_claimed"),
+    "claims of any namespace": (
+        "CLAIMABLE", "j.namespace = :namespace", ":namespace <> ''", "test_runs_of_another_namespace_are_left_alone"),
+    "claims for closed jobs": (
+        "CLAIMABLE", "j.state IN ('active', 'paused')", "1", "test_runs_of_a_job_that_is_not_open_are_not_claimed"),
+    "claims what it does not know": (
+        "CLAIMABLE", "NOT IN (SELECT value FROM json_each(:unknown))", "<> :unknown",
+        "test_jobs_that_a_process_does_not_know_are_left_to_others"),
+    "claims past the holder": (
+        "CLAIMABLE", LINE, "", "test_a_run_that_waits_for_its_key_stays_while_somebody_holds_it"),
+    "claims any run": (
+        "CLAIMABLE", "(:run_id IS NULL OR r.id = :run_id)", "(:run_id IS NULL OR 1)",
+        "test_one_run_can_be_claimed_by_its_id_if_it_could_be_claimed_at_all"),
+    "forgets to count the attempt": (
+        "CLAIM", "attempt = attempt + 1", "attempt = max(attempt, 1)", "test_attempts_count_from_start_to_start"),
+}  # fmt: skip
+
+
+BROKEN_PAGES: Mapping[str, tuple[str, Callable[..., Any], str]] = {
+    "nobody holds a key": (
+        "holder", lambda page, truth, key: None, "test_the_holder_is_the_run_whose_turn_it_is"),
+    "a holder is whoever came last": (
+        "holder", lambda page, truth, key: page._first(page._runs.c.concurrency_key == key),
+        "test_the_holder_is_the_run_whose_turn_it_is"),
+    "the line is a crowd": (
+        "waiting", lambda page, truth, key: truth(key)[::-1], "test_due_runs_that_wait_for_a_key_stand_in_line"),
+    "pending runs stay": (
+        "close_pending", lambda page, truth: None,
+        "test_closing_what_is_pending_skips_first_attempts_of_ticks_and_cancels_the_rest"),
+    "nobody is superseded": (
+        "supersede", lambda page, truth, run: None,
+        "test_a_pending_run_can_be_superseded_and_a_running_one_cannot"),
+    "nobody is asked": (
+        "request_cancel", lambda page, truth, run: None,
+        "test_the_owner_of_a_running_run_is_asked_to_end_it_once"),
+    "the first instant counts twice": (
+        "instants", lambda page, truth, after, until: truth(after - timedelta(seconds=1), until),
+        "test_instants_are_those_of_the_job_s_rows_after_and_until"),
+    "skipped counts as opened": (
+        "opened_after", lambda page, truth, instant: (page.newest_instant() or instant) > instant,
+        "test_a_later_tick_counts_as_opened_unless_it_was_skipped_or_missed"),
+    "a pause grows beyond the watermark": (
+        "pause_row", lambda page, truth: page.run_for(page.newest_instant()),
+        "test_a_pause_row_beyond_the_watermark_does_not_grow"),
+    "any row is a pause": (
+        "pause_row", lambda page, truth: page.run_for(page.newest_instant()),
+        "test_the_pause_row_is_the_newest_row_if_it_is_one"),
+    "a row does not grow": (
+        "grow", lambda page, truth, run: None, "test_growing_a_row_moves_its_ends_and_its_ticks"),
+    "somebody always lived": (
+        "was_alive", lambda page, truth, instant: True,
+        "test_somebody_was_alive_between_a_start_and_the_last_sign_of_life"),
+    "only the living lived": (
+        "was_alive", lambda page, truth, instant: truth(instant) and bool(page._store.instances()),
+        "test_a_process_that_died_since_was_alive_then"),
+    "strangers live": (
+        "is_alive", lambda page, truth, instance_id: True, "test_an_unknown_instance_counts_as_dead"),
+    "everything can be inserted": (
+        "insert", lambda page, truth, run: truth(run) or True,
+        "test_a_taken_id_tick_key_or_turn_is_not_inserted"),
+    "keys are shared by all jobs": (
+        "run_with_key", lambda page, truth, key: page._first(page._runs.c.idempotency_key == key),
+        "test_a_run_is_found_by_id_by_tick_and_by_key"),
+    "a stretch is its last instant": (
+        "range_over", lambda page, truth, instant: page.run_for(instant),
+        "test_a_stretch_is_found_by_any_instant_it_covers"),
+    "skipped counts as executed": (
+        "last_ended", lambda page, truth, count: [run for run in page._store.runs() if run.finished_at][:count],
+        "test_the_last_ended_runs_are_those_that_were_executed"),
+    "the old outcome is forgotten": (
+        "reopen", lambda page, truth, run, **how: truth(replace(run, error=None, attempt=0), **how),
+        "test_a_reopened_run_is_pending_and_due_and_its_outcome_becomes_an_attempt"),
+}  # fmt: skip
+
+
+def with_broken_page(method: str, instead: Callable[..., Any]) -> type[MemoryStore]:
+    class Broken(MemoryStore):
+        @contextmanager
+        def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
+            with super().lock_job(job_id) as page:
+                setattr(page, method, partial(instead, page, getattr(page, method)))
+                yield page
+
+    return Broken
+
+
+def store_contract(broken: Callable[..., MemoryStore]) -> RunStoreContract:
+    class Checked(RunStoreContract):
+        def make_store(self, clock: FakeClock, tmp_path: Path) -> MemoryStore:
+            return broken(clock=clock)
+
+    return Checked()
+
+
+@pytest.mark.parametrize("broken", BROKEN_STORES, ids=lambda broken: broken.__name__)
+def test_a_broken_store_is_caught(broken: type[MemoryStore]) -> None:
+    name = BROKEN_STORES[broken]
+
+    assert broken_promises(store_contract(broken), [name]) == [name]
+
+
+@pytest.mark.parametrize("what", BROKEN_STATEMENTS)
+def test_a_broken_statement_is_caught(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    statement, condition, instead, name = BROKEN_STATEMENTS[what]
+    text: str = getattr(sqlite, statement)
+    assert condition in text, f"{statement} reads differently now; break it anew"
+    monkeypatch.setattr(sqlite, statement, text.replace(condition, instead))
+
+    assert broken_promises(store_contract(MemoryStore), [name]) == [name]
+
+
+@pytest.mark.parametrize("what", BROKEN_PAGES)
+def test_a_broken_page_is_caught(what: str) -> None:
+    method, instead, name = BROKEN_PAGES[what]
+
+    assert broken_promises(store_contract(with_broken_page(method, instead)), [name]) == [name]
+
+
+def test_a_sound_store_is_not_accused() -> None:
+    rows = [*BROKEN_STATEMENTS.values(), *BROKEN_PAGES.values()]
+    names = {*BROKEN_STORES.values(), *(row[-1] for row in rows)}
+
+    assert broken_promises(store_contract(MemoryStore), names) == []

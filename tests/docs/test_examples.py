@@ -1,0 +1,279 @@
+"""The examples, run as a reader would: their commands, in an empty directory, with the project's Python."""
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+
+SUMMARY_ROW = re.compile(r"^\W*([a-z-]+)\W+(\d+)\W+(\d+)\W+(\d+)\W+(\d+)\W+(\S.*?)\W*$", re.MULTILINE)
+DEMO_JOBS = {
+    "cleanup-sessions",
+    "cleanup-invitations",
+    "purge-logs",
+    "process-pending-emails",
+    "generate-analytics",
+    "test-job",
+    "test-fail-job",
+}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """What a shell would give, with the clone as the place to import examples from."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "COLUMNS": "120", **more}
+
+
+def run(*arguments: str, cwd: Path, seconds: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def until(stream, wanted: str, seconds: float) -> str:
+    """What the stream said until `wanted` was in it."""
+    said, deadline = "", time.monotonic() + seconds
+    while wanted not in said:
+        left = deadline - time.monotonic()
+        assert left > 0, f"{wanted!r} did not come within {seconds} s, but this: {said}"
+        if select.select([stream], [], [], left)[0]:
+            piece = os.read(stream if isinstance(stream, int) else stream.fileno(), 65_536).decode()
+            assert piece, f"it ended without {wanted!r}: {said}"
+            said += piece
+    return said
+
+
+@pytest.fixture
+def started():
+    """Start a process that is gone when the test ends, whatever happens."""
+    processes = []
+
+    def start(*arguments: str, cwd: Path, **streams) -> subprocess.Popen:
+        processes.append(
+            subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=environment(), **streams)
+        )
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def rows_of_summary(text: str) -> dict[str, tuple[int, int, int, int, str]]:
+    _, _, summary = text.partition("What happened")
+    return {
+        job: (int(runs), int(succeeded), int(failed), int(other), did)
+        for job, runs, succeeded, failed, other, did in SUMMARY_ROW.findall(summary)
+    }
+
+
+class TestQuickstart:
+    def test_prints_every_five_seconds_and_ends_when_asked(self, tmp_path, started):
+        process = started(str(EXAMPLES / "quickstart.py"), cwd=tmp_path, stdout=subprocess.PIPE)
+
+        said = until(process.stdout, "UTC: hello", seconds=20)
+        process.send_signal(signal.SIGTERM)
+
+        assert int(said.split()[0][-2:]) % 5 == 0
+        assert process.wait(timeout=15) == 0
+
+    def test_is_as_short_as_it_says(self):
+        code = [line for line in (EXAMPLES / "quickstart.py").read_text().splitlines()[1:] if line.strip()]
+
+        assert len(code) <= 10
+
+
+class TestSaas:
+    def test_declares_what_its_readme_says(self, tmp_path):
+        readme = (EXAMPLES / "saas" / "README.md").read_text()
+        told = dict(re.findall(r"^\| `([a-z-]+)` \| (.*?) \|", readme, re.MULTILINE))
+        program = (
+            "import json; from examples.saas.jobs import jobs\n"
+            "print(json.dumps({job.id: job.schedule and job.schedule.expression for job in jobs.registry.jobs.values()}))"
+        )
+
+        ended = run("-c", program, cwd=tmp_path)
+
+        assert ended.returncode == 0, ended.stderr
+        declared = json.loads(ended.stdout)
+        assert declared == {job: None if when == "by hand" else when.strip("`") for job, when in told.items()}
+        assert declared.keys() == DEMO_JOBS
+        assert list(tmp_path.iterdir()) == []  # importing it connects to nothing
+
+    def test_seeded_jobs_do_their_work_when_started_by_hand(self, tmp_path):
+        program = (
+            "import json; from examples.saas.jobs import jobs\n"
+            "with jobs:\n"
+            "    runs = [jobs.wait(jobs.trigger_job(job_id).id) for job_id in jobs.registry.jobs if job_id.startswith('c')]\n"
+            "print(json.dumps([run.output['deleted'] for run in runs]))"
+        )
+
+        assert run("-m", "examples.saas.seed", cwd=tmp_path).returncode == 0
+        first = run("-c", program, cwd=tmp_path)
+        second = run("-c", program, cwd=tmp_path)
+
+        assert all(deleted > 50 for deleted in json.loads(first.stdout)), first.stderr
+        assert json.loads(second.stdout) == [0, 0], second.stderr
+
+
+class TestDemo:
+    def test_without_a_terminal_it_ends_with_a_summary_of_every_job(self, tmp_path):
+        ended = run("-m", "examples.saas.demo", "--seconds", "8", cwd=tmp_path)
+
+        assert ended.returncode == 0, ended.stderr
+        rows = rows_of_summary(ended.stdout)
+        assert rows.keys() == DEMO_JOBS
+        for job, (runs, succeeded, failed, other, did) in rows.items():
+            assert runs == succeeded + failed + other >= 1, job
+            assert failed == (job == "test-fail-job"), job
+            assert did
+        assert int(rows["purge-logs"][4].split()[0].replace(",", "")) > 4_000
+        sent = rows["process-pending-emails"][4].split()[0]
+        assert f"The mail server took {sent} mails" in ended.stdout  # none twice, none lost
+
+    @pytest.mark.slow
+    def test_without_a_terminal_it_ends_by_itself(self, tmp_path):
+        began = time.monotonic()
+
+        ended = run("-m", "examples.saas.demo", cwd=tmp_path)
+
+        assert ended.returncode == 0, ended.stderr
+        assert 15 < time.monotonic() - began < 40
+        assert rows_of_summary(ended.stdout).keys() == DEMO_JOBS
+
+    @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+    def test_in_a_terminal_it_lives_until_ctrl_c(self, tmp_path, started):
+        ours, theirs = os.openpty()
+        process = started(
+            "-m",
+            "examples.saas.demo",
+            cwd=tmp_path,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+        until(ours, "Ctrl-C ends the demo", seconds=20)
+        until(ours, "succeeded", seconds=20)
+        process.send_signal(signal.SIGINT)
+        said = until(ours, "See for yourself", seconds=30)
+
+        assert process.wait(timeout=15) == 0
+        assert "What happened" in said
+        assert "Traceback" not in said
+        os.close(ours)
+
+
+class TestLocal:
+    def test_job_by_hand_takes_a_date_and_tells_its_progress(self, tmp_path):
+        program = (
+            "from jobs import jobs\n"
+            "with jobs:\n"
+            "    run = jobs.trigger_job('import-orders', {'since': '2026-03-01', 'limit': 40})\n"
+            "    print(jobs.wait(run.id))"
+        )
+
+        ended = run("-c", program, cwd=tmp_path, PYTHONPATH=str(EXAMPLES / "local"))
+
+        assert "'imported': 40" in ended.stdout, ended.stderr
+        assert "Progress(processed=4, total=4" in ended.stdout
+
+    def test_commands_of_its_readme_work(self, tmp_path):
+        here = {"cwd": tmp_path, "PYTHONPATH": str(EXAMPLES / "local")}
+        command = ("-m", "jobmanager", "--app", "jobs:jobs")
+
+        listed = run(*command, "jobs", "list", **here)
+        payload = '{"since": "2026-03-01", "limit": 40}'
+        triggered = run(*command, "trigger", "import-orders", "--payload", payload, "--wait", **here)
+        refused = run(*command, "trigger", "import-orders", "--payload", '{"since": "yesterday"}', **here)
+
+        assert all(job in listed.stdout for job in ("daily-report", "check-stock", "import-orders")), (
+            listed.stderr
+        )
+        assert (triggered.returncode, refused.returncode) == (0, 2)
+        assert '{"imported": 40}' in triggered.stdout
+        assert "since='yesterday'" in refused.stderr
+
+    def test_says_nothing_about_who_keeps_the_time(self):
+        text = (EXAMPLES / "local" / "jobs.py").read_text().lower()
+
+        assert not re.search(
+            r"\b(local|noop|celery|beat|worker|pg_?cron|apscheduler|postgres\w*|redis|sqlite|backend)\b", text
+        )
+
+
+class TestNoopInTests:
+    def test_the_applications_own_tests_pass(self, tmp_path):
+        ended = run(
+            "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "noop_in_tests"), cwd=tmp_path
+        )
+
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert "6 passed" in ended.stdout
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestOwnBackend:
+    def test_it_passes_the_contract_in_ten_lines(self, tmp_path):
+        ended = run(
+            "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "own_backend"), cwd=tmp_path
+        )
+
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        _, _, contract = (EXAMPLES / "own_backend" / "test_file_backend.py").read_text().partition("class ")
+        assert len([line for line in contract.splitlines() if line.strip()]) <= 10
+
+    def test_a_file_that_appears_is_a_tick_and_nothing_else_is(self, tmp_path):
+        program = """
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from jobmanager import JobManager
+
+jobs = JobManager()
+
+@jobs.job("heartbeat", every=1)
+def heartbeat() -> str:
+    return "beat"
+
+with jobs:
+    soon = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+    Path(f"spool/due/heartbeat@{soon:%Y-%m-%dT%H:%M:%SZ}").touch()
+    Path("spool/due/not-ours").touch()
+    while not (runs := jobs.runs(status="succeeded")):
+        time.sleep(0.05)
+    time.sleep(1.5)  # seconds that nobody rang for
+    print(len(jobs.runs()), runs[0].scheduled_for == soon, runs[0].output, [path.name for path in Path("spool/due").iterdir()])
+"""
+        ended = run(
+            "-c",
+            program,
+            cwd=tmp_path,
+            PYTHONPATH=str(EXAMPLES / "own_backend"),
+            JOBMANAGER_BACKEND="file_backend:FileBackend",
+            FILE_BACKEND_FOLDER="spool",
+        )
+
+        assert ended.stdout == "1 True beat ['not-ours']\n", ended.stderr

@@ -1,0 +1,181 @@
+"""The library with one mechanism removed: a pytest plugin that edits a module's source while it is imported.
+
+    JOBMANAGER_TEST_MUTATION=fence python -m pytest -p tests.faults.mutations tests/faults
+
+must fail. The text to be removed must occur in the module, so that a mutation cannot outlive what it removes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import CodeType, ModuleType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """What is taken away, where, and which tests must notice."""
+
+    module: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+STORE = "jobmanager.stores.sql.sqlite"
+RACE = "tests/faults/test_killed_anywhere.py::test_of_many_processes_that_race_for_a_tick_exactly_one_wins[sqlite-4-200]"
+OUTCOMES = "tests/faults/test_unknown_outcomes.py::"
+MODEL = ("tests/faults/test_ledger_model.py",)
+
+SWITCHES = {
+    "unique tick": Mutation(
+        "jobmanager.stores.sql.tables",
+        "c.job_id, c.scheduled_for, unique=True",
+        "c.job_id, c.scheduled_for, unique=False",
+        (RACE,),
+    ),
+    "fence": Mutation(
+        STORE,
+        "FENCE = \"id = ? AND owner = ? AND attempt = ? AND status = 'running'\"",
+        'FENCE = "id = ? AND ? IS NOT NULL AND ? IS NOT NULL"',
+        (OUTCOMES + "test_the_end_of_a_run_that_was_taken_over_is_refused[sqlite]",),
+    ),
+    "sweep": Mutation(
+        "jobmanager.sweep",
+        "        self._take_over()\n        self._end_forgotten()\n",
+        "        return\n",
+        (
+            OUTCOMES + "test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again",
+            "tests/unit/test_account.py",
+        ),
+    ),
+    "BEGIN IMMEDIATE": Mutation(STORE, 'execute("BEGIN IMMEDIATE")', 'execute("BEGIN")', (RACE,)),
+}
+"""The four that the whole promise rests on."""
+
+GUARDS = {
+    "unique key": Mutation(
+        "jobmanager.stores.sql.tables",
+        """("holds", (c.concurrency_key,), "turn = 'holds'", True)""",
+        """("holds", (c.concurrency_key,), "turn = 'holds'", False)""",
+        ("tests/contract/test_stores.py",),
+    ),
+    "watermark guard": Mutation(
+        STORE,
+        "and accounted_until < (micros(run.scheduled_for) or 0)",
+        "",
+        ("tests/contract/test_stores.py",),
+    ),
+    "grace guard": Mutation(STORE, "now - self._grace < run.due_at <= now", "run.due_at <= now", MODEL),
+    "due guard": Mutation(
+        STORE, "now - self._grace < run.due_at <= now", "now - self._grace < run.due_at", MODEL
+    ),
+    "revision guard": Mutation(
+        STORE,
+        "and schedule_rev == run.schedule_rev",
+        "",
+        ("tests/faults/test_changes.py", "tests/contract/test_stores.py", "-k", "sqlite or Sqlite"),
+    ),
+    "alive guard": Mutation(
+        STORE,
+        "run.owner is not None and run.owner not in living",
+        "False",
+        ("tests/contract/test_stores.py",),
+    ),
+    "lease_ok": Mutation(
+        "jobmanager.executor",
+        "trusted = self._lease.ok() or self._lease.wait_until_ok()",
+        "trusted = True",
+        (OUTCOMES + "test_a_process_whose_heartbeat_fails_starts_no_handler_after_its_lease[sqlite]",),
+    ),
+    "takeover": Mutation(
+        "jobmanager.sweep",
+        "        self._take_over()\n",
+        "",
+        ("tests/faults/test_dead_processes.py", "-k", "sqlite and killed"),
+    ),
+    "self-check": Mutation(
+        "jobmanager.sweep",
+        "        self._end_forgotten()\n",
+        "",
+        (OUTCOMES + "test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again",),
+    ),
+    "account": Mutation("jobmanager.sweep", "        self._account.settle_due()\n", "", MODEL),
+    "settle before change": Mutation(
+        "jobmanager.account",
+        "                self._close_revision(page, end, becomes=after.state)\n",
+        "",
+        MODEL,
+    ),
+    "watching": Mutation(
+        "jobmanager.burial",
+        "            self._first_seen.clear()\n        self._last_beat",
+        "            pass\n        self._last_beat",
+        (OUTCOMES + "test_after_an_outage_for_everybody_nobody_is_buried",),
+    ),
+    "same id on repeat": Mutation(
+        "jobmanager.group_commit",
+        "                pause = min(pause * 2, LONGEST_PAUSE)\n",
+        "                opens = [replace(run, id=run.id[:-4] + f'{n:04x}') for n, run in enumerate(opens, 0xA000)]\n",
+        (OUTCOMES + "test_an_open_whose_answer_was_lost_after_the_commit_is_repeated_and_starts_once",),
+    ),
+    "job-open guard": Mutation(
+        STORE,
+        " AND EXISTS (SELECT 1 FROM jobmanager_jobs j WHERE j.id = job_id AND j.state IN ('active', 'paused'))",
+        "",
+        ("tests/faults/test_changes.py", "-k", "sqlite and deleted and goes_on"),
+    ),
+    "catch-up cap": Mutation(
+        "jobmanager.gaps",
+        "inside[-job.catch_up_cap :]",
+        "inside",
+        (
+            "tests/faults/test_clocks.py::test_a_step_of_the_clock_starts_no_tick_twice_and_leaves_none_without_a_row",
+        ),
+    ),
+}
+"""Each other guard, by hand and in the full programme."""
+
+MUTATIONS = {**SWITCHES, **GUARDS}
+
+
+class _Mutating(SourceFileLoader):
+    mutation: Mutation
+
+    def get_code(self, fullname: str) -> CodeType:
+        source = self.get_source(fullname) or ""
+        if self.mutation.old not in source:
+            raise RuntimeError(f"{fullname} has no {self.mutation.old!r} any more: mend the mutation")
+        return self.source_to_code(source.replace(self.mutation.old, self.mutation.new).encode(), self.path)
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, mutation: Mutation) -> None:
+        self._mutation = mutation
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self._mutation.module:
+            return None
+        spec: Any = PathFinder.find_spec(fullname, path, target)
+        spec.loader = _Mutating(fullname, spec.origin)
+        spec.loader.mutation = self._mutation
+        return spec
+
+
+def apply() -> None:
+    """Remove what JOBMANAGER_TEST_MUTATION names, for every import from now on."""
+    name = os.environ.get("JOBMANAGER_TEST_MUTATION")
+    if name:
+        mutation = MUTATIONS[name]
+        assert mutation.module not in sys.modules, f"{mutation.module} is loaded already"
+        sys.meta_path.insert(0, _Finder(mutation))
+
+
+apply()

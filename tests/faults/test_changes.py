@@ -1,0 +1,210 @@
+"""Jobs that change between due and claim and while they run (F27), bulk outages (F30), tables of another version (F31)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.faults.conftest import Process, effects, until
+
+from jobmanager import JobManager
+from jobmanager.errors import SchemaError
+from jobmanager.testing import FakeClock
+
+MakeManager = Callable[..., JobManager]
+StartProcess = Callable[..., Process]
+
+SECOND = """
+@jobs.job("changed", every=1)
+def changed(context):
+    note("start", int(context.scheduled_for.timestamp()))
+    time.sleep(0.1)
+"""
+
+
+def cover(jobs: JobManager) -> dict[int, str]:
+    """Instant to status, ranges spread out; fails if an instant is covered twice."""
+    covered: dict[int, str] = {}
+    for run in jobs.runs("changed", limit=1000):
+        assert run.scheduled_for is not None
+        first = int((run.first_for or run.scheduled_for).timestamp())
+        for instant in range(first, int(run.scheduled_for.timestamp()) + 1):
+            assert instant not in covered or run.ticks > 1, f"{instant} twice"
+            covered[instant] = str(run.status) if run.reason is None else f"{run.status}({run.reason})"
+    return covered
+
+
+def watermark(jobs: JobManager) -> int:
+    row = jobs.store.job("changed")
+    assert row is not None
+    return int(row.accounted_until.timestamp())
+
+
+def started(folder: Path) -> set[int]:
+    return {int(line[1]) for line in effects(folder)}
+
+
+@pytest.mark.parametrize(
+    "state", ["paused", *(pytest.param(state, marks=pytest.mark.faults) for state in ("disabled", "deleted"))]
+)
+def test_after_a_change_no_process_opens_a_tick_by_the_old_rule(
+    store_url: str, start_process: StartProcess, make_manager: MakeManager, tmp_path: Path, state: Any
+) -> None:
+    """F27. Fails without the revision guard and the state guard: the other process learns of the change only seconds later."""
+    start_process(store_url, SECOND, grace_seconds=2)
+    until(lambda: len(effects(tmp_path)) >= 2)
+    here = make_manager(store_url, grace_seconds=2)
+    row = here._assembly.account.change("changed", state=state, by="a test")
+    end = int(row.accounted_until.timestamp())
+    time.sleep(3)  # ticks that nobody may open
+
+    assert max(started(tmp_path)) <= end
+    if state == "paused":
+        here._assembly.account.change("changed", state="active")
+        resumed = watermark(here)
+        until(lambda: max(started(tmp_path)) > resumed)
+        until(lambda: set(range(end + 1, resumed + 1)) <= cover(here).keys())
+        covered = cover(here)
+        assert {covered[instant] for instant in range(end + 1, resumed + 1)} == {"skipped(paused)"}
+        assert set(range(min(covered), max(covered) + 1)) == covered.keys()
+
+
+@pytest.mark.faults
+def test_after_an_edit_the_old_rule_ends_where_the_new_one_begins(
+    store_url: str, start_process: StartProcess, make_manager: MakeManager, tmp_path: Path
+) -> None:
+    """F27. Fails if a change does not settle first: ticks between the last run and the edit would have no row."""
+    start_process(store_url, SECOND, grace_seconds=2)
+    until(lambda: len(effects(tmp_path)) >= 2)
+    newer = make_manager(store_url, grace_seconds=2)
+    newer.add_job("changed", lambda: None, every=3)
+    newer.sync()
+    end = watermark(newer)
+    until(lambda: max(started(tmp_path)) > end + 6, 30)
+    late = started(tmp_path)
+    covered = cover(newer)
+
+    assert all(instant % 3 == 0 for instant in late if instant > end)
+    assert set(range(min(covered), end + 1)) == {instant for instant in covered if instant <= end}
+    assert {instant for instant in range(end + 1, max(late) + 1) if instant % 3 == 0} <= covered.keys()
+
+
+def test_a_run_goes_on_while_its_job_is_deleted_and_is_not_tried_again(
+    store_url: str, start_process: StartProcess, make_manager: MakeManager, tmp_path: Path
+) -> None:
+    """F27. Fails without the job-open guard: a retry would bring a deleted job back to life."""
+    source = """
+from jobmanager import Retry
+
+@jobs.job("changed", retry=Retry(max_attempts=5, delays=[0.1]))
+def changed():
+    note("start", 0)
+    time.sleep(1)
+    raise RuntimeError("once more")
+"""
+    process = start_process(store_url, source)
+    run_id = process("jobs.trigger_job('changed').id")
+    until(lambda: effects(tmp_path))
+    here = make_manager(store_url)
+    here._assembly.account.change("changed", state="deleted", by="a test")
+    until(lambda: here.run(run_id).status.closed)
+
+    assert (str(here.run(run_id).status), here.run(run_id).attempt) == ("failed", 1)
+    assert len(effects(tmp_path)) == 1
+
+
+@pytest.mark.faults
+def test_ten_thousand_overdue_ticks_are_settled_in_bites_and_starve_nobody(make_manager: MakeManager) -> None:
+    """F30. Fails without the cap, or if a sweep settles everything in one transaction."""
+    clock = FakeClock(datetime(2026, 3, 1, 12, tzinfo=UTC))
+    jobs = make_manager("memory://", clock=clock, lease_seconds=30, sweep_seconds=30)
+    ran: list[str] = []
+    for number in range(100):
+        jobs.add_job(
+            f"bulk-{number:03}",
+            lambda context: ran.append(context.job.id),
+            every=60,
+            catch_up="all",
+            catch_up_cap=5,
+            catch_up_window=86400,
+        )
+    jobs.start()
+    clock.advance(seconds=61)
+    jobs.stop()
+    clock.step(100 * 60)
+    ran.clear()
+    store: Any = jobs.store
+    slowest = 0.0
+    lock_job = store.lock_job
+
+    def timed(job_id: str) -> Any:
+        nonlocal slowest, begin
+        slowest, begin = max(slowest, time.monotonic() - begin), time.monotonic()
+        return lock_job(job_id)
+
+    begin = time.monotonic()
+    store.lock_job = timed
+    assert jobs._assembly.account.settle_due() == 100 * 5
+    store.lock_job = lock_job
+    jobs.start()
+    clock.advance(seconds=1)
+    clock.advance(seconds=60)
+
+    assert slowest < 2
+    assert len(set(ran)) == 100
+    for number in range(100):
+        rows = jobs.runs(f"bulk-{number:03}", limit=500)
+        assert sum(run.ticks for run in rows) >= 100
+
+
+def set_version(jobs: JobManager, version: str) -> None:
+    store: Any = jobs.store
+    table = store._versions
+    with store.writing() as connection:
+        connection.execute(table.update().values(version_num=version))
+
+
+def test_tables_of_a_newer_version_are_refused_with_the_way_out(
+    store_url: str, make_manager: MakeManager
+) -> None:
+    """F31. Fails if the version is not looked at: an older program would write into tables it does not know."""
+    first = make_manager(store_url)
+    first.add_job("any", lambda: None, every=1)
+    first.sync()
+    set_version(first, "9999")
+    second = make_manager(store_url)
+    second.add_job("any", lambda: None, every=1)
+
+    with pytest.raises(SchemaError, match=r"(?i)newer|install|upgrade"):
+        second.start()
+    assert not second.started
+    assert second.store.runs() == []
+
+
+@pytest.mark.servers
+def test_older_tables_in_postgresql_are_refused_with_the_command_that_mends_them(
+    postgres_url: str, make_manager: MakeManager
+) -> None:
+    """F31. Fails if a process upgrades under others that still run the old version."""
+    first = make_manager(postgres_url)
+    first.sync()
+    set_version(first, "0000")
+    with pytest.raises(SchemaError, match="jobmanager db upgrade"):
+        make_manager(postgres_url).start()
+
+
+def test_many_processes_make_the_tables_at_the_same_moment(
+    store_url: str, start_process: StartProcess, make_manager: MakeManager, tmp_path: Path
+) -> None:
+    """F31. Fails if installing is a look before a leap: one of them would meet half-made tables."""
+    processes = [start_process(store_url, SECOND, wait=False) for _ in range(4)]
+    for process in processes:
+        process.up()
+    until(lambda: len(effects(tmp_path)) >= 2)
+
+    assert all("Traceback" not in process.errors() for process in processes)
+    assert len(make_manager(store_url).store.instances()) == 4

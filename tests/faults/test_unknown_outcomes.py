@@ -1,0 +1,472 @@
+"""The store answers badly, late or not at all (F6, F9, F13, F29): no run is started twice, none is lost silently."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.faults.conftest import LEASE, shape, until
+
+from jobmanager import JobManager, Retry, RunContext, RunStatus
+from jobmanager.errors import StoreError, StoreUnavailableError
+from jobmanager.run import Ending, Run
+from jobmanager.stores.base import Written
+from jobmanager.sweep import FORGOTTEN_AFTER
+from jobmanager.testing import FakeClock
+
+MakeManager = Callable[..., JobManager]
+
+
+class Trouble:
+    """Stands before `write` of a manager's store: `before` and `after` it something may go wrong, once per entry."""
+
+    def __init__(self, jobs: JobManager) -> None:
+        self.before: list[Callable[[Sequence[Run], Sequence[Ending]], None]] = []
+        self.after: list[Callable[[Sequence[Run], Sequence[Ending]], None]] = []
+        self.calls: list[tuple[int, int]] = []
+        store: Any = jobs.store
+        self._write = store.write
+        store.write = self.write
+
+    def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
+        self.calls.append((len(opens), len(endings)))
+        if self.before:
+            self.before.pop(0)(opens, endings)
+        written: Written = self._write(opens, endings)
+        if self.after:
+            self.after.pop(0)(opens, endings)
+        return written
+
+
+def lost(*_: object, **__: object) -> None:
+    raise StoreUnavailableError("the connection was lost")
+
+
+@pytest.fixture
+def counting() -> tuple[list[int], Callable[[RunContext], str]]:
+    """A handler, and the attempts in which it was called."""
+    calls: list[int] = []
+
+    def handler(context: RunContext) -> str:
+        calls.append(context.attempt)
+        return "done"
+
+    return calls, handler
+
+
+@pytest.mark.parametrize("answers_lost", [1, 3])
+def test_an_open_whose_answer_was_lost_after_the_commit_is_repeated_and_starts_once(
+    store_url: str, make_manager: MakeManager, counting: Any, answers_lost: int
+) -> None:
+    """F9. Fails if the repeat carries a new id (a second run or none), or if a taken row is never recognised as ours."""
+    calls, handler = counting
+    jobs = make_manager(store_url)
+    jobs.add_job("once", handler, overlap="allow")
+    jobs.start()
+    trouble = Trouble(jobs)
+    trouble.after = [lost] * answers_lost
+    run = jobs.trigger_job("once")
+
+    assert jobs.wait(run.id).output == "done"
+    assert calls == [1]
+    assert [run.id for run in jobs.runs("once")] == [run.id]
+
+
+def test_an_end_whose_answer_was_lost_is_repeated_and_stays_the_same(
+    store_url: str, make_manager: MakeManager, counting: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F9. Fails if the second answer of the fence, no row, is taken for a refusal."""
+    calls, handler = counting
+    jobs = make_manager(store_url)
+    jobs.add_job("once", handler)
+    jobs.start()
+    until(lambda: jobs._assembly.pool.in_flight == 0)
+    trouble = Trouble(jobs)
+
+    def lost_at_end(opens: Sequence[Run], endings: Sequence[Ending]) -> None:
+        if endings:
+            lost()
+
+    trouble.after = [lost_at_end] * 3
+    run = jobs.wait(jobs.trigger_job("once").id)
+    until(lambda: sum(ends for _, ends in trouble.calls) >= 2)
+    until(lambda: jobs._assembly.pool.in_flight == 0)
+
+    assert (run.output, calls) == ("done", [1])
+    assert jobs.run(run.id) == run
+    assert "refused" not in caplog.text
+
+
+def test_a_retry_whose_answer_was_lost_is_one_retry(store_url: str, make_manager: MakeManager) -> None:
+    """F9, F29. Fails if the repeated retry is refused or counts another attempt."""
+    calls: list[int] = []
+
+    def failing(context: RunContext) -> str:
+        calls.append(context.attempt)
+        if context.attempt < 2:
+            raise RuntimeError("once more")
+        return "done"
+
+    jobs = make_manager(store_url)
+    jobs.add_job("again", failing, retry=Retry(max_attempts=3, delays=[0.05]))
+    jobs.start()
+    trouble = Trouble(jobs)
+
+    def lost_at_retry(opens: Sequence[Run], endings: Sequence[Ending]) -> None:
+        if any(ending.retry_at for ending in endings):
+            lost()
+
+    trouble.after = [lost_at_retry] * 4
+    run = jobs.wait(jobs.trigger_job("again").id)
+
+    assert (run.output, run.attempt, calls) == ("done", 2, [1, 2])
+    assert [attempt.attempt for attempt in jobs.store.attempts(run.id)] == [1]
+
+
+def test_an_end_that_cannot_be_written_is_tried_until_the_store_is_back(
+    store_url: str, make_manager: MakeManager, counting: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F29. Fails if the writer gives up; at most one line per five seconds tells of it."""
+    calls, handler = counting
+    jobs = make_manager(store_url)
+    jobs.add_job("once", handler)
+    jobs.start()
+    trouble = Trouble(jobs)
+
+    def lost_before_end(opens: Sequence[Run], endings: Sequence[Ending]) -> None:
+        if away.is_set():
+            trouble.before.insert(0, lost_before_end)
+            if endings:
+                lost()
+
+    away = threading.Event()
+    away.set()
+    trouble.before = [lost_before_end]
+    run = jobs.trigger_job("once")
+    until(lambda: sum(ends for _, ends in trouble.calls) >= 4)
+    away.clear()
+
+    assert jobs.wait(run.id).output == "done"
+    assert calls == [1]
+    assert sum("store away" in record.getMessage() for record in caplog.records) <= 2
+
+
+def test_a_row_the_store_cannot_keep_and_an_outage_at_that_moment_do_not_end_the_writer(
+    store_url: str, make_manager: MakeManager, counting: Any
+) -> None:
+    """Fails if the writer's thread dies of the second error: nothing of this process would ever be written again."""
+    _, handler = counting
+    jobs = make_manager(store_url)
+    jobs.add_job("bad", handler)
+    jobs.add_job("good", handler)
+    jobs.start()
+    until(lambda: jobs._assembly.pool.in_flight == 0)
+    trouble = Trouble(jobs)
+    rounds = [
+        StoreError("cannot be kept"),
+        StoreUnavailableError("away"),
+        StoreError("cannot be kept either"),
+    ]
+
+    def bad_end(opens: Sequence[Run], endings: Sequence[Ending]) -> None:
+        trouble.before.insert(0, bad_end)
+        if any(ending.run.job_id == "bad" for ending in endings) and rounds:
+            raise rounds.pop(0)
+
+    trouble.before = [bad_end]
+    bad = jobs.trigger_job("bad")
+    until(lambda: not rounds)
+    good = jobs.trigger_job("good")
+
+    assert jobs.wait(good.id).output == "done"
+    assert not jobs.run(bad.id).status.closed  # until the sweep ends it as forgotten
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_transactions_that_the_database_rolled_back_are_repeated(
+    store_url: str, make_manager: MakeManager, counting: Any, times: int
+) -> None:
+    """F13: deadlock and serialization failure mean try again. Fails if they are taken for a bad row."""
+    _, handler = counting
+    jobs = make_manager(store_url)
+    jobs.add_job("once", handler)
+    jobs.start()
+    trouble = Trouble(jobs)
+    trouble.before = [lost] * times
+
+    assert jobs.wait(jobs.trigger_job("once").id).output == "done"
+
+
+def test_a_process_whose_heartbeat_fails_starts_no_handler_after_its_lease(
+    store_url: str, make_manager: MakeManager
+) -> None:
+    """F6. Fails without `lease_ok`: others may have buried it, and would start the run as well."""
+    jobs = make_manager(store_url)
+    started = threading.Event()
+    trusted: list[bool] = []
+
+    def handler(context: RunContext) -> None:
+        started.set()
+        trusted.append(context.lease_ok())
+
+    jobs.add_job("held", handler)
+    jobs.start()
+    until(lambda: jobs._assembly.pool.in_flight == 0)
+    store: Any = jobs.store
+    beat, store.beat = store.beat, lost
+    until(lambda: not jobs._assembly.lease.ok())
+    until(lambda: jobs._assembly.pool.reserve(1))
+    run = jobs._assembly.runner.opening(jobs.registry.job("held"), datetime.now(UTC), ours=True)
+    assert jobs._assembly.runner.accept(run).finding == "opened"
+    assert not started.wait(2 * LEASE)  # that nothing happens meanwhile is what is tested
+    store.beat = beat
+
+    assert jobs.wait(run.id).status is RunStatus.SUCCEEDED
+    assert trusted == [True]
+
+
+def test_a_run_that_waits_for_the_next_heartbeat_is_not_taken_for_forgotten(
+    make_manager: MakeManager, tmp_path: Any
+) -> None:
+    """Fails if the sweep looks only at what the executor has begun: the run would end as crashed, and run besides."""
+    jobs = make_manager(f"sqlite:///{tmp_path}/jobs.db")
+    jobs.add_job("held", lambda: "done")
+    jobs.start()
+    until(lambda: jobs._assembly.pool.in_flight == 0)
+    store: Any = jobs.store
+    lease = jobs._assembly.lease
+    beat, store.beat = store.beat, lost
+    until(lambda: not lease.ok())
+    until(lambda: jobs._assembly.pool.reserve(1))
+    run = jobs._assembly.runner.opening(jobs.registry.job("held"), datetime.now(UTC), ours=True)
+    jobs._assembly.runner.accept(run)
+
+    assert until(lambda: jobs._assembly.executor.knows(run.id))
+    time.sleep(0.2)
+    assert jobs._assembly.executor.knows(run.id)
+    store.beat = beat
+    assert jobs.wait(run.id).output == "done"
+
+
+def test_a_heartbeat_that_meets_an_error_of_any_kind_is_not_the_last(
+    make_manager: MakeManager, tmp_path: Any
+) -> None:
+    """Fails if the beating thread dies of it: a healthy process would be buried with all it runs."""
+    jobs = make_manager(f"sqlite:///{tmp_path}/jobs.db")
+    jobs.start()
+    store: Any = jobs.store
+    beat = store.beat
+    met = threading.Event()
+
+    def broken(*_: object, **__: object) -> bool:
+        met.set()
+        raise ZeroDivisionError
+
+    store.beat = broken
+    assert met.wait(10)
+    store.beat = beat
+    before = jobs.store.instances()[0].beats
+    until(lambda: jobs.store.instances()[0].beats > before)
+
+
+def test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again(
+    make_manager: MakeManager, tmp_path: Any
+) -> None:
+    """The self-check: an answer was lost between the claim and our memory. Fails without it: the run stays running for ever."""
+    clock = FakeClock()
+    calls: list[int] = []
+    jobs = make_manager(f"sqlite:///{tmp_path}/jobs.db", clock=clock, lease_seconds=30)
+    jobs.add_job("lost", lambda context: calls.append(context.attempt), retry=Retry(max_attempts=2))
+    jobs.start()
+    clock.advance(seconds=1)
+    lease = jobs._assembly.lease
+    run = jobs._assembly.runner.opening(jobs.registry.job("lost"), clock.now(), ours=True)
+    assert jobs.store.write([run], ()).opened
+    clock.advance(seconds=1)
+    assert jobs.run(run.id).owner == lease.id  # one sweep may come between the commit and the start
+    clock.advance(FORGOTTEN_AFTER + timedelta(seconds=1))
+    clock.advance(FORGOTTEN_AFTER + timedelta(seconds=1))
+
+    assert (jobs.run(run.id).status, calls) == (RunStatus.SUCCEEDED, [2])
+
+
+def test_a_sweep_between_the_commit_and_the_start_does_not_end_the_run(
+    store_url: str, make_manager: MakeManager, counting: Any
+) -> None:
+    """On a host whose clock is behind the database's every fresh run looks old. Fails if one look is enough."""
+    calls, handler = counting
+    jobs = make_manager(store_url)
+    jobs.add_job("once", handler)
+    jobs.start()
+    until(lambda: jobs._assembly.pool.in_flight == 0)
+    trouble = Trouble(jobs)
+    runner = jobs._assembly.runner
+    until(lambda: jobs._assembly.pool.reserve(1))
+    opening = runner.opening(jobs.registry.job("once"), datetime.now(UTC), ours=True)
+    behind = datetime.now(UTC) - timedelta(minutes=1)
+    run = replace(opening, opened_at=behind, started_at=behind, due_at=behind)
+    trouble.after = [lambda *_: jobs._assembly.sweep.sweep()]
+    runner.accept(run)
+
+    assert jobs.wait(run.id).output == "done"
+    assert calls == [1]
+
+
+def test_one_job_that_cannot_be_settled_stops_no_other(
+    store_url: str, make_manager: MakeManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails if the account stops at the first error: one row would silence every job behind it."""
+    jobs = make_manager(store_url, grace_seconds=1)
+    jobs.add_job("a-broken", lambda: None, every=1)
+    jobs.add_job("b-healthy", lambda: None, every=1)
+    jobs.sync()
+    store: Any = jobs.store
+    lock_job = store.lock_job
+
+    def broken(job_id: str) -> Any:
+        if job_id == "a-broken":
+            raise StoreError("this row is bad")
+        return lock_job(job_id)
+
+    store.lock_job = broken
+    time.sleep(2.2)  # ticks that nobody opens become the account's
+    caplog.set_level(logging.CRITICAL, "jobmanager.account")
+    jobs._assembly.account.settle_due()
+
+    assert [run.status for run in jobs.runs("b-healthy")] != []
+
+
+def test_a_schedule_that_this_version_cannot_read_is_left_to_those_who_can(
+    make_manager: MakeManager, tmp_path: Any
+) -> None:
+    """Fails if the watermark moves all the same: the ticks of a rolling deployment would be gone without a row."""
+    jobs = make_manager(f"sqlite:///{tmp_path}/jobs.db", grace_seconds=1)
+    jobs.add_job("newer", lambda: None, every=1)
+    jobs.sync()
+    with jobs.store.lock_job("newer") as page:
+        page.save(replace(page.job, schedule="a schedule of next year"))
+        before = page.job
+    jobs._assembly.account.settle("newer")
+    after = jobs.store.job("newer")
+
+    assert after is not None
+    assert (after.accounted_until, after.next_due_at) == (before.accounted_until, before.next_due_at)
+
+
+def test_a_slow_reading_shortens_nobodys_lease(make_manager: MakeManager, tmp_path: Any) -> None:
+    """Fails if silence is counted from before the reading: a sender that beat meanwhile would be buried while it trusts itself."""
+    from jobmanager.burial import Burial
+
+    clock = FakeClock()
+    jobs = make_manager(f"sqlite:///{tmp_path}/jobs.db", clock=clock, lease_seconds=30)
+    other = make_manager(f"sqlite:///{tmp_path}/jobs.db", clock=clock, lease_seconds=30)
+    for manager in (jobs, other):
+        manager.store.install()
+        manager._assembly.lease.beat()
+    store: Any = jobs.store
+    instances = store.instances
+
+    def slow() -> Any:
+        clock.advance(seconds=9)
+        other._assembly.lease.beat()
+        return instances()
+
+    burial = Burial(store, clock, length=timedelta(seconds=30))
+    store.instances = slow
+    burial.look(jobs._assembly.lease.id)
+    store.instances = instances
+    for _ in range(2):
+        clock.advance(seconds=11)
+        burial.look(jobs._assembly.lease.id)
+    alive = {instance.id for instance in instances()}
+
+    assert other._assembly.lease.id in alive
+
+
+def test_after_an_outage_for_everybody_nobody_is_buried(make_manager: MakeManager, tmp_path: Any) -> None:
+    """Fails if what was seen before the outage still counts: all were silent, and all of them live."""
+    clock = FakeClock()
+    managers = [
+        make_manager(f"sqlite:///{tmp_path}/jobs.db", clock=clock, lease_seconds=30) for _ in range(2)
+    ]
+    for manager in managers:
+        manager.store.install()
+        manager._assembly.lease.beat()
+    me, other = managers
+    burial = me._assembly.burial
+    burial.look(me._assembly.lease.id)
+    clock.advance(seconds=7)
+    burial.look(me._assembly.lease.id)
+    clock.advance(seconds=40)  # nobody's beat got through
+    burial.look(me._assembly.lease.id)
+
+    assert other._assembly.lease.id in {instance.id for instance in me.store.instances()}
+
+
+def test_the_end_of_a_run_that_was_taken_over_is_refused(store_url: str, make_manager: MakeManager) -> None:
+    """The fence. Fails without owner and attempt in the UPDATE that ends a run."""
+    jobs = make_manager(store_url)
+    go, entered = threading.Event(), threading.Event()
+
+    def handler(context: RunContext) -> str:
+        if context.attempt == 1:
+            entered.set()
+            go.wait(20)
+            return "from the first"
+        return "from the second"
+
+    jobs.add_job("fenced", handler, retry=Retry(max_attempts=2))
+    jobs.start()
+    run = jobs.trigger_job("fenced")
+    assert entered.wait(10)
+    (me,) = jobs.store.instances()
+    assert until(lambda: jobs.store.bury(next(i for i in jobs.store.instances() if i.id == me.id)))
+    assert [taken.id for taken in jobs.store.take_over()] == [run.id]
+    until(lambda: jobs.run(run.id).status is RunStatus.SUCCEEDED)
+    go.set()
+    until(lambda: jobs._assembly.pool.in_flight == 0)
+
+    assert jobs.run(run.id).output == "from the second"
+    assert shape(jobs.run(run.id)) == ("succeeded", None)
+
+
+@pytest.mark.parametrize(("attempts", "left"), [(1, ("failed", "shutdown")), (2, ("pending", None))])
+def test_a_run_opened_while_its_process_goes_is_not_started_and_not_left_to_others(
+    store_url: str, make_manager: MakeManager, attempts: int, left: tuple[str, str | None]
+) -> None:
+    """The store answered after the drain was over. Fails if the run stays running: peers would call the process crashed."""
+    calls: list[int] = []
+    jobs = make_manager(store_url, lease_seconds=30)
+    jobs.add_job("late", lambda context: calls.append(1), retry=Retry(max_attempts=attempts))
+    jobs.start()
+    until(lambda: jobs._assembly.pool.in_flight == 0)
+    trouble = Trouble(jobs)
+    writing, back = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        writing.set()
+        back.wait(10)
+
+    trouble.before = [slow]
+    until(lambda: jobs._assembly.pool.reserve(1))
+    run = jobs._assembly.runner.opening(jobs.registry.job("late"), datetime.now(UTC), ours=True)
+    opener = threading.Thread(target=jobs._assembly.runner.accept, args=(run,))
+    opener.start()
+    assert writing.wait(10)
+    stopper = threading.Thread(target=jobs.stop, args=(0.1,))
+    stopper.start()
+    until(lambda: jobs._assembly.executor._drained)
+    back.set()
+    stopper.join(15)
+    opener.join(15)
+
+    assert not stopper.is_alive()
+    assert calls == []
+    assert shape(jobs.run(run.id)) == left
+    assert jobs.store.instances() == []

@@ -1,0 +1,301 @@
+"""The tables and their versions: made once by whoever comes first, changed by revisions, the same both ways."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from jobmanager import JobManager, Settings
+from jobmanager.cli import main
+from jobmanager.clock import SystemClock
+from jobmanager.errors import SchemaError, StoreError
+from jobmanager.stores import store_for
+from jobmanager.stores.sql import migrations, schema
+from jobmanager.stores.sql.schema import SchemaStatements
+
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+def upgrade():
+    on_postgresql = op.get_context().dialect.name == "postgresql"
+    where = {"schema": "jobmanager"} if on_postgresql else {}
+    op.add_column("meta" if on_postgresql else "jobmanager_meta", sa.Column("news", sa.Text), **where)
+"""
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    return request.getfixturevalue("postgres_url")
+
+
+def store_of(url: str) -> Any:
+    store = store_for(Settings(database_url=url), SystemClock())
+    assert isinstance(store, SchemaStatements)
+    return store
+
+
+@pytest.fixture
+def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the library were the next one: its tables have one column more."""
+    folder = tmp_path / "next%version"
+    (folder / "versions").mkdir(parents=True)
+    ours = Path(migrations.__file__).parent
+    for name in ("env.py", "versions/v0001_first_tables.py"):
+        (folder / name).write_text((ours / name).read_text())
+    (folder / "versions" / "v0002_news.py").write_text(NEXT)
+    monkeypatch.setattr(migrations, "FOLDER", folder)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", "0002")
+
+
+def shape(store: Any) -> list[tuple[Any, ...]]:
+    """Every table, column, constraint and index, as the database tells it."""
+    on_sqlite = (
+        "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY 1, 2"
+    )
+    on_postgres = """
+        SELECT 'column', table_name, column_name, ordinal_position, data_type, is_nullable, column_default
+          FROM information_schema.columns WHERE table_schema = 'jobmanager'
+        UNION ALL SELECT 'index', tablename, indexname, 0, indexdef, '', '' FROM pg_indexes WHERE schemaname = 'jobmanager'
+        UNION ALL SELECT 'constraint', conrelid::regclass::text, conname, 0, pg_get_constraintdef(oid), '', ''
+          FROM pg_constraint WHERE connamespace = 'jobmanager'::regnamespace ORDER BY 1, 2, 3"""
+    with store.reading() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(on_postgres if store.schema else on_sqlite)]
+
+
+def install_by_revisions(store: Any) -> None:
+    with store.changing_tables() as connection:
+        if store.schema:
+            connection.execute(sa.schema.CreateSchema(store.schema))
+        migrations.upgrade(connection)
+
+
+def test_the_revisions_lead_to_the_tables_that_an_empty_database_gets(url, request, tmp_path):
+    fresh = store_of(url)
+    fresh.install()
+    wanted = shape(fresh)
+    fresh.close()
+    other = f"sqlite:///{tmp_path}/other.db"
+    if fresh.schema:
+        with fresh.changing_tables() as connection:
+            connection.exec_driver_sql("DROP SCHEMA jobmanager CASCADE")
+        other = url
+    by_revisions = store_of(other)
+    install_by_revisions(by_revisions)
+
+    assert shape(by_revisions) == wanted
+    assert by_revisions.version() == schema.SCHEMA_VERSION
+    assert by_revisions.differences() == []
+    by_revisions.install()
+    assert by_revisions.change_seq() == 0
+    for store in (fresh, by_revisions):
+        store.close()
+
+
+def test_many_install_at_once_and_one_does(url):
+    stores = [store_of(url) for _ in range(8)]
+    gate, errors = threading.Barrier(8), []
+
+    def install(store):
+        gate.wait()
+        try:
+            store.install()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=install, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert errors == []
+    assert stores[0].differences() == []
+    with stores[0].reading() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(stores[0].tables.meta)) == 1
+    for store in stores:
+        store.close()
+
+
+def test_an_older_sqlite_follows_by_itself_and_an_older_postgresql_when_told(url, next_version, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(schema, "SCHEMA_VERSION", "0001")
+        store = store_of(url)
+        store.install()
+
+    if store.upgrades_itself:
+        store.install()
+    else:
+        with pytest.raises(SchemaError, match="`jobmanager db upgrade`"):
+            store.install()
+        assert store.version() == "0001"
+        assert "ADD COLUMN news" in store.upgrade_sql(store.version())
+        assert store.upgrade() == "0001"
+
+    assert store.version() == "0002"
+    with store.reading() as connection:
+        columns = sa.inspect(connection).get_columns(store.tables.meta.name, schema=store.schema)
+    assert "news" in {column["name"] for column in columns}
+    store.install()
+    store.close()
+
+
+def test_eight_upgraders_at_once_upgrade_once(url, next_version, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(schema, "SCHEMA_VERSION", "0001")
+        store = store_of(url)
+        store.install()
+        store.close()
+    stores, answers = [store_of(url) for _ in range(4)], []
+    threads = [threading.Thread(target=lambda each=each: answers.append(each.upgrade())) for each in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(answers) == ["0001", "0002", "0002", "0002"]
+    for store in stores:
+        store.close()
+
+
+def test_tables_of_a_newer_version_are_refused(url):
+    store = store_of(url)
+    store.install()
+    with store.writing() as connection:
+        connection.execute(sa.update(store._versions).values(version_num="9999"))
+
+    for act in (store.install, store.upgrade):
+        with pytest.raises(SchemaError, match=r"9999.*pip install --upgrade jobmanager-backends"):
+            act()
+    store.close()
+
+
+def test_what_is_missing_is_named(url):
+    store = store_of(url)
+    store.install()
+    where = "jobmanager." if store.schema else ""
+    prefix = "" if store.schema else "jobmanager_"
+    with store.writing() as connection:
+        connection.exec_driver_sql(f"DROP INDEX {where}{prefix}runs_pending")
+        connection.exec_driver_sql(f"DROP TABLE {where}{prefix}attempts")
+
+    assert store.differences() == [
+        f"table {prefix}attempts is missing",
+        f"index {prefix}runs_pending of table {prefix}runs is missing",
+    ]
+    store.close()
+
+
+def test_the_sql_of_an_installation_can_be_run_by_somebody_else(url):
+    store = store_of(url)
+    script = store.upgrade_sql(None)
+
+    with store.changing_tables() as connection:
+        statements = [part for part in script.split(";") if part.strip() not in ("", "BEGIN", "COMMIT")]
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+    assert store.version() == schema.SCHEMA_VERSION
+    assert store.differences() == []
+    store.close()
+
+
+def test_alembic_is_not_loaded_unless_there_is_something_to_change(tmp_path):
+    code = f"""
+import sys
+from jobmanager import JobManager, Settings
+from jobmanager.cli import main
+jobs = JobManager(Settings(database_url="sqlite:///{tmp_path}/jobs.db"))
+jobs.store.install()
+print("alembic" in sys.modules)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "False\n"
+
+
+def test_an_application_s_own_alembic_leaves_our_tables_alone(url):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    store = store_of(url)
+    store.install()
+    theirs = sa.MetaData()
+    sa.Table("orders", theirs, sa.Column("id", sa.Integer, primary_key=True))
+    with store.changing_tables() as connection:
+        options = {"include_object": migrations.include_object, "include_schemas": True}
+        context = MigrationContext.configure(connection, opts=options)
+        [(verb, table)] = compare_metadata(context, theirs)
+
+    assert (verb, table.name) == ("add_table", "orders")
+    store.close()
+
+
+@pytest.mark.servers
+def test_a_role_that_may_not_create_is_told_who_may(postgres_url):
+    owner = store_of(postgres_url)
+    with owner.changing_tables() as connection:
+        connection.exec_driver_sql("DROP ROLE IF EXISTS jm_guest")
+        connection.exec_driver_sql("CREATE ROLE jm_guest LOGIN")
+    guest = store_of(postgres_url.replace("://postgres@", "://jm_guest@"))
+
+    with pytest.raises(StoreError, match="let the owner of the database run `jobmanager db upgrade`"):
+        JobManager(store=guest).start()
+    for store in (owner, guest):
+        store.close()
+
+
+@pytest.mark.servers
+def test_a_role_with_another_isolation_is_told_how_to_change_it(postgres_url):
+    store = store_of(f"{postgres_url}?options=-c%20default_transaction_isolation%3Dserializable")
+
+    with pytest.raises(StoreError, match="ALTER ROLE postgres SET default_transaction_isolation"):
+        store.install()
+    store.close()
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def test_the_command_line_tells_makes_and_checks_the_tables(url, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("JOBMANAGER_DATABASE_URL", url)
+
+    def said(*words: str) -> tuple[int, str]:
+        code = main(["db", *words])
+        return code, capsys.readouterr().out
+
+    assert "no tables yet" in said("current")[1]
+    assert said("check")[0] == 1
+    assert not (tmp_path / "jobs.db").exists()
+    assert "CREATE TABLE" in said("sql")[1]
+    assert "made, now at version 0001" in said("upgrade")[1]
+    assert "nothing to do" in said("upgrade")[1]
+    assert said("sql")[1] == "-- nothing to do\n"
+    assert said("check")[0] == 0
+    told = json.loads(said("current", "--json")[1])
+    assert (told["version"], told["needed"]) == ("0001", "0001")
+
+
+def test_the_command_line_knows_no_tables_of_somebody_else_s_store(tmp_path, monkeypatch, capsys):
+    (tmp_path / "elsewhere.py").write_text(
+        "from unittest.mock import create_autospec\nfrom jobmanager import JobManager\n"
+        "from jobmanager.stores.base import RunStore\n"
+        "jobs = JobManager(store=create_autospec(RunStore, instance=True, url='theirs://'))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert main(["db", "current", "--app", "elsewhere"]) == 1
+    assert "theirs:// is no store of ours" in capsys.readouterr().err

@@ -1,0 +1,291 @@
+"""At a million runs no statement of a living process reads the whole table: each is led by an index."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from tests.servers import FreshDatabases
+
+from jobmanager import Settings
+from jobmanager.clock import SystemClock
+from jobmanager.run import FAILED, Ending, Run, RunStatus, new_id
+from jobmanager.stores import store_for
+from jobmanager.stores.base import Instance, JobRow
+from jobmanager.stores.sql import sqlite
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+RUNS, JOBS = 1_000_000, 1000
+OWNER = "01900000-0000-7000-8000-000000000001"
+
+# Run i is the tick of job i % 1000 in minute i // 1000. The last 300 are open: 100 running, 100 pending, 100 waiting.
+COLUMNS = """INSERT INTO {runs} (id, job_id, schedule_rev, scheduled_for, ticks, status, trigger, notify, due_at, attempt,
+ max_attempts, retry_on_crash, owner, concurrency_key, turn, priority, opened_at, accepted_at, started_at, finished_at)"""
+FILL_POSTGRES = (
+    COLUMNS
+    + """
+SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0') || '7000' || '8000' || lpad(to_hex(i), 12, '0') AS uuid),
+ 'job-' || (i %% 1000), 1, at, 1, status, 'schedule', false, at, 1, 1, true,
+ CASE WHEN status = 'pending' THEN NULL ELSE '01900000-0000-7000-8000-000000000001' END, 'job-' || (i %% 1000),
+ CASE WHEN i >= 999900 THEN 'waits' WHEN i >= 999700 THEN 'holds' END, 0, at, at, at,
+ CASE WHEN status NOT IN ('pending', 'running') THEN at END
+FROM (SELECT i, %(first)s::timestamptz + i / 1000 * interval '1 minute' AS at, CASE WHEN i >= 999800 THEN 'pending'
+ WHEN i >= 999700 THEN 'running' WHEN i %% 97 = 0 THEN 'failed' ELSE 'succeeded' END AS status
+ FROM generate_series(0, 999999) i) made"""
+)
+FILL_SQLITE = (
+    """WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999), made AS (SELECT i,
+ ? + i / 1000 * 60000000 AS at, CASE WHEN i >= 999800 THEN 'pending' WHEN i >= 999700 THEN 'running'
+ WHEN i % 97 = 0 THEN 'failed' ELSE 'succeeded' END AS status FROM n) """
+    + COLUMNS
+    + """
+SELECT substr(printf('%012x', at / 1000), 1, 8) || '-' || substr(printf('%012x', at / 1000), 9) || '-7000-8000-' || printf('%012x', i),
+ 'job-' || (i % 1000), 1, at, 1, status, 'schedule', 0, at, 1, 1, 1,
+ CASE WHEN status = 'pending' THEN NULL ELSE '01900000-0000-7000-8000-000000000001' END, 'job-' || (i % 1000),
+ CASE WHEN i >= 999900 THEN 'waits' WHEN i >= 999700 THEN 'holds' END, 0, at, at, at,
+ CASE WHEN status NOT IN ('pending', 'running') THEN at END FROM made"""
+)
+
+
+class Watched:
+    """A store with a million runs, and what it costs to ask it something."""
+
+    def __init__(self, url: str) -> None:
+        self.store: Any = store_for(Settings(database_url=url), SystemClock())
+        self.store.install()
+        self.now = self.store.now().replace(microsecond=0)
+        self.first = self.now - timedelta(minutes=RUNS // JOBS)
+        self.costs: list[tuple[float, str]] = []
+        self.store.add_jobs(
+            [
+                JobRow(
+                    id=f"job-{number}",
+                    namespace="default",
+                    declared="{}",
+                    schedule="every 60",
+                    accounted_until=self.now,
+                    next_due_at=self.now + timedelta(seconds=number),
+                    history_from=self.first,
+                )
+                for number in range(JOBS)
+            ]
+        )
+        self.store.register(
+            Instance(
+                id=OWNER,
+                namespace="default",
+                host="here",
+                pid=1,
+                executes=True,
+                started_at=self.first,
+                seen_at=self.now,
+            )
+        )
+        self._fill()
+        self.of_job_7 = self.store.runs(job_id="job-7", limit=400)[-1].id
+
+    def _fill(self) -> None:
+        runs = self.store.tables.runs
+        with self.store.changing_tables() as connection:
+            for index in runs.indexes:  # built afterwards, which takes a third of the time
+                index.drop(connection)
+            if self.store.schema:
+                fill = FILL_POSTGRES.format(runs="jobmanager.runs")
+                connection.exec_driver_sql("ALTER TABLE jobmanager.runs SET UNLOGGED")
+                connection.exec_driver_sql(fill, {"first": self.first})
+            else:
+                first = int(self.first.timestamp()) * 1_000_000
+                connection.exec_driver_sql(FILL_SQLITE.format(runs="jobmanager_runs"), (first,))
+            for index in runs.indexes:
+                index.create(connection)
+        with self.store.reading() as connection:
+            connection.exec_driver_sql("ANALYZE")
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Explain every statement before it is executed."""
+        engine = self.store._engine
+        sa.event.listen(engine, "before_cursor_execute", self._explain)
+        try:
+            yield
+        finally:
+            sa.event.remove(engine, "before_cursor_execute", self._explain)
+
+    def _explain(self, _conn, cursor, statement, parameters, _context, many) -> None:
+        if not many and statement.lstrip().split()[0] in ("SELECT", "WITH", "UPDATE", "DELETE"):
+            self.explain(cursor.connection, statement, parameters)
+
+    def explain(self, driver: Any, statement: str, parameters: Any) -> None: ...
+
+
+class WatchedPostgres(Watched):
+    too_much = 30_000  # planner's units; reading the table takes 60,000 and more
+
+    def explain(self, driver: Any, statement: str, parameters: Any) -> None:
+        plan = driver.execute(f"EXPLAIN (FORMAT JSON) {statement}", parameters).fetchone()[0]
+        plan = json.loads(plan) if isinstance(plan, str) else plan
+        self.costs.append((plan[0]["Plan"]["Total Cost"], f"{statement}\n{json.dumps(plan, indent=1)}"))
+
+
+class WatchedSqlite(Watched):
+    too_much = 600_000  # steps of its machine; reading the table takes 5,000,000 and more
+
+    def explain(self, driver: Any, statement: str, parameters: Any) -> None:
+        if statement.startswith("EXPLAIN"):
+            return
+        lines = [row[3] for row in driver.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+        self.costs.append((0, f"{statement}\n{lines}"))
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count the steps of the whole call, over all its connections."""
+        steps = 0
+
+        def step() -> int:
+            nonlocal steps
+            steps += 1000
+            return 0
+
+        def arm(driver: Any, *_: object) -> None:
+            driver.set_progress_handler(step, 1000)
+
+        engine = self.store._engine
+        sa.event.listen(engine, "checkout", arm)
+        if self.store._writer is not None:
+            arm(sqlite._driver(self.store._writer))
+        try:
+            with super().watching():
+                yield
+        finally:
+            sa.event.remove(engine, "checkout", arm)
+        told = "\n".join(text for _, text in self.costs)
+        self.costs = [(steps, told)]
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
+def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A store with a million runs."""
+    if request.param == "sqlite":
+        folder: Path = tmp_path_factory.mktemp("plans")
+        yield WatchedSqlite(f"sqlite:///{folder}/jobs.db")
+        return
+    with FreshDatabases(request.getfixturevalue("postgres_server")) as databases:
+        watched = WatchedPostgres(databases.make())
+        yield watched
+        watched.store.close()
+
+
+def run_of(full: Watched, job_id: str = "job-1", **fields: Any) -> Run:
+    return Run(
+        **{
+            "id": new_id(full.now),
+            "job_id": job_id,
+            "status": RunStatus.PENDING,
+            "trigger": "manual",
+            "due_at": full.now,
+            "concurrency_key": f"{job_id}/x",
+            "opened_at": full.now,
+            "accepted_at": full.now,
+            **fields,
+        }
+    )
+
+
+def locked(ask: Callable[[Any], object]) -> Callable[[Watched], object]:
+    """Ask a job's page."""
+
+    def act(full: Watched) -> object:
+        with full.store.lock_job("job-7") as page:
+            return ask(page)
+
+    return act
+
+
+def middle(full: Watched) -> str:
+    """The id of a run in the middle of the history."""
+    return new_id(full.first + timedelta(minutes=RUNS // JOBS // 2))
+
+
+QUESTIONS: dict[str, Callable[[Any], object]] = {
+    "claim": lambda full: full.store.claim(OWNER, "default", 10),
+    "claim one": lambda full: full.store.claim(OWNER, "default", 1, run_id=new_id(full.now)),
+    "due jobs": lambda full: full.store.due_jobs(full.now + timedelta(seconds=20), 50),
+    "first page": lambda full: full.store.runs(),
+    "page in the middle": lambda full: full.store.runs(before=middle(full)),
+    "first page of a job": lambda full: full.store.runs(job_id="job-7"),
+    "page of a job in the middle": lambda full: full.store.runs(job_id="job-7", before=full.of_job_7),
+    "first page of failed": lambda full: full.store.runs(statuses=[FAILED]),
+    "run": lambda full: full.store.run(middle(full)),
+    "run for": lambda full: full.store.run_for("job-7", full.now),
+    "last runs": lambda full: full.store.last_runs(["job-7", "job-999", "nobody"]),
+    "cancel requests": lambda full: full.store.cancel_requests(OWNER),
+    "running of": lambda full: full.store.running_of(OWNER),
+    "take over": lambda full: full.store.take_over(),
+    "expire pending": lambda full: full.store.expire_pending(),
+    "taken": lambda full: full.store.taken([run_of(full, scheduled_for=full.now) for _ in range(20)]),
+    "holder": locked(lambda page: page.holder("job-7")),
+    "waiting": locked(lambda page: page.waiting("job-7")),
+    "tick": locked(lambda page: page.run_for(page.now)),
+    "key": locked(lambda page: page.run_with_key("k")),
+    "instants": locked(lambda page: page.instants(page.now - timedelta(minutes=9), page.now)),
+    "newest instant": locked(lambda page: page.newest_instant()),
+    "opened after": locked(lambda page: page.opened_after(page.now - timedelta(minutes=9))),
+    "close pending": locked(lambda page: page.close_pending()),
+    "forget dead": lambda full: full.store.forget_dead(full.first),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_an_index_leads_to_the_answer(full, question):
+    full.costs.clear()
+    with full.watching():
+        QUESTIONS[question](full)
+
+    assert full.costs
+    cost, told = max(full.costs)
+    assert cost < full.too_much, told
+
+
+def test_a_purge_reads_what_it_deletes_and_an_hour_more(full):
+    full.costs.clear()
+    with full.watching():
+        assert full.store.purge(full.first + timedelta(minutes=5), job_id="job-3") == 5
+        assert full.store.purge(full.first + timedelta(minutes=2)) == 2 * JOBS - 2
+        assert full.store.purge(full.first, job_id="job-4", keep=700) == 298
+
+    for cost, told in full.costs:
+        assert cost < 60 * JOBS * 60, told  # a minute of the test's history is a thousand rows
+        assert not re.search(
+            r'"Seq Scan",(\s+"[^"]+": [^"]+,)*\s+"Relation Name": "(runs|run_logs|attempts)"', told
+        ), told
+
+
+def test_opening_and_ending_read_a_row_for_each_run(full):
+    if not full.store.schema:
+        full.costs.clear()
+        with full.watching():
+            runs = [run_of(full) for _ in range(100)]
+            assert len(full.store.write(runs, ()).opened) == 100
+        assert full.costs[0][0] < full.too_much
+        return
+    from jobmanager.stores.sql import postgres_writes as writes
+
+    runs = [run_of(full, owner=OWNER, attempt=1) for _ in range(100)]
+    endings = [Ending(run=run, status=FAILED, started_at=full.now, finished_at=full.now) for run in runs]
+    values = {
+        "opens": writes.open_many(runs),
+        "endings": writes.end_many(endings),
+        "grace": timedelta(seconds=60),
+    }
+    full.costs.clear()
+    with full.store.reading() as connection:
+        full.explain(connection.connection.driver_connection, writes.OPEN_AND_END, values)
+    assert full.costs[0][0] < full.too_much, full.costs[0][1]

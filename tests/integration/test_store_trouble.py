@@ -1,0 +1,99 @@
+"""The store is locked, full or read-only: the process lives, says so, and goes on; nothing that was due is lost."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobmanager import JobManager, RunStatus, Settings
+from jobmanager.errors import StoreUnavailableError
+from jobmanager.stores.sql.sqlite import SqliteStore
+
+NOBODY = 65534
+
+
+def until(condition: Callable[[], object], seconds: float = 15) -> None:
+    """Wait for the condition; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[JobManager]:
+    manager = JobManager(Settings(database_url=f"sqlite:///{tmp_path}/data/jobs.db", grace_seconds=60))
+    (tmp_path / "data").mkdir()
+
+    @manager.job("second", every=1)
+    def second() -> str:
+        return "x" * 20_000
+
+    yield manager
+    manager.stop(drain=1)
+
+
+def every_second_is_on_record(jobs: JobManager) -> bool:
+    instants = sorted(run.scheduled_for for run in jobs.runs("second", limit=500) if run.scheduled_for)
+    steps = {(b - a).total_seconds() for a, b in itertools.pairwise(instants)}
+    return bool(instants) and steps == {1.0}
+
+
+def test_a_lock_held_by_a_foreign_writer_is_waited_out(jobs: JobManager) -> None:
+    jobs.start()
+    until(lambda: jobs.runs("second"))
+    foreign = sqlite3.connect(jobs.settings.database_path or "", isolation_level=None)
+    foreign.execute("BEGIN IMMEDIATE")
+    time.sleep(3)  # the length of the lock is what is tested
+    foreign.execute("COMMIT")
+
+    until(lambda: len(jobs.runs("second", "succeeded")) >= 5)
+    until(lambda: every_second_is_on_record(jobs))
+
+
+def test_a_full_disk_stops_nothing_and_loses_nothing(
+    jobs: JobManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs.start()
+    until(lambda: jobs.runs("second"))
+    store = jobs.store
+    assert isinstance(store, SqliteStore)
+    with store.writing() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    until(lambda: "disk is full" in caplog.text)
+    said = sum("disk is full" in record.getMessage() for record in caplog.records)
+    with store.writing() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+
+    assert said <= 3
+    until(lambda: "store is back" in caplog.text or every_second_is_on_record(jobs))
+    until(lambda: len(jobs.runs("second", "succeeded")) >= 4)
+    until(lambda: every_second_is_on_record(jobs))
+    assert {run.status for run in jobs.runs("second", limit=500)} <= {RunStatus.SUCCEEDED, RunStatus.RUNNING}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who may not write")
+def test_a_read_only_folder_is_named_and_the_manager_comes_up_when_it_is_writable(
+    jobs: JobManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "jobmanager")
+    jobs.store.exists()  # everything is imported before the process may read no files of root's
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(StoreUnavailableError, match="cannot be opened"):
+            jobs.trigger_job("second")
+        jobs.start()
+        assert "not up yet" in caplog.text
+    finally:
+        os.seteuid(0)
+
+    until(lambda: "up: the store answers" in caplog.text)
+    until(lambda: jobs.runs("second", "succeeded"))

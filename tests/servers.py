@@ -1,0 +1,254 @@
+"""Servers for tests: a throwaway PostgreSQL on loopback, one per session, or the one of JOBMANAGER_TEST_PG_URL, and a pooler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+GIVEN = "JOBMANAGER_TEST_PG_URL"
+
+# fsync off: what a power cut would lose is not what tests on this server are about.
+POSTGRES_CONF = """
+listen_addresses = '127.0.0.1'
+unix_socket_directories = '{folder}'
+port = {port}
+max_connections = 100
+shared_buffers = 64MB
+fsync = {fsync}
+full_page_writes = {fsync}
+log_min_messages = warning
+deadlock_timeout = 200ms
+timezone = 'Asia/Kolkata'
+"""
+
+
+# Few connections, so that transactions of one client meet many sessions.
+POOLER_CONF = """
+[databases]
+* = host={host} port={server_port} user={user} password={password}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 4
+max_client_conn = 200
+server_idle_timeout = 5
+logfile = {folder}/pooler.log
+pidfile =
+"""
+
+
+def as_postgres() -> list[str]:
+    """What stands before a command that refuses root; also, a server goes when the tests are killed."""
+    if os.geteuid() == 0:
+        return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=INT"]
+    return ["setpriv", "--pdeathsig=INT"] if shutil.which("setpriv") else []
+
+
+class Postgres:
+    """A server of our own in a temporary folder. initdb refuses root, so root becomes the user postgres for it."""
+
+    def __init__(self, *, fsync: bool = False) -> None:
+        self._programs = _programs()
+        self.folder = Path(tempfile.mkdtemp(prefix="jobmanager-pg-"))
+        self._as_user = as_postgres()
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._data = self.folder / "data"
+        self._run(
+            "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"
+        )
+        with (self._data / "postgresql.conf").open("a") as conf:
+            conf.write(
+                POSTGRES_CONF.format(folder=self.folder, port=self.port, fsync="on" if fsync else "off")
+            )
+
+    @property
+    def url(self) -> str:
+        """Of the database postgres, which tests leave alone but for making others."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> Postgres:
+        """Start it, or start it again after `stop`, and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self._as_user, self._programs / "postgres", "-D", self._data],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 30
+        while subprocess.run(
+            [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False
+        ).returncode:
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline, "PostgreSQL did not come up"
+            time.sleep(0.05)
+        return self
+
+    def stop(self, *, immediately: bool = False) -> None:
+        """Stop it, ending its connections; `immediately` is as a crash. Twice is safe."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT if immediately else signal.SIGINT)
+            self.process.wait(30)
+            self.process = None
+
+    def remove(self) -> None:
+        """Stop it and leave nothing behind."""
+        self.stop(immediately=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._as_user, self._programs / program, "-D", self._data, *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
+
+
+class Pooler:
+    """PgBouncer before a server, in transaction mode: each transaction may find itself on another session."""
+
+    def __init__(self, server_url: str) -> None:
+        program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+        if program is None:
+            pytest.skip("needs PgBouncer: apt-get install pgbouncer")
+        server = urlsplit(server_url)
+        self.port = free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="jobmanager-pooler-"))
+        conf = POOLER_CONF.format(
+            host=server.hostname,
+            server_port=server.port or 5432,
+            user=server.username,
+            password=server.password or "none",
+            port=self.port,
+            folder=self._folder,
+        )
+        (self._folder / "pooler.ini").write_text(conf)
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, "postgres")
+        self._process = subprocess.Popen(
+            [*as_postgres(), program, "-q", self._folder / "pooler.ini"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 15
+        while not _answers(self.port):
+            assert self._process.poll() is None, (self._folder / "pooler.log").read_text()
+            assert time.monotonic() < deadline, "PgBouncer did not come up"
+            time.sleep(0.05)
+
+    def url(self, database_url: str) -> str:
+        """The URL of the same database, through the pooler."""
+        parts = urlsplit(database_url)
+        return urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{self.port}"))
+
+    def remove(self) -> None:
+        """End it and leave nothing behind."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(15)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _programs() -> Path:
+    """The folder of the newest installed server; skips the test if there is none."""
+    found = sorted(
+        (path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")),
+        key=lambda folder: int(folder.parent.name),
+    )
+    if found:
+        return found[-1]
+    on_path = shutil.which("postgres")
+    if on_path is None:
+        pytest.skip("needs a PostgreSQL server: apt-get install postgresql, or set JOBMANAGER_TEST_PG_URL")
+    return Path(on_path).resolve().parent
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a running server on which databases may be made; its own clock zone is not UTC."""
+    pytest.importorskip("psycopg", reason="needs psycopg: pip install psycopg[binary]")
+    given = os.environ.get(GIVEN)
+    if given:
+        yield given
+        return
+    server = Postgres()
+    try:
+        yield server.start().url
+    finally:
+        server.remove()
+
+
+class FreshDatabases:
+    """Makes empty databases, and leaves none of them on a server that outlives the tests."""
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+        self._made: list[str] = []
+
+    def make(self) -> str:
+        """The URL of another one."""
+        name = f"jm_{uuid.uuid4().hex[:16]}"
+        self._do(f"CREATE DATABASE {name} TEMPLATE template0")
+        self._made.append(name)
+        return urlunsplit(urlsplit(self._server_url)._replace(path=f"/{name}"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if GIVEN not in os.environ:
+            return  # our own server goes as a whole
+        for name in self._made:
+            self._do(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _do(self, statement: str) -> None:
+        import psycopg
+
+        with psycopg.connect(self._server_url, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of a fresh, empty database."""
+    with FreshDatabases(postgres_server) as databases:
+        yield databases.make()
+
+
+@pytest.fixture(scope="session")
+def postgres_pooler(postgres_server: str) -> Iterator[Pooler]:
+    """A transaction pooler before the server."""
+    pooler = Pooler(postgres_server)
+    try:
+        yield pooler
+    finally:
+        pooler.remove()

@@ -1,0 +1,117 @@
+"""Handlers for child processes. A child imports this file alone, by the path that the tests put on sys.path."""
+
+import asyncio
+import ctypes
+import functools
+import logging
+import os
+import signal
+import sys
+import time
+
+from jobmanager import CancelRun, NonRetryable, RetryLater
+
+logger = logging.getLogger(__name__)
+
+
+class RefusedError(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def face(context, days: int = 30, since: "str | None" = None):
+    logger.info("from a logger")
+    context.log.info("to the context")
+    context.progress(3, 4, "nearly")
+    return {
+        "pid": os.getpid(),
+        "job": context.job.id,
+        "run_id": context.run_id,
+        "attempt": context.attempt,
+        "key": context.idempotency_key,
+        "config": context.config,
+        "payload": context.payload,
+        "days": days,
+        "lease_ok": context.lease_ok(),
+        "started_at": context.started_at.isoformat(),
+        "previous": str(context.previous_tick),
+    }
+
+
+MARK = "as imported"
+
+
+def mark():
+    return MARK
+
+
+async def coroutine(context):
+    await asyncio.sleep(0)
+    return "awaited"
+
+
+def refuses():
+    raise RefusedError("this", "that")
+
+
+def steered(word: str):
+    raise {"later": RetryLater(0, "not yet"), "cancel": CancelRun("enough"), "never": NonRetryable("no")}[
+        word
+    ]
+
+
+def dies(how: str):
+    logging.getLogger(__name__).warning("last words")
+    if how == "segfault":
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # pytest's faulthandler is not here, but be sure
+        ctypes.string_at(0)
+    elif how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(7)
+
+
+def until_cancelled(context):
+    context.log.info("pid %d", os.getpid())
+    while True:
+        context.raise_if_cancelled()
+        time.sleep(0.01)
+
+
+def deaf(context):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    context.log.info("pid %d", os.getpid())
+    while True:
+        time.sleep(1)
+
+
+def holds_the_interpreter(context):
+    context.log.info("pid %d", os.getpid())
+    ctypes.PyDLL(None).usleep(ctypes.c_uint(60_000_000))
+
+
+def hungry(mib: int):
+    return len(bytearray(mib * 1024 * 1024))
+
+
+def large(kind: str):
+    return {"text": "x" * 3_000_000, "object": object(), "set": {1, 2}, "tuple": (1, (2, 3))}[kind]
+
+
+def prints():
+    print("said by the child")
+    sys.stdout.write("without a newline")
+
+
+def talks(count: int):
+    for number in range(count):
+        logger.warning("line %d", number)
+
+
+def not_top():
+    def inner():
+        return None
+
+    return inner
+
+
+bound = functools.partial(hungry, 1)

@@ -1,0 +1,126 @@
+"""Many writers, few transactions; an outage is waited out and one bad row stands alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from jobmanager.clock import SystemClock
+from jobmanager.errors import StoreUnavailableError
+from jobmanager.group_commit import GroupCommit
+from jobmanager.run import PENDING, Ending, Run, new_id
+from jobmanager.stores.base import JobRow, Written
+from jobmanager.stores.sql.sqlite import SqliteStore
+
+NOW = datetime.now(UTC)
+
+
+class TroubledStore(SqliteStore):
+    """A real store that can be made unavailable, and counts its transactions."""
+
+    away = False
+    batches: list[int]
+
+    def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
+        if self.away:
+            raise StoreUnavailableError("away")
+        self.batches.append(len(opens) + len(endings))
+        return super().write(opens, endings)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TroubledStore:
+    store = TroubledStore(tmp_path / "jobs.db")
+    store.batches = []
+    store.install()
+    store.add_jobs(
+        [
+            JobRow(
+                id="a",
+                namespace="default",
+                declared="{}",
+                schedule="none",
+                accounted_until=NOW,
+                history_from=NOW,
+                next_due_at=None,
+            )
+        ]
+    )
+    return store
+
+
+def run() -> Run:
+    now = datetime.now(UTC)
+    return Run(
+        id=new_id(now),
+        job_id="a",
+        status=PENDING,
+        trigger="manual",
+        opened_at=now,
+        due_at=now,
+        concurrency_key="a",
+    )
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_what_waits_while_one_batch_is_written_is_the_next_batch(store: TroubledStore) -> None:
+    commits = GroupCommit(store, SystemClock(), threaded=True)
+    answers: list[Written] = []
+    with store.writing():  # the writer has to wait, and the others gather behind it
+        commits.submit([run()], (), answers.append)
+        until(lambda: commits.is_writing)
+        for _ in range(50):
+            commits.submit([run()], (), answers.append)
+    until(lambda: len(answers) == 51)
+
+    assert store.batches == [1, 50]
+    assert len(store.runs(limit=100)) == 51
+    commits.stop(5)
+
+
+def test_an_outage_is_waited_out_and_nothing_is_written_twice(store: TroubledStore) -> None:
+    commits = GroupCommit(store, SystemClock(), threaded=True)
+    answers: list[Written] = []
+    store.away = True
+    for _ in range(5):
+        commits.submit([run()], (), answers.append)
+    time.sleep(0.2)  # long enough for several tries; none may answer
+    assert answers == []
+    store.away = False
+    until(lambda: len(answers) == 5)
+
+    assert len(store.runs(limit=100)) == 5
+    commits.stop(5)
+
+
+def test_one_row_that_cannot_be_kept_stands_alone(store: TroubledStore) -> None:
+    commits = GroupCommit(store, SystemClock(), threaded=False)
+    good, bad = [run() for _ in range(6)], replace(run(), trigger="nonsense")  # type: ignore[arg-type]
+    answers: list[Written] = []
+    commits.submit([*good[:3], bad, *good[3:]], (), answers.append)
+
+    assert set(answers[0].opened) == {each.id for each in good}
+    assert list(answers[0].errors) == [bad.id]
+
+
+def test_stop_writes_what_waits(store: TroubledStore) -> None:
+    commits = GroupCommit(store, SystemClock(), threaded=True)
+    written = threading.Event()
+    commits.submit([run()], (), lambda _: written.set())
+    commits.stop(5)
+    commits.stop(5)
+
+    assert written.is_set()
+    assert len(store.runs()) == 1

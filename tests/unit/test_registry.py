@@ -1,0 +1,124 @@
+"""Handlers under keys: lazy imports, and arguments checked by annotations."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import date
+from enum import Enum
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+from jobmanager import RunContext
+from jobmanager.errors import DuplicateJobError, HandlerNotFoundError, JobNotFoundError, PayloadError
+from jobmanager.job import Job
+from jobmanager.registry import Handler, Registry
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Address(BaseModel):
+    street: str
+
+
+def takes(
+    day: date, colour: Colour, address: Address, count: Annotated[int, Field(gt=0)] = 1, anything: Any = None
+) -> None: ...
+
+
+def fill(function: Any, config: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
+    return Handler("key", function).arguments(config, payload)
+
+
+def test_json_becomes_what_the_annotations_say() -> None:
+    arguments = fill(
+        takes,
+        {"day": "2026-03-01", "colour": "red"},
+        {"address": {"street": "Main"}, "count": "2", "anything": [1]},
+    )
+
+    assert arguments == {
+        "day": date(2026, 3, 1),
+        "colour": Colour.RED,
+        "address": Address(street="Main"),
+        "count": 2,
+        "anything": [1],
+    }
+
+
+def test_the_payload_overrides_the_config() -> None:
+    def handler(days: int, hours: int = 0) -> None: ...
+
+    assert fill(handler, {"days": 1, "hours": 2}, {"days": 3}) == {"days": 3, "hours": 2}
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        ({"day": "soon", "colour": "red", "address": {"street": "x"}}, "day='soon'"),
+        ({"day": "2026-01-01", "colour": "red", "address": {"street": "x"}, "count": 0}, "greater than 0"),
+        ({"day": "2026-01-01", "colour": "red"}, "needs address"),
+        ({"colr": "red"}, "Did you mean 'colour'"),
+    ],
+)
+def test_what_does_not_fit_is_named(payload: dict[str, Any], says: str) -> None:
+    with pytest.raises(PayloadError, match=says):
+        fill(takes, {}, payload)
+
+
+def test_a_handler_that_takes_only_the_context_reads_config_and_payload_there() -> None:
+    def reads(context: RunContext) -> None: ...
+    def named(context: RunContext, days: int = 1) -> None: ...
+    def nothing() -> None: ...
+    def everything(**rest: Any) -> None: ...
+
+    assert fill(reads, {"a": 1}, {"b": 2}) == {}
+    assert fill(everything, {"a": 1}, {"b": 2}) == {"a": 1, "b": 2}
+    for strict in (named, nothing):
+        with pytest.raises(PayloadError, match="'a' is unknown"):
+            fill(strict, {"a": 1}, {})
+
+
+def test_an_annotation_that_cannot_be_resolved_says_so() -> None:
+    def broken(value: NoSuchName) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(PayloadError, match="NoSuchName"):
+        fill(broken, {}, {"value": 1})
+
+
+@pytest.mark.parametrize(
+    "path", ["no_module:f", "os.path:no_function", "os:sep", "os.path", ":f", "os:", "os..path:join"]
+)
+def test_a_path_that_leads_nowhere_is_a_handler_not_found(path: str) -> None:
+    with pytest.raises(HandlerNotFoundError):
+        _ = Handler("key", path).function
+
+
+def test_a_lazy_handler_is_not_imported_before_it_is_called() -> None:
+    code = (
+        "import sys; from jobmanager.registry import Registry; r = Registry();"
+        "r.add_handler('k', 'colorsys:rgb_to_hsv'); assert 'colorsys' not in sys.modules;"
+        "r.handler('k').function; assert 'colorsys' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_keys_and_ids_are_unique_and_the_same_twice_is_once() -> None:
+    registry = Registry()
+    registry.add_handler("key", takes)
+    registry.add_handler("key", takes)
+    registry.add_job(Job(id="a-job", name="a", handler="key"))
+    registry.add_job(Job(id="a-job", name="a", handler="key"))
+
+    with pytest.raises(DuplicateJobError, match="registered twice"):
+        registry.add_handler("key", fill)
+    with pytest.raises(DuplicateJobError, match="declared twice"):
+        registry.add_job(Job(id="a-job", name="b", handler="key"))
+    with pytest.raises(JobNotFoundError, match="Did you mean 'a-job'"):
+        registry.job("a_job")
+    with pytest.raises(HandlerNotFoundError, match="Did you mean 'key'"):
+        registry.handler("kye")

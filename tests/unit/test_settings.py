@@ -1,0 +1,363 @@
+"""Settings: names, values, and what never shows."""
+
+import os
+import pickle
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from jobmanager import Settings
+from jobmanager.errors import ConfigurationError, SettingsError
+
+SECRET = "k3JhWq0PzR7vXn5LsT1yBm9cDf4gHj2A"
+
+
+def test_the_defaults_are_the_documented_ones():
+    settings = Settings()
+    assert settings.model_dump() == {
+        "disabled": False,
+        "backend": None,
+        "environment": "development",
+        "database_url": f"sqlite:///{Path.cwd()}/jobmanager.db",
+        "namespace": "default",
+        "app": None,
+        "workers": 10,
+        "lease_seconds": 30,
+        "grace_seconds": 60,
+        "sweep_seconds": 30,
+        "drain_seconds": 25,
+        "durability": "strict",
+        "capture_logs": True,
+        "retention_days": 90,
+        "celery_broker_url": None,
+        "public_url": None,
+        "secret": None,
+        "pg_cron_url": None,
+    }
+
+
+def test_every_field_is_read_from_its_variable():
+    mapping = {
+        "JOBMANAGER_DISABLED": "yes",
+        "JOBMANAGER_BACKEND": "local",
+        "JOBMANAGER_ENVIRONMENT": "Production",
+        "JOBMANAGER_DATABASE_URL": "memory://",
+        "JOBMANAGER_NAMESPACE": "shop",
+        "JOBMANAGER_APP": "shop.jobs:jobs",
+        "JOBMANAGER_WORKERS": "4",
+        "JOBMANAGER_LEASE_SECONDS": "1.5",
+        "JOBMANAGER_GRACE_SECONDS": "5",
+        "JOBMANAGER_SWEEP_SECONDS": "6",
+        "JOBMANAGER_DRAIN_SECONDS": "0",
+        "JOBMANAGER_DURABILITY": "relaxed",
+        "JOBMANAGER_CAPTURE_LOGS": "off",
+        "JOBMANAGER_RETENTION_DAYS": "7",
+        "JOBMANAGER_CELERY_BROKER_URL": "redis://localhost:6379/0",
+        "JOBMANAGER_PUBLIC_URL": "https://example.org/app/",
+        "JOBMANAGER_SECRET": SECRET,
+        "JOBMANAGER_PG_CRON_URL": "postgresql://h/x",
+    }
+    assert {name.removeprefix("JOBMANAGER_").lower() for name in mapping} == set(Settings.model_fields)
+    assert Settings.from_env(mapping) == Settings(
+        disabled=True,
+        backend="local",
+        environment="production",
+        database_url="memory://",
+        namespace="shop",
+        app="shop.jobs:jobs",
+        workers=4,
+        lease_seconds=1.5,
+        grace_seconds=5,
+        sweep_seconds=6,
+        drain_seconds=0,
+        durability="relaxed",
+        capture_logs=False,
+        retention_days=7,
+        celery_broker_url="redis://localhost:6379/0",
+        public_url="https://example.org/app",
+        secret=SECRET,
+        pg_cron_url="postgresql://h/x",
+    )
+
+
+def test_the_constructor_reads_no_environment(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOBMANAGER_WORKERS", "3")
+    monkeypatch.setenv("WORKERS", "4")
+    (tmp_path / ".env").write_text("JOBMANAGER_WORKERS=5\nWORKERS=6\n")
+    assert Settings().workers == 10
+    assert Settings.from_env({}).workers == 10
+    assert Settings.from_env().workers == 3
+
+
+def test_reading_the_environment_changes_neither_it_nor_the_mapping():
+    mapping = {"JOBMANAGER_WORKERS": " 3 ", "PATH": "/bin"}
+    before = dict(os.environ)
+    assert Settings.from_env(mapping).workers == 3
+    assert mapping == {"JOBMANAGER_WORKERS": " 3 ", "PATH": "/bin"}
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_value_is_an_unset_one(empty):
+    assert Settings.from_env({"JOBMANAGER_BACKEND": empty, "JOBMANAGER_WORKERS": empty}) == Settings()
+
+
+def test_an_empty_secret_is_refused_rather_than_ignored():
+    with pytest.raises(SettingsError, match="JOBMANAGER_SECRET cannot be used"):
+        Settings.from_env({"JOBMANAGER_SECRET": ""})
+
+
+def test_settings_are_frozen_and_hashable():
+    settings = Settings(secret=SECRET)
+    with pytest.raises(ValidationError):
+        settings.workers = 3
+    assert hash(settings) == hash(Settings(**dict(settings)))
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("workers", "0", "JOBMANAGER_WORKERS='0' cannot be used: give a number greater than 0."),
+        ("workers", "many", "JOBMANAGER_WORKERS='many' cannot be used: give a whole number."),
+        ("workers", 1.5, "JOBMANAGER_WORKERS=1.5 cannot be used: give a whole number."),
+        ("workers", 10**6, "JOBMANAGER_WORKERS=1000000 cannot be used: give a number not above 10000."),
+        (
+            "lease_seconds",
+            "-1",
+            "JOBMANAGER_LEASE_SECONDS='-1' cannot be used: give a number greater than 0.",
+        ),
+        ("grace_seconds", 0, "JOBMANAGER_GRACE_SECONDS=0 cannot be used: give a number greater than 0."),
+        ("sweep_seconds", "nan", "JOBMANAGER_SWEEP_SECONDS='nan' cannot be used: give a number of seconds."),
+        ("drain_seconds", "-1", "JOBMANAGER_DRAIN_SECONDS='-1' cannot be used: give a number not below 0."),
+        (
+            "drain_seconds",
+            "1e99",
+            "JOBMANAGER_DRAIN_SECONDS='1e99' cannot be used: give a number not above 31622400.",
+        ),
+        (
+            "retention_days",
+            "0",
+            "JOBMANAGER_RETENTION_DAYS='0' cannot be used: give a number greater than 0.",
+        ),
+        ("durability", "end", "JOBMANAGER_DURABILITY='end' cannot be used: give 'strict' or 'relaxed'."),
+        ("disabled", "perhaps", "JOBMANAGER_DISABLED='perhaps' cannot be used: give true or false."),
+        ("capture_logs", "2", "JOBMANAGER_CAPTURE_LOGS='2' cannot be used: give true or false."),
+        ("backend", 3, "JOBMANAGER_BACKEND=3 cannot be used: give text."),
+        (
+            "namespace",
+            "My shop",
+            "JOBMANAGER_NAMESPACE='My shop' cannot be used: give 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit.",
+        ),
+        (
+            "environment",
+            "prod",
+            "JOBMANAGER_ENVIRONMENT='prod' cannot be used: give 'production' if that is meant, else a name that looks less like it.",
+        ),
+        (
+            "secret",
+            "hunter2",
+            "JOBMANAGER_SECRET cannot be used: give at least 32 random bytes, such as `openssl rand -base64 32` prints.",
+        ),
+        (
+            "secret",
+            "x" * 64,
+            "JOBMANAGER_SECRET cannot be used: give at least 32 random bytes, such as `openssl rand -base64 32` prints.",
+        ),
+        (
+            "celery_broker_url",
+            "localhost",
+            "JOBMANAGER_CELERY_BROKER_URL cannot be used: give a broker's URL, such as redis://host:6379/0.",
+        ),
+        (
+            "pg_cron_url",
+            "mysql://root:hunter2@h/x",
+            "JOBMANAGER_PG_CRON_URL=mysql://... cannot be used: give postgresql://user@host/name.",
+        ),
+    ],
+)
+def test_an_impossible_value_is_one_line_naming_variable_value_and_what_is_allowed(field, value, sentence):
+    with pytest.raises(SettingsError) as caught:
+        Settings(**{field: value})
+    assert str(caught.value) == sentence
+    assert caught.value.name == f"JOBMANAGER_{field.upper()}"
+    assert isinstance(caught.value, (ConfigurationError, ValueError))
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("environment", ["staging", "test", "development", "product-tests", "preview"])
+def test_any_environment_that_does_not_resemble_production_is_taken(environment):
+    assert not Settings(environment=environment).is_production
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("JOBMANAGER_BAKEND", "JOBMANAGER_BACKEND"),
+        ("JOBMANAGER_DISABLE", "JOBMANAGER_DISABLED"),
+        ("JOBMANAGER_WORKER", "JOBMANAGER_WORKERS"),
+        ("JOBMANAGER_ENVIROMENT", "JOBMANAGER_ENVIRONMENT"),
+        ("JOBMANAGER_DATABSE_URL", "JOBMANAGER_DATABASE_URL"),
+        ("JOBMANAGER_DATABASE", "JOBMANAGER_DATABASE_URL"),
+        ("JOBMANAGER_BROKER_URL", "JOBMANAGER_CELERY_BROKER_URL"),
+        ("JOBMANAGER_SECRET_KEY", "JOBMANAGER_SECRET"),
+        ("JOBMANAGER_RETENTION", "JOBMANAGER_RETENTION_DAYS"),
+        ("JOBMANAGER_Backend", "JOBMANAGER_BACKEND"),
+    ],
+)
+def test_a_mistyped_name_is_an_error_with_the_suggestion(name, meant):
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({name: "x"})
+    assert str(caught.value) == f"{name} is not a setting. Did you mean {meant}?"
+    assert caught.value.name == name
+
+
+def test_a_mistyped_name_is_an_error_even_beside_the_right_one():
+    with pytest.raises(SettingsError, match="JOBMANAGER_BAKEND"):
+        Settings.from_env({"JOBMANAGER_BACKEND": "local", "JOBMANAGER_BAKEND": ""})
+
+
+def test_a_mistyped_argument_is_an_error_with_the_suggestion():
+    with pytest.raises(SettingsError, match=r"^bakend is not a setting\. Did you mean backend\?$"):
+        Settings(bakend="local")
+    with pytest.raises(SettingsError, match=r"^colour is not a setting\.$"):
+        Settings(colour="red")
+
+
+def test_a_name_that_resembles_nothing_is_reported_and_does_no_harm():
+    mapping = {"JOBMANAGER_ZEBRA": "1", "JOBMANAGER_COLOUR": "red", "JOBMANAGER_WORKERS": "2", "OTHER": "x"}
+    assert Settings.from_env(mapping).workers == 2
+    assert Settings.unknown_names(mapping) == ("JOBMANAGER_COLOUR", "JOBMANAGER_ZEBRA")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "JOBMANAGER_TEST_PG_DSN",
+        "JOBMANAGER_REQUIRE_SERVERS",
+        "JOBMANAGER_SERVICE_HOST",
+        "JOBMANAGER_SERVICE_PORT_HTTP",
+        "JOBMANAGER_PORT",
+        "JOBMANAGER_PORT_80_TCP_ADDR",
+        "JOBMANAGER_WEB_PORT_8000_TCP",
+        "jobmanager_backend",
+        "JOBMANAGERS_BACKEND",
+    ],
+)
+def test_names_that_others_set_are_ignored(name):
+    mapping = {name: "tcp://10.0.0.1:80"}
+    assert Settings.from_env(mapping) == Settings()
+    assert Settings.unknown_names(mapping) == ()
+
+
+# URLs
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///jobmanager.db", "sqlite:///./jobmanager.db", "sqlite:///x/../jobmanager.db"]
+)
+def test_a_relative_sqlite_file_becomes_absolute_at_construction(url, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(database_url=url)
+    monkeypatch.chdir("/")
+    assert settings.database_url == f"sqlite:///{tmp_path}/jobmanager.db"
+    assert settings.database_path == tmp_path / "jobmanager.db"
+
+
+@pytest.mark.parametrize("name", ["ä b.db", "50%41.db", "who?.db", "a#b.db"])
+def test_any_file_name_survives_the_url(name, monkeypatch, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    settings = Settings()
+    assert settings.database_path == folder / "jobmanager.db"
+    assert Settings(database_url=settings.database_url) == settings
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("postgres://u@h/x", "postgresql://u@h/x"),
+        ("postgresql://u:p@h:5432/x?sslmode=require", "postgresql://u:p@h:5432/x?sslmode=require"),
+        ("postgresql+psycopg://h/x", "postgresql+psycopg://h/x"),
+        ("postgresql:///x?host=/run/postgresql", "postgresql:///x?host=/run/postgresql"),
+        ("postgresql://h1:1,h2:2/x", "postgresql://h1:1,h2:2/x"),
+        ("memory://", "memory://"),
+        (" memory:// ", "memory://"),
+    ],
+)
+def test_a_database_url_is_normalised(url, normal):
+    settings = Settings(database_url=url)
+    assert settings.database_url == normal
+    assert settings.database_path is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://root:hunter2@h/x",
+        "postgresql+asyncpg://h/x",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://file.db",
+        "sqlite:///:memory:",
+        "sqlite:///x.db?mode=ro",
+        "memory://x",
+        "postgresql://",
+        "hunter2",
+        "u:hunter2@h/x",
+    ],
+)
+def test_an_unknown_database_is_refused_with_the_list_and_without_the_password(url):
+    with pytest.raises(SettingsError) as caught:
+        Settings(database_url=url)
+    assert str(caught.value).endswith("give sqlite:///file.db, postgresql://user@host/name or memory://.")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "example.org",
+        "ftp://example.org",
+        "https://",
+        "https://u:hunter2@h",
+        "https://h?token=x",
+        "https://h:port",
+        "https://[::1",
+    ],
+)
+def test_a_public_url_that_no_database_could_call_is_refused(url):
+    with pytest.raises(SettingsError, match="JOBMANAGER_PUBLIC_URL") as caught:
+        Settings(public_url=url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_neither_secret_nor_password_shows():
+    settings = Settings(
+        secret=SECRET,
+        database_url="postgres://u:p%40ss@h/x?sslpassword=opensesame",
+        celery_broker_url="redis://:br0ker@h:6379/0",
+        pg_cron_url="postgres://u:a/b@c@h/x",
+    )
+    for text in (repr(settings), str(settings), repr(settings.shown()), f"{settings}", f"{[settings]}"):
+        assert not re.search(r"k3JhWq|p%40ss|p@ss|opensesame|br0ker|a/b", text)
+        assert "postgresql://u:***@h/x?sslpassword=***" in text
+    assert settings.secret_values() == {SECRET, "p%40ss", "p@ss", "opensesame", "br0ker", "a/b@c"}
+    assert Settings().secret_values() == frozenset()
+
+
+def test_durations_are_timedeltas():
+    settings = Settings(lease_seconds=1.5)
+    assert settings.lease == timedelta(seconds=1.5)
+    assert settings.grace == settings.sweep * 2 == timedelta(minutes=1)
+    assert settings.drain == timedelta(seconds=25)
+    assert settings.retention == timedelta(days=90)
