@@ -87,6 +87,9 @@ class GroupCommit:
 
     def stop(self, timeout: float) -> None:
         """Write what waits, for at most `timeout` seconds, and end the thread; twice is safe."""
+        # A write on its caller's own thread may be under way, and what it opened still has to be ended.
+        if self._committing.acquire(timeout=timeout):
+            self._committing.release()
         thread, self._thread = self._thread, None
         if thread is not None:
             self._queue.put(None)

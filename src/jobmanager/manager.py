@@ -133,8 +133,8 @@ class JobManager(Declaring, Operating):
 
     def run_forever(self) -> None:
         """`start()` and block until SIGTERM, SIGINT or `stop()` in another thread; Ctrl-C returns after draining."""
-        self.start()
         try:
+            self.start()
             while self._started or self._signals.ending:
                 self._clock.sleep(0.2)
         except KeyboardInterrupt:

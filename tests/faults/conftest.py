@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +70,23 @@ def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
     return answer
 
 
+def is_locked(database: Path) -> bool:
+    """True while somebody is inside a writing transaction on the SQLite file."""
+    with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        connection.execute("ROLLBACK")
+        return False
+
+
 class Process:
     """A process with a manager of its own that does what it is told; `settings` as Settings, and `skew`, `timeout_grace`."""
 
     def __init__(self, url: str, jobs: str, folder: Path, *, crash_at: str = "", **settings: Any) -> None:
         self._errors = folder / f"errors-{time.monotonic_ns()}"
+        self._database = Settings(database_url=url).database_path
         self._pipe, theirs = FORKSERVER.Pipe()
         arguments = (theirs, url, folder / "effects", self._errors, jobs, crash_at, {**QUICK, **settings})
         self._process = FORKSERVER.Process(target=worker.main, args=arguments, daemon=True)
@@ -108,9 +122,16 @@ class Process:
         os.kill(self.pid, number)
 
     def stop(self) -> None:
-        """SIGSTOP, and wait until it stands."""
+        """SIGSTOP, and wait until it stands; outside a transaction, since on SQLite its lock would stop everybody."""
+        until(self._stands)
+
+    def _stands(self) -> bool:
         self.send(signal.SIGSTOP)
         until(lambda: Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        if self._database is None or not is_locked(self._database):
+            return True
+        self.send(signal.SIGCONT)
+        return False
 
     def wait(self, seconds: float = 20) -> int:
         """Its exit code, or minus the signal that ended it."""
