@@ -427,7 +427,7 @@ def test_the_end_of_a_run_that_was_taken_over_is_refused(store_url: str, make_ma
     assert entered.wait(10)
     (me,) = jobs.store.instances()
     assert until(lambda: jobs.store.bury(next(i for i in jobs.store.instances() if i.id == me.id)))
-    assert [taken.id for taken in jobs.store.take_over()] == [run.id]
+    jobs.store.take_over()  # its own sweep may have been first
     until(lambda: jobs.run(run.id).status is RunStatus.SUCCEEDED)
     go.set()
     until(lambda: jobs._assembly.pool.in_flight == 0)
