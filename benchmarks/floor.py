@@ -1,10 +1,11 @@
-"""The floor under a recorded run: its INSERT and its UPDATE with the bare sqlite3 driver, two commits, nothing else."""
+"""The floor under a recorded run: its INSERT and its UPDATE with the bare driver, two commits, nothing else."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 from jobmanager.stores.sql.sqlite import SqliteStore
@@ -52,11 +53,53 @@ class OurTable:
         self._connection = _connect(path, synchronous)
         self._instant = time.time_ns() // 1000
 
-    def run(self) -> int:
+    def open(self) -> str:
         self._instant += 1
         run_id, now = str(uuid.uuid4()), time.time_ns() // 1000
         self._connection.execute(
             INSERT, (run_id, "cleanup", self._instant, now, "owner", "cleanup", now, now, now)
         )
-        self._connection.execute(UPDATE, (now, time.time_ns() // 1000, run_id))
+        return run_id
+
+    def end(self, run_id: str) -> None:
+        now = time.time_ns() // 1000
+        self._connection.execute(UPDATE, (now, now, run_id))
+
+    def run(self) -> int:
+        self.end(self.open())
+        return 1
+
+
+POSTGRES_INSERT = """INSERT INTO jobmanager.runs (id, job_id, schedule_rev, scheduled_for, ticks, status, trigger, notify, due_at,
+ attempt, max_attempts, retry_on_crash, owner, concurrency_key, turn, priority, opened_at, accepted_at, started_at)
+ VALUES (%s, %s, 1, %s, 1, 'running', 'schedule', false, %s, 1, 1, true, %s, %s, 'holds', 0, %s, %s, %s)"""
+POSTGRES_UPDATE = """UPDATE jobmanager.runs SET status = 'succeeded', started_at = %s, finished_at = %s, turn = NULL
+ WHERE id = %s"""
+
+
+class PostgresTable:
+    """Our own table on PostgreSQL: two prepared statements, each its own transaction."""
+
+    def __init__(self, url: str) -> None:
+        import psycopg
+
+        from jobmanager.stores.sql.postgres import PostgresStore
+
+        store = PostgresStore(url)
+        store.install()
+        store.close()
+        self._connection = psycopg.connect(url, autocommit=True)
+
+    def open(self) -> uuid.UUID:
+        run_id, now = uuid.uuid4(), datetime.now(UTC)
+        values = (run_id, "cleanup", now, now, "owner", "cleanup", now, now, now)
+        self._connection.execute(POSTGRES_INSERT, values, prepare=True)
+        return run_id
+
+    def end(self, run_id: uuid.UUID) -> None:
+        now = datetime.now(UTC)
+        self._connection.execute(POSTGRES_UPDATE, (now, now, run_id), prepare=True)
+
+    def run(self) -> int:
+        self.end(self.open())
         return 1

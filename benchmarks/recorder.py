@@ -1,7 +1,7 @@
 """The recorder alone: a durable start row and a durable end row per run through group commit, beside the bare driver.
 
-Every run is a tick of its own job, with all guards on. A client keeps 1, 10 or 100 runs in flight: the end is written when
-the start is durable, the next run is opened when the end is.
+Every run is a tick of its own job, with all guards on. A client keeps 1, 10, 100 or 1,000 runs in flight: the end is written when
+the start is durable, the next run is opened when the end is. `--store postgres`: the same on a server of its own.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from floor import OurTable, TenColumns
-from measure import Report, interleaved, options, rate, scratch
+from floor import OurTable, PostgresTable, TenColumns
+from measure import Case, Report, interleaved, options, rate, scratch
+from postgres import fresh_databases
 
 from jobmanager.clock import SystemClock
 from jobmanager.group_commit import GroupCommit
@@ -22,24 +24,22 @@ from jobmanager.lease import Lease
 from jobmanager.recorder import Recorder
 from jobmanager.redact import Redactor
 from jobmanager.run import RUNNING, SUCCEEDED, Ending, Run, new_id
-from jobmanager.stores.base import JobRow
+from jobmanager.stores.base import JobRow, RunStore
+from jobmanager.stores.sql.postgres import PostgresStore
 from jobmanager.stores.sql.sqlite import SqliteStore
 
 GRACE = timedelta(seconds=60)
+IN_FLIGHT = (1, 10, 100, 1000)
+BARS = {"sqlite": {1: 0.75, 10: 3, 100: 8}, "postgres": {1: 0.75, 10: 3, 100: 12}}
 
 
 class Client:
     """Keeps `in_flight` runs between opened and ended; every job has one of them."""
 
-    def __init__(self, path: Path, in_flight: int, synchronous: str) -> None:
+    def __init__(self, store: RunStore, in_flight: int) -> None:
         clock = SystemClock()
-        self._store = SqliteStore(path, clock=clock, grace=GRACE)
+        self._store = store
         self._store.install()
-        if synchronous == "OFF":
-            with self._store.writing() as connection:
-                connection.exec_driver_sql("COMMIT")
-                connection.exec_driver_sql("PRAGMA synchronous = OFF")
-                connection.exec_driver_sql("BEGIN")
         self._jobs = [f"job-{number}" for number in range(in_flight)]
         self._store.add_jobs([_row(job_id, clock.now()) for job_id in self._jobs])
         self._lease = Lease(self._store, clock, namespace="default", length=timedelta(hours=1))
@@ -114,36 +114,51 @@ def _row(job_id: str, now: datetime) -> JobRow:
     )
 
 
+def sqlite_store(path: Path, synchronous: str) -> SqliteStore:
+    store = SqliteStore(path, clock=SystemClock(), grace=GRACE)
+    if synchronous == "OFF":
+        store.install()
+        with store.writing() as connection:
+            connection.exec_driver_sql("COMMIT")
+            connection.exec_driver_sql("PRAGMA synchronous = OFF")
+            connection.exec_driver_sql("BEGIN")
+    return store
+
+
 def main() -> None:
-    chosen = options(__doc__, synchronous="FULL", seconds=0.0)
+    chosen = options(__doc__, store="sqlite", synchronous="FULL", seconds=0.0)
     seconds = chosen.seconds or (0.05 if chosen.quick else 1.0)
-    report = Report(
-        "recorder" if chosen.synchronous == "FULL" else "recorder-off", "runs/s", quick=chosen.quick
-    )
-    with scratch() as folder:
-        ours = OurTable(folder / "ours.db", chosen.synchronous)
-        ten = TenColumns(folder / "ten.db", chosen.synchronous)
-        clients = {n: Client(folder / f"{n}.db", n, chosen.synchronous) for n in (1, 10, 100)}
-        samples = interleaved(
-            {
-                "bare sqlite3, two commits, our table": lambda: rate(ours.run, seconds),
-                "bare sqlite3, two commits, ten columns": lambda: rate(ten.run, seconds),
-                **{
-                    f"recorder, {n} in flight": partial(client.measure, seconds)
-                    for n, client in clients.items()
-                },
-            },
-            chosen.repeats,
-        )
+    suffix = "-postgres" * (chosen.store == "postgres") + "-off" * (chosen.synchronous == "OFF")
+    report = Report(f"recorder{suffix}", "runs/s", quick=chosen.quick)
+    cases: dict[str, Case] = {}
+    with ExitStack() as stack:
+        if chosen.store == "postgres":
+            make = stack.enter_context(fresh_databases(synchronous=chosen.synchronous))
+            floors = {"our table": PostgresTable(make()).run}
+            stores: list[RunStore] = [PostgresStore(make(), grace=GRACE) for _ in IN_FLIGHT]
+        else:
+            folder = stack.enter_context(scratch())
+            floors = {
+                "our table": OurTable(folder / "ours.db", chosen.synchronous).run,
+                "ten columns": TenColumns(folder / "ten.db", chosen.synchronous).run,
+            }
+            stores = [sqlite_store(folder / f"{n}.db", chosen.synchronous) for n in IN_FLIGHT]
+        for table, run in floors.items():
+            cases[f"the bare driver, two commits, {table}"] = partial(rate, run, seconds)
+        for n, store in zip(IN_FLIGHT, stores, strict=True):
+            cases[f"recorder, {n:,} in flight"] = partial(Client(store, n).measure, seconds)
+        samples = interleaved(cases, chosen.repeats)
+        for store in stores:
+            store.close()
     report.samples(samples)
-    floor = samples["bare sqlite3, two commits, our table"]
-    plain = samples["bare sqlite3, two commits, ten columns"]
-    for n, least in ((1, 0.75), (10, 3), (100, 8)):
-        report.ratio(
-            f"{n} in flight, against our table", samples[f"recorder, {n} in flight"], floor, least=least
-        )
-    for n in (1, 10, 100):
-        report.ratio(f"{n} in flight, against ten columns", samples[f"recorder, {n} in flight"], plain)
+    for table in floors:
+        for n in IN_FLIGHT:
+            report.ratio(
+                f"{n:,} in flight, against {table}",
+                samples[f"recorder, {n:,} in flight"],
+                samples[f"the bare driver, two commits, {table}"],
+                least=BARS[chosen.store].get(n) if table == "our table" else None,
+            )
     report.finish()
 
 

@@ -8,14 +8,29 @@ import sys
 from pathlib import Path
 
 from measure import RESULTS
+from postgres import installed
 
 HERE = Path(__file__).parent
-SCRIPTS = ("recorder", "runs", "burst", "one_a_second", "many", "imports", "fake_clock", "next_fire")
+SCRIPTS = (
+    "recorder",
+    "runs",
+    "burst",
+    "trigger",
+    "one_a_second",
+    "many",
+    "imports",
+    "fake_clock",
+    "next_fire",
+)
+ON_POSTGRES = ("recorder", "runs")  # once more; burst and trigger have both stores in one run
 
 
 def main() -> None:
     for script in SCRIPTS:
         subprocess.run([sys.executable, HERE / f"{script}.py", *sys.argv[1:]], check=True)
+        if script in ON_POSTGRES and installed():
+            words = [sys.executable, HERE / f"{script}.py", "--store", "postgres", *sys.argv[1:]]
+            subprocess.run(words, check=True)
     bars = [
         (told["name"], bar)
         for told in (json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json")))

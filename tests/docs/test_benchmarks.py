@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-NOT_RUN = {"measure", "floor", "run"}
+NOT_RUN = {"measure", "floor", "run", "postgres", "peer_pgqueuer"}
+ON_BOTH_STORES = {"recorder", "runs", "burst", "trigger"}
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in NOT_RUN)
 
 
@@ -19,18 +20,21 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("results")
 
 
+def start(script: str, results: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, BENCHMARKS / f"{script}.py", "--quick", *arguments],
+        env={**os.environ, "BENCH_DIR": str(results), "BENCH_RESULTS": str(results)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 @pytest.fixture(scope="module")
 def running(results: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
     """All of them at once: most of their time they wait."""
-    environment = {**os.environ, "BENCH_DIR": str(results), "BENCH_RESULTS": str(results)}
     processes = {
-        script: subprocess.Popen(
-            [sys.executable, BENCHMARKS / f"{script}.py", "--quick"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        script: start(script, results, *(("--store", "sqlite") if script in ON_BOTH_STORES else ()))
         for script in SCRIPTS
     }
     yield processes
@@ -43,10 +47,34 @@ def running(results: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
 def test_runs_and_keeps_its_figures(
     script: str, running: dict[str, subprocess.Popen[str]], results: Path
 ) -> None:
-    said, _ = running[script].communicate(timeout=60)
-    assert running[script].returncode == 0, said
+    keeps_figures(running[script], results / f"{script.replace('_', '-')}.json")
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [
+        ("recorder", "recorder-postgres"),
+        ("runs", "runs-postgres"),
+        ("burst", "burst"),
+        ("trigger", "trigger"),
+    ],
+)
+def test_runs_on_postgresql_and_keeps_its_figures(
+    script: str, name: str, tmp_path: Path, postgres_server: str
+) -> None:
+    keeps_figures(start(script, tmp_path, "--store", "postgres"), tmp_path / f"{name}.json")
+
+
+def keeps_figures(process: subprocess.Popen[str], file: Path) -> None:
+    try:
+        said, _ = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
     assert "Traceback" not in said
-    told = json.loads((results / f"{script.replace('_', '-')}.json").read_text())
+    told = json.loads(file.read_text())
     assert told["quick"]
     assert told["figures"] or told["bars"]
 
