@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobmanager.cli import care, db, demo, jobs, logs, metrics, operate, runs, serve, trigger, why
+from jobmanager.cli import bring, care, db, demo, jobs, logs, metrics, operate, runs, serve, trigger, why
 from jobmanager.cli.failures import INTERRUPTED, problem_of
 from jobmanager.cli.session import ReaderGoneError, Session
 
@@ -59,6 +59,7 @@ operate.add_to(app)
 care.add_to(app)
 metrics.add_to(app)
 db.add_to(app)
+bring.add_to(app)
 demo.add_to(app)
 
 

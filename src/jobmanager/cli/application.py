@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from jobmanager.cli.failures import FailedError, UsageError
 from jobmanager.errors import JobManagerError
 
 if TYPE_CHECKING:
     from jobmanager.manager import JobManager
+
+T = TypeVar("T")
 
 NO_APPLICATION = UsageError(
     "No application is named.",
@@ -30,36 +33,42 @@ def load(target: str) -> JobManager:
 
     The application is imported inert: a `start()` in it does nothing.
     """
-    from jobmanager.manager import inert
-
-    module_name, _, name = target.partition(":")
-    _refuse_files(target, module_name)
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    with inert():
-        module = _imported(module_name)
+    module, name = module_of(target)
     return _named(module, name) if name else _only(module)
 
 
-def _refuse_files(target: str, module_name: str) -> None:
+def module_of(target: str, option: str = "--app ") -> tuple[ModuleType, str]:
+    """The module of `module:name`, imported inert, and the name; `option` is what stands before it in hints."""
+    module_name, _, name = target.partition(":")
+    _refuse_files(target, module_name, option)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return imported(module_name, lambda: import_module(module_name), option), name
+
+
+def _refuse_files(target: str, module_name: str, option: str) -> None:
     if "/" in module_name or module_name.endswith(".py"):
         dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
         raise UsageError(
-            f"{target!r} names a file; a module is needed.", hint=f"From this folder it is --app {dotted}"
+            f"{target!r} names a file; a module is needed.", hint=f"From this folder it is {option}{dotted}"
         )
     if not all(part.isidentifier() for part in module_name.split(".")):
-        raise UsageError(f"{target!r} is not module:name.", hint="For example: --app shop.jobs:jobs")
+        raise UsageError(f"{target!r} is not module:name.", hint=f"For example: {option}shop.jobs:jobs")
 
 
-def _imported(name: str) -> ModuleType:
+def imported(name: str, load: Callable[[], T], option: str = "--app ") -> T:
+    """What `load` answers, which imports the application's code, inert; what goes wrong there is told in one line."""
+    from jobmanager.manager import inert
+
     try:
-        return import_module(name)
+        with inert():
+            return load()
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise UsageError(
                 f"There is no module {error.name!r} here ({Path.cwd()}) or among the installed packages.",
-                hint="Run from the folder that contains it, install it, or correct --app.",
+                hint=f"Run from the folder that contains it, install it, or correct {option.strip() or 'its name'}.",
             ) from error
         raise _failed(name, error) from error
     except JobManagerError:

@@ -1,0 +1,1 @@
+"""From another scheduler's entries to jobs: one module per source, and in `brought` what they share."""

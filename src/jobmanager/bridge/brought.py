@@ -1,0 +1,160 @@
+"""What is brought over from another scheduler: the job as source text, and what a person should know about it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Literal
+
+from jobmanager.errors import JobManagerError, PayloadError
+from jobmanager.job import make_job
+from jobmanager.registry import parameters_of
+
+Mark = Literal["same", "changed", "hand"]
+LINE = 79
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """`same`: nothing to do. `changed`: it will behave otherwise. `hand`: a person has to decide or write something."""
+
+    mark: Mark
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """One entry of the other scheduler, or its file as a whole. `source` is Python, '' if no job can be written."""
+
+    entry: str
+    job_id: str = ""
+    source: str = ""
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def unchanged(self) -> bool:
+        """True if nobody has to look at it."""
+        return all(remark.mark == "same" for remark in self.remarks)
+
+
+def same(text: str) -> Remark:
+    """A remark that asks for nothing."""
+    return Remark("same", text)
+
+
+def changed(text: str) -> Remark:
+    """A remark about another behaviour."""
+    return Remark("changed", text)
+
+
+def by_hand(text: str) -> Remark:
+    """A remark that asks a person."""
+    return Remark("hand", text)
+
+
+def written(
+    entry: str, job_id: str, handler: str, options: Mapping[str, Any], remarks: Sequence[Remark]
+) -> Brought:
+    """The entry as a call of `add_job` that this version takes; what it would refuse is a remark instead."""
+    refusal = refused(job_id, options)
+    if refusal:
+        return Brought(entry=entry, remarks=(*remarks, refusal))
+    source = call("jobs.add_job", (job_id, handler), options)
+    return Brought(entry=entry, job_id=job_id, source=source, remarks=tuple(remarks))
+
+
+def refused(job_id: str, options: Mapping[str, Any]) -> Remark | None:
+    """Why these options make no job; None if they do."""
+    try:
+        make_job(job_id, job_id, options)  # type: ignore[arg-type]  # what is none of the options is refused there
+    except JobManagerError as error:
+        return by_hand(str(error))
+    return None
+
+
+def call(name: str, positional: Sequence[str], options: Mapping[str, Any]) -> str:
+    """The call as Python, on one line if that fits."""
+    words = [*map(literal, positional), *(f"{word}={literal(value)}" for word, value in options.items())]
+    line = f"{name}({', '.join(words)})"
+    return line if len(line) <= LINE else "\n    ".join([f"{name}(", *(f"{word}," for word in words)]) + "\n)"
+
+
+def literal(value: Any) -> str:
+    """The value as Python."""
+    match value:
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case datetime():
+            return f'datetime.fromisoformat("{value.isoformat()}")'
+        case Mapping():
+            return "{" + ", ".join(f"{literal(key)}: {literal(item)}" for key, item in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(literal, value)) + "]"
+    return repr(value)
+
+
+def titled(title: str, taken: set[str]) -> tuple[str, dict[str, Any]]:
+    """A job id made of the title that is not taken yet (it is then), and the option that keeps the title if they differ."""
+    stem = re.sub(r"[^a-z0-9._-]+", "-", title.lower()).strip("-._")[:120] or "job"
+    job_id = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, 10_000))) if name not in taken)
+    taken.add(job_id)
+    return job_id, {} if job_id == title else {"name": title}
+
+
+def zone_name(zone: tzinfo | None) -> str:
+    """The IANA name; '' for an offset without a name."""
+    name = getattr(zone, "key", None) or getattr(zone, "zone", None)
+    return "UTC" if zone is UTC or name == "Etc/UTC" else name or ""
+
+
+def arguments(
+    function: Callable[..., Any] | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Remark]]:
+    """The options that give a function these arguments, and what does not fit; None is a function nobody found."""
+    named, remarks = dict(kwargs), []
+    if args and function is None:
+        remarks.append(by_hand(f"name its arguments {literal(list(args))} in config."))
+    elif function is not None:
+        try:
+            named = _named(function, args, kwargs)
+            parameters_of(function).fill(function.__name__, named, {})
+        except (TypeError, ValueError, PayloadError) as error:
+            remarks.append(by_hand(f"its arguments do not fit: {error}"))
+        if "context" in _parameters(function):
+            remarks.append(by_hand("rename its parameter 'context': here that is the RunContext of the run."))
+    foreign = [word for word, value in named.items() if not _storable(value)]
+    for word in foreign:
+        value = named.pop(word)
+        remarks.append(
+            by_hand(f"{word}={value!r} is no JSON value, as config has to be: make it in the handler.")
+        )
+    return ({"config": named} if named else {}), remarks
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
+
+
+def _named(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    bound = inspect.signature(function).bind(*args, **kwargs).arguments
+    named: dict[str, Any] = {}
+    for word, value in bound.items():
+        kind = _parameters(function)[word].kind
+        if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
+            raise TypeError(
+                f"{word} takes {value!r} by position; a handler gets keyword arguments from config."
+            )
+        named.update(value if kind is inspect.Parameter.VAR_KEYWORD else {word: value})
+    return named
+
+
+def _storable(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,192 @@
+"""The lines of a crontab: each command becomes a handler that runs it as cron did, by /bin/sh."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from zoneinfo import ZoneInfo
+
+from jobmanager.bridge.brought import Brought, Remark, by_hand, call, changed, literal, refused, titled
+from jobmanager.bridge.comparison import AROUND, clock_changes
+from jobmanager.errors import CronError
+from jobmanager.schedule import Cron
+from jobmanager.schedule.instants import SECOND
+
+_VARIABLE = re.compile(r"""\s*("[^"]*"|'[^']*'|\w+)\s*=\s*(.*?)\s*""")
+_STARTERS = re.compile(
+    r"-|[\d.]+[smhd]?$|\w+=|/dev/|(env|nice|ionice|sudo|exec|test|timeout|flock|setsid|nohup|(ba|da|z|k)?sh|python[\d.]*|manage\.py|php|perl|ruby|node|uv|run|poetry)$"
+)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What the lines so far have set for those that follow."""
+
+    zone: str
+    system: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+
+
+def machine_zone() -> str:
+    """The IANA name of this machine's zone; UTC if it has none."""
+    name = str(Path("/etc/localtime").resolve()).rpartition("zoneinfo/")[2]
+    return "UTC" if name in ("Etc/UTC", "/etc/localtime") else name
+
+
+def bring(text: str, now: datetime, *, zone: str | None = None, system: bool = False) -> list[Brought]:
+    """One for each command, after one for what is true of all. `system`: a column names the user, as in /etc/crontab.
+
+    `zone` is that of the machine whose crontab it is; CRON_TZ in the text overrides it from there on.
+    """
+    reading = Reading(zone=zone or machine_zone(), system=system)
+    whole = [
+        by_hand(
+            "cron runs each command in the user's home with almost no environment; here it gets the process's own."
+        ),
+        by_hand(
+            "cron mails what a command prints; here it goes where the process prints, and an exit code fails the run."
+        ),
+    ]
+    if zone is None and not re.search(r"^\s*CRON_TZ\s*=", text, re.MULTILINE):
+        whole.insert(
+            0, by_hand(f"the file does not say its zone: {reading.zone}, this machine's, was taken.")
+        )
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        variable = _VARIABLE.fullmatch(line)
+        if variable:
+            found += _variable(reading, variable[1].strip("\"'"), _unquoted(variable[2]), number)
+        else:
+            found.append(_command(reading, stripped, number, now))
+    return [Brought(entry="crontab", remarks=tuple(whole)), *found] if found else []
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
+
+
+def _variable(reading: Reading, name: str, value: str, number: int) -> list[Brought]:
+    if name == "CRON_TZ":
+        reading.zone = value
+    elif name == "MAILTO":
+        return (
+            [
+                Brought(
+                    entry=f"line {number}: MAILTO",
+                    remarks=(
+                        by_hand(f"mail to {value} is not sent; notify_on_failure or your logs can tell."),
+                    ),
+                )
+            ]
+            if value
+            else []
+        )
+    else:
+        reading.environment[name] = value
+    return []
+
+
+def _command(reading: Reading, line: str, number: int, now: datetime) -> Brought:
+    count = 1 if line.startswith("@") else 5
+    words = line.split(None, count + reading.system)
+    entry = f"line {number}: {line}"
+    if len(words) <= count + reading.system:
+        return Brought(entry=entry, remarks=(by_hand("it has no command: it is no line of a crontab."),))
+    expression, command = " ".join(words[:count]), words[-1]
+    if expression.lower() == "@reboot":
+        return Brought(
+            entry=entry,
+            remarks=(
+                by_hand(
+                    "no job is bound to a restart: let your service manager start it, or call it at start."
+                ),
+            ),
+        )
+    remarks = [by_hand(f"it ran as {words[count]}; here as the process's user.")] if reading.system else []
+    if "TZ" in reading.environment:
+        remarks.append(
+            by_hand(f"TZ={reading.environment['TZ']} reaches the command only; CRON_TZ sets the times.")
+        )
+    try:
+        remarks += _meaning(expression, reading.zone, now)
+    except CronError as error:
+        return Brought(entry=entry, remarks=(*remarks, by_hand(str(error))))
+    job_id, title = titled(_program(command), reading.taken)
+    zone = {} if reading.zone == "UTC" else {"timezone": reading.zone}
+    options = {**title, "cron": expression, **zone, "overlap": "allow", "catch_up": "none"}
+    refusal = refused(job_id, options)
+    if refusal:
+        return Brought(entry=entry, remarks=(*remarks, refusal))
+    source = f"@{call('jobs.job', (job_id,), options)}\n{_function(job_id, command, reading.environment)}"
+    return Brought(entry=entry, job_id=job_id, source=source, remarks=tuple(remarks))
+
+
+def _program(command: str) -> str:
+    """The name of what a command runs: `backup` for `cd /srv && nice python3 /srv/backup.py --all`."""
+    last = re.split(r"&&|\|\||;", re.sub(r"(?<!\\)%.*", "", command))[-1]
+    words = [
+        w
+        for w in last.split("|")[0].split()
+        if not _STARTERS.match(PurePosixPath(w).name) and not _STARTERS.match(w)
+    ]
+    return PurePosixPath(words[0].strip("\"'()")).stem if words else "command"
+
+
+def _function(job_id: str, command: str, environment: Mapping[str, str]) -> str:
+    """The handler: the command up to the first bare `%`, what follows as its input, line by line."""
+    name = "run_" + re.sub(r"\W", "_", job_id)
+    command, *lines = (part.replace(r"\%", "%") for part in re.split(r"(?<!\\)%", command))
+    variables = {name: value for name, value in environment.items() if name != "SHELL"}
+    said = {
+        "input": literal("\n".join(lines) + "\n") if lines else "",
+        "text": "True" if lines else "",
+        "env": "{**os.environ, " + literal(variables)[1:] if variables else "",
+        "executable": literal(environment["SHELL"])
+        if environment.get("SHELL", "/bin/sh") != "/bin/sh"
+        else "",
+        "shell": "True",
+        "check": "True",
+    }
+    arguments = [literal(command), *(f"{word}={value}" for word, value in said.items() if value)]
+    line = f"    subprocess.run({', '.join(arguments)})"
+    if len(line) > 79:
+        line = "    subprocess.run(\n" + "".join(f"        {argument},\n" for argument in arguments) + "    )"
+    return f"def {name}() -> None:\n{line}"
+
+
+_ELSEWHERE = (
+    (r"[A-Z0-9]+#\d", "cron reads {0} as every such weekday; here it is counted."),
+    (r"(?<![-\d*])\d+/\d+", "cron refuses {0}, so this never ran; here it goes on to the end of the field."),
+    (r"(?<=[, ])L\b|\b[A-Z0-9]+L\b", "cron does not know {0}, so this never ran; here it is the last."),
+    (r"[A-Z]{3}-SUN", "cron never fires for {0}; here Sunday ends the week."),
+)
+
+
+def _meaning(expression: str, zone: str, now: datetime) -> list[Remark]:
+    """Where our dialect, which is cron's, takes more than cron does, and where cron starts several runs at one instant."""
+    cron = Cron(expression, zone)
+    remarks = [
+        changed(told.format(found[0]))
+        for pattern, told in _ELSEWHERE
+        if (found := re.search(pattern, expression.upper())) and not expression.startswith("@")
+    ]
+    for change in () if cron.fields.wildcard else clock_changes(zone, now.date().toordinal())[:AROUND]:
+        before, after = (_wall(moment, zone) for moment in (change - SECOND, change))
+        # The times that are skipped, and the one that the clock shows then.
+        due = list(Cron(expression).between(before, after)) if before < after - SECOND else []
+        if len(due) > 1:
+            told = f"on {after.date()} cron starts it {len(due)} times at once, for the times that clocks skip; here once."
+            return [*remarks, changed(told)]
+    return remarks
+
+
+def _wall(moment: datetime, zone: str) -> datetime:
+    """What the clock shows, as if it were UTC."""
+    return moment.astimezone(ZoneInfo(zone)).replace(tzinfo=UTC)
