@@ -50,6 +50,7 @@ OPTIONS = {
     "memory_limit": "MiB that an isolated handler may take on top of what its process has when it is called (Linux)",
     "enabled_when": "a bool, a function, or the name of a variable that must be true; otherwise the job is disabled",
     "priority": "which pending run is taken first, the higher one; it interrupts nobody",
+    "queue": "the queue of the workers that take its runs, where a backend has queues (celery); elsewhere every process takes them",
     "locale": "what `context.locale` says, unless the payload has a `locale`; without either `en`",
     "notify_on_failure": "kept with the job; nothing reads it yet",
     "visibility": "kept with the job; nothing reads it yet",

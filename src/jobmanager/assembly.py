@@ -35,6 +35,7 @@ from jobmanager.watch import ASK_FOR_CANCEL_EVERY, FLUSH_LINES_EVERY, LOOK_EVERY
 logger = logging.getLogger(__name__)
 
 POLL = timedelta(seconds=5)
+FOLLOW_CHANGES_EVERY = timedelta(seconds=1)
 COME_UP_AGAIN = timedelta(seconds=2)
 PURGE_EVERY = timedelta(hours=6)
 FORGET_DEAD_AFTER = timedelta(days=1)
@@ -86,6 +87,7 @@ class Assembly:
             lease=self.lease,
             clock=clock,
             isolation=Isolation(capture_logs=settings.capture_logs),
+            cause_of=backend.cause_of,
             observers=observers,
             backend=backend.name,
             keep_lines=settings.capture_logs,
@@ -100,6 +102,7 @@ class Assembly:
             chores=self.chores,
             clock=clock,
             executes=backend.capabilities.executes_in_process,
+            dispatch=backend.dispatch,
             reload=self._reload,
         )
         self.watch = Watch(self.executor, self.recorder, pool=self.pool, lease=self.lease, clock=clock)
@@ -113,6 +116,7 @@ class Assembly:
         self.threaded = threaded
         """False on a clock moved by hand and on noop: then runs execute inline, in the caller's thread."""
         self._keeps_time = keeps_time
+        self._executes = True
         self._installed = False
         self._up = False
         self._capturing = False
@@ -121,7 +125,7 @@ class Assembly:
             ("cancel poll", self.watch.ask_for_cancel, ASK_FOR_CANCEL_EVERY),
             ("log flush", self.watch.flush_lines, FLUSH_LINES_EVERY),
             ("claim poll", self.runner.claim, POLL),
-            ("change poll", self._follow_changes, POLL),
+            ("change poll", self._follow_changes, FOLLOW_CHANGES_EVERY),
             ("sweep", self._sweep, settings.sweep),
             ("purge", self._purge, PURGE_EVERY),
         ):
@@ -135,14 +139,23 @@ class Assembly:
             self.runner.unknown = self.declarations.unknown
             self._installed = True
 
-    def start(self) -> None:
-        """Begin to keep time and execute. An outage of the store is waited out behind; a wrong configuration raises."""
+    def start(self, *, executes: bool = True) -> None:
+        """Begin to keep time and execute. An outage of the store is waited out behind; a wrong configuration raises.
+
+        `executes` False: pending runs are taken by other processes.
+        """
+        self._executes = executes
         self.attend()
         try:
             self._come_up()
         except StoreUnavailableError as error:
             logger.warning("not up yet, trying again every %s: %s", COME_UP_AGAIN, error)
             self.chores.at(self._clock.now() + COME_UP_AGAIN, self._try_again)
+
+    def execute_too(self) -> None:
+        """After `start`: pending runs are brought here, too."""
+        if self._keeps_time:
+            self.lease.start()
 
     def attend(self) -> None:
         """Execute what this process claims itself, without keeping time."""
@@ -157,7 +170,7 @@ class Assembly:
         self._installed = False
         self.install()
         if self._keeps_time:
-            self.lease.start()
+            self.lease.start(executes=self._executes)
         self.runner.begin()
         self.backend.sync(self.declarations.scheduled(self._settings.grace))
         self.backend.start(self.runner.deliver)
@@ -209,7 +222,7 @@ class Assembly:
             self.backend.sync(self.declarations.scheduled(self._settings.grace))
 
     def follow_changes(self) -> None:
-        """As the poll does every five seconds, now."""
+        """As the poll does every second, now."""
         self._follow_changes()
 
     def _sweep(self) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from jobmanager.clock import Clock
-from jobmanager.context import RunContext, current_run
+from jobmanager.context import CancelCause, RunContext, current_run
 from jobmanager.errors import HandlerNotFoundError, PayloadError
 from jobmanager.isolation import Isolation
 from jobmanager.job import Job
@@ -39,6 +39,7 @@ class Executor:
         lease: Lease,
         clock: Clock,
         isolation: Isolation,
+        cause_of: Callable[[BaseException], CancelCause | None] = lambda _: None,
         observers: Sequence[Observer] = (),
         backend: str = "",
         keep_lines: bool = True,
@@ -57,6 +58,7 @@ class Executor:
         self._lease = lease
         self._clock = clock
         self._isolation = isolation
+        self._cause_of = cause_of
         self._observers = tuple(observers)
         self.backend = backend
         self._keep_lines = keep_lines
@@ -65,8 +67,11 @@ class Executor:
         self._draining = False
         self._drained = False
 
-    def start(self, runs: Sequence[Run]) -> None:
-        """Hand runs to the workers and the event loop; what was opened too late for that ends as cut by the shutdown."""
+    def start(self, runs: Sequence[Run], *, here: bool = False) -> None:
+        """Hand runs to the workers and the event loop, or with `here` execute them one by one on this thread.
+
+        What was opened too late for that ends as cut by the shutdown.
+        """
         if self._drained:
             for run in runs:
                 context = self._context_of(run)
@@ -81,6 +86,9 @@ class Executor:
                 coroutines.append(self._execute_coroutine(run, handler))
             else:
                 calls.append(partial(self._execute, run, handler))
+        if here:
+            self._pool.run_here(calls, coroutines)
+            return
         if calls:
             self._pool.submit(calls)
         if coroutines:
@@ -101,7 +109,12 @@ class Executor:
             self._pool.spawn([self._await(context, call)])
             return
         returned, raised = contextvars.copy_context().run(self._called, context, call)
+        cause = None if raised is None else self._cause_of(raised)
+        if cause is not None:
+            context.ask_to_end(cause)
         self._finish(context, outcome_of(context, returned, raised))
+        if cause is not None and raised is not None and not isinstance(raised, Exception):
+            raise raised  # it is meant for the whole process
 
     def _called(self, context: RunContext, call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         current_run.set(context)

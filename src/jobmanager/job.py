@@ -26,6 +26,7 @@ MOST = 10_000
 MOST_MIB = 16 * 1024 * 1024  # a number beyond is meant in bytes
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+QUEUE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 NO_CONFIG: Mapping[str, Any] = {}
 
 
@@ -86,6 +87,7 @@ class Job:
     """A named declaration: handler, schedule and policies. Durations are timedeltas.
 
     `id` is a stable slug, `name` a human title, `handler` a key of the registry. `schedule` None: started by hand only.
+    `queue` names the workers that take its runs where a backend has queues (celery); elsewhere every process takes them.
     `isolation="process"` runs each attempt in a child process of its own, which is killed `timeout` plus ten seconds after its start
     and may take `memory_limit` MiB beyond what it has when the handler is called.
     """
@@ -109,6 +111,7 @@ class Job:
     memory_limit: int | None = None
     enabled_when: Gate = True
     priority: int = 0
+    queue: str | None = None
     locale: str | None = None
     notify_on_failure: bool = False
     visibility: str = "system"
@@ -147,6 +150,8 @@ class Job:
         for option, duration in (("timeout", self.timeout), ("start_deadline", self.start_deadline)):
             if duration is not None and duration <= timedelta(0):
                 return f"{option} must be longer than zero; leave it out for none"
+        if self.queue is not None and not QUEUE_NAME.fullmatch(self.queue):
+            return f"queue={self.queue!r} is no name: use letters, digits, '.', '_', '-' and ':', at most 128"
         if self.catch_up_window < timedelta(0) or self.jitter < timedelta(0):
             return "catch_up_window and jitter cannot be negative"
         return self._wrong_isolation()
@@ -207,6 +212,7 @@ _DECLARED_AS = {
     "isolation": "isolation",
     "memory_limit": "memory_limit_mib",
     "priority": "priority",
+    "queue": "queue",
     "notify_on_failure": "notify_on_failure",
     "visibility": "visibility",
     "retention": "retention_seconds",
@@ -241,6 +247,7 @@ class Policies(TypedDict, total=False):
     memory_limit: int | None
     enabled_when: Gate
     priority: int
+    queue: str | None
     locale: str | None
     notify_on_failure: bool
     visibility: str

@@ -78,11 +78,14 @@ class Lease:
         return self._instance.namespace
 
     def start(self, *, executes: bool = True) -> None:
-        """Register and beat from now on; an unreachable store is tried again with every beat. Twice is once.
+        """Register and beat from now on; an unreachable store is tried again with every beat. Twice is once, but for `executes`.
 
         `executes` False: others must not wait for this process to take pending runs.
         """
         if self._thread is not None or self._driven:
+            if executes and not self._instance.executes:
+                self._instance = replace(self._instance, executes=True)
+                self.announce()
             return
         self._instance = replace(self._instance, executes=executes)
         self._stopping.clear()
@@ -93,7 +96,7 @@ class Lease:
             self._thread.start()
 
     def announce(self) -> None:
-        """Tell the others that this process declares other jobs now; before the first beat there is nothing to tell."""
+        """Tell the others what this process declares and does now; before the first beat there is nothing to tell."""
         if self._registered:
             self._store.register(self._instance, self._declares)
 

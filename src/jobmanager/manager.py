@@ -14,10 +14,11 @@ from types import TracebackType
 from typing import Self
 
 from jobmanager.aio import AsyncJobManager
-from jobmanager.backends.base import Backend
+from jobmanager.backends.base import Backend, Host
 from jobmanager.clock import Clock
 from jobmanager.declaring import Declaring
 from jobmanager.errors import ConfigurationError, PayloadError
+from jobmanager.hosting import Hosting
 from jobmanager.isolated import is_child
 from jobmanager.isolation import check_handler
 from jobmanager.observe import Observer
@@ -61,6 +62,8 @@ class JobManager(Declaring, Operating):
         super().__init__(settings, backend=backend, store=store, clock=clock, observers=observers)
         self._signals = SignalHandlers(self.stop)
         _forked_managers.add(self)
+        if backend is not None:
+            self.backend  # noqa: B018 - whose processes somebody else starts, it must know us before they do
 
     @property
     def aio(self) -> AsyncJobManager:
@@ -76,13 +79,21 @@ class JobManager(Declaring, Operating):
         """Keep time and execute from now on; returns self without blocking. Twice is once.
 
         A wrong configuration raises; an unreachable store is waited for behind. In a tool that merely imports the
-        application, and in the child process of an isolated handler, it does nothing. In the main thread it takes SIGTERM and SIGINT unless somebody else has.
+        application, in Celery's beat and workers, and in the child process of an isolated handler, it does nothing. In the main
+        thread it takes SIGTERM and SIGINT unless somebody else has.
         """
-        if getattr(_inert, "on", False) or is_child():
+        if getattr(_inert, "on", False) or is_child() or self.backend.is_guest():
             return self
+        self._begin(executes=self.backend.capabilities.executes_in_process)
+        self._signals.install()
+        return self
+
+    def _begin(self, *, executes: bool) -> None:
         with self._lock:
             if self._started:
-                return self
+                if executes:
+                    self._assembly.execute_too()
+                return
             logger.info("%s store=%s jobs=%d", self.resolution, self.store.url, len(self.registry.jobs))
             for rejected in self.resolution.rejected:
                 if rejected.configured:
@@ -91,7 +102,7 @@ class JobManager(Declaring, Operating):
                 logger.warning("%s is set but is no setting of jobmanager", name)
             self.check()
             try:
-                self._assembly.start()
+                self._assembly.start(executes=executes)
             except BaseException:
                 self._assembly.stop(timedelta(0))
                 raise
@@ -101,8 +112,9 @@ class JobManager(Declaring, Operating):
                     logger.warning(
                         "job=%s is paused since %s by %s", row.id, row.state_at, row.state_by or "somebody"
                     )
-        self._signals.install()
-        return self
+
+    def _as_host(self) -> Host:
+        return Hosting(self._begin, lambda: self._assembly, self.stop)
 
     def check(self) -> None:
         """Raise what would fail at the first run: a job whose handler is unknown or out of reach, or whose config does not fit it."""

@@ -85,7 +85,7 @@ class Operating(Wiring):
             not self.backend.capabilities.keeps_time and after.status is RunStatus.PENDING and after.attempt
         ):
             self._clock.sleep(max(0.0, (after.due_at - self._clock.now()).total_seconds()))
-            self._assembly.runner.claim_one(after.id)
+            self._assembly.runner.claim_these([after.id])
             after = self._history.run(run.id)
         return after
 
@@ -134,7 +134,7 @@ class Operating(Wiring):
             assembly.attend()
             assembly.lease.start(executes=False)
             self._attending = True
-        return assembly.runner.claim_one(run.id)
+        return bool(assembly.runner.claim_these([run.id]))
 
     def executors(self, job_id: str) -> list[Instance]:
         """The living processes that take pending runs of this job; empty if nobody does."""

@@ -47,10 +47,10 @@ class Pool:
             self._in_flight += given
             return given
 
-    def take(self) -> None:
-        """Take a place even if there is none: for one run that somebody waits for."""
+    def take(self, places: int = 1) -> None:
+        """Take places even if there are none: for runs that somebody waits for."""
         with self._lock:
-            self._in_flight += 1
+            self._in_flight += places
 
     def release(self, places: int = 1, *, seconds: float | None = None) -> None:
         """Give places back; `seconds` is how long the run took, if one ended."""
@@ -83,8 +83,7 @@ class Pool:
     def submit(self, works: Sequence[Work]) -> None:
         """Call each on a worker thread; at once, one by one, on this thread, in a pool without threads."""
         if not self._threaded:
-            for work in works:
-                work()
+            self.run_here(works, ())
             return
         with self._lock:
             wanted = len(works) + self._queue.qsize() - self._idle
@@ -94,6 +93,13 @@ class Pool:
             self._queue.put(work)
         for _ in range(more):
             threading.Thread(target=self._serve, name="jobmanager-worker", daemon=True).start()
+
+    def run_here(self, works: Sequence[Work], coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
+        """Call each on this thread, one by one, to its end."""
+        for work in works:
+            work()
+        for coroutine in coroutines:
+            _finish(coroutine)
 
     def replace_worker(self) -> None:
         """A handler ignores its time-out: its thread no longer counts, so that another may take its place."""
@@ -129,8 +135,7 @@ class Pool:
     def spawn(self, coroutines: list[Coroutine[Any, Any, None]]) -> None:
         """Start coroutines on the event loop, all in one call; to their end, one by one, in a pool without threads."""
         if not self._threaded:
-            for coroutine in coroutines:
-                _finish(coroutine)
+            self.run_here((), coroutines)
             return
         self._running_loop().call_soon_threadsafe(_start_tasks, coroutines)
 

@@ -143,6 +143,7 @@ class Run:
 
     `scheduled_for` is None for a start by hand. A row of `ticks` > 1 stands for a stretch of instants from `first_for` to
     `scheduled_for` that were all skipped or missed for the same reason. `owner` and `attempt` together are the fence.
+    `dispatched_at` is when a pending run was last sent to whoever executes it, where that is another process.
     """
 
     id: str
@@ -174,6 +175,7 @@ class Run:
     error: Failure | None = None
     progress: Progress | None = None
     accepted_at: datetime | None = None
+    dispatched_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     discarded_at: datetime | None = None

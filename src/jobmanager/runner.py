@@ -50,6 +50,7 @@ class Runner:
         chores: Chores,
         clock: Clock,
         executes: bool,
+        dispatch: Callable[[Job, Run], None],
         reload: Callable[[str], None],
     ) -> None:
         self.unknown: set[str] = set()
@@ -63,6 +64,7 @@ class Runner:
         self._chores = chores
         self._clock = clock
         self._executes = executes
+        self._dispatch = dispatch
         self._reload = reload
         self._last_tick_at: datetime | None = None
         self._lag: float | None = None
@@ -148,6 +150,7 @@ class Runner:
         It is due when its tick is, or at `due_at`, or now.
         """
         instant = tick.scheduled_for if tick else None
+        sent_at = None if self._executes or (due_at and due_at > now) else now
         due_at = due_at or (now if instant is None else job.due_at(instant))
         return Run(
             id=new_id(now),
@@ -168,6 +171,7 @@ class Runner:
             turn=None if job.overlap == "allow" else "waits" if due_at > now else "holds",
             opened_at=now,
             accepted_at=now,
+            dispatched_at=sent_at,
             started_at=now if ours else None,
             priority=job.priority if by_hand.priority is None else by_hand.priority,
             payload=by_hand.payload,
@@ -186,11 +190,12 @@ class Runner:
             self._chores.soon(partial(self._settle_refused, left))
 
     def _hand_on(self, opened: list[Run], refused: list[Run]) -> None:
-        """Execute what is ours, get the rest claimed, and give back the places of what was refused."""
+        """Execute what is ours, send or get claimed the rest, and give back the places of what was refused."""
         ours = [run for run in opened if run.status is RUNNING]
         if ours:
             self._executor.start(ours)
-        for due_at in {run.due_at for run in opened if run.status is PENDING}:
+        self._send([run for run in opened if run.dispatched_at is not None])
+        for due_at in {run.due_at for run in opened if run.status is PENDING and run.dispatched_at is None}:
             self._claim_at(due_at)
         self._give_back(refused)
 
@@ -262,7 +267,9 @@ class Runner:
         return self._lease.ok() or self._lease.beat()
 
     def claim(self) -> None:
-        """Take as many due pending runs as there is room for."""
+        """Take as many due pending runs as there is room for; where others execute, send them what is due."""
+        if not self._executes:
+            self._send_due()
         while self._accepting and self._executes and self._claiming.acquire(blocking=False):
             claimed: list[Run] = []
             places = self._pool.reserve(MOST_CLAIMED)
@@ -278,23 +285,42 @@ class Runner:
                 return
             self._executor.start(claimed)
 
-    def claim_one(self, run_id: str) -> bool:
-        """Take exactly this pending run now; False if somebody else has it or it is not due."""
-        self._pool.take()
-        claimed = self._claimed(1, run_id)
-        if claimed:
-            self._executor.start(claimed)
-        else:
-            self._pool.release()
-        return bool(claimed)
+    def claim_these(self, run_ids: Sequence[str], *, here: bool = False) -> int:
+        """Take these pending runs now; answers how many: others may have them, and some may not be due.
 
-    def _claimed(self, limit: int, run_id: str | None = None) -> list[Run]:
+        With `here` they are executed on this thread, before this returns.
+        """
+        places = len(run_ids)
+        self._pool.take(places)
+        claimed: list[Run] = []
+        try:
+            claimed = self._claimed(places, run_ids)
+        finally:
+            self._pool.release(places - len(claimed))
+        self._executor.start(claimed, here=here)
+        return len(claimed)
+
+    def _claimed(self, limit: int, run_ids: Sequence[str] = ()) -> list[Run]:
         lease = self._lease
         if not self._is_alive():
             return []
         return self._recorder.store.claim(
-            lease.id, lease.namespace, limit, unknown=self.unknown, run_id=run_id
+            lease.id, lease.namespace, limit, unknown=self.unknown, run_ids=run_ids
         )
+
+    def _send_due(self) -> None:
+        """Send what is due and was sent to nobody, or so long ago that the message must be lost."""
+        namespace, full = self._lease.namespace, True
+        while full and self._accepting and self._is_alive():
+            due = self._recorder.store.to_dispatch(namespace, MOST_CLAIMED, unknown=self.unknown)
+            self._send(due)
+            full = len(due) == MOST_CLAIMED
+
+    def _send(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            job = self._registry.jobs.get(run.job_id)
+            if job is not None:
+                self._dispatch(job, run)
 
     def vital_signs(self) -> tuple[datetime | None, float | None]:
         """The instant of the last ticks delivered here, and how late they came in seconds."""

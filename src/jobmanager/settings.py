@@ -146,6 +146,9 @@ class Settings(BaseSettings):
     celery_broker_url: Annotated[str, AfterValidator(_broker_url)] | None = Field(
         default=None, description="Where Celery's messages go"
     )
+    celery_group_max: int = Field(
+        default=1, ge=1, le=100, description="Runs that may travel in one message, for many short jobs"
+    )
     public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
         default=None, description="Where the database reaches this application"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -69,6 +69,17 @@ class Timetable:
             while self._heap and not self._is_current(self._heap[0]):
                 heapq.heappop(self._heap)
             return self._heap[0][0] if self._heap else None
+
+    def deliver_due(
+        self, now: datetime, deliver: Callable[[Sequence[Tick]], None], *, earliest: datetime
+    ) -> None:
+        """Deliver everything due in one list, then plan. In this order: planning a thousand jobs must not delay one."""
+        taken = self.take_due(now)
+        if taken:
+            try:
+                deliver([tick for tick, _ in taken])
+            finally:
+                self.advance(taken, earliest)
 
     def take_due(self, now: datetime) -> list[tuple[Tick, ScheduledJob]]:
         """Take out everything due at `now`; `advance` puts the jobs back with their next instant."""

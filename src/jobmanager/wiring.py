@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from jobmanager.assembly import Assembly
-from jobmanager.backends.base import Backend
+from jobmanager.backends.base import Backend, Host
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.history import History
 from jobmanager.observe import Observer
@@ -45,6 +45,10 @@ class Wiring:
         self._started = False
         self._attending = False
 
+    def _as_host(self) -> Host:
+        """What a backend may ask of us in processes that somebody else starts."""
+        raise NotImplementedError
+
     @cached_property
     def _backend_class(self) -> type[Backend]:
         return (
@@ -54,7 +58,9 @@ class Wiring:
     @cached_property
     def backend(self) -> Backend:
         """Who keeps the time."""
-        return self._given_backend or self._backend_class.from_settings(self.settings, clock=self._clock)
+        backend = self._given_backend or self._backend_class.from_settings(self.settings, clock=self._clock)
+        backend.attach(self._as_host())
+        return backend
 
     @cached_property
     def store(self) -> RunStore:
@@ -83,4 +89,5 @@ class Wiring:
 
     @property
     def _executes_here(self) -> bool:
-        return self._started or not self.backend.capabilities.keeps_time
+        capabilities = self.backend.capabilities
+        return (self._started and capabilities.executes_in_process) or not capabilities.keeps_time

@@ -419,7 +419,40 @@ class LeavesOrphans(MemoryStore):
         return []
 
 
+class SendsAgainAndAgain(MemoryStore):
+    def to_dispatch(self, namespace: str, limit: int, *, unknown: Collection[str] = ()) -> list[Run]:
+        found = super().to_dispatch(namespace, limit, unknown=unknown)
+        with self.writing() as connection:
+            connection.execute(sa.update(self.tables.runs).values(dispatched_at=None))
+        return found
+
+
+class TrustsTheMessage(MemoryStore):
+    def to_dispatch(self, namespace: str, limit: int, *, unknown: Collection[str] = ()) -> list[Run]:
+        sent = [run for run in self.runs() if run.dispatched_at]
+        return [
+            run
+            for run in super().to_dispatch(namespace, limit, unknown=unknown)
+            if run.id not in {other.id for other in sent}
+        ]
+
+
+class EverybodyHasTheRole(MemoryStore):
+    def take_role(self, role: str, instance_id: str) -> bool:
+        return True
+
+
+class TheRoleStaysWithTheDead(MemoryStore):
+    def take_role(self, role: str, instance_id: str) -> bool:
+        self.had = getattr(self, "had", {})
+        return super().take_role(role, instance_id) and self.had.setdefault(role, instance_id) == instance_id
+
+
 BROKEN_STORES: Mapping[type[MemoryStore], str] = {
+    SendsAgainAndAgain: "test_what_nobody_has_sent_is_to_be_sent_and_noted_as_sent",
+    TrustsTheMessage: "test_a_message_that_must_be_lost_is_sent_again_and_then_after_twice_as_long",
+    EverybodyHasTheRole: "test_one_of_all_living_has_a_role",
+    TheRoleStaysWithTheDead: "test_a_role_goes_over_when_whoever_had_it_is_gone",
     NoRevisionGuard: "test_a_tick_of_another_revision_is_refused",
     NoWatermarkGuard: "test_a_tick_at_or_before_the_watermark_is_refused",
     NoDueGuard: "test_a_tick_before_its_time_is_refused",
@@ -525,7 +558,7 @@ BROKEN_STATEMENTS: Mapping[str, tuple[str, str, str, str]] = {
     "claims past the holder": (
         "CLAIMABLE", LINE, "", "test_a_run_that_waits_for_its_key_stays_while_somebody_holds_it"),
     "claims any run": (
-        "CLAIMABLE", "(:run_id IS NULL OR r.id = :run_id)", "(:run_id IS NULL OR 1)",
+        "CLAIMABLE_OF", "r.id IN (SELECT value FROM json_each(:run_ids))", "1",
         "test_one_run_can_be_claimed_by_its_id_if_it_could_be_claimed_at_all"),
     "forgets to count the attempt": (
         "CLAIM", "attempt = attempt + 1", "attempt = max(attempt, 1)", "test_attempts_count_from_start_to_start"),

@@ -216,7 +216,8 @@ def middle(full: Watched) -> str:
 
 QUESTIONS: dict[str, Callable[[Any], object]] = {
     "claim": lambda full: full.store.claim(OWNER, "default", 10),
-    "claim one": lambda full: full.store.claim(OWNER, "default", 1, run_id=new_id(full.now)),
+    "claim one": lambda full: full.store.claim(OWNER, "default", 1, run_ids=[new_id(full.now)]),
+    "to dispatch": lambda full: full.store.to_dispatch("default", 10),
     "due jobs": lambda full: full.store.due_jobs(full.now + timedelta(seconds=20), 50),
     "first page": lambda full: full.store.runs(),
     "page in the middle": lambda full: full.store.runs(before=middle(full)),

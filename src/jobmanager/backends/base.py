@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from jobmanager.clock import Clock
+from jobmanager.context import CancelCause
 from jobmanager.errors import UnsupportedError
 from jobmanager.job import Job
 from jobmanager.run import Run, Tick
@@ -52,6 +53,22 @@ class Health:
 
     ok: bool
     detail: str
+
+
+class Host(Protocol):
+    """The manager, as a backend sees it whose processes are started by somebody else. Any thread may call it."""
+
+    def attend(self, *, executes: bool) -> None:
+        """Live in this process from now on, as `start()` does; `executes`: pending runs are brought here. Twice is once."""
+
+    def execute(self, run_ids: Sequence[str]) -> None:
+        """Claim these pending runs, and execute those that are ours now, one after the other, on this thread."""
+
+    def take_role(self, role: str) -> bool:
+        """True while this process is the one of all that may do what the role stands for."""
+
+    def stop(self) -> None:
+        """End this process's part, as `JobManager.stop()`. Twice is safe."""
 
 
 class Backend(ABC):
@@ -102,8 +119,19 @@ class Backend(ABC):
     def stop(self, timeout: timedelta) -> None:
         """Deliver nothing more; give up threads and connections within `timeout`."""
 
-    def dispatch(self, run: Run) -> None:  # noqa: B027 - most backends have nobody to tell
-        """Get a pending run executed soon; without an own way, live processes find it within their poll."""
+    def dispatch(self, job: Job, run: Run) -> None:  # noqa: B027 - most backends have nobody to tell
+        """Get a due pending run executed soon; returns at once. Without an own way, live processes find it within their poll."""
+
+    def attach(self, host: Host) -> None:  # noqa: B027 - most live where start() was called
+        """Once, before anything else: the manager whose backend this is, for processes that somebody else starts."""
+
+    def cause_of(self, raised: BaseException) -> CancelCause | None:
+        """Why the outside system ended a handler by raising this inside it; None if that is the handler's own."""
+        return None
+
+    def is_guest(self) -> bool:
+        """True where the outside system runs this process and merely imported the application: `start()` does nothing."""
+        return False
 
     @abstractmethod
     def entries(self) -> list[Entry]:

@@ -138,18 +138,10 @@ class LocalBackend(Backend):
         )
 
     def _drain(self) -> None:
-        """Deliver everything due in one list, then plan. In this order: planning a thousand jobs must not delay one."""
         with self._draining:
-            deliver = self._deliver
-            if deliver is None:
-                return
-            now = self._clock.now()
-            taken = self.timetable.take_due(now)
-            if taken:
-                try:
-                    deliver([tick for tick, _ in taken])
-                finally:
-                    self.timetable.advance(taken, now - self._grace)
+            if self._deliver is not None:
+                now = self._clock.now()
+                self.timetable.deliver_due(now, self._deliver, earliest=now - self._grace)
 
     def _wake(self) -> None:
         scheduler = self._scheduler

@@ -73,7 +73,7 @@ def of_dict(entries: Mapping[str, Any], module: ModuleType) -> Beat:
 def bring(beat: Beat, now: datetime) -> list[Brought]:
     """One for each entry, after one for what is true of all."""
     taken: set[str] = set()
-    whole = [Brought(entry="beat_schedule", remarks=beat.remarks)] if beat.remarks else []
+    whole = [Brought(entry="beat_schedule", remarks=beat.remarks)] if beat.remarks and beat.entries else []
     return whole + [_entry(str(name), entry, beat, taken, now) for name, entry in beat.entries.items()]
 
 

@@ -17,7 +17,7 @@ from jobmanager.schedule.instants import SECOND
 
 _VARIABLE = re.compile(r"""\s*("[^"]*"|'[^']*'|\w+)\s*=\s*(.*?)\s*""")
 _STARTERS = re.compile(
-    r"-|[\d.]+[smhd]?$|\w+=|/dev/|(env|nice|ionice|sudo|exec|test|timeout|flock|setsid|nohup|(ba|da|z|k)?sh|python[\d.]*|manage\.py|php|perl|ruby|node|uv|run|poetry)$"
+    r"-|[\d.]+[smhd]?$|\w+=|/(dev|tmp|var|run)/|(env|nice|ionice|sudo|exec|test|timeout|flock|setsid|nohup|(ba|da|z|k)?sh|python[\d.]*|manage\.py|php|perl|ruby|node|uv|run|poetry)$"
 )
 
 

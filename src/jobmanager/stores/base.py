@@ -302,13 +302,21 @@ class RunStore(ABC):
         limit: int,
         *,
         unknown: Collection[str] = (),
-        run_id: str | None = None,
+        run_ids: Collection[str] = (),
     ) -> list[Run]:
         """Make up to `limit` due pending runs running, by priority, then age; jobs in `unknown` are left to others.
 
         An owner that said what it declares gets runs of those jobs only: what others declare may be newer than it knows.
         A run that waits for its key is taken only if nobody holds it, a first attempt only before its `expires_at`, and none
-        that was merely announced. With `run_id` only that run.
+        that was merely announced. With `run_ids` only of those.
+        """
+
+    @abstractmethod
+    def to_dispatch(self, namespace: str, limit: int, *, unknown: Collection[str] = ()) -> list[Run]:
+        """Up to `limit` due pending runs that are to be sent to whoever executes, by priority, then age; noted as sent.
+
+        Those that nobody has sent since they became due, and those whose message must be lost: nobody started them for half
+        a minute, and then for twice as long each time. Jobs in `unknown`, and what `claim` would not take, are left out.
         """
 
     # ---------------------------------------------------------------- runs: while they last
@@ -367,6 +375,10 @@ class RunStore(ABC):
     @abstractmethod
     def retire(self, instance_id: str) -> None:
         """The instance says good-bye."""
+
+    @abstractmethod
+    def take_role(self, role: str, instance_id: str) -> bool:
+        """True if the instance has the role now: it had it already, or nobody living has. One of all has it at a time."""
 
     @abstractmethod
     def instances(self) -> list[Instance]:

@@ -84,6 +84,10 @@ class Database(RunStore):
         """The same SELECT, locking the rows until the transaction ends."""
 
     @abstractmethod
+    def distance(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> Any:
+        """The time from one instant to another, to be compared with other distances."""
+
+    @abstractmethod
     def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
         """AVG of the distance of two instants, in seconds."""
 

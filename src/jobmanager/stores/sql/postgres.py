@@ -158,8 +158,8 @@ class PostgresStore(SchemaStatements, PostgresRuns):
     def locked(self, jobs: sa.Select[Any]) -> sa.Select[Any]:
         return jobs.with_for_update(key_share=True)
 
+    def distance(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> Any:
+        return later.op("-", return_type=sa.Interval())(earlier)
+
     def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
-        kind = postgresql.TIMESTAMP(timezone=True)
-        return sa.extract(
-            "epoch", sa.func.avg(sa.type_coerce(finished, kind) - sa.type_coerce(started, kind))
-        )
+        return sa.extract("epoch", sa.func.avg(self.distance(finished, started)))

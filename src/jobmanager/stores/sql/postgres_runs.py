@@ -29,7 +29,7 @@ class Claims:
     """The claiming statements, with the types of what they answer."""
 
     claim: sa.TextualSelect
-    claim_one: sa.TextualSelect
+    claim_these: sa.TextualSelect
     claim_waiting: sa.TextualSelect
 
     @classmethod
@@ -39,8 +39,8 @@ class Claims:
             sa.column("due_turn", sa.Text),
             sa.column("due_key", sa.Text),
         )
-        several, one = (sa.text(writes.claim(one=one)).columns(*due, *runs.c) for one in (False, True))
-        return cls(several, one, sa.text(writes.CLAIM_WAITING).columns(*runs.c))
+        any_of, these = (sa.text(writes.claim(these=these)).columns(*due, *runs.c) for these in (False, True))
+        return cls(any_of, these, sa.text(writes.CLAIM_WAITING).columns(*runs.c))
 
 
 class PostgresRuns(SqlStore):
@@ -132,14 +132,15 @@ class PostgresRuns(SqlStore):
         limit: int,
         *,
         unknown: Collection[str] = (),
-        run_id: str | None = None,
+        run_ids: Collection[str] = (),
     ) -> list[Run]:
-        if run_id is not None and not UUID.fullmatch(run_id):
+        known = [run_id for run_id in run_ids if UUID.fullmatch(run_id)]
+        if run_ids and not known:
             return []
         wanted = {"owner": owner, "namespace": namespace, "limit": limit, "unknown": list(unknown)}
         query, parameters = self._statements.claim, wanted
-        if run_id is not None:
-            query, parameters = self._statements.claim_one, {**wanted, "run_id": run_id}
+        if known:
+            query, parameters = self._statements.claim_these, {**wanted, "run_ids": known}
         with self.single() as connection:
             rows = connection.execute(query, parameters).all()
         claimed: list[Run] = []

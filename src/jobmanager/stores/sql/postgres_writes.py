@@ -39,6 +39,7 @@ OPENED = {
     "payload": "jsonb",
     "opened_at": INSTANT,
     "accepted_at": INSTANT,
+    "dispatched_at": INSTANT,
     "started_at": INSTANT,
 }
 ENDED = {
@@ -115,8 +116,8 @@ SELECT id::text FROM opened UNION ALL SELECT id::text FROM ended"""
 OURS = "SELECT id::text, status, owner, attempt FROM jobmanager.runs WHERE id = ANY(%(ids)s::uuid[])"
 RETRY = """WITH open AS
  (SELECT id FROM jobmanager.jobs WHERE id = %(job_id)s AND state IN ('active', 'paused') FOR SHARE)
-UPDATE jobmanager.runs r SET status = 'pending', owner = NULL, due_at = %(retry_at)s, progress = NULL, started_at = NULL
-  FROM open WHERE r.job_id = open.id AND r.id = %(id)s AND r.owner = %(owner)s AND r.attempt = %(attempt)s
+UPDATE jobmanager.runs r SET status = 'pending', owner = NULL, due_at = %(retry_at)s, progress = NULL, started_at = NULL,
+ dispatched_at = NULL FROM open WHERE r.job_id = open.id AND r.id = %(id)s AND r.owner = %(owner)s AND r.attempt = %(attempt)s
    AND r.status = 'running' AND r.cancel_requested_at IS NULL"""
 CANCEL_REQUESTED = """SELECT cancel_requested_at IS NOT NULL FROM jobmanager.runs
  WHERE id = %(id)s AND owner = %(owner)s AND attempt = %(attempt)s AND status = 'running'"""
@@ -127,7 +128,7 @@ NOBODY_HOLDS = """NOT EXISTS
  (SELECT FROM jobmanager.runs h WHERE h.concurrency_key = r.concurrency_key AND h.turn = 'holds')"""
 
 
-def claim(*, one: bool) -> str:
+def claim(*, these: bool) -> str:
     """Lock what is due in its order, past what others hold; start all but those that wait for their key, and name these.
 
     A waiting run can meet a holder that has not committed yet, so it is started in a statement of its own: CLAIM_WAITING.
@@ -137,7 +138,7 @@ WITH due AS MATERIALIZED (
   SELECT r.id, r.turn, r.concurrency_key, r.priority, r.due_at
     FROM jobmanager.runs r JOIN jobmanager.jobs j ON j.id = r.job_id
    WHERE r.status = 'pending' AND r.due_at <= clock_timestamp() AND r.accepted_at IS NOT NULL
-     {"AND r.id = CAST(:run_id AS uuid)" if one else ""}
+     {"AND r.id = ANY(CAST(:run_ids AS uuid[]))" if these else ""}
      AND j.namespace = :namespace AND j.state IN ('active', 'paused') AND r.job_id <> ALL(CAST(:unknown AS text[]))
      AND (NOT EXISTS (SELECT 1 FROM jobmanager.instances i WHERE i.id = :owner AND i.declares IS NOT NULL) OR r.job_id IN
        (SELECT jsonb_array_elements_text(d.job_ids) FROM jobmanager.instances i
@@ -216,6 +217,7 @@ def _opened(run: Run) -> dict[str, Any]:
         "payload": run.payload,
         "opened_at": run.opened_at,
         "accepted_at": run.opened_at,
+        "dispatched_at": run.dispatched_at,
         "started_at": run.opened_at if run.status is RUNNING else None,
     }
 

@@ -29,7 +29,8 @@ class ProcessStatements(Database):
                 )
             table = self.tables.instances
             connection.execute(self.insert_ignoring(table), asdict(replace(instance, declares=digest)))
-            connection.execute(sa.update(table).where(table.c.id == instance.id).values(declares=digest))
+            now = {"declares": digest, "executes": instance.executes}
+            connection.execute(sa.update(table).where(table.c.id == instance.id).values(**now))
 
     def declared_by_living(self, namespace: str) -> set[str]:
         instances, declarations = self.tables.instances, self.tables.declarations
@@ -74,6 +75,17 @@ class ProcessStatements(Database):
                 .where(table.c.id == instance_id, table.c.dead_at.is_(None))
                 .values(dead_at=self.clock(connection))
             )
+
+    def take_role(self, role: str, instance_id: str) -> bool:
+        roles, instances = self.tables.roles, self.tables.instances
+        living = sa.select(instances.c.id).where(
+            instances.c.id == roles.c.owner, instances.c.dead_at.is_(None)
+        )
+        mine = (roles.c.owner == instance_id) | ~living.exists()
+        with self.writing() as connection:
+            connection.execute(self.insert_ignoring(roles), {"name": role, "owner": instance_id})
+            taken = sa.update(roles).where(roles.c.name == role, mine).values(owner=instance_id)
+            return bool(connection.execute(taken).rowcount)
 
     def instances(self) -> list[Instance]:
         table = self.tables.instances

@@ -53,6 +53,7 @@ def run_values(run: Run) -> dict[str, Any]:
         "progress": None if run.progress is None else asdict(run.progress),
         "opened_at": run.opened_at,
         "accepted_at": run.accepted_at,
+        "dispatched_at": run.dispatched_at,
         "started_at": run.started_at,
         "finished_at": run.finished_at,
         "discarded_at": run.discarded_at,

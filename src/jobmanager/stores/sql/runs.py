@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
+from datetime import timedelta
 
 import sqlalchemy as sa
 
@@ -25,6 +26,19 @@ from jobmanager.stores.sql.rows import (
     run_from,
     run_values,
 )
+
+LOST_AFTER = timedelta(seconds=30)
+
+
+def first_in_line(runs: Sequence[Run]) -> list[Run]:
+    """The runs without those that another of them comes before in the line for the same key."""
+    taken: set[str] = set()
+    first = []
+    for run in runs:
+        if run.turn != "waits" or run.concurrency_key not in taken:
+            first.append(run)
+            taken.add(run.concurrency_key)
+    return first
 
 
 class RunStatements(Database):
@@ -113,12 +127,51 @@ class RunStatements(Database):
             after = replace(run, status=CANCELLED, reason="requested", turn=None, finished_at=now)
         elif run.retry_on_crash and run.attempt < run.max_attempts and job is not None and job.open:
             self.keep_attempt(connection, run, crashed, now)
-            after = replace(run, status=PENDING, owner=None, due_at=now, started_at=None, progress=None)
+            again = {
+                "owner": None,
+                "due_at": now,
+                "started_at": None,
+                "progress": None,
+                "dispatched_at": None,
+            }
+            after = replace(run, status=PENDING, **again)  # type: ignore[arg-type]  # the columns are the fields
         else:
             after = replace(run, status=FAILED, error=crashed, turn=None, finished_at=now)
         values = {name: value for name, value in run_values(after).items() if value != run_values(run)[name]}
         connection.execute(self._fenced(run).values(**values))
         return after
+
+    def to_dispatch(self, namespace: str, limit: int, *, unknown: Collection[str] = ()) -> list[Run]:
+        runs, jobs, holder = self.tables.runs, self.tables.jobs, self.tables.runs.alias()
+        c = runs.c
+        with self.writing() as connection:
+            now = self.clock(connection)
+            held = sa.select(holder.c.id).where(
+                holder.c.concurrency_key == c.concurrency_key, literally(holder.c.turn, "holds")
+            )
+            # The longer it waits, the likelier that its message waits too, and is not lost.
+            silent = self.distance(sa.literal(now, c.due_at.type), c.dispatched_at)
+            lost = (c.dispatched_at <= now - LOST_AFTER) & (
+                silent >= self.distance(c.dispatched_at, c.due_at)
+            )
+            due = (
+                sa.select(runs)
+                .join(jobs, jobs.c.id == c.job_id)
+                .where(literally(c.status, PENDING), c.due_at <= now, c.accepted_at.is_not(None))
+                .where(c.dispatched_at.is_(None) | lost)
+                .where(c.turn.is_distinct_from("waits") | ~held.exists())
+                .where((c.expires_at >= now) | c.expires_at.is_(None) | (c.attempt > 0))
+                .where(jobs.c.namespace == namespace, jobs.c.state.in_(("active", "paused")))
+                .where(c.job_id.not_in(unknown))
+                .order_by(c.priority.desc(), c.due_at, c.id)
+                .limit(limit)
+                .with_for_update(of=runs, skip_locked=True)
+            )
+            found = first_in_line([run_from(row) for row in connection.execute(due).mappings()])
+            if found:
+                sent = sa.update(runs).where(c.id.in_([run.id for run in found]))
+                connection.execute(sent.values(dispatched_at=now))
+        return [replace(run, dispatched_at=now) for run in found]
 
     def expire_pending(self) -> int:
         c = self.tables.runs.c

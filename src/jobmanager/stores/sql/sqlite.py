@@ -33,19 +33,20 @@ GUARDS = """SELECT id, state, schedule_rev, accounted_until FROM jobmanager_jobs
 ALIVE = "SELECT 1 FROM jobmanager_instances WHERE id = ? AND dead_at IS NULL"
 OPEN = """INSERT INTO jobmanager_runs (id, job_id, schedule_rev, scheduled_for, ticks, status, trigger, requested_by, notify,
  due_at, expires_at, attempt, max_attempts, retry_on_crash, owner, concurrency_key, turn, priority, idempotency_key, payload,
- opened_at, accepted_at, started_at) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ opened_at, accepted_at, dispatched_at, started_at)
+ VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
  ON CONFLICT DO NOTHING"""
 OURS = "SELECT id, status, owner, attempt FROM jobmanager_runs WHERE id IN (SELECT value FROM json_each(?))"
 FENCE = "id = ? AND owner = ? AND attempt = ? AND status = 'running'"
 END = f"""UPDATE jobmanager_runs SET status = ?, reason = ?, output = ?, error = ?, progress = ?, started_at = ?, finished_at = ?,
  turn = NULL WHERE {FENCE}"""  # noqa: S608 - constants only
-RETRY = f"""UPDATE jobmanager_runs SET status = 'pending', owner = NULL, due_at = ?, progress = NULL, started_at = NULL
- WHERE {FENCE} AND cancel_requested_at IS NULL
+RETRY = f"""UPDATE jobmanager_runs SET status = 'pending', owner = NULL, due_at = ?, progress = NULL, started_at = NULL,
+ dispatched_at = NULL WHERE {FENCE} AND cancel_requested_at IS NULL
  AND EXISTS (SELECT 1 FROM jobmanager_jobs j WHERE j.id = job_id AND j.state IN ('active', 'paused'))"""  # noqa: S608
 CANCEL_REQUESTED = f"SELECT cancel_requested_at IS NOT NULL FROM jobmanager_runs WHERE {FENCE}"  # noqa: S608
 DECLARES = "SELECT declares FROM jobmanager_instances WHERE id = ? AND dead_at IS NULL"
 CLAIMABLE = """SELECT r.id, r.turn, r.concurrency_key FROM jobmanager_runs r JOIN jobmanager_jobs j ON j.id = r.job_id
- WHERE r.status = 'pending' AND r.due_at <= :now AND r.accepted_at IS NOT NULL AND (:run_id IS NULL OR r.id = :run_id)
+ WHERE r.status = 'pending' AND r.due_at <= :now AND r.accepted_at IS NOT NULL
  AND (r.expires_at IS NULL OR r.expires_at >= :now OR r.attempt > 0)
  AND j.namespace = :namespace AND j.state IN ('active', 'paused') AND r.job_id NOT IN (SELECT value FROM json_each(:unknown))
  AND (:declares IS NULL OR r.job_id IN
@@ -53,6 +54,10 @@ CLAIMABLE = """SELECT r.id, r.turn, r.concurrency_key FROM jobmanager_runs r JOI
  AND (r.turn IS NOT 'waits' OR NOT EXISTS
    (SELECT 1 FROM jobmanager_runs h WHERE h.concurrency_key = r.concurrency_key AND h.turn = 'holds'))
  ORDER BY r.priority DESC, r.due_at, r.id LIMIT :places"""
+# A statement of its own: by id it must not walk the line of all that is pending.
+CLAIMABLE_OF = CLAIMABLE.replace(
+    " ORDER BY", " AND r.id IN (SELECT value FROM json_each(:run_ids)) ORDER BY"
+).replace("r.status = 'pending'", "+r.status = 'pending'")
 CLAIM = """UPDATE jobmanager_runs SET status = 'running', attempt = attempt + 1, owner = ?, started_at = ?,
  turn = CASE WHEN turn = 'waits' THEN 'holds' ELSE turn END
  WHERE id IN (SELECT value FROM json_each(?)) AND status = 'pending'"""
@@ -183,11 +188,11 @@ class SqliteStore(SchemaStatements, SqlStore):
     def locked(self, jobs: sa.Select[Any]) -> sa.Select[Any]:
         return jobs  # BEGIN IMMEDIATE already holds everything
 
+    def distance(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> Any:
+        return later.op("-", return_type=sa.BigInteger())(earlier)
+
     def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
-        return (
-            sa.func.avg(sa.type_coerce(finished, sa.BigInteger) - sa.type_coerce(started, sa.BigInteger))
-            / 1_000_000.0
-        )
+        return sa.func.avg(self.distance(finished, started)) / 1_000_000.0
 
     # ---------------------------------------------------------------- the hot path
 
@@ -299,7 +304,7 @@ class SqliteStore(SchemaStatements, SqlStore):
         limit: int,
         *,
         unknown: Collection[str] = (),
-        run_id: str | None = None,
+        run_ids: Collection[str] = (),
     ) -> list[Run]:
         with self.writing() as connection:
             now = micros(self.now())
@@ -309,13 +314,14 @@ class SqliteStore(SchemaStatements, SqlStore):
             wanted = {
                 "now": now,
                 "declares": alive[0],
-                "run_id": run_id,
+                "run_ids": json.dumps(list(run_ids)),
                 "namespace": namespace,
                 "unknown": json.dumps(list(unknown)),
                 "places": limit,
             }
             ids, keys = [], set()
-            for found, turn, key in _driver(connection).execute(CLAIMABLE, wanted):
+            claimable = CLAIMABLE_OF if run_ids else CLAIMABLE
+            for found, turn, key in _driver(connection).execute(claimable, wanted):
                 if turn != "waits" or key not in keys:
                     ids.append(found)
                     keys.add(key)
@@ -360,6 +366,7 @@ def _open_row(run: Run) -> tuple[Any, ...]:
         encode(run.payload),
         opened_at,
         opened_at,
+        micros(run.dispatched_at),
         opened_at if run.status is RUNNING else None,
     )
 

@@ -67,6 +67,7 @@ class Tables:
     run_logs: sa.Table
     instances: sa.Table
     declarations: sa.Table
+    roles: sa.Table
 
 
 @cache
@@ -151,6 +152,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("progress", Json),
         sa.Column("opened_at", Instant, nullable=False),
         sa.Column("accepted_at", Instant),
+        sa.Column("dispatched_at", Instant),
         sa.Column("started_at", Instant),
         sa.Column("finished_at", Instant),
         sa.Column("discarded_at", Instant),
@@ -227,4 +229,10 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("digest", sa.Text, primary_key=True),
         sa.Column("job_ids", Json, nullable=False),
     )
-    return Tables(metadata, meta, jobs, runs, attempts, run_logs, instances, declarations)
+    # What one process of all may do at a time; whoever lives and has the row is that one.
+    roles = table(
+        "roles",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("owner", sa.Text, nullable=False),
+    )
+    return Tables(metadata, meta, jobs, runs, attempts, run_logs, instances, declarations, roles)

@@ -169,6 +169,7 @@ class SqlJobTransaction(JobTransaction):
             "started_at": None,
             "finished_at": None,
             "accepted_at": self.now,
+            "dispatched_at": None,
         }
         self._connection.execute(sa.update(self._runs).where(self._runs.c.id == run.id).values(**fresh))
         return replace(run, **fresh)  # type: ignore[arg-type]  # the columns are the fields

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from jobmanager.testing.store_contract.account import AccountPromises
 from jobmanager.testing.store_contract.claiming import ClaimingPromises
+from jobmanager.testing.store_contract.dispatching import DispatchingPromises
 from jobmanager.testing.store_contract.ending import EndingPromises
 from jobmanager.testing.store_contract.jobs import JobPromises
 from jobmanager.testing.store_contract.lasting import LastingPromises
@@ -34,6 +35,7 @@ class RunStoreContract(
     OpeningPromises,
     EndingPromises,
     ClaimingPromises,
+    DispatchingPromises,
     LastingPromises,
     ProcessPromises,
     TakeoverPromises,

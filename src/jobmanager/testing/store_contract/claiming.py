@@ -121,9 +121,9 @@ class ClaimingPromises(StoreGround):
         other, wanted = self.opened(self.run_of(priority=9)), self.opened(self.run_of())
         later = self.opened(self.run_of(due_at=self.now + seconds(30)))
 
-        assert [run.id for run in self.claim(owner, 1, run_id=wanted.id)] == [wanted.id]
-        assert self.claim(owner, 1, run_id=wanted.id) == []
-        assert self.claim(owner, 1, run_id=later.id) == []
+        assert [run.id for run in self.claim(owner, 1, run_ids=[wanted.id])] == [wanted.id]
+        assert self.claim(owner, 1, run_ids=[wanted.id]) == []
+        assert self.claim(owner, 1, run_ids=[later.id]) == []
         assert self.row(other).status is PENDING
 
     def test_a_process_gets_runs_of_the_jobs_it_declares_only(self) -> None:

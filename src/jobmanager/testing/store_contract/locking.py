@@ -204,6 +204,7 @@ class LockingPromises(StoreGround):
                 priority=-3,
                 idempotency_key="order-7",
                 cancel_requested_at=self.now,
+                dispatched_at=self.now,
             ),
             blocked_by="somebody",
             first_for=instant,

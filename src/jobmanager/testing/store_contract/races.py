@@ -124,7 +124,7 @@ class RacePromises(StoreGround):
                 if number:
                     self.store.cancel(run.id)
                 else:
-                    claimed.extend(self.claim(owner, 1, run_id=run.id))
+                    claimed.extend(self.claim(owner, 1, run_ids=[run.id]))
 
         self.race(act, threads=2)
 

@@ -113,6 +113,7 @@ def tables(prefix: str, schema: str | None) -> sa.MetaData:
         sa.Column("progress", Json),
         sa.Column("opened_at", Instant, nullable=False),
         sa.Column("accepted_at", Instant),
+        sa.Column("dispatched_at", Instant),
         sa.Column("started_at", Instant),
         sa.Column("finished_at", Instant),
         sa.Column("discarded_at", Instant),
@@ -187,5 +188,11 @@ def tables(prefix: str, schema: str | None) -> sa.MetaData:
         "declarations",
         sa.Column("digest", sa.Text, primary_key=True),
         sa.Column("job_ids", Json, nullable=False),
+    )
+    # What one process of all may do at a time; whoever lives and has the row is that one.
+    table(
+        "roles",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("owner", sa.Text, nullable=False),
     )
     return metadata

@@ -1,0 +1,48 @@
+"""The Celery application: one of our own with the settings we recommend, and what is asked of one that the user brings."""
+
+from __future__ import annotations
+
+from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
+
+from jobmanager.errors import SettingsError
+
+TASK = "jobmanager.execute"
+QUEUE = "jobmanager"  # our own: a worker without our code would throw away what it does not know
+
+
+def make_app(broker_url: str) -> Celery:
+    """A Celery application for this broker that nobody else uses; connects to nothing. SettingsError for an unknown scheme."""
+    scheme = broker_url.partition("://")[0]
+    if scheme.partition("+")[0] not in TRANSPORT_ALIASES:
+        raise SettingsError(
+            f"JOBMANAGER_CELERY_BROKER_URL={scheme}://... is of no kind that Celery knows. "
+            "Use redis://host:6379/0 or amqp://user:password@host//.",
+            name="JOBMANAGER_CELERY_BROKER_URL",
+        )
+    app = Celery("jobmanager", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        broker_connection_retry_on_startup=True,
+        task_default_queue=QUEUE,
+        task_serializer="json",
+        accept_content=["json"],  # never pickle
+        # The ledger keeps the results, and the claim makes a second delivery harmless.
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_soft_shutdown_timeout=30,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        timezone="UTC",
+        enable_utc=True,
+    )
+    if is_amqp(app):
+        app.conf.task_default_queue_type = "quorum"
+    return app
+
+
+def is_amqp(app: Celery) -> bool:
+    """Whether the broker speaks AMQP, as RabbitMQ does. Nothing is connected."""
+    scheme = str(app.conf.broker_url or app.conf.broker_write_url or "amqp://").partition("://")[0]
+    return scheme in ("amqp", "amqps", "pyamqp", "librabbitmq")

@@ -1,0 +1,214 @@
+"""CeleryBackend: the seam's promises kept by Celery. Ticks come from the beat processes, messages go to the workers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+import celery.beat
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+
+from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Health, Host
+from jobmanager.backends.celery.application import QUEUE, make_app
+from jobmanager.backends.celery.publisher import Message, Publisher
+from jobmanager.backends.celery.worker import Worker
+from jobmanager.clock import Clock, SystemClock
+from jobmanager.context import CancelCause
+from jobmanager.errors import ConfigurationError
+from jobmanager.job import Job
+from jobmanager.run import Run
+from jobmanager.settings import Settings
+from jobmanager.timetable import ScheduledJob, Timetable
+
+logger = logging.getLogger(__name__)
+
+LONGEST_SLEEP = 1.0  # seconds
+KILL_AFTER = 30.0  # seconds beyond its timeout, a handler takes its worker's child process with it
+ENDED_BY_SIGNAL = -192  # billiard raises SystemExit(-(256 - signal))
+
+
+class CeleryBackend(Backend):
+    """Ticks from any number of beats, executed by any number of workers.
+
+    `app` is the application's own Celery; its other tasks, schedules and settings are left alone. `queue` is where runs go whose
+    job names none. `group_max` runs at most travel in one message and are executed one after the other: for many short jobs.
+    `beats` lets the process that calls `start()` keep the time itself, in a thread: for development and tests.
+    """
+
+    name: ClassVar[str] = "celery"
+    capabilities: ClassVar[Capabilities] = Capabilities(executes_in_process=False, survives_restart=False)
+
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        queue: str = QUEUE,
+        group_max: int = 1,
+        beats: bool = False,
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+        grace: timedelta = timedelta(seconds=60),
+    ) -> None:
+        self.app = app
+        self.queue = queue
+        self.timetable = Timetable()
+        self._beats = beats
+        self._clock = clock
+        self._grace = grace
+        self._host: Host | None = None
+        self._deliver: Deliver | None = None
+        self._scheduled: Sequence[ScheduledJob] = ()
+        self._keeps_time_here = beats
+        self._embedded: Any = None
+        self._delivering = threading.RLock()  # a signal may end us in the middle of a delivery
+        self._publisher = Publisher(app, group_max=group_max)
+        self._worker = Worker(app, self)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, clock: Clock = SystemClock()) -> CeleryBackend:  # noqa: B008
+        if settings.celery_broker_url is None:
+            raise ConfigurationError(
+                "Backend 'celery' needs JOBMANAGER_CELERY_BROKER_URL, such as redis://host:6379/0."
+            )
+        if settings.database_url == "memory://":
+            raise ConfigurationError(
+                "Backend 'celery' cannot keep runs in memory://: beats and workers are processes of their own. "
+                "Set JOBMANAGER_DATABASE_URL to PostgreSQL, or to an SQLite file if all of them live on one host."
+            )
+        app = make_app(settings.celery_broker_url)
+        return cls(app, group_max=settings.celery_group_max, clock=clock, grace=settings.grace)
+
+    # ---------------------------------------------------------------- the seam
+
+    def attach(self, host: Host) -> None:
+        self._host = host
+
+    def sync(self, jobs: Sequence[ScheduledJob]) -> None:
+        # The others keep no heap of what only a beat needs.
+        self._scheduled = tuple(jobs)
+        if self._keeps_time_here:
+            self.timetable.replace(jobs)
+
+    def start(self, deliver: Deliver) -> None:
+        if self._deliver is not None:
+            return
+        self._deliver = deliver
+        if self._beats:
+            self._embedded = celery.beat.EmbeddedService(
+                self.app, thread=True, scheduler_cls="jobmanager.backends.celery:Scheduler"
+            )
+            self._embedded.start()
+
+    def stop(self, timeout: timedelta) -> None:
+        embedded, self._embedded = self._embedded, None
+        if embedded is not None:
+            embedded.stop()
+        if self._delivering.acquire(timeout=timeout.total_seconds()):
+            self._deliver = None
+            self._delivering.release()
+        self._publisher.stop(min(timeout.total_seconds(), 3.0))
+
+    def dispatch(self, job: Job, run: Run) -> None:
+        limit = None if job.timeout is None else job.timeout.total_seconds() + KILL_AFTER
+        self._publisher.put(Message(run.id, job.queue or self.queue, run.priority, limit))
+
+    def cause_of(self, raised: BaseException) -> CancelCause | None:
+        if isinstance(raised, SoftTimeLimitExceeded):
+            return "timeout"
+        killed = (
+            isinstance(raised, SystemExit) and isinstance(raised.code, int) and raised.code < ENDED_BY_SIGNAL
+        )
+        return "shutdown" if killed else None
+
+    def is_guest(self) -> bool:
+        # Where Celery's own command has imported the application, it lives by Celery's rules.
+        if "celery.bin.base" not in sys.modules:
+            return False
+        import click  # noqa: PLC0415 - it is loaded already
+
+        context = click.get_current_context(silent=True)
+        return context is not None and type(context.obj).__name__ == "CLIContext"
+
+    def entries(self) -> list[Entry]:
+        due: dict[str, datetime] = dict(self.timetable.entries()) if self._keeps_time_here else {}
+        return [
+            Entry(name=item.job.id, job_id=item.job.id, next_due_at=due.get(item.job.id))
+            for item in self._scheduled
+        ]
+
+    def health(self) -> Health:
+        if self._deliver is None:
+            return Health(ok=False, detail="not started in this process")
+        if not self._keeps_time_here:
+            return Health(
+                ok=True, detail="ticks come from `jobmanager beat`, and runs go to `jobmanager worker`"
+            )
+        top = self.timetable.top()
+        return Health(
+            ok=True, detail=f"next tick {top.isoformat() if top else 'never: no job has a schedule'}"
+        )
+
+    def after_fork(self) -> None:
+        """In a forked child: threads and connections stayed behind, and it is no beat."""
+        self._deliver = None
+        self._embedded = None
+        self._keeps_time_here = self._beats
+        self._delivering = threading.RLock()
+        self._publisher.after_fork()
+
+    # ---------------------------------------------------------------- in a beat
+
+    def begin_beat(self) -> None:
+        """Keep the time in this process from now on. Called by the Scheduler."""
+        if not self._keeps_time_here:
+            self._keeps_time_here = True
+            self.timetable.replace(self._scheduled)
+        if self._host is not None and not self._beats:
+            self._host.attend(executes=False)
+
+    def tick(self) -> float:
+        """Deliver what is due; answers in how many seconds to look again, at most one. Never raises."""
+        now = self._clock.now()
+        with self._delivering:
+            if self._deliver is not None:
+                try:
+                    self.timetable.deliver_due(now, self._deliver, earliest=now - self._grace)
+                except Exception:
+                    logger.exception("ticks could not be delivered; the sweep will account for them")
+        top = self.timetable.top()
+        if top is None:
+            return LONGEST_SLEEP
+        return min(max((top - self._clock.now()).total_seconds(), 0.0), LONGEST_SLEEP)
+
+    def end_beat(self) -> None:
+        """Leave this process. Twice is safe."""
+        if self._host is not None and not self._beats:
+            self._host.stop()
+
+    def take_role(self, role: str) -> bool:
+        """True while this process is the one of all that may do what the role stands for."""
+        return self._host is None or self._host.take_role(role)
+
+    # ---------------------------------------------------------------- in a worker
+
+    def attend_worker(self) -> None:
+        """Beat, sweep and execute in this process from now on. Called by the worker's signals."""
+        if self._host is not None:
+            self._host.attend(executes=True)
+
+    def execute(self, run_ids: Sequence[str]) -> None:
+        """Execute those of these runs that are still to be executed. Called by the task, on its thread."""
+        if self._host is None:
+            raise ConfigurationError(
+                "This CeleryBackend belongs to no JobManager; make it with JobManager(backend=...)."
+            )
+        self._host.execute(run_ids)
+
+    def end_worker(self) -> None:
+        """Leave this process. Twice is safe."""
+        if self._host is not None and not self._beats:
+            self._host.stop()

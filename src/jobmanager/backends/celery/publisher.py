@@ -1,0 +1,186 @@
+"""Sends runs to the workers: one thread with a connection of its own, so that no tick ever waits for the broker.
+
+What cannot be sent is kept here while there is room, and is in the store in any case: the run is pending, and is sent again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from celery import Celery
+from kombu.connection import Connection
+from kombu.messaging import Producer
+
+from jobmanager.backends.celery.application import TASK, is_amqp
+from jobmanager.quiet import Quiet
+
+logger = logging.getLogger(__name__)
+
+BOUND = 10_000
+CONNECT_WITHIN, ANSWER_WITHIN = 2, 5  # seconds
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+FLUSH_AT_EXIT = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A run for the workers of a queue. `time_limit` in seconds kills the child process of a prefork worker."""
+
+    run_id: str
+    queue: str
+    priority: int
+    time_limit: float | None = None
+
+
+class Publisher:
+    """Messages go out in the order in which they came, all that wait in one batch. Any thread may call any method."""
+
+    def __init__(self, app: Celery, *, group_max: int = 1) -> None:
+        self._app = app
+        self._group_max = group_max
+        self._amqp = is_amqp(app)
+        self._quiet = Quiet(logger)
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a forked child: thread and connection stayed with the parent."""
+        self._waiting: dict[str, Message] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._connection: Connection | None = None
+        self._producer: Producer | None = None
+
+    def put(self, message: Message) -> None:
+        """Send it soon; returns at once, whatever the broker does."""
+        with self._changed:
+            if len(self._waiting) >= BOUND:
+                return  # the store has it, and whoever sweeps sends it
+            self._waiting[message.run_id] = message
+            if self._thread is None:
+                self._stopping = False
+                self._thread = threading.Thread(
+                    target=self._publish_all, name="jobmanager-publisher", daemon=True
+                )
+                self._thread.start()
+                atexit.register(self.stop, FLUSH_AT_EXIT)
+            self._changed.notify_all()
+
+    def stop(self, timeout: float) -> None:
+        """Send what waits, for at most so many seconds, and end the thread; twice is safe."""
+        with self._changed:
+            thread, self._thread = self._thread, None
+            self._changed.wait_for(lambda: not self._waiting or thread is None, timeout)
+            self._stopping = True
+            self._changed.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+            atexit.unregister(self.stop)
+
+    # ---------------------------------------------------------------- on its thread
+
+    def _publish_all(self) -> None:
+        pause = 0.0
+        while batch := self._next_batch(pause):
+            try:
+                self._publish(batch)
+            except Exception as error:  # noqa: BLE001 - brokers raise what they like, and all of it means: not sent
+                self._disconnect()
+                # Jittered, so that not all of us knock in the same moment.
+                pause = min(max(pause * 2, SHORTEST_PAUSE), LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311
+                text = "broker away, %d runs wait to be sent, again in %.1f s: %s"
+                self._quiet.warning(text, len(batch), pause, _told(error))
+            else:
+                pause = 0.0
+                self._quiet.over("broker is back")
+                with self._changed:
+                    for message in batch:
+                        self._waiting.pop(message.run_id, None)
+                    self._changed.notify_all()
+        self._disconnect()
+
+    def _next_batch(self, pause: float) -> list[Message]:
+        """All that waits, once the pause after a failure is over; nothing if this thread is to end."""
+        with self._changed:
+            if pause:
+                self._changed.wait_for(lambda: self._stopping, pause)
+            self._changed.wait_for(lambda: self._stopping or self._waiting)
+            return [] if self._stopping else list(self._waiting.values())
+
+    def _publish(self, batch: Sequence[Message]) -> None:
+        producer = self._connected()
+        send = self._app.amqp.send_task_message
+        # kombu 5.7 sends what is published inside as one pipeline on Redis; before, and elsewhere, one by one.
+        with producer.batch() if hasattr(producer, "batch") else nullcontext():
+            for group in _groups(batch, self._group_max):
+                first = group[0]
+                message = self._app.amqp.create_task_message(
+                    first.run_id,
+                    TASK,
+                    args=[message.run_id for message in group],
+                    argsrepr="",
+                    kwargsrepr="",
+                    ignore_result=True,
+                    time_limit=first.time_limit if len(group) == 1 else None,
+                )
+                priority = self._priority(first.priority)
+                send(
+                    producer,
+                    TASK,
+                    message,
+                    queue=first.queue,
+                    priority=priority,
+                    retry=False,
+                    serializer="json",
+                )
+
+    def _priority(self, priority: int) -> int:
+        """Ours, where more comes first, in the broker's words: 0 to 9 upwards in AMQP, downwards on Redis."""
+        return min(max(4 + priority, 0), 9) if self._amqp else min(max(6 - 3 * priority, 0), 9)
+
+    def _connected(self) -> Producer:
+        if self._producer is None:
+            # Ours alone, with time limits: the application's configuration says nothing of a broker that never answers.
+            limits: dict[str, Any] = (
+                {"read_timeout": ANSWER_WITHIN, "write_timeout": ANSWER_WITHIN}
+                if self._amqp
+                else {"socket_timeout": ANSWER_WITHIN, "socket_connect_timeout": CONNECT_WITHIN}
+            )
+            options = {**limits, **(self._app.conf.broker_transport_options or {})}
+            self._connection = self._app.connection_for_write(
+                connect_timeout=CONNECT_WITHIN, transport_options=options
+            )
+            self._connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=CONNECT_WITHIN)
+            self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
+        return self._producer
+
+    def _disconnect(self) -> None:
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is not None:
+            try:
+                connection.release()
+            except Exception as error:  # noqa: BLE001 - it is given up either way
+                logger.debug("the broken connection could not be closed: %s", error)
+
+
+def _groups(batch: Sequence[Message], most: int) -> Iterator[list[Message]]:
+    """The messages in bundles of at most so many runs of one queue, priority and limit."""
+    if most == 1:
+        yield from ([message] for message in batch)
+        return
+    for _, alike in groupby(batch, lambda message: (message.queue, message.priority, message.time_limit)):
+        messages = list(alike)
+        for start in range(0, len(messages), most):
+            yield messages[start : start + most]
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,38 @@
+"""The manager in processes that an outside system starts (Celery's beats and workers): what their backend may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from jobmanager.assembly import Assembly
+
+
+class Begin(Protocol):
+    """Starts the manager in this process; twice is once."""
+
+    def __call__(self, *, executes: bool) -> None: ...
+
+
+class Hosting:
+    """The Host of a manager's backend."""
+
+    def __init__(self, begin: Begin, assembly: Callable[[], Assembly], stop: Callable[[], None]) -> None:
+        self._begin = begin
+        self._assembly = assembly
+        self._stop = stop
+
+    def attend(self, *, executes: bool) -> None:
+        self._begin(executes=executes)
+
+    def execute(self, run_ids: Sequence[str]) -> None:
+        self._begin(executes=True)
+        self._assembly().runner.claim_these(run_ids, here=True)
+
+    def take_role(self, role: str) -> bool:
+        assembly = self._assembly()
+        lease = assembly.lease
+        return lease.ok() and assembly.store.take_role(f"{lease.namespace}/{role}", lease.id)
+
+    def stop(self) -> None:
+        self._stop()
