@@ -533,6 +533,15 @@ def test_doctor_survives_an_application_that_cannot_be_imported(cli, application
     assert "Install nothing_of_that_name" in failing["fix"]
 
 
+def test_doctor_sends_nobody_to_the_doctor(cli, monkeypatch):
+    monkeypatch.setenv("JOBMANAGER_BACKEND", "celery")
+    said = cli("doctor", "--json")
+    assert said.code == 1
+    [failing] = [finding for finding in said.json["findings"] if finding["level"] == "failing"]
+    assert failing["text"] == "JOBMANAGER_BACKEND=celery needs JOBMANAGER_CELERY_BROKER_URL."
+    assert failing["fix"] == "Correct that, then ask again."
+
+
 def test_purge_deletes_what_is_old(cli, run, tmp_path):
     record = run("cleanup")
     assert cli("purge").out == "0 runs deleted that ended more than 90 d ago.\n"

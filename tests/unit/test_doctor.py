@@ -188,6 +188,20 @@ def test_a_config_that_does_not_fit(patient):
     assert "'dayz' is unknown. Did you mean 'days'?" in text
 
 
+def test_a_scheduled_job_whose_config_leaves_an_argument_open(patient):
+    def work(days: int) -> None: ...
+
+    check, level, text = only(patient.manager(work))
+    assert (check, level) == ("handlers", "failing")
+    assert "'work' needs days: give it in config" in text
+
+
+def test_a_job_by_hand_may_leave_its_arguments_to_the_payload(patient):
+    def work(days: int) -> None: ...
+
+    assert faults(patient.manager(work, every=None)) == []
+
+
 def test_a_moment_that_has_passed(patient):
     text = only(patient.manager(every=None, at=datetime(2020, 1, 1, tzinfo=UTC)))[2]
     assert text == "Job 'work' was due once, at 2020-01-01 00:00:00 UTC; it will never be due again."

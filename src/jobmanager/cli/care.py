@@ -60,7 +60,8 @@ def _findings(here: Session) -> list[Finding]:
         manager = here.ledger
     except Exception as error:  # noqa: BLE001 - whatever the application does at import is a finding
         problem = problem_of(error)
-        found.append(Finding(check="application", level="failing", text=problem.message, fix=problem.hint))
+        fix = "Correct that, then ask again." if "`jobmanager doctor`" in problem.hint else problem.hint
+        found.append(Finding(check="application", level="failing", text=problem.message, fix=fix))
         return found
     if here.target:
         found.append(Finding(check="application", level="ok", text=f"{here.target} can be imported"))
