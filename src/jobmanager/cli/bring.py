@@ -47,8 +47,9 @@ def add_to(app: typer.Typer) -> None:
 def celery_beat(ctx: typer.Context, target: Target) -> None:
     """The beat_schedule of a Celery app, or a dict of that name, as jobs.
 
-    The module and those of its tasks are imported; nothing is executed or connected to. The instants are compared with
-    those that Celery's own schedules answer.
+    Its module and those of the tasks are imported; nothing is executed or connected to.
+
+    The instants are compared with those that Celery's own schedules answer.
     """
     from jobmanager.bridge import celery_beat as source
     from jobmanager.clock import SystemClock
@@ -73,8 +74,9 @@ def celery_beat(ctx: typer.Context, target: Target) -> None:
 def apscheduler(ctx: typer.Context, target: Target) -> None:
     """The jobs of an APScheduler 3 scheduler, as jobs.
 
-    The module is imported and its scheduler does not start; nothing is executed or connected to. The instants are compared with
-    those that APScheduler's own triggers answer.
+    Its module is imported, and no scheduler in it starts; nothing is executed or connected to.
+
+    The instants are compared with those that APScheduler's own triggers answer.
     """
     from jobmanager.bridge import apscheduler as source
     from jobmanager.clock import SystemClock
