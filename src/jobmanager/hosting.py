@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from jobmanager.assembly import Assembly
+from jobmanager.job import Job
 
 
 class Begin(Protocol):
@@ -17,10 +18,21 @@ class Begin(Protocol):
 class Hosting:
     """The Host of a manager's backend."""
 
-    def __init__(self, begin: Begin, assembly: Callable[[], Assembly], stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        begin: Begin,
+        assembly: Callable[[], Assembly],
+        stop: Callable[[], None],
+        *,
+        jobs: Mapping[str, Job],
+    ) -> None:
         self._begin = begin
+        self._jobs = jobs
         self._assembly = assembly
         self._stop = stop
+
+    def queues(self) -> set[str]:
+        return {job.queue for job in self._jobs.values() if job.queue is not None}
 
     def attend(self, *, executes: bool) -> None:
         self._begin(executes=executes)

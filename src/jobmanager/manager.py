@@ -114,7 +114,7 @@ class JobManager(Declaring, Operating):
                     )
 
     def _as_host(self) -> Host:
-        return Hosting(self._begin, lambda: self._assembly, self.stop)
+        return Hosting(self._begin, lambda: self._assembly, self.stop, jobs=self.registry.jobs)
 
     def check(self) -> None:
         """Raise what would fail at the first run: a job whose handler is unknown or out of reach, or whose config does not fit it."""

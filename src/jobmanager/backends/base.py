@@ -58,6 +58,9 @@ class Health:
 class Host(Protocol):
     """The manager, as a backend sees it whose processes are started by somebody else. Any thread may call it."""
 
+    def queues(self) -> set[str]:
+        """The queues that declared jobs name."""
+
     def attend(self, *, executes: bool) -> None:
         """Live in this process from now on, as `start()` does; `executes`: pending runs are brought here. Twice is once."""
 

@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from jobmanager.cli import bring, care, db, demo, jobs, logs, metrics, operate, runs, serve, trigger, why
+from jobmanager.cli import (
+    bring,
+    care,
+    celery,
+    db,
+    demo,
+    jobs,
+    logs,
+    metrics,
+    operate,
+    runs,
+    serve,
+    trigger,
+    why,
+)
 from jobmanager.cli.failures import INTERRUPTED, problem_of
 from jobmanager.cli.session import ReaderGoneError, Session
 
@@ -50,6 +64,7 @@ def _start(
 
 
 serve.add_to(app)
+celery.add_to(app)
 jobs.add_to(app)
 trigger.add_to(app)
 runs.add_to(app)

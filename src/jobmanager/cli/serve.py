@@ -38,6 +38,11 @@ def run(ctx: typer.Context) -> None:
             "The application declares no job.",
             hint="Import the modules that do before its JobManager is used.",
         )
+    if not jobs.backend.capabilities.executes_in_process:
+        raise UsageError(
+            f"Backend {jobs.backend.name!r} neither keeps time nor executes in this process.",
+            hint="Start `jobmanager beat` and `jobmanager worker`, or set JOBMANAGER_BACKEND=local.",
+        )
     _log_to_stderr(here)
     told_to_end = _signals()
     jobs.start()

@@ -195,6 +195,11 @@ class CeleryBackend(Backend):
 
     # ---------------------------------------------------------------- in a worker
 
+    def queues(self) -> list[str]:
+        """Where runs of this manager's jobs can be: what a worker takes from that was told nothing."""
+        named = set() if self._host is None else self._host.queues()
+        return sorted({self.queue, *named})
+
     def attend_worker(self) -> None:
         """Beat, sweep and execute in this process from now on. Called by the worker's signals."""
         if self._host is not None:

@@ -59,7 +59,7 @@ class Worker:
             typing=False,
         )(self.execute)
         app.on_after_finalize.connect(self._lift_limits, weak=False)
-        signals.celeryd_after_setup.connect(self._take_queue, weak=False)
+        signals.celeryd_init.connect(self._take_queues, weak=False)
         signals.worker_init.connect(self._on_init, weak=False)
         signals.worker_process_init.connect(self._on_process_init, weak=False)
         signals.worker_ready.connect(self._on_ready, weak=False)
@@ -82,9 +82,10 @@ class Worker:
         # task_annotations={"*": {"rate_limit": ...}} of the application are not meant for us.
         sender.tasks[TASK].rate_limit = None
 
-    def _take_queue(self, instance: Any, options: dict[str, Any], **_: Any) -> None:
+    def _take_queues(self, instance: Any, options: dict[str, Any], **_: Any) -> None:
         if instance.app is self._app and not options.get("queues"):
-            instance.app.amqp.queues.select_add(self._backend.queue)
+            for queue in self._backend.queues():
+                instance.app.amqp.queues.select_add(queue)
 
     def _on_init(self, sender: Any, **_: Any) -> None:
         if sender.app is not self._app:
