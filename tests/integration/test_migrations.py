@@ -153,6 +153,25 @@ def test_an_older_sqlite_follows_by_itself_and_an_older_postgresql_when_told(url
     store.close()
 
 
+def test_a_change_that_fails_half_way_leaves_the_tables_as_they_were(url, next_version, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(schema, "SCHEMA_VERSION", "0001")
+        store = store_of(url)
+        store.install()
+        old = shape(store)
+    revision = migrations.FOLDER / "versions" / "v0002_news.py"
+    revision.write_text(NEXT + "    raise ZeroDivisionError\n")
+    with pytest.raises(ZeroDivisionError):
+        store.upgrade()
+
+    assert store.version() == "0001"
+    assert shape(store) == old
+    revision.write_text(NEXT)
+    assert store.upgrade() == "0001"
+    assert store.version() == "0002"
+    store.close()
+
+
 def test_eight_upgraders_at_once_upgrade_once(url, next_version, monkeypatch):
     with monkeypatch.context() as before:
         before.setattr(schema, "SCHEMA_VERSION", "0001")
