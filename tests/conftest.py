@@ -1,6 +1,7 @@
 """What holds for every test: nobody's shell changes a result."""
 
 import os
+from pathlib import Path
 
 import pytest
 from tests.servers import postgres_pooler, postgres_server, postgres_url
@@ -13,6 +14,18 @@ REQUIRE_SERVERS = os.environ.get("JOBMANAGER_REQUIRE_SERVERS") == "1"
 _KEPT = ("JOBMANAGER_REQUIRE_SERVERS", "JOBMANAGER_TEST_")
 for _name in [name for name in os.environ if name.startswith("JOBMANAGER_") and not name.startswith(_KEPT)]:
     del os.environ[_name]
+
+
+# These wait for real processes and servers, on a machine that may be busy with others: patience costs only where it fails.
+_PATIENT = (Path(__file__).parent / "faults", Path(__file__).parent / "integration")
+_PATIENCE_SECONDS = 300
+
+
+def pytest_collection_modifyitems(items):
+    """Let tests of processes and servers take their time."""
+    for item in items:
+        if item.path.parent in _PATIENT and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_PATIENCE_SECONDS))
 
 
 @pytest.hookimpl(wrapper=True)

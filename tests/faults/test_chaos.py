@@ -25,7 +25,7 @@ def test_chaos_breaks_no_invariant(
         [sys.executable, str(RUN), "--seed", str(seed), "--seconds", str(seconds), "--store", store],
         capture_output=True,
         text=True,
-        timeout=115,
+        timeout=280,
         check=False,
     )
     print(ran.stdout)

@@ -67,8 +67,8 @@ def history(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def kill_everywhere(url: str, folder: Path) -> History:
     skip_if_unsupported(url)
     jobs_here = JobManager(Settings(database_url=url))
-    jobs_here.store.install()
     cases = [(point, attempts) for point in POINTS for attempts in (1, 2)]
+    jobs = {job_of(point, attempts): attempts for point, attempts in cases}
     processes = [
         Process(url, ONE_TICK.format(jobs={job_of(point, attempts): attempts}), folder, crash_at=point)
         for point, attempts in cases
@@ -77,10 +77,13 @@ def kill_everywhere(url: str, folder: Path) -> History:
         for process in processes:
             process.up()
         at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)
+        # On record before they start: to one that comes up only after the instant it would be an `At` that has passed.
+        for job_id, attempts in jobs.items():
+            jobs_here.add_job(job_id, lambda: None, at=at, retry=Retry(max_attempts=attempts))
+        jobs_here.sync()
         for process in processes:
             process.tell(f"begin('{at.isoformat()}')")
         assert {process.wait() for process in processes} == {-signal.SIGKILL}
-        jobs = {job_of(point, attempts): attempts for point, attempts in cases}
         processes.append(Process(url, ONE_TICK.format(jobs=jobs), folder).up())
         processes[-1](f"begin('{at.isoformat()}')")
         until(

@@ -27,7 +27,7 @@ def test_without_this_mechanism_the_tests_fail(name: str) -> None:
         env={**os.environ, "JOBMANAGER_TEST_MUTATION": name, "JOBMANAGER_TEST_EXAMPLES": "60"},
         capture_output=True,
         text=True,
-        timeout=115,
+        timeout=280,
         check=False,
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ assembly.POLL = timedelta(seconds=0.3)  # what others opened is found that soon
 log = logging.getLogger(__name__)
 jobs = JobManager()
 
-@jobs.job("tick", every=1)
+@jobs.job("tick", every=1, overlap="allow")  # none is skipped where a busy machine is late
 async def tick() -> str:
     return "tock"
 
@@ -43,7 +43,7 @@ def stubborn() -> None:
     time.sleep(60)
 """
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -178,7 +178,7 @@ def test_run_drains_and_ends_with_0(shop, number):
 def test_run_lets_a_handler_end_before_it_leaves(shop):
     process = shop.server()
     triggered = json.loads(shop("trigger", "count", "-p", '{"to": 10, "pause": 0.1}', "--json").stdout)
-    shop.until(lambda: shop.ledger.run(triggered["id"]).status == "running")
+    shop.until(lambda: shop.ledger.run(triggered["id"]).status != "pending")
     process.terminate()
     assert process.wait(PATIENCE) == 0
     ended = shop.ledger.run(triggered["id"])

@@ -18,13 +18,13 @@ from jobmanager import JobManager, Settings
 
 jobs = JobManager(Settings(database_url="sqlite:///" + sys.argv[1]))
 
-@jobs.job("one", every=1)
+@jobs.job("one", every=1, overlap="allow")  # none is skipped where a busy machine is late
 def one(): ...
 
-@jobs.job("two", every=1)
+@jobs.job("two", every=1, overlap="allow")
 async def two(): ...
 
-@jobs.job("three", cron="* * * * * *")
+@jobs.job("three", cron="* * * * * *", overlap="allow")
 def three(context):
     context.log.info("tick %s", context.scheduled_for)
 
@@ -52,18 +52,23 @@ def start_application(folder: Path) -> subprocess.Popen[str]:
 def test_four_processes_open_one_run_for_every_tick_and_end_with_code_0(tmp_path: Path) -> None:
     processes = [start_application(tmp_path) for _ in range(4)]
     time.sleep(SECONDS)  # the test is about this much real time; nothing is awaited here
+    with sqlite3.connect(tmp_path / "jobs.db") as database:
+        # Who wins a tick is a lottery; that all four take part in it is not.
+        living = database.execute(
+            "SELECT count(*) FROM jobmanager_instances WHERE dead_at IS NULL"
+        ).fetchone()
+    assert living == (4,)
     for process in processes:
         process.send_signal(signal.SIGTERM)
-    errors = [process.communicate(timeout=40)[1] for process in processes]
+    errors = [process.communicate(timeout=100)[1] for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0, 0, 0], errors
     with sqlite3.connect(tmp_path / "jobs.db") as database:
         rows = database.execute(
-            "SELECT job_id, scheduled_for / 1000000, status, owner FROM jobmanager_runs ORDER BY job_id, scheduled_for"
+            "SELECT job_id, scheduled_for / 1000000, status FROM jobmanager_runs ORDER BY job_id, scheduled_for"
         ).fetchall()
-    assert {status for _, _, status, _ in rows} == {"succeeded"}
+    assert {status for _, _, status in rows} == {"succeeded"}
     for job in ("one", "two", "three"):
-        instants = [instant for job_id, instant, _, _ in rows if job_id == job]
+        instants = [instant for job_id, instant, _ in rows if job_id == job]
         assert instants == list(range(instants[0], instants[0] + len(instants)))
         assert len(instants) >= SECONDS - 1
-    assert len({owner for _, _, _, owner in rows}) > 1

@@ -119,7 +119,7 @@ class TestSweepAgainstOpening(Ground):
             sweeper.join(0.3)
             assert found == []
             opener.commit()
-        sweeper.join(5)
+        sweeper.join(60)
 
         assert found == [run]
 
@@ -136,7 +136,7 @@ class TestSweepAgainstOpening(Ground):
             opener.join(0.3)
             assert opened == []
             page.save(replace(page.job, accounted_until=self.now - seconds(10)))
-        opener.join(5)
+        opener.join(60)
 
         assert opened == [{run.id for run in runs if run.job_id == "other"}]
 
@@ -152,7 +152,7 @@ class TestSweepAgainstOpening(Ground):
             writer.join(0.3)
             page.save(replace(page.job, state="disabled"))
             page.close_pending()
-        writer.join(5)
+        writer.join(60)
 
         assert answers == [{run.id: SUCCEEDED}]
 
