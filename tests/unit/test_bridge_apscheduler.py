@@ -231,10 +231,33 @@ def test_what_a_job_cannot_say_is_flagged():
 
 @pytest.mark.parametrize(
     ("function", "says"),
-    [(lambda: None, "has no name in a module"), (Mailer().send, "Mailer.send belongs to an object")],
+    [(lambda: None, "no module names <lambda>"), (Mailer().send, "no module names Mailer.send")],
 )
 def test_a_function_that_cannot_be_named_is_flagged(function, says):
     assert f"{says}" in told(one("cron", function, hour=1))
+
+
+class Own(CronTrigger):
+    pass
+
+
+def test_a_trigger_of_one_s_own_is_not_taken_for_its_parent():
+    assert told(one(Own(hour=1, timezone="UTC"))).startswith("hand: Own has no equivalent")
+
+
+class Caller:
+    def __call__(self):
+        """Anything."""
+
+
+def test_a_callable_object_does_not_stop_the_others():
+    scheduler = BackgroundScheduler(timezone="UTC")
+    scheduler.add_job(Caller(), "cron", hour=1, id="odd", name="odd")
+    scheduler.add_job(work, "cron", hour=1, id="good")
+
+    odd, good = bridge.bring(scheduler, NOW)
+    assert "hand: no module names odd" in told(odd)
+    assert good.unchanged
 
 
 def test_arguments_that_do_not_fit_are_flagged():

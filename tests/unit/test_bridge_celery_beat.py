@@ -185,16 +185,15 @@ class Odd(BaseSchedule):
     pass
 
 
-class Broken(crontab):
-    def remaining_estimate(self, *_, **__):
-        raise RuntimeError("no idea")
+class Zoned(crontab):
+    """As django-celery-beat's: it may have a zone of its own."""
 
 
 @pytest.mark.parametrize(
     ("when", "says"),
     [
         (Odd(), "a schedule of the kind Odd is not known"),
-        (Broken(), "cannot be carried over: no idea"),
+        (Zoned(), "a schedule of the kind Zoned is not known"),
         (0.5, "An interval is at least 1 s"),
         (None, "the kind NoneType is not known"),
     ],
@@ -279,6 +278,15 @@ def test_entries_that_are_added_after_configuring_and_finalizing_are_found(shop)
         sender.add_periodic_task(crontab(minute=0, hour=13), sender.tasks["bridge_shop.tidy"].s(), name="two")
 
     assert {b.entry for b in celery_beat.bring(celery_beat.of_app(shop), NOW)} == {"one", "two"}
+
+
+def test_a_schedule_that_raises_says_so(shop, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no idea")
+
+    monkeypatch.setattr(crontab, "remaining_estimate", fails)
+
+    assert "hand: its schedule cannot be carried over: no idea" in told(one(shop, crontab()))
 
 
 def test_ids_are_slugs_and_differ(shop):

@@ -100,11 +100,15 @@ def test_a_zone_that_nobody_names_is_flagged_once():
     assert "does not say its zone" not in told(bring("CRON_TZ=UTC\n0 1 * * * one", zone=None)[0])
 
 
+def test_a_zone_that_is_named_too_late_is_flagged():
+    assert "does not say its zone" in told(bring("0 1 * * * one\nCRON_TZ=UTC\n0 1 * * * two", zone=None)[0])
+
+
 def test_environment_and_mail_are_flagged_for_the_file():
     whole, mail, _ = bring("MAILTO=ops@example.org\n0 1 * * * one")
 
-    assert "hand: cron runs each command in the user's home" in told(whole)
-    assert "hand: cron mails what a command prints" in told(whole)
+    assert "hand: cron runs a command in the user's home" in told(whole)
+    assert "hand: cron mails what it prints" in told(whole)
     assert "mail to ops@example.org is not sent" in told(mail)
     assert len(bring('MAILTO=""\n0 1 * * * one')) == 2
 

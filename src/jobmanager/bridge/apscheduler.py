@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,12 +14,15 @@ from jobmanager.bridge.brought import (
     arguments,
     by_hand,
     changed,
+    left,
     same,
     titled,
     written,
     zone_name,
 )
-from jobmanager.bridge.comparison import Comparison, Next, best, both_days, compare, day_fields, field_text
+from jobmanager.bridge.comparison import Next, best, both_days, compare, day_fields, field_text
+from jobmanager.errors import HandlerNotFoundError
+from jobmanager.registry import Handler
 from jobmanager.schedule import Every
 from jobmanager.schedule.dialect import WEEKDAYS
 from jobmanager.schedule.instants import SECOND
@@ -65,16 +67,12 @@ def _job(job: Any, scheduler: Any, taken: set[str], now: datetime) -> Brought:
     try:
         when, remarks = _when(job.trigger, now)
     except Exception as error:  # noqa: BLE001 - whatever a foreign trigger raises, the other jobs go on
-        return Brought(entry=entry, remarks=(by_hand(f"its trigger cannot be carried over: {error}"),))
+        return left(entry, f"its trigger cannot be carried over: {error}")
     if not when:
         return Brought(entry=entry, remarks=tuple(remarks))
     job_id, title = titled(entry, taken)
-    if not job.func_ref:
-        remarks.append(by_hand(f"{job.name} has no name in a module: give it one and write it here."))
-    elif inspect.ismethod(job.func) and not inspect.isclass(job.func.__self__):
-        remarks.append(
-            by_hand(f"{job.name} belongs to an object: write a function that makes it and calls it.")
-        )
+    if not _importable(job):
+        remarks.append(by_hand(f"no module names {job.name}: write a function that calls it, and name that."))
     config, fitting = arguments(job.func, tuple(job.args), dict(job.kwargs))
     policies, told = _policies(job, scheduler)
     return written(
@@ -84,6 +82,14 @@ def _job(job: Any, scheduler: Any, taken: set[str], now: datetime) -> Brought:
         {**title, **when, **config, **policies},
         [*remarks, *fitting, *told],
     )
+
+
+def _importable(job: Any) -> bool:
+    """Whether the text that names the function leads to it: not for a lambda, or the method of an object."""
+    try:
+        return bool(job.func_ref) and Handler(job.id, job.func_ref).function == job.func
+    except HandlerNotFoundError:
+        return False
 
 
 def _policies(job: Any, scheduler: Any) -> When:
@@ -126,15 +132,11 @@ def _when(trigger: Any, now: datetime) -> When:
         "IntervalTrigger": _interval,
         "DateTrigger": _date,
     }
-    if kind not in make:
+    if kind not in make or not type(trigger).__module__.startswith("apscheduler.triggers."):
         return {}, [by_hand(f"{kind} has no equivalent: write what it means as one job or several.")]
     when, remarks = make[kind](trigger, now)
     start, end = getattr(trigger, "start_date", None), getattr(trigger, "end_date", None)
-    if (
-        kind != "DateTrigger"
-        and start
-        and start > now + (trigger.interval if kind == "IntervalTrigger" else _NONE)
-    ):
+    if start and start > now + getattr(trigger, "interval", _NONE):
         remarks.append(by_hand(f"it does not fire before {start}; here it fires as soon as it is declared."))
     if end:
         remarks.append(by_hand(f"it ends on {end}; here it goes on until the job is taken out."))
@@ -145,14 +147,9 @@ def _when(trigger: Any, now: datetime) -> When:
 
 def _date(trigger: Any, now: datetime) -> When:
     moment = trigger.run_date.replace(microsecond=0)
-    over = moment <= now
+    past = by_hand("it lies in the past: it will not fire here.")
     # In UTC: an offset without its zone would only look like one.
-    told = (
-        by_hand("it lies in the past: it will not fire here.")
-        if over
-        else same("it fires at the same instant.")
-    )
-    return {"at": moment.astimezone(UTC)}, [told]
+    return {"at": moment.astimezone(UTC)}, [past if moment <= now else same("it fires at the same instant.")]
 
 
 def _interval(trigger: Any, now: datetime) -> When:
@@ -171,16 +168,8 @@ def _interval(trigger: Any, now: datetime) -> When:
     if plain.calendar and line:
         cron, outcome, _ = best(theirs, [line], "UTC", now)
         return {"cron": cron.expression}, outcome.remarks()
-    return {"every": int(length.total_seconds())}, _phase(plain, anchor)
-
-
-def _phase(outcome: Comparison, anchor: datetime) -> list[Remark]:
-    if not outcome.calendar:
-        return outcome.remarks()
-    told = changed(
-        f"it counts from {anchor:%Y-%m-%d %H:%M:%S} UTC; every= counts from 1970-01-01 00:00:00 UTC."
-    )
-    return [told, *outcome.remarks()]
+    told = changed(f"it counts from {anchor:%Y-%m-%d %H:%M:%S} UTC; every= from 1970-01-01 00:00:00 UTC.")
+    return {"every": int(length.total_seconds())}, [told] * bool(plain.calendar) + plain.remarks()
 
 
 def _line(length: timedelta, anchor: datetime) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal
 
-from jobmanager.errors import JobManagerError, PayloadError
+from jobmanager.errors import JobManagerError
 from jobmanager.job import make_job
 from jobmanager.registry import parameters_of
 
@@ -54,6 +54,11 @@ def changed(text: str) -> Remark:
 def by_hand(text: str) -> Remark:
     """A remark that asks a person."""
     return Remark("hand", text)
+
+
+def left(entry: str, text: str) -> Brought:
+    """An entry that makes no job, and why."""
+    return Brought(entry=entry, remarks=(by_hand(text),))
 
 
 def written(
@@ -120,12 +125,14 @@ def arguments(
         remarks.append(by_hand(f"name its arguments {literal(list(args))} in config."))
     elif function is not None:
         try:
+            if "context" in _parameters(function):
+                remarks.append(
+                    by_hand("rename its parameter 'context': here that is the RunContext of the run.")
+                )
             named = _named(function, args, kwargs)
-            parameters_of(function).fill(function.__name__, named, {})
-        except (TypeError, ValueError, PayloadError) as error:
+            parameters_of(function).fill(getattr(function, "__name__", "handler"), named, {})
+        except Exception as error:  # noqa: BLE001 - a signature or annotation of the user's may raise anything
             remarks.append(by_hand(f"its arguments do not fit: {error}"))
-        if "context" in _parameters(function):
-            remarks.append(by_hand("rename its parameter 'context': here that is the RunContext of the run."))
     foreign = [word for word, value in named.items() if not _storable(value)]
     for word in foreign:
         value = named.pop(word)

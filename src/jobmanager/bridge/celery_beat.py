@@ -18,6 +18,7 @@ from jobmanager.bridge.brought import (
     arguments,
     by_hand,
     changed,
+    left,
     same,
     titled,
     written,
@@ -79,11 +80,11 @@ def bring(beat: Beat, now: datetime) -> list[Brought]:
 
 def _entry(name: str, entry: Any, beat: Beat, taken: set[str], now: datetime) -> Brought:
     if not (isinstance(entry, Mapping) and isinstance(entry.get("task"), str) and "schedule" in entry):
-        return Brought(entry=name, remarks=(by_hand("it has no task and schedule: it is no entry."),))
+        return left(name, "it has no task and schedule: it is no entry.")
     try:
         when, remarks = _when(entry["schedule"], beat.zone, now, relative=bool(entry.get("relative")))
     except Exception as error:  # noqa: BLE001 - whatever a foreign schedule raises, the other entries go on
-        return Brought(entry=name, remarks=(by_hand(f"its schedule cannot be carried over: {error}"),))
+        return left(name, f"its schedule cannot be carried over: {error}")
     if not when:
         return Brought(entry=name, remarks=tuple(remarks))
     job_id, title = titled(name, taken)
@@ -117,7 +118,8 @@ def _when(
         schedule = timedelta(seconds=schedule)
     if isinstance(schedule, timedelta):
         return _interval(schedule, None, zone, now, relative=relative)
-    kind = next((k.__name__ for k in type(schedule).__mro__ if k.__module__ == "celery.schedules"), "")
+    # Exactly these: a subclass (django-celery-beat's has a zone of its own) may mean something else.
+    kind = type(schedule).__name__ if type(schedule).__module__ == "celery.schedules" else ""
     if kind == "crontab":
         return _crontab(schedule, zone, now)
     if kind == "schedule":

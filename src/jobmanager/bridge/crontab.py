@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from zoneinfo import ZoneInfo
 
-from jobmanager.bridge.brought import Brought, Remark, by_hand, call, changed, literal, refused, titled
+from jobmanager.bridge.brought import Brought, Remark, by_hand, call, changed, left, literal, refused, titled
 from jobmanager.bridge.comparison import AROUND, clock_changes
 from jobmanager.errors import CronError
 from jobmanager.schedule import Cron
@@ -26,6 +26,7 @@ class Reading:
     """What the lines so far have set for those that follow."""
 
     zone: str
+    told: bool
     system: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
@@ -42,29 +43,24 @@ def bring(text: str, now: datetime, *, zone: str | None = None, system: bool = F
 
     `zone` is that of the machine whose crontab it is; CRON_TZ in the text overrides it from there on.
     """
-    reading = Reading(zone=zone or machine_zone(), system=system)
-    whole = [
-        by_hand(
-            "cron runs each command in the user's home with almost no environment; here it gets the process's own."
-        ),
-        by_hand(
-            "cron mails what a command prints; here it goes where the process prints, and an exit code fails the run."
-        ),
-    ]
-    if zone is None and not re.search(r"^\s*CRON_TZ\s*=", text, re.MULTILINE):
-        whole.insert(
-            0, by_hand(f"the file does not say its zone: {reading.zone}, this machine's, was taken.")
-        )
+    reading = Reading(zone=zone or machine_zone(), told=zone is not None, system=system)
+    guess, guessed = reading.zone, False
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
-            continue
         variable = _VARIABLE.fullmatch(line)
         if variable:
             found += _variable(reading, variable[1].strip("\"'"), _unquoted(variable[2]), number)
-        else:
-            found.append(_command(reading, stripped, number, now))
+        elif line.strip() and not line.strip().startswith("#"):
+            found.append(_command(reading, line.strip(), number, now))
+            guessed |= not reading.told
+    whole = [by_hand(f"the file does not say its zone: {guess}, this machine's, was taken.")] * guessed + [
+        by_hand(
+            "cron runs a command in the user's home with almost no environment; here it gets the process's."
+        ),
+        by_hand(
+            "cron mails what it prints; here that goes where the process prints, and an exit code fails the run."
+        ),
+    ]
     return [Brought(entry="crontab", remarks=tuple(whole)), *found] if found else []
 
 
@@ -74,20 +70,10 @@ def _unquoted(value: str) -> str:
 
 def _variable(reading: Reading, name: str, value: str, number: int) -> list[Brought]:
     if name == "CRON_TZ":
-        reading.zone = value
+        reading.zone, reading.told = value, True
     elif name == "MAILTO":
-        return (
-            [
-                Brought(
-                    entry=f"line {number}: MAILTO",
-                    remarks=(
-                        by_hand(f"mail to {value} is not sent; notify_on_failure or your logs can tell."),
-                    ),
-                )
-            ]
-            if value
-            else []
-        )
+        told = f"mail to {value} is not sent; notify_on_failure or your logs can tell."
+        return [left(f"line {number}: MAILTO", told)] if value else []
     else:
         reading.environment[name] = value
     return []
@@ -98,17 +84,10 @@ def _command(reading: Reading, line: str, number: int, now: datetime) -> Brought
     words = line.split(None, count + reading.system)
     entry = f"line {number}: {line}"
     if len(words) <= count + reading.system:
-        return Brought(entry=entry, remarks=(by_hand("it has no command: it is no line of a crontab."),))
+        return left(entry, "it has no command: it is no line of a crontab.")
     expression, command = " ".join(words[:count]), words[-1]
     if expression.lower() == "@reboot":
-        return Brought(
-            entry=entry,
-            remarks=(
-                by_hand(
-                    "no job is bound to a restart: let your service manager start it, or call it at start."
-                ),
-            ),
-        )
+        return left(entry, "no job is bound to a restart: let your service manager start it.")
     remarks = [by_hand(f"it ran as {words[count]}; here as the process's user.")] if reading.system else []
     if "TZ" in reading.environment:
         remarks.append(
