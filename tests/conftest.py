@@ -4,9 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.servers import postgres_pooler, postgres_server, postgres_url
+from tests.servers import (
+    postgres_pooler,
+    postgres_server,
+    postgres_url,
+    rabbitmq_url,
+    redis_server,
+    redis_url,
+)
 
-__all__ = ["postgres_pooler", "postgres_server", "postgres_url"]
+__all__ = ["postgres_pooler", "postgres_server", "postgres_url", "rabbitmq_url", "redis_server", "redis_url"]
 
 # Our own switches, read before the environment is cleared.
 REQUIRE_SERVERS = os.environ.get("JOBMANAGER_REQUIRE_SERVERS") == "1"

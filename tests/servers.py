@@ -166,6 +166,115 @@ class Pooler:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+class Redis:
+    """A server of our own, in memory, on a free port; `persistent` keeps what it holds over a restart."""
+
+    def __init__(self, *, persistent: bool = False) -> None:
+        program = shutil.which("redis-server")
+        if program is None:
+            pytest.skip("needs redis-server: apt-get install redis-server")
+        self._program = program
+        self._persistent = persistent
+        self.folder = Path(tempfile.mkdtemp(prefix="jobmanager-redis-"))
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Redis:
+        """Start it, or start it again after `stop`, and wait until it answers."""
+        kept = ("--appendonly", "yes", "--appendfsync", "always") if self._persistent else ("--save", "")
+        options = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), *kept)
+        self.process = subprocess.Popen(
+            [*_with_us(), self._program, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        _await(self.process, self.port, seconds=15)
+        return self
+
+    def flush(self) -> None:
+        """Lose every message."""
+        import redis
+
+        with redis.Redis(port=self.port) as client:
+            client.flushall()
+
+    def stop(self) -> None:
+        """End it at once. Twice is safe."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+    def remove(self) -> None:
+        """Stop it and leave nothing behind."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class RabbitMQ:
+    """A server of our own with a name, a port mapper and a folder that no other one has."""
+
+    def __init__(self) -> None:
+        program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+        if not program.exists():
+            pytest.skip("needs RabbitMQ: apt-get install rabbitmq-server")
+        self.folder = Path(tempfile.mkdtemp(prefix="jobmanager-rabbit-"))
+        self.port, distribution, mapper = free_port(), free_port(), free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        self._environment = {
+            **os.environ,
+            "HOME": str(self.folder),
+            "RABBITMQ_NODENAME": f"jobmanager-{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_MNESIA_BASE": str(self.folder),
+            "RABBITMQ_LOG_BASE": str(self.folder),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
+            "ERL_EPMD_PORT": str(mapper),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        self.process = subprocess.Popen(
+            [*_with_us(), program],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        _await(self.process, self.port, seconds=60)
+
+    def remove(self) -> None:
+        """End it and its port mapper, and leave nothing behind."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(20)
+        deadline = time.monotonic() + 10
+        # It stays while it knows a living node, and hears of the end of ours a moment later.
+        while subprocess.run(
+            ["epmd", "-kill"], env=self._environment, check=False, capture_output=True
+        ).returncode:
+            assert time.monotonic() < deadline, "epmd does not end"
+            time.sleep(0.05)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _with_us() -> list[str]:
+    """What stands before a command that is to go when the tests are killed."""
+    return ["setpriv", "--pdeathsig=KILL"] if shutil.which("setpriv") else []
+
+
+def _await(process: subprocess.Popen[bytes], port: int, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not _answers(port):
+        assert process.poll() is None, f"the server ended with code {process.returncode}"
+        assert time.monotonic() < deadline, "the server did not come up"
+        time.sleep(0.05)
+
+
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -242,6 +351,33 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     """The URL of a fresh, empty database."""
     with FreshDatabases(postgres_server) as databases:
         yield databases.make()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A running server that several tests share: use `redis_url`, or start one of your own to break it."""
+    server = Redis()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """An empty broker."""
+    redis_server.flush()
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """A running broker."""
+    server = RabbitMQ()
+    try:
+        yield server.url
+    finally:
+        server.remove()
 
 
 @pytest.fixture(scope="session")

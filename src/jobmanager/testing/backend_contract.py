@@ -24,7 +24,7 @@ import pytest
 from jobmanager.backends.base import Backend, Capabilities, Entry, Health
 from jobmanager.clock import Clock
 from jobmanager.errors import ConfigurationError, UnsupportedError
-from jobmanager.job import SLUG, Job
+from jobmanager.job import SLUG, Job, Overlap
 from jobmanager.manager import JobManager
 from jobmanager.run import PENDING, SUCCEEDED, Tick
 from jobmanager.schedule import Cron, Every, Schedule
@@ -552,7 +552,11 @@ class BackendContract:
             store=None if beside is None else beside.store,
             clock=self.clock,
         )
-        manager.add_job("job", lambda context: calls.append(context.scheduled_for), every=self.interval)
+        # What nobody executes here stays pending, and must not be in the way of the next.
+        overlap: Overlap = "skip" if self.capabilities.executes_in_process else "allow"
+        manager.add_job(
+            "job", lambda context: calls.append(context.scheduled_for), every=self.interval, overlap=overlap
+        )
         self._stops.append(lambda: manager.stop(1))
         return manager.start()
 
