@@ -78,6 +78,18 @@ def test_what_carries_over_unchanged_is_a_program_and_exit_0(module, capsys):
     assert "# 1 job from 1 entry: 1 carried over unchanged, 0 to look at." in printed
 
 
+def test_the_pasted_job_runs_the_plain_function_of_the_task_without_celery(module, capsys):
+    name = module(CELERY.replace("days: int = 1): ...", "days: int = 1): return {'days': days}"))
+    run(["import", "celery-beat", f"{name}:app"])
+    jobs = JobManager(Settings(database_url="memory://", backend="noop"))
+    exec(capsys.readouterr().out, {"jobs": jobs})  # noqa: S102 - what we printed is what is pasted
+
+    with jobs:
+        ended = jobs.trigger_job("noon")
+
+    assert (ended.status.value, ended.output) == ("succeeded", {"days": 3})
+
+
 def test_what_a_person_has_to_look_at_is_exit_1(module, capsys):
     assert run(["import", "celery-beat", module(CHANGED)]) == 1
     printed = capsys.readouterr().out
