@@ -231,6 +231,12 @@ def test_jobs_list_shows_every_job(cli, run):
     assert not any(line.endswith(" ") for line in lines)
 
 
+def test_jobs_list_says_when_nothing_would_fire_anyway(cli, monkeypatch):
+    monkeypatch.setenv("JOBMANAGER_BACKEND", "noop")
+    last = cli("jobs", "list").out.splitlines()[-1]
+    assert last == "Nothing fires by itself: backend noop, because JOBMANAGER_BACKEND=noop."
+
+
 def test_jobs_list_as_json(cli, run):
     ended = run("cleanup")
     records = {record["id"]: record for record in cli("jobs", "--json").json}

@@ -11,6 +11,7 @@ import pytest
 
 from jobmanager import JobManager, RunStatus, Settings
 from jobmanager.doctor import examine, examine_environment, surroundings
+from jobmanager.explain import explain_now
 from jobmanager.stores.base import Instance
 from jobmanager.testing import FakeClock
 
@@ -331,6 +332,15 @@ def test_nobody_lives(patient):
     check, level, text = only(patient.manager())
     assert (check, level) == ("processes", "failing")
     assert text == "No process lives: nothing fires."
+
+
+def test_where_celery_executes_a_beat_and_a_worker_are_what_is_missing(patient):
+    celery = {"backend": "celery", "celery_broker_url": "memory://"}
+    jobs = patient.manager(settings=patient.settings.model_copy(update=celery))
+    jobs.sync()
+    [advice] = [finding.fix for finding in examine(jobs) if finding.check == "processes"]
+    assert advice == "Start both: `jobmanager beat`, which keeps the time, and `jobmanager worker`."
+    assert explain_now(jobs, "work")[-1].advice == advice
 
 
 def silent(patient, jobs, pid):

@@ -103,8 +103,17 @@ def _remarks(manager: JobManager, found: list[View]) -> list[str]:
     told = f"{count(len(found), 'job')} in {manager.store.url}; {count(len(alive), 'process', 'processes')} living."
     remarks = [told]
     if not alive and any(view.schedule for view in found):
-        remarks.append("Nobody keeps the time now: `jobmanager run` does.")
+        remarks.append(_who_could(manager))
     return remarks
+
+
+def _who_could(manager: JobManager) -> str:
+    from jobmanager.explain import start_one
+
+    if manager.backend.capabilities.keeps_time:
+        return f"Nobody keeps the time now. {start_one(manager)}"
+    chosen = manager.resolution
+    return f"Nothing fires by itself: backend {chosen.backend}, because {chosen.reason}."
 
 
 # ---------------------------------------------------------------- show

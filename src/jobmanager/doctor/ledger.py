@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from jobmanager.clock import SystemClock
 from jobmanager.doctor.finding import Finding, counted
 from jobmanager.errors import CronError
-from jobmanager.explain import Told
+from jobmanager.explain import Told, start_one
 from jobmanager.gaps import schedule_of
 from jobmanager.history import effective
 from jobmanager.lease import living
@@ -176,7 +176,7 @@ def processes(jobs: JobManager, told: Told) -> Iterator[Finding]:
             level="failing",
             text="No process lives: nothing fires."
             + (f" The last sign of one was at {told(seen)}." if seen else ""),
-            fix="Start one: `jobmanager run`, or jobs.start() in the application.",
+            fix=start_one(jobs),
         )
     ids = {item.id for item in alive}
     for item in jobs.store.instances():
@@ -248,7 +248,7 @@ def pending(jobs: JobManager, told: Told) -> Iterator[Finding]:
                 check="runs",
                 level="failing",
                 text=f"{told_runs}, and no living process executes that job.",
-                fix=f"Start one: `jobmanager run`; or end it: jobmanager cancel {runs[0].id[-8:]}",
+                fix=f"{start_one(jobs)} Or end it: `jobmanager cancel {runs[0].id[-8:]}`",
             )
 
 

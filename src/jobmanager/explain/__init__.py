@@ -6,11 +6,11 @@ from collections.abc import Callable
 from datetime import datetime
 
 from jobmanager.explain import plan, record
-from jobmanager.explain.case import Answer, Case
+from jobmanager.explain.case import Answer, Case, start_one
 from jobmanager.explain.explanation import Explanation, Told, utc
 from jobmanager.manager import JobManager
 
-__all__ = ["Explanation", "Told", "explain", "explain_now", "utc"]
+__all__ = ["Explanation", "Told", "explain", "explain_now", "start_one", "utc"]
 
 
 def explain(jobs: JobManager, job_id: str, at: datetime, *, told: Told = utc) -> Explanation:

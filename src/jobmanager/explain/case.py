@@ -14,7 +14,12 @@ from jobmanager.registry import closest
 from jobmanager.run import Run
 from jobmanager.schedule import Schedule
 
-START_ONE = "Start one: `jobmanager run`, or jobs.start() in the application."
+
+def start_one(jobs: JobManager) -> str:
+    """What to do where no process lives, on this backend."""
+    if jobs.backend.capabilities.executes_in_process:
+        return "Start one: `jobmanager run`, or jobs.start() in the application."
+    return "Start both: `jobmanager beat`, which keeps the time, and `jobmanager worker`."
 
 
 @dataclass(frozen=True, slots=True)

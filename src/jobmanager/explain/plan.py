@@ -6,7 +6,7 @@ import os
 from datetime import timedelta
 
 from jobmanager.errors import HandlerNotFoundError
-from jobmanager.explain.case import START_ONE, Answer, Case
+from jobmanager.explain.case import Answer, Case, start_one
 
 SECOND = timedelta(seconds=1)
 
@@ -109,7 +109,7 @@ def never_started(case: Case) -> Answer | None:
         if case.stored
         else f"there is no ledger yet at {case.jobs.store.url}"
     )
-    return case.no("never_started", f"Its account is not open: {when}.", START_ONE)
+    return case.no("never_started", f"Its account is not open: {when}.", start_one(case.jobs))
 
 
 # ---------------------------------------------------------------- past instants without a row
@@ -144,7 +144,7 @@ def unaccounted(case: Case) -> Answer:
     lives = bool(case.jobs.executors(case.job_id))
     if not lives:
         then = _at_the_next_start(case)
-        return case.no("nobody_lives", f"No living process executes this job; {then}.", START_ONE)
+        return case.no("nobody_lives", f"No living process executes this job; {then}.", start_one(case.jobs))
     if late <= case.jobs.settings.grace:
         return Answer(
             "pending", "due_now", f"It was due {late.total_seconds():,.0f} s ago and may still start on time."
@@ -186,7 +186,7 @@ def coming(case: Case) -> Answer:
         return case.no(
             "nobody_lives",
             "Nothing stands in its way but that no living process executes this job.",
-            START_ONE,
+            start_one(case.jobs),
         )
     told = "It will run, as planned"
     if case.job is not None and case.schedule != case.job.schedule:

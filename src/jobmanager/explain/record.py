@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from jobmanager.explain.case import START_ONE, Answer, Case
+from jobmanager.explain.case import Answer, Case, start_one
 from jobmanager.explain.explanation import Verdict
 from jobmanager.run import Run, RunStatus
 
@@ -91,7 +91,7 @@ def _pending(case: Case, run: Run) -> Answer:
         "pending",
         "waits_for_executor",
         "It is open, and no living process executes this job.",
-        START_ONE,
+        start_one(case.jobs),
     )
 
 
