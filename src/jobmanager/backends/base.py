@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from jobmanager.clock import Clock
 from jobmanager.context import CancelCause
@@ -18,6 +18,7 @@ from jobmanager.settings import Settings
 from jobmanager.timetable import ScheduledJob
 
 Deliver = Callable[[Sequence[Tick]], None]
+Level = Literal["ok", "note", "warning", "failing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,15 @@ class Health:
 
     ok: bool
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a backend found when it looked at its outside system. `fix` is '' only for ok and note."""
+
+    level: Level
+    text: str
+    fix: str = ""
 
 
 class Host(Protocol):
@@ -135,6 +145,14 @@ class Backend(ABC):
     def is_guest(self) -> bool:
         """True where the outside system runs this process and merely imported the application: `start()` does nothing."""
         return False
+
+    def findings(self, jobs: Sequence[Job]) -> Iterable[Found]:
+        """What is wrong, or will be, with the outside system and how these jobs use it, for `doctor`.
+
+        Works before `start` and in any process, looks without changing anything, and gives up on each thing it asks after two
+        seconds or so. No password shows.
+        """
+        return ()
 
     @abstractmethod
     def entries(self) -> list[Entry]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from jobmanager.doctor.application import backend, declared, handlers, zones
 from jobmanager.doctor.finding import Finding, Level
 from jobmanager.doctor.ledger import account, clock, differences, pending, processes, states, store
+from jobmanager.doctor.roles import hosts, roles
 from jobmanager.doctor.surroundings import installation, settings
 from jobmanager.errors import JobManagerError
 from jobmanager.explain import Told, utc
@@ -75,6 +76,8 @@ _OF_THE_STORE: dict[str, Callable[[JobManager, Told], Iterator[Finding]]] = {
     "declarations": differences,
     "jobs": states,
     "processes": processes,
+    "roles": roles,
+    "hosts": hosts,
     "account": account,
     "runs": pending,
 }

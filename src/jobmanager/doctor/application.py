@@ -38,6 +38,8 @@ def backend(jobs: JobManager) -> Iterator[Finding]:
             )
         else:
             yield Finding(check="backend", level="note", text=f"not {rejected.backend}: {rejected.reason}")
+    for found in chosen.findings(tuple(jobs.registry.jobs.values())):
+        yield Finding(check="backend", level=found.level, text=found.text, fix=found.fix)
 
 
 def zones(jobs: JobManager) -> Iterator[Finding]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Level = Literal["ok", "note", "warning", "failing"]
+from jobmanager.backends.base import Level
+
+__all__ = ["Finding", "Level", "counted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -13,8 +13,9 @@ import celery.beat
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 
-from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Health, Host
+from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Found, Health, Host
 from jobmanager.backends.celery.application import QUEUE, make_app
+from jobmanager.backends.celery.findings import examine
 from jobmanager.backends.celery.publisher import Message, Publisher
 from jobmanager.backends.celery.worker import Worker
 from jobmanager.clock import Clock, SystemClock
@@ -28,6 +29,7 @@ from jobmanager.timetable import ScheduledJob, Timetable
 logger = logging.getLogger(__name__)
 
 LONGEST_SLEEP = 1.0  # seconds
+FLUSH_WITHIN = 3.0
 KILL_AFTER = 30.0  # seconds beyond its timeout, a handler takes its worker's child process with it
 ENDED_BY_SIGNAL = -192  # billiard raises SystemExit(-(256 - signal))
 
@@ -55,6 +57,7 @@ class CeleryBackend(Backend):
     ) -> None:
         self.app = app
         self.queue = queue
+        self.group_max = group_max
         self.timetable = Timetable()
         self._beats = beats
         self._clock = clock
@@ -110,11 +113,14 @@ class CeleryBackend(Backend):
         if self._delivering.acquire(timeout=timeout.total_seconds()):
             self._deliver = None
             self._delivering.release()
-        self._publisher.stop(min(timeout.total_seconds(), 3.0))
+        self._publisher.stop(min(timeout.total_seconds(), FLUSH_WITHIN))
 
     def dispatch(self, job: Job, run: Run) -> None:
         limit = None if job.timeout is None else job.timeout.total_seconds() + KILL_AFTER
         self._publisher.put(Message(run.id, job.queue or self.queue, run.priority, limit))
+        if self._deliver is None:
+            # Not started here: a script, which may end with its next line.
+            self._publisher.flush(FLUSH_WITHIN)
 
     def cause_of(self, raised: BaseException) -> CancelCause | None:
         if isinstance(raised, SoftTimeLimitExceeded):
@@ -125,13 +131,14 @@ class CeleryBackend(Backend):
         return "shutdown" if killed else None
 
     def is_guest(self) -> bool:
-        # Where Celery's own command has imported the application, it lives by Celery's rules.
-        if "celery.bin.base" not in sys.modules:
+        # Celery's own command imports the application while it reads its options.
+        command = sys.modules.get("celery.bin.celery")
+        if command is None:
             return False
         import click  # noqa: PLC0415 - it is loaded already
 
         context = click.get_current_context(silent=True)
-        return context is not None and type(context.obj).__name__ == "CLIContext"
+        return context is not None and context.find_root().command is vars(command)["celery"]
 
     def entries(self) -> list[Entry]:
         due: dict[str, datetime] = dict(self.timetable.entries()) if self._keeps_time_here else {}
@@ -139,6 +146,9 @@ class CeleryBackend(Backend):
             Entry(name=item.job.id, job_id=item.job.id, next_due_at=due.get(item.job.id))
             for item in self._scheduled
         ]
+
+    def findings(self, jobs: Sequence[Job]) -> Iterable[Found]:
+        return examine(self.app, jobs, queue=self.queue, group_max=self.group_max)
 
     def health(self) -> Health:
         if self._deliver is None:

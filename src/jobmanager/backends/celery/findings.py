@@ -1,0 +1,190 @@
+"""What `jobmanager doctor` is told about Celery: the broker, the application's settings, and who takes from which queue."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from celery import Celery
+
+from jobmanager.backends.base import Found
+from jobmanager.backends.celery.application import TASK, is_amqp
+from jobmanager.job import Job
+
+WITHIN = 2.0  # seconds
+LISTED = 5
+REFUSED_LOGIN = ("ACCESS_REFUSED", "NOAUTH", "WRONGPASS", "username-password", "Authentication required")
+
+T = TypeVar("T")
+
+
+def examine(app: Celery, jobs: Sequence[Job], *, queue: str, group_max: int) -> Iterator[Found]:
+    """All that can be said without a store, the broker first."""
+    broker = _broker(app)
+    yield broker
+    yield from _messages(app)
+    yield from _limits(app, jobs, group_max)
+    yield from _company(app)
+    if broker.level == "ok":
+        yield from _queues(app, jobs, queue)
+
+
+def _broker(app: Celery) -> Found:
+    variable = "JOBMANAGER_CELERY_BROKER_URL" if app.main == "jobmanager" else "the application's broker_url"
+    away = "Until then runs are opened and stay pending."
+    try:
+        shown = app.connection_for_write().as_uri()
+    except ImportError as error:  # of the transport
+        return Found(
+            level="failing",
+            text=f"The broker needs the package {error.name or error}, which is not installed.",
+            fix=f"Install it, or name redis://host:6379/0 or amqp://user:password@host// in {variable}.",
+        )
+    try:
+        _within(WITHIN, lambda: _knock(app))
+    except TimeoutError:
+        return Found(
+            level="failing",
+            text=f"The broker {shown} does not answer within {WITHIN:g} s.",
+            fix=f"See whether it hangs, a firewall drops what is sent there, or {variable} names another port. {away}",
+        )
+    except Exception as error:  # noqa: BLE001 - brokers raise what they like, and all of it means: out of reach
+        text = f"The broker {shown} cannot be used: {_without_password(app, error)}"
+        if any(word in str(error) for word in REFUSED_LOGIN):
+            return Found(level="failing", text=text, fix=f"Correct user and password in {variable}. {away}")
+        fix = f"Start it if it does not run, see whether this host reaches it, or correct {variable}. {away}"
+        return Found(level="failing", text=text, fix=fix)
+    return Found(level="ok", text=f"the broker {shown} answers")
+
+
+def _knock(app: Celery) -> None:
+    limits: dict[str, Any] = (
+        {} if is_amqp(app) else {"socket_timeout": WITHIN, "socket_connect_timeout": WITHIN}
+    )
+    options = {**(app.conf.broker_transport_options or {}), **limits}
+    with app.connection_for_write(connect_timeout=WITHIN, transport_options=options) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=WITHIN)
+
+
+def _without_password(app: Celery, error: Exception) -> str:
+    told, password = f"{type(error).__name__}: {error}".rstrip(".") + ".", app.connection_for_write().password
+    return told.replace(password, "***") if password else told
+
+
+def _messages(app: Celery) -> Iterator[Found]:
+    conf = app.conf
+    if not {"json", "application/json"} & set(conf.accept_content or ()):
+        accepted = ", ".join(sorted(conf.accept_content or ())) or "nothing"
+        yield Found(
+            level="failing",
+            text=f"The application's workers accept {accepted}, and runs travel as json.",
+            fix="Add 'json' to accept_content.",
+        )
+    if conf.task_protocol != 2:
+        yield Found(
+            level="warning",
+            text=f"task_protocol is {conf.task_protocol}; runs are made for 2, and nothing else is tested.",
+            fix="Remove task_protocol from the application's configuration.",
+        )
+    if conf.task_always_eager:
+        yield Found(
+            level="note", text="task_always_eager does not hold for runs: they go to the broker all the same"
+        )
+
+
+def _limits(app: Celery, jobs: Sequence[Job], group_max: int) -> Iterator[Found]:
+    """A message carries its job's own hard limit, but no soft one, and in a group none at all."""
+    task = app.tasks[TASK]
+    soft, hard = task.soft_time_limit, task.time_limit
+    for name, limit, holds in (
+        ("task_soft_time_limit", soft, True),
+        ("task_time_limit", hard, group_max > 1),
+    ):
+        if limit is None:
+            continue
+        cut = [job for job in jobs if holds and job.timeout and job.timeout.total_seconds() > limit]
+        for job in cut[:LISTED]:
+            yield Found(
+                level="warning",
+                text=f"Job {job.id!r} may take {job.timeout.total_seconds():g} s, but {name} of the application ends it after {limit:g} s.",  # type: ignore[union-attr]  # looked at above
+                fix=f"Give the job a shorter timeout, or exempt our task: task_annotations={{'{TASK}': {{'{name.removeprefix('task_')}': None}}}}.",
+            )
+        free = [job.id for job in jobs if job.timeout is None]
+        if free:
+            yield Found(
+                level="note",
+                text=f"{name} of the application ends runs after {limit:g} s that have no timeout of their own: {_some(free)}",
+            )
+
+
+def _company(app: Celery) -> Iterator[Found]:
+    """What else lives in an application of the user's."""
+    if app.conf.beat_schedule:
+        names = _some(sorted(app.conf.beat_schedule))
+        yield Found(
+            level="note",
+            text=f"the application's own beat_schedule goes on, in one beat at a time, without a record here: {names}",
+        )
+    if app.conf.result_backend:
+        yield Found(level="note", text="a result backend is set; runs put nothing there, the store has them")
+
+
+def _queues(app: Celery, jobs: Sequence[Job], default: str) -> Iterator[Found]:
+    """Where runs go, and whether somebody takes them from there, as far as workers answer."""
+    used: dict[str, list[str]] = {}
+    for job in jobs:
+        used.setdefault(job.queue or default, []).append(job.id)
+    told = ", ".join(f"{name} ({len(ids)})" for name, ids in sorted(used.items()))
+    try:
+        answers = _within(2 * WITHIN, lambda: _active_queues(app))
+    except Exception:  # noqa: BLE001 - remote control is a convenience of Celery, and may be off
+        answers = {}
+    if not answers:
+        yield Found(
+            level="note",
+            text=f"jobs by queue: {told}; no worker answered, so nobody knows who takes from them",
+        )
+        return
+    taken = {queue["name"] for queues in answers.values() for queue in queues or ()}
+    yield Found(level="ok", text=f"jobs by queue: {told}; workers that answer: {len(answers)}")
+    for name in sorted(used.keys() - taken):
+        yield Found(
+            level="warning",
+            text=f"No worker that answers takes from queue {name!r}, where the runs of {_some(used[name])} go.",
+            fix=f"Start `jobmanager worker`, which takes from every queue that jobs name, or one with --queues {name}.",
+        )
+
+
+def _active_queues(app: Celery) -> dict[str, list[dict[str, Any]]]:
+    with app.connection_for_write() as connection:
+        answers: dict[str, list[dict[str, Any]]] | None = app.control.inspect(
+            timeout=WITHIN / 2, connection=connection
+        ).active_queues()
+    return answers or {}
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """What it returns or raises; TimeoutError if neither in time. Looking up a name, and some brokers, know no limit."""
+    ended: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            ended.put((call(), None))
+        except Exception as error:  # noqa: BLE001 - the caller gets it
+            ended.put((None, error))
+
+    threading.Thread(target=run, name="jobmanager-examination", daemon=True).start()
+    try:
+        value, error = ended.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # None is what it returned
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

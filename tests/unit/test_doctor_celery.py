@@ -1,0 +1,280 @@
+"""What `doctor` says on Celery: brokers that answer, refuse, hang or are none, the application's settings, and who is missing."""
+
+import os
+import socket
+import threading
+import time
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from celery import Celery
+from tests.servers import Redis, free_port
+
+from jobmanager import JobManager, Settings
+from jobmanager.backends.celery import CeleryBackend
+from jobmanager.backends.celery.application import make_app
+from jobmanager.doctor import examine
+from jobmanager.run import new_id
+from jobmanager.stores.base import Instance
+
+# ---------------------------------------------------------------- ground
+
+
+@pytest.fixture
+def manager(tmp_path):
+    """Makes managers on one SQLite file."""
+    made = []
+
+    def make(app=None, *, broker=None, clock=None, group_max=1, store=None, **declared):
+        backend = CeleryBackend(app or make_app(broker or "memory://"), group_max=group_max)
+        settings = Settings(database_url=store or f"sqlite:///{tmp_path}/jobs.db")
+        jobs = JobManager(settings, backend=backend, clock=clock)
+        jobs.job("work", **{"every": 3600, **declared})(print)
+        made.append(jobs)
+        return jobs
+
+    yield make
+    for jobs in made:
+        if "store" in vars(jobs):
+            jobs.store.close()
+
+
+def found(jobs, *levels):
+    every = examine(jobs)
+    assert all(finding.fix for finding in every if finding.level in ("warning", "failing"))
+    return [finding for finding in every if finding.level in (levels or ("warning", "failing"))]
+
+
+def one(jobs, words, level):
+    [finding] = [finding for finding in found(jobs, level) if words in finding.text]
+    return finding
+
+
+class Silent:
+    """A server that accepts and never says anything."""
+
+    def __enter__(self):
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._kept = []
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def _accept(self):
+        with closing(self._socket):
+            while True:
+                try:
+                    self._kept.append(self._socket.accept()[0])
+                except OSError:
+                    return
+
+    def __exit__(self, *_):
+        self._socket.shutdown(socket.SHUT_RDWR)
+        for kept in self._kept:
+            kept.close()
+
+
+# ---------------------------------------------------------------- the broker
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_refuses(manager, scheme):
+    jobs = manager(broker=f"{scheme}://ana:hunter2@127.0.0.1:{free_port()}//")
+    [finding] = found(jobs)
+    assert (finding.check, finding.level) == ("backend", "failing")
+    assert "cannot be used" in finding.text
+    assert "refused" in finding.text
+    assert "Start it if it does not run" in finding.fix
+    assert "JOBMANAGER_CELERY_BROKER_URL" in finding.fix
+    assert "hunter2" not in repr(examine(jobs))
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_hangs_is_given_up_after_two_seconds(manager, scheme):
+    with Silent() as server:
+        jobs = manager(broker=f"{scheme}://ana:hunter2@127.0.0.1:{server.port}//")
+        began = time.monotonic()
+        [finding] = found(jobs)
+        assert time.monotonic() - began < 4
+    assert (finding.check, finding.level) == ("backend", "failing")
+    assert "hunter2" not in finding.text
+    assert "2 s" in finding.text or "cannot be used" in finding.text
+
+
+def test_a_transport_whose_package_is_missing(manager):
+    finding = one(manager(broker="sqs://"), "needs the package", "failing")
+    assert "botocore" in finding.text or "boto3" in finding.text
+    assert "redis://host:6379/0" in finding.fix
+
+
+def test_the_applications_own_broker_is_called_so(manager):
+    app = Celery("shop", broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
+    assert "the application's broker_url" in one(manager(app), "cannot be used", "failing").fix
+
+
+@pytest.mark.servers
+def test_a_broker_that_answers(manager, redis_url):
+    jobs = manager(broker=redis_url, queue="mail")
+    assert found(jobs) == []
+    assert "answers" in one(jobs, "the broker", "ok").text
+    assert "mail (1); no worker answered" in one(jobs, "jobs by queue", "note").text
+
+
+@pytest.mark.servers
+def test_a_broker_that_wants_a_password_is_told_without_it(manager):
+    server = Redis()
+    try:
+        server.start()
+        import redis
+
+        with redis.Redis(port=server.port) as client:
+            client.config_set("requirepass", "correct-horse")
+        finding = one(
+            manager(broker=f"redis://:hunter2@127.0.0.1:{server.port}/0"), "cannot be used", "failing"
+        )
+    finally:
+        server.remove()
+    assert "Correct user and password" in finding.fix
+    assert "hunter2" not in finding.text
+
+
+@pytest.mark.servers
+@pytest.mark.slow
+def test_a_queue_that_no_worker_takes_from(manager, redis_url):
+    from celery.contrib.testing.worker import start_worker
+
+    jobs = manager(broker=redis_url, queue="mail")
+    other = Celery("other", broker=redis_url, set_as_current=False)
+    with start_worker(other, perform_ping_check=False, shutdown_timeout=20):
+        finding = one(jobs, "takes from queue 'mail'", "warning")
+    assert "runs of work go" in finding.text
+    assert "--queues mail" in finding.fix
+
+
+# ---------------------------------------------------------------- the application
+
+
+def app_with(**conf):
+    app = Celery("shop", broker="memory://", set_as_current=False)
+    app.conf.update(conf)
+    return app
+
+
+def test_our_own_application_is_as_we_want_it(manager):
+    assert found(manager(timeout=300)) == []
+
+
+def test_an_application_that_does_not_take_json(manager):
+    finding = one(manager(app_with(accept_content=["pickle"])), "runs travel as json", "failing")
+    assert finding.fix == "Add 'json' to accept_content."
+
+
+def test_an_old_message_protocol(manager):
+    assert one(manager(app_with(task_protocol=1)), "task_protocol is 1", "warning")
+
+
+def test_a_soft_limit_below_the_jobs_timeout(manager):
+    finding = one(manager(app_with(task_soft_time_limit=60), timeout=300), "task_soft_time_limit", "warning")
+    assert "may take 300 s" in finding.text
+    assert "after 60 s" in finding.text
+
+
+def test_a_hard_limit_gives_way_to_the_jobs_own_unless_runs_travel_in_groups(manager):
+    assert found(manager(app_with(task_time_limit=60), timeout=300)) == []
+    assert one(manager(app_with(task_time_limit=60), timeout=300, group_max=10), "task_time_limit", "warning")
+
+
+def test_a_limit_holds_for_jobs_without_a_timeout(manager):
+    assert one(manager(app_with(task_time_limit=60)), "no timeout of their own: work", "note")
+
+
+def test_what_else_lives_in_the_application_is_worth_a_note(manager):
+    jobs = manager(
+        app_with(
+            beat_schedule={"mine": {"task": "x", "schedule": 60.0}},
+            result_backend="cache+memory://",
+            task_always_eager=True,
+        )
+    )
+    notes = "\n".join(finding.text for finding in found(jobs, "note"))
+    assert "beat_schedule goes on, in one beat at a time, without a record here: mine" in notes
+    assert "a result backend is set" in notes
+    assert "task_always_eager" in notes
+    assert found(jobs) == []
+
+
+# ---------------------------------------------------------------- who lives
+
+
+@pytest.fixture
+def company(manager):
+    """A manager whose store knows other processes, as they told of themselves."""
+    jobs = manager(every=60)
+    jobs.sync()
+
+    def lives(*, executes, ticked=False, host="one", since=timedelta(0)):
+        now = jobs.store.now()
+        instance = Instance(
+            id=new_id(now),
+            namespace="default",
+            host=host,
+            pid=os.getpid(),
+            executes=executes,
+            started_at=now - since,
+            seen_at=now,
+        )
+        jobs.store.register(instance, ["work"])
+        jobs.store.beat(
+            instance.id, last_tick_at=now if ticked else None, lag_seconds=0.1 if ticked else None
+        )
+        return replace(instance)
+
+    jobs.lives = lives
+    return jobs
+
+
+def test_beats_and_workers(company):
+    company.lives(executes=False, ticked=True)
+    company.lives(executes=False, ticked=True)
+    company.lives(executes=True)
+    assert found(company) == []
+    assert "1 of them execute; 2 of them brought ticks" in one(company, "execute", "ok").text
+
+
+def test_one_beat_alone_is_worth_a_note(company):
+    company.lives(executes=False, ticked=True)
+    company.lives(executes=True)
+    assert found(company) == []
+    assert one(company, "one beat alone", "note")
+
+
+def test_no_worker(company):
+    company.lives(executes=False, ticked=True)
+    assert one(company, "No living process executes", "failing").fix == "Start `jobmanager worker`."
+
+
+def test_no_beat(company):
+    company.lives(executes=True)
+    assert "jobmanager beat" in one(company, "No living process brings ticks", "failing").fix
+
+
+def test_a_beat_that_has_only_just_started_is_believed(company):
+    company.lives(executes=True)
+    company.lives(executes=False)
+    assert found(company) == []
+
+
+def test_a_web_process_that_called_start_is_no_beat(company):
+    company.lives(executes=True)
+    company.lives(executes=False, since=timedelta(minutes=5))
+    assert "Nobody rang at" in one(company, "No living process brings ticks", "failing").text
+
+
+def test_an_sqlite_file_on_two_hosts(company):
+    company.lives(executes=False, ticked=True, host="one")
+    company.lives(executes=True, host="two")
+    finding = one(company, "share one SQLite file", "failing")
+    assert "Processes on one, two" in finding.text
+    assert "PostgreSQL" in finding.fix
