@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,8 @@ class TestCeleryBackend(BackendContract):
     broker: str
 
     @pytest.fixture(autouse=True)
-    def _broker(self, redis_url: str) -> Iterator[None]:
+    def _broker(self, redis_url: str) -> None:
         self.broker = redis_url
-        yield
 
     def make_clock(self) -> Clock:
         return SystemClock()

@@ -38,7 +38,7 @@ def make_app(broker_url: str) -> Celery:
         enable_utc=True,
     )
     if is_amqp(app):
-        app.conf.task_default_queue_type = "quorum"
+        app.conf.task_default_queue_type = app.conf.task_create_missing_queue_type = "quorum"
     return app
 
 

@@ -5,7 +5,6 @@ What cannot be sent is kept here while there is room, and is in the store in any
 
 from __future__ import annotations
 
-import atexit
 import logging
 import random
 import threading
@@ -27,7 +26,6 @@ logger = logging.getLogger(__name__)
 BOUND = 10_000
 CONNECT_WITHIN, ANSWER_WITHIN = 2, 5  # seconds
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
-FLUSH_AT_EXIT = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,6 @@ class Publisher:
         self._waiting: dict[str, Message] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._stopping = False
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
@@ -66,24 +63,27 @@ class Publisher:
                 return  # the store has it, and whoever sweeps sends it
             self._waiting[message.run_id] = message
             if self._thread is None:
-                self._stopping = False
                 self._thread = threading.Thread(
                     target=self._publish_all, name="jobmanager-publisher", daemon=True
                 )
                 self._thread.start()
-                atexit.register(self.stop, FLUSH_AT_EXIT)
             self._changed.notify_all()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all is sent, for at most so many seconds; True if it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting, timeout)
 
     def stop(self, timeout: float) -> None:
         """Send what waits, for at most so many seconds, and end the thread; twice is safe."""
+        thread = self._thread
+        if thread is not None:
+            self.flush(timeout)
         with self._changed:
-            thread, self._thread = self._thread, None
-            self._changed.wait_for(lambda: not self._waiting or thread is None, timeout)
-            self._stopping = True
+            self._thread = None  # by which it sees that it is to end
             self._changed.notify_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
-            atexit.unregister(self.stop)
 
     # ---------------------------------------------------------------- on its thread
 
@@ -109,11 +109,15 @@ class Publisher:
 
     def _next_batch(self, pause: float) -> list[Message]:
         """All that waits, once the pause after a failure is over; nothing if this thread is to end."""
+
+        def is_over() -> bool:
+            return self._thread is not threading.current_thread()
+
         with self._changed:
             if pause:
-                self._changed.wait_for(lambda: self._stopping, pause)
-            self._changed.wait_for(lambda: self._stopping or self._waiting)
-            return [] if self._stopping else list(self._waiting.values())
+                self._changed.wait_for(is_over, pause)
+            self._changed.wait_for(lambda: is_over() or self._waiting)
+            return [] if is_over() else list(self._waiting.values())
 
     def _publish(self, batch: Sequence[Message]) -> None:
         producer = self._connected()

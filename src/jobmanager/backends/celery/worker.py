@@ -84,8 +84,11 @@ class Worker:
 
     def _take_queues(self, instance: Any, options: dict[str, Any], **_: Any) -> None:
         if instance.app is self._app and not options.get("queues"):
-            for queue in self._backend.queues():
-                instance.app.amqp.queues.select_add(queue)
+            known = instance.app.amqp.queues
+            for name in self._backend.queues():
+                known.select_add(
+                    known[name]
+                )  # asked by name, one that is missing is made as the application makes them
 
     def _on_init(self, sender: Any, **_: Any) -> None:
         if sender.app is not self._app:

@@ -1,0 +1,334 @@
+"""The same jobs on Celery: real beats and workers on a real broker, seen from another process of the application."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import signal
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from tests.integration.celery_processes import OWN_APP, Application, until
+
+from jobmanager import JobManager, RunStatus
+
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
+JOBS = """
+@jobs.job("tick", every=1, overlap="allow")
+def tick(context: RunContext):
+    context.log.info("in the worker")
+    note("tick", context.run_id, context.attempt, os.getpid())
+    return {"pid": os.getpid()}
+
+@jobs.job("long")
+def long(context: RunContext, seconds: float = 30):
+    note("long", context.run_id, os.getpid())
+    for _ in context.track(range(int(seconds * 20))):
+        context.raise_if_cancelled()
+        time.sleep(0.05)
+    return "whole"
+
+@jobs.job("coroutine")
+async def coroutine(name: str = "you"):
+    return f"hello {name}"
+
+@jobs.job("twice", retry=Retry(max_attempts=2, delays=[0.5]))
+def twice(context: RunContext):
+    if context.attempt == 1:
+        raise ValueError("not yet")
+    return context.attempt
+"""
+
+MakeApplication = Callable[..., Application]
+
+
+@pytest.fixture
+def make_application(tmp_path: Path, redis_url: str) -> Iterator[MakeApplication]:
+    made: list[Application] = []
+
+    def make(
+        source: str = JOBS, *, broker: str = redis_url, store: str | None = None, **options: object
+    ) -> Application:
+        made.append(
+            Application(tmp_path, broker, store or f"sqlite:///{tmp_path}/jobs.db", source, **options)
+        )
+        return made[-1]
+
+    yield make
+    for application in made:
+        application.close()
+
+
+def declared(jobs: JobManager, *job_ids: str) -> JobManager:
+    """The manager with jobs of these names, which it can start and never executes."""
+    for job_id in job_ids:
+        jobs.add_job(job_id, "shop:nothing_here")
+    return jobs
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_ticks_become_runs_in_a_worker_and_both_end_with_code_0(
+    make_application: MakeApplication, pool: str
+) -> None:
+    application = make_application()
+    beat, worker = application.beat(), application.worker(pool=pool)
+    jobs = application.manager()
+
+    runs = until(lambda: len(found := jobs.runs("tick", status="succeeded")) >= 3 and found)
+
+    run = runs[-1]
+    assert run.scheduled_for is not None
+    assert run.scheduled_for.microsecond == 0
+    assert [line.text for _, _, line in jobs.store.lines(run.id)] == ["in the worker"]
+    assert run.output["pid"] in [int(words[3]) for words in application.effects("tick")]
+    assert (run.output["pid"] == worker.pid) == (pool != "prefork")
+    assert (beat.end(), worker.end()) == (0, 0)
+    assert jobs.store.instances() == []
+    assert "Traceback" not in beat.log() + worker.log()
+    assert {run.status for run in jobs.runs("tick")} <= {RunStatus.SUCCEEDED, RunStatus.PENDING}
+
+
+def test_a_start_by_hand_is_executed_and_its_progress_is_seen_from_elsewhere(
+    make_application: MakeApplication,
+) -> None:
+    application = make_application()
+    application.worker()
+    jobs = declared(application.manager(), "long", "coroutine")
+
+    run = jobs.trigger_job("long", {"seconds": 2})
+    until(lambda: (progress := jobs.run(run.id).progress) and progress.processed > 5)
+    assert jobs.executors("long")
+    assert jobs.wait(run.id, timeout=20).output == "whole"
+    assert jobs.wait(jobs.trigger_job("coroutine", {"name": "Ana"}).id).output == "hello Ana"
+
+
+def test_cancel_reaches_a_run_in_a_worker(make_application: MakeApplication) -> None:
+    application = make_application()
+    application.worker()
+    jobs = declared(application.manager(), "long")
+    run = jobs.trigger_job("long")
+    until(lambda: application.effects("long"))
+
+    jobs.cancel(run.id)
+
+    ended = jobs.wait(run.id, timeout=20)
+    assert (ended.status, ended.reason) == (RunStatus.CANCELLED, "requested")
+
+
+def test_an_attempt_that_failed_comes_back_through_the_broker(make_application: MakeApplication) -> None:
+    application = make_application()
+    application.worker()
+    jobs = application.manager()
+    with jobs.store.lock_job("twice") as page:
+        assert page.job.max_attempts == 2
+    application.command("jobmanager", "--app", "shop:jobs", "trigger", "twice").wait()
+
+    run = jobs.wait(until(lambda: jobs.runs("twice"))[0].id, timeout=20)
+
+    assert (run.status, run.output, run.attempt) == (RunStatus.SUCCEEDED, 2, 2)
+    [first] = jobs.store.attempts(run.id)
+    assert first.error is not None
+    assert first.error.type == "ValueError"
+
+
+def test_what_changes_is_followed_by_a_beat_without_a_restart(make_application: MakeApplication) -> None:
+    application = make_application()
+    application.beat()
+    application.worker()
+    jobs = application.manager()
+    until(lambda: jobs.runs("tick", status="succeeded"))
+
+    jobs.registry.jobs.clear()
+    jobs._assembly.account.change("tick", state="paused", by="test")
+    until(lambda: jobs.runs("tick")[0].status is RunStatus.SKIPPED or not _rings(application))
+
+    jobs._assembly.account.change("tick", state="active", by="test")
+    before = len(application.effects("tick"))
+    until(lambda: len(application.effects("tick")) > before, seconds=5)
+
+
+def _rings(application: Application) -> bool:
+    """Whether another tick is executed within two seconds and a half."""
+    before = len(application.effects("tick"))
+    try:
+        until(lambda: len(application.effects("tick")) > before, seconds=2.5)
+    except AssertionError:
+        return False
+    return True
+
+
+def test_a_worker_with_a_beat_in_it_needs_no_other_process(make_application: MakeApplication) -> None:
+    application = make_application()
+    worker = application.worker("--beat", pool="prefork")
+    jobs = application.manager()
+
+    until(lambda: len(jobs.runs("tick", status="succeeded")) >= 2)
+
+    assert worker.end() == 0
+
+
+def test_many_runs_travel_in_few_messages(make_application: MakeApplication) -> None:
+    source = (
+        "for number in range(30):\n    jobs.add_job(f'job-{number}', lambda: 1, every=1, overlap='allow')\n"
+    )
+    application = make_application(source, celery_group_max=10)
+    worker = application.worker()
+    application.beat()
+    jobs = application.manager()
+
+    runs = until(lambda: len(found := jobs.runs(status="succeeded", limit=1000)) >= 90 and found)
+
+    assert worker.log().count("] received") <= len(runs) / 5
+
+
+def test_an_older_worker_leaves_what_it_does_not_know_to_a_newer_one(
+    make_application: MakeApplication, tmp_path: Path
+) -> None:
+    application = make_application()
+    old = application.worker()
+    source = (tmp_path / "shop.py").read_text()
+    (tmp_path / "shop.py").write_text(
+        source + '\n@jobs.job("new")\ndef new():\n    return "by the new one"\n'
+    )
+    command = application.command("jobmanager", "--app", "shop:jobs", "trigger", "new")
+    assert command.wait() == 0, command.log()
+    jobs = application.manager()
+    [run] = until(lambda: jobs.runs("new"))
+    until(lambda: f"[{run.id}] received" in old.log())
+
+    application.worker()
+
+    assert jobs.wait(run.id, timeout=30).output == "by the new one"
+    assert "Traceback" not in old.log()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_messages_that_are_none_of_ours_harm_nobody(
+    make_application: MakeApplication, pool: str, redis_url: str
+) -> None:
+    """Unknown ids, no ids, other types, a pickle: fails if any of them ends the worker or starts something."""
+    application = make_application()
+    worker = application.worker(pool=pool)
+    jobs = declared(application.manager(), "coroutine")
+    sender = application.manager().backend.app  # type: ignore[attr-defined]
+    for arguments in ([], [1], [None], ["nonsense"], ["01a20ffc-0f78-7591-8000-03ad6f591d4f"], [{"id": 1}]):
+        sender.send_task("jobmanager.execute", args=arguments, queue="jobmanager")
+    sender.conf.accept_content = ["json", "pickle"]
+    sender.send_task("jobmanager.execute", args=["x"], serializer="pickle", queue="jobmanager")
+
+    run = jobs.trigger_job("coroutine")
+
+    assert jobs.wait(run.id, timeout=30).output == "hello you"
+    assert worker.end() == 0
+    assert "carries no run ids" in worker.log()
+
+
+def test_a_pool_without_real_threads_is_refused(make_application: MakeApplication) -> None:
+    application = make_application()
+    (application.folder / "gevent.py").write_text("")
+    process = application.command("jobmanager", "--app", "shop:jobs", "worker", "--pool", "gevent")
+
+    assert process.wait() != 0
+    assert "prefork" in process.log()
+
+
+OTHERS_APP = """
+from celery import Celery
+app = Celery("theirs", broker=os.environ["BROKER"])
+app.conf.beat_schedule = {"theirs": {"task": "theirs.note", "schedule": 1.0}}
+app.conf.task_annotations = {"*": {"rate_limit": "1000/s"}}
+
+@app.task(name="theirs.note")
+def theirs_note():
+    note("theirs", time.time())
+
+jobs = JobManager(backend=CeleryBackend(app=app))
+jobs.start()  # inert here: celery's own commands only import us
+"""
+
+
+def test_beside_the_application_s_own_tasks_and_schedule(make_application: MakeApplication) -> None:
+    """`celery -A` as its users know it: their entries are sent by one of two beats, ours by both and once."""
+    application = make_application(head=OTHERS_APP)
+    scheduler = "jobmanager.backends.celery:Scheduler"
+    beats = [
+        application.command("celery", "-A", "shop", "beat", "-S", scheduler, "--pidfile=", "-l", "info").says(
+            "store="
+        )
+        for _ in range(2)
+    ]
+    worker = application.command("celery", "-A", "shop", "worker", "-c", "2", "-l", "info").says(" ready.")
+    jobs = application.manager()
+    until(lambda: len(jobs.runs("tick", status="succeeded")) >= 3 and len(application.effects("theirs")) >= 3)
+
+    senders = [beat for beat in beats if "this beat sends the application's own beat_schedule" in beat.log()]
+    assert len(senders) == 1
+    senders[0].kill()
+    before = len(application.effects("theirs"))
+    until(lambda: len(application.effects("theirs")) >= before + 3)
+
+    times = sorted(time for beat in beats for time in _sending_times(beat.log()))
+    assert all(later - earlier > 0.5 for earlier, later in itertools.pairwise(times)), times
+    instants = [run.scheduled_for for run in jobs.runs("tick", limit=1000)]
+    assert len(instants) == len(set(instants))
+    started = [words[1] for words in application.effects("tick")]
+    assert len(started) == len(set(started))
+    assert worker.end() == 0
+
+
+def _sending_times(log: str) -> list[float]:
+    """When a beat said that it sends the application's own entry."""
+    said = re.findall(r"\[(\S+ \S+): INFO/MainProcess\] Scheduler: Sending due task theirs", log)
+    return [datetime.strptime(moment, "%Y-%m-%d %H:%M:%S,%f").timestamp() for moment in said]
+
+
+def test_on_rabbitmq_with_quorum_queues(
+    make_application: MakeApplication, rabbitmq_url: str, postgres_url: str
+) -> None:
+    application = make_application(broker=rabbitmq_url, store=postgres_url)
+    beat, worker = application.beat(), application.worker(pool="prefork")
+    jobs = declared(application.manager(), "coroutine")
+
+    until(lambda: len(jobs.runs("tick", status="succeeded")) >= 2)
+    assert jobs.wait(jobs.trigger_job("coroutine").id, timeout=20).output == "hello you"
+    assert (beat.end(), worker.end()) == (0, 0)
+
+
+def test_a_job_s_queue_is_taken_by_the_workers_that_serve_it(make_application: MakeApplication) -> None:
+    source = JOBS + '\n@jobs.job("report", queue="reports")\ndef report():\n    return "made"\n'
+    application = make_application(source)
+    application.worker("--queues", "jobmanager")
+    command = application.command("jobmanager", "--app", "shop:jobs", "trigger", "report")
+    assert command.wait() == 0, command.log()
+    jobs = declared(application.manager(), "coroutine")
+    [run] = jobs.runs("report")
+    jobs.wait(jobs.trigger_job("coroutine").id, timeout=20)
+    assert jobs.run(run.id).status is RunStatus.PENDING
+
+    application.worker()  # told nothing: all queues that the jobs name
+
+    assert jobs.wait(run.id, timeout=20).output == "made"
+
+
+def test_a_beat_and_a_worker_say_what_they_are_about_to_do_for_machines_too(
+    make_application: MakeApplication,
+) -> None:
+    application = make_application()
+    beat = application.command("jobmanager", "--app", "shop:jobs", "--json", "beat").says("store=")
+    beat.end(signal.SIGINT)
+
+    said = json.loads(beat.log().splitlines()[0])
+    assert (said["process"], said["event"], said["jobs"]) == ("beat", "starting", 4)
+    assert "Traceback" not in beat.log()
+
+
+def test_the_own_app_can_be_served_by_celery_s_own_command(make_application: MakeApplication) -> None:
+    application = make_application(head=OWN_APP)
+    application.command("celery", "-A", "shop", "worker", "-P", "solo", "-l", "info").says(" ready.")
+    jobs = declared(application.manager(), "coroutine")
+
+    assert jobs.wait(jobs.trigger_job("coroutine").id, timeout=20).output == "hello you"
