@@ -25,6 +25,7 @@ class Mutation:
     old: str
     new: str
     tests: tuple[str, ...]
+    on_a_server: bool = False
 
 
 STORE = "jobmanager.stores.sql.sqlite"
@@ -141,7 +142,45 @@ GUARDS = {
 }
 """Each other guard, by hand and in the full programme."""
 
-MUTATIONS = {**SWITCHES, **GUARDS}
+WRITES = "jobmanager.stores.sql.postgres_writes"
+RACES = "tests/integration/test_postgres_races.py"
+CONTRACT = "tests/contract/test_postgres_store.py"
+
+ON_POSTGRES = {
+    "fence on PostgreSQL": Mutation(
+        WRITES,
+        "r.id = v.id AND r.owner = v.owner AND r.attempt = v.attempt AND r.status = 'running'",
+        "r.id = v.id",
+        (OUTCOMES + "test_the_end_of_a_run_that_was_taken_over_is_refused[postgres]",),
+        on_a_server=True,
+    ),
+    "share of the job's lock": Mutation(
+        WRITES, "\n   FOR SHARE OF j\n", "\n", (RACES, "-k", "Sweep"), on_a_server=True
+    ),
+    "watermark guard on PostgreSQL": Mutation(
+        WRITES, "AND j.accounted_until < t.scheduled_for", "", (CONTRACT,), on_a_server=True
+    ),
+    "revision guard on PostgreSQL": Mutation(
+        WRITES, "AND j.schedule_rev = t.schedule_rev", "", (CONTRACT,), on_a_server=True
+    ),
+    "alive guard on PostgreSQL": Mutation(
+        WRITES,
+        "AND (t.owner IS NULL OR EXISTS (SELECT FROM jobmanager.instances i WHERE i.id = t.owner AND i.dead_at IS NULL))",
+        "",
+        (CONTRACT,),
+        on_a_server=True,
+    ),
+    "rolled back is repeated": Mutation(
+        "jobmanager.stores.sql.postgres_link",
+        """    "40": "a concurrent transaction was in the way; it is tried again.",\n""",
+        "",
+        (OUTCOMES + "test_what_postgresql_rolls_back_for_a_while_is_repeated_and_runs_once[40001]",),
+        on_a_server=True,
+    ),
+}
+"""Guards that only the other database's statements show."""
+
+MUTATIONS = {**SWITCHES, **GUARDS, **ON_POSTGRES}
 
 
 class _Mutating(SourceFileLoader):
