@@ -223,7 +223,10 @@ class LedgerCollector:
 
     def _plans(self, now: datetime) -> list[Metric]:
         due = _gauge("next_due_timestamp_seconds", "When the job is due next.", "job")
-        behind = _gauge("account_behind_seconds", "Since the oldest due instant that no row answers for yet.")
+        behind = _gauge(
+            "account_behind_seconds",
+            "Since the oldest due instant not settled yet; grace and a sweep, 90 s, are normal.",
+        )
         state = _gauge("jobs", "Jobs on record, by state.", "state")
         rows = self._jobs.store.jobs()
         for name, count in Counted(row.state for row in rows).items():
