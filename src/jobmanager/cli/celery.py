@@ -76,7 +76,7 @@ def _remote_control(name: str) -> list[str]:
 
     if VERSION < (5, 7):
         raise UsageError(f"A beat has a name since Celery 5.7; this is {'.'.join(map(str, VERSION[:3]))}.")
-    return ["--remote-control", "--hostname", name]
+    return ["--enable-remote-control", "--hostname", name]
 
 
 def _introduce(here: Session, verb: str, queues: str | None = None) -> CeleryBackend:
@@ -94,7 +94,13 @@ def _introduce(here: Session, verb: str, queues: str | None = None) -> CeleryBac
             hint="Import the modules that do before its JobManager is used.",
         )
     backend: CeleryBackend = jobs.backend  # type: ignore[assignment]  # celery is chosen
-    broker = backend.app.connection_for_write().as_uri()
+    try:
+        broker = backend.app.connection_for_write().as_uri()
+    except ImportError as error:  # of the transport
+        raise UsageError(
+            f"The broker needs the package {error.name or error}, which is not installed.",
+            hint="Install it, or name redis://host:6379/0 or amqp://user:password@host// in JOBMANAGER_CELERY_BROKER_URL.",
+        ) from error
     if here.as_json:
         facts = {"event": "starting", "process": verb, "broker": broker, "store": jobs.store.url}
         here.emit({**facts, "jobs": len(jobs.registry.jobs)}, line=True)
