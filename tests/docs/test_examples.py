@@ -4,6 +4,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,6 +223,44 @@ class TestLocal:
         assert not re.search(
             r"\b(local|noop|celery|beat|worker|pg_?cron|apscheduler|postgres\w*|redis|sqlite|backend)\b", text
         )
+
+
+class TestCelery:
+    def test_its_jobs_are_those_of_the_local_example(self):
+        here, there = (EXAMPLES / name / "jobs.py" for name in ("celery", "local"))
+
+        assert here.read_bytes() == there.read_bytes()
+
+    @pytest.mark.servers
+    @pytest.mark.slow
+    @pytest.mark.timeout(240)
+    def test_beat_and_worker_of_its_readme_execute_until_they_are_asked_to_end(
+        self, tmp_path, started, redis_url, monkeypatch
+    ):
+        monkeypatch.setenv("JOBMANAGER_BACKEND", "celery")
+        monkeypatch.setenv("JOBMANAGER_CELERY_BROKER_URL", redis_url)
+        command = ("-m", "jobmanager", "--app", "jobs:jobs")
+        shutil.copy(EXAMPLES / "celery" / "jobs.py", tmp_path)
+        here = {"cwd": tmp_path}
+
+        beat = started(*command, "beat", **here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        worker = started(*command, "worker", **here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        until(worker.stdout, "ready.", seconds=60)
+        payload = '{"since": "2026-03-01", "limit": 40}'
+        triggered = run(*command, "trigger", "import-orders", "--payload", payload, "--wait", **here)
+        said = until(worker.stdout, "succeeded job=check-stock", seconds=90)
+        listed = run(*command, "runs", "list", **here)
+        looked = run(*command, "doctor", **here)
+        for process in (beat, worker):
+            process.send_signal(signal.SIGTERM)
+
+        assert '{"imported": 40}' in triggered.stdout, triggered.stderr
+        assert "succeeded job=import-orders" in said
+        assert re.search(r"check-stock\s+✓ succeeded", listed.stdout), listed.stdout + listed.stderr
+        assert re.search(r"import-orders\s+✓ succeeded", listed.stdout)
+        assert looked.returncode == 0, looked.stdout
+        assert "brought ticks" in looked.stdout
+        assert [process.wait(timeout=30) for process in (beat, worker)] == [0, 0]
 
 
 class TestNoopInTests:
