@@ -239,8 +239,9 @@ class TestShell:
 
 
 class TestTroubleshooting:
-    def test_quotes_what_the_code_says(self):
-        page = (DOCS / "howto" / "troubleshooting.md").read_text(encoding="utf-8")
+    @pytest.mark.parametrize("name", ["troubleshooting.md", "celery.md"])
+    def test_quotes_what_the_code_says(self, name):
+        page = (DOCS / "howto" / name).read_text(encoding="utf-8")
         literals = "\n".join(said_by_the_code())
 
         for quoted in re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE):
