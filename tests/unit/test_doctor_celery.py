@@ -190,6 +190,16 @@ def test_a_limit_holds_for_jobs_without_a_timeout(manager):
     assert one(manager(app_with(task_time_limit=60)), "no timeout of their own: work", "note")
 
 
+def test_a_queue_that_the_application_does_not_know_and_does_not_make(manager):
+    from kombu import Queue
+
+    jobs = manager(app_with(task_create_missing_queues=False))
+    finding = one(jobs, "knows no queue 'jobmanager'", "failing")
+    assert finding.fix == "Add Queue('jobmanager') to task_queues."
+    known = app_with(task_create_missing_queues=False, task_queues=[Queue("jobmanager")])
+    assert found(manager(known)) == []
+
+
 def test_what_else_lives_in_the_application_is_worth_a_note(manager):
     jobs = manager(
         app_with(

@@ -27,8 +27,12 @@ def examine(app: Celery, jobs: Sequence[Job], *, queue: str, group_max: int) -> 
     yield from _messages(app)
     yield from _limits(app, jobs, group_max)
     yield from _company(app)
+    used: dict[str, list[str]] = {}
+    for job in jobs:
+        used.setdefault(job.queue or queue, []).append(job.id)
+    yield from _unknown_queues(app, used)
     if broker.level == "ok":
-        yield from _queues(app, jobs, queue)
+        yield from _queues(app, used)
 
 
 def _broker(app: Celery) -> Found:
@@ -131,11 +135,20 @@ def _company(app: Celery) -> Iterator[Found]:
         yield Found(level="note", text="a result backend is set; runs put nothing there, the store has them")
 
 
-def _queues(app: Celery, jobs: Sequence[Job], default: str) -> Iterator[Found]:
+def _unknown_queues(app: Celery, used: dict[str, list[str]]) -> Iterator[Found]:
+    """Celery makes a queue when it is first named, unless the application forbids that."""
+    if app.conf.task_create_missing_queues:
+        return
+    for name in sorted(used.keys() - app.amqp.queues.keys()):
+        yield Found(
+            level="failing",
+            text=f"The application knows no queue {name!r} and makes none (task_create_missing_queues): the runs of {_some(used[name])} cannot be sent.",
+            fix=f"Add Queue({name!r}) to task_queues.",
+        )
+
+
+def _queues(app: Celery, used: dict[str, list[str]]) -> Iterator[Found]:
     """Where runs go, and whether somebody takes them from there, as far as workers answer."""
-    used: dict[str, list[str]] = {}
-    for job in jobs:
-        used.setdefault(job.queue or default, []).append(job.id)
     told = ", ".join(f"{name} ({len(ids)})" for name, ids in sorted(used.items()))
     try:
         answers = _within(2 * WITHIN, lambda: _active_queues(app))
