@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jobmanager.backends.celery import CeleryBackend
 
 SCHEDULER = "jobmanager.backends.celery:Scheduler"
+COOPERATIVE = ("gevent", "eventlet")
 
 Name = Annotated[
     str | None,
@@ -50,6 +51,11 @@ def worker(
 
     Ends with Ctrl-C or SIGTERM, after what runs has ended; a second signal leaves at once.
     """
+    if pool in COOPERATIVE:
+        raise UsageError(
+            f"jobmanager does not run in Celery's pool {pool}: its heartbeat needs real threads.",
+            hint="Use --pool prefork, threads or solo.",
+        )
     backend = _introduce(ctx.obj, "worker", queues)
     arguments = ["--quiet", "worker", "--pool", pool, "--loglevel", level]
     for option, value in (("--concurrency", concurrency), ("--queues", queues), ("--hostname", name)):

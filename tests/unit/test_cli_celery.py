@@ -1,0 +1,150 @@
+"""`jobmanager beat` and `jobmanager worker`, given what cannot work: one sentence that says what to do, and exit code 2."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from tests.servers import free_port
+
+JOBS = """
+from jobmanager import JobManager
+jobs = JobManager()
+
+@jobs.job("often", every=1)
+def often(): pass
+"""
+WITHOUT_CELERY = "import sys; sys.modules['celery'] = None; from jobmanager.cli import main; sys.exit(main())"
+
+
+@pytest.fixture
+def said(tmp_path):
+    """The exit code and the lines of standard error, of a command in a process of its own."""
+    (tmp_path / "shop.py").write_text(JOBS)
+
+    def call(*words, program=("-m", "jobmanager"), backend="celery", **more):
+        ended = subprocess.run(
+            [sys.executable, *program, "--app", "shop:jobs", *words],
+            cwd=tmp_path,
+            env=environment(JOBMANAGER_BACKEND=backend, **more),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in ended.stderr
+        return ended.returncode, ended.stderr
+
+    return call
+
+
+def environment(**more):
+    return {**os.environ, "COLUMNS": "500", "PYTHONWARNINGS": "ignore", **more}
+
+
+def broker(url):
+    return {"JOBMANAGER_CELERY_BROKER_URL": url}
+
+
+@pytest.mark.parametrize("verb", ["beat", "worker"])
+def test_without_a_broker(said, verb):
+    code, error = said(verb)
+    assert code == 2
+    assert error.splitlines() == [
+        "error: JOBMANAGER_BACKEND=celery needs JOBMANAGER_CELERY_BROKER_URL.",
+        "   do: `jobmanager doctor` looks at every setting.",
+    ]
+
+
+@pytest.mark.parametrize("verb", ["beat", "worker"])
+def test_a_scheme_that_is_no_broker_s(said, verb):
+    code, error = said(verb, **broker("http://ana:hunter2@broker"))
+    assert code == 2
+    assert (
+        "JOBMANAGER_CELERY_BROKER_URL=http://... is of no kind that Celery knows. Use redis://host:6379/0"
+        in error
+    )
+    assert "hunter2" not in error
+
+
+def test_what_is_no_url(said):
+    assert "give a broker's URL, such as redis://host:6379/0" in said("beat", **broker("localhost:6379"))[1]
+
+
+def test_a_transport_whose_package_is_missing(said):
+    code, error = said("worker", **broker("sqs://"))
+    assert code == 2
+    assert "which is not installed." in error
+    assert "Install it, or name redis://host:6379/0" in error
+
+
+@pytest.mark.parametrize("verb", ["beat", "worker", "run"])
+def test_without_the_package(said, verb):
+    code, error = said(verb, program=("-c", WITHOUT_CELERY), **broker("redis://localhost"))
+    assert code == 2
+    assert "Backend 'celery' needs the package celery. Install jobmanager-backends[celery]." in error
+
+
+def test_runs_that_only_one_process_could_see(said):
+    code, error = said("beat", JOBMANAGER_DATABASE_URL="memory://", **broker("redis://localhost"))
+    assert code == 2
+    assert "cannot keep runs in memory://" in error
+    assert "Set JOBMANAGER_DATABASE_URL to PostgreSQL" in error
+
+
+def test_run_belongs_to_others(said):
+    code, error = said("run", **broker("redis://localhost"))
+    assert code == 2
+    assert "Start `jobmanager beat` and `jobmanager worker`, or set JOBMANAGER_BACKEND=local." in error
+
+
+@pytest.mark.parametrize("verb", ["beat", "worker"])
+def test_under_another_backend(said, verb):
+    code, error = said(verb, backend="local")
+    assert code == 2
+    assert f"`jobmanager {verb}` belongs to the backend celery; chosen is local" in error
+    assert "or use `jobmanager run`" in error
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet", "unheard-of"])
+def test_a_pool_without_threads(said, pool):
+    code, error = said("worker", "--pool", pool, **broker("redis://localhost"))
+    assert code == 2
+    assert "prefork" in error
+    assert "threads" in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["refuses", "hangs"])
+def test_a_broker_that_is_out_of_reach_is_told_and_ends_no_beat(tmp_path, how):
+    (tmp_path / "shop.py").write_text(JOBS)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1] if how == "hangs" else free_port()
+        with (tmp_path / "log").open("w") as log:
+            beat = subprocess.Popen(
+                [sys.executable, "-m", "jobmanager", "--app", "shop:jobs", "beat"],
+                cwd=tmp_path,
+                env=environment(
+                    JOBMANAGER_BACKEND="celery", **broker(f"redis://:hunter2@127.0.0.1:{port}/0")
+                ),
+                stdout=log,
+                stderr=log,
+            )
+            try:
+                deadline = time.monotonic() + 45
+                while "broker away" not in (tmp_path / "log").read_text():
+                    assert beat.poll() is None
+                    assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+                    time.sleep(0.1)
+                beat.send_signal(signal.SIGTERM)
+                assert beat.wait(30) == 0
+            finally:
+                beat.kill()
+                beat.wait()
+    told = (tmp_path / "log").read_text()
+    assert "runs wait to be sent" in told
+    assert "hunter2" not in told
+    assert "Traceback" not in told
