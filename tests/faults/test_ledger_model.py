@@ -326,6 +326,7 @@ TestLedger = Ledger.TestCase
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1200)  # a minute of pure computing, when nobody else wants the cores
 def test_three_hundred_histories_leave_the_books_balanced() -> None:
     """The same, at length: other histories at every call."""
     run_state_machine_as_test(

@@ -266,14 +266,15 @@ def test_a_server_that_is_frozen_blocks_the_process_no_longer_than_its_time_limi
 ) -> None:
     """F8: accepts, and never answers. Nobody is buried for it: all were silent."""
     url = own_server.url
-    processes = [start_process(url, EVERY_SECOND, lease_seconds=2) for _ in range(2)]
+    # A busy machine lets a process stand still for a second or two, and that is no reason to be buried either.
+    processes = [start_process(url, EVERY_SECOND, lease_seconds=4) for _ in range(2)]
     until(lambda: len(effects(tmp_path)) >= 4)
     assert own_server.process is not None
     server = psutil.Process(own_server.process.pid)
     frozen = [server.pid, *(child.pid for child in server.children(recursive=True))]
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(5)  # two leases and a half
+    time.sleep(9)  # more than two leases
     for pid in frozen:
         with_care(pid)
     last = int(time.time())
