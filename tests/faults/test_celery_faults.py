@@ -195,7 +195,7 @@ def test_a_child_that_dies_in_the_handler_ends_its_run_as_crashed(
     assert shape(jobs.wait(run.id, timeout=30)) == ("failed", "crashed")
     assert len(application.effects("long")) == 1
     assert jobs.wait(jobs.trigger_job("long", {"seconds": 0}).id, timeout=30).status is RunStatus.SUCCEEDED
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
 
 
 def test_a_worker_told_to_end_lets_its_run_end(make_application: MakeApplication, broker: Redis) -> None:
@@ -206,8 +206,8 @@ def test_a_worker_told_to_end_lets_its_run_end(make_application: MakeApplication
     run = jobs.trigger_job("long", {"seconds": 2})
     until(lambda: application.effects("long"))
 
-    assert worker.end() == 0
-    assert jobs.run(run.id).status is RunStatus.SUCCEEDED
+    assert worker.end() == 0, worker.log()
+    assert jobs.run(run.id).status is RunStatus.SUCCEEDED, worker.log()
 
 
 def test_a_worker_that_is_killed_loses_its_run_to_the_lease_and_the_queue_to_another(
@@ -247,7 +247,7 @@ def test_a_handler_that_ignores_its_timeout_is_recorded_and_then_killed(
     assert shape(jobs.wait(run.id, timeout=30)) == ("failed", "timeout")
     [[_, pid]] = application.effects("deaf")
     until(lambda: not Path(f"/proc/{pid}").exists(), seconds=20)
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
 
 
 def test_the_application_s_own_time_limit_is_a_timeout_too(
@@ -277,7 +277,7 @@ def test_a_task_that_is_revoked_and_terminated_is_recorded_as_cut_off(
     backend.app.control.revoke(run.id, terminate=True)
 
     assert shape(jobs.wait(run.id, timeout=30)) == ("failed", "shutdown")
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
 
 
 def test_a_flushed_broker_loses_no_run(make_application: MakeApplication, broker: Redis) -> None:

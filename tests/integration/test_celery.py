@@ -168,7 +168,7 @@ def test_a_worker_with_a_beat_in_it_needs_no_other_process(make_application: Mak
 
     until(lambda: len(jobs.runs("tick", status="succeeded")) >= 2)
 
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
 
 
 def test_many_runs_travel_in_few_messages(make_application: MakeApplication) -> None:
@@ -223,7 +223,7 @@ def test_messages_that_are_none_of_ours_harm_nobody(
     run = jobs.trigger_job("coroutine")
 
     assert jobs.wait(run.id, timeout=30).output == "hello you"
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
     assert "carries no run ids" in worker.log()
 
 
@@ -277,7 +277,7 @@ def test_beside_the_application_s_own_tasks_and_schedule(make_application: MakeA
     assert len(instants) == len(set(instants))
     started = [words[1] for words in application.effects("tick")]
     assert len(started) == len(set(started))
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
 
 
 def _sending_times(log: str) -> list[float]:
