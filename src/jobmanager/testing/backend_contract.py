@@ -212,6 +212,11 @@ class BackendContract:
         backend.stop(timedelta(seconds=1))
         backend.stop(timedelta(seconds=1))
 
+    def test_what_it_finds_fault_with_comes_with_a_fix(self) -> None:
+        for found in self.backend().findings([self.scheduled().job]):
+            assert found.text
+            assert found.fix or found.level in ("ok", "note"), f"{found.text!r} does not say what to do"
+
     # ---------------------------------------------------------------- what it cannot do
 
     def test_what_it_can_do_is_accepted(self) -> None:
