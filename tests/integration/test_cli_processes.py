@@ -329,7 +329,9 @@ def test_the_demo_in_a_terminal_ends_with_ctrl_c(shop):
     terminal.wait_for("✓ succeeded")
     terminal.interrupt()
     assert terminal.end() == 0
-    assert "Every tick has its row." in terminal.screen
+    assert "Every tick has its row." in " ".join(
+        terminal.screen.split()
+    )  # the line may be longer than the terminal is wide
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(shop):
