@@ -143,7 +143,7 @@ class Account:
         """Open a closed run again, due now; TransitionError for one that is open or succeeded, or stands for many ticks."""
         found = self._store.run(run_id)
         if found is None:
-            raise RunNotFoundError(f"No run {run_id!r}.")
+            raise RunNotFoundError(f"No run {run_id!r}.", run_id=run_id)
         with self._store.lock_job(found.job_id) as page:
             run = page.get(found.id) or found
             check_transition(run.status if run.status is not RUNNING else SUCCEEDED, PENDING)
@@ -153,7 +153,8 @@ class Account:
                 )
             if not page.job.open:
                 raise JobDisabledError(
-                    f"Job {run.job_id!r} is {page.job.state}; enable it before redriving its runs."
+                    f"Job {run.job_id!r} is {page.job.state}; enable it before redriving its runs.",
+                    job_id=run.job_id,
                 )
             return in_line_again(page, run)
 

@@ -117,7 +117,7 @@ class Assembly:
         """False on a clock moved by hand and on noop: then runs execute inline, in the caller's thread."""
         self._keeps_time = keeps_time
         self._executes = True
-        self._installed = False
+        self._installed = -1
         self._up = False
         self._capturing = False
         for name, act, every in (
@@ -132,12 +132,13 @@ class Assembly:
             self.chores.add(name, act, every=every)
 
     def install(self) -> None:
-        """Make the store ready and carry the declarations over; once per process."""
-        if not self._installed:
+        """Make the store ready and carry the declarations over; again only when there are more of them."""
+        declared = len(self._registry.declared)
+        if self._installed != declared:
             self.store.install()
             self.declarations.carry_over()
             self.runner.unknown = self.declarations.unknown
-            self._installed = True
+            self._installed = declared
 
     def start(self, *, executes: bool = True) -> None:
         """Begin to keep time and execute. An outage of the store is waited out behind; a wrong configuration raises.
@@ -167,7 +168,7 @@ class Assembly:
             self.chores.start()
 
     def _come_up(self) -> None:
-        self._installed = False
+        self._installed = -1
         self.install()
         if self._keeps_time:
             self.lease.start(executes=self._executes)
@@ -206,7 +207,7 @@ class Assembly:
 
     def sync(self) -> None:
         """Carry the declarations over and tell the backend, and the others what this process declares."""
-        self._installed = False
+        self._installed = -1
         self.install()
         self.lease.announce()
         self.backend.sync(self.declarations.scheduled(self._settings.grace))

@@ -40,7 +40,9 @@ def backfill(
         if schedule is None:
             raise ConfigurationError(f"Job {job_id!r} has no schedule; start it by hand instead.")
         if not page.job.open:
-            raise JobDisabledError(f"Job {job_id!r} is {page.job.state}; enable it before backfilling.")
+            raise JobDisabledError(
+                f"Job {job_id!r} is {page.job.state}; enable it before backfilling.", job_id=job_id
+            )
         instants = []
         for instant in schedule.between(start, min(end, page.now)):
             instants.append(instant)

@@ -96,11 +96,19 @@ class CronError(JobManagerError, ValueError):
 
 
 class JobNotFoundError(JobManagerError, LookupError):
-    """No job has this id."""
+    """No job has the id `job_id`."""
+
+    def __init__(self, message: str, *, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class RunNotFoundError(JobManagerError, LookupError):
-    """No run has this id (never opened, or purged by retention)."""
+    """No run has the id `run_id` (never opened, or purged by retention)."""
+
+    def __init__(self, message: str, *, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
 
 
 class HandlerNotFoundError(JobManagerError, LookupError):
@@ -108,7 +116,11 @@ class HandlerNotFoundError(JobManagerError, LookupError):
 
 
 class JobDisabledError(JobManagerError):
-    """The job is disabled or deleted, so it cannot be started by hand either."""
+    """The job `job_id` is disabled or deleted, so it cannot be started by hand either."""
+
+    def __init__(self, message: str, *, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class PayloadError(JobManagerError, ValueError):

@@ -66,8 +66,9 @@ class GroupCommit:
         if alone and self._queue.empty() and self._committing.acquire(blocking=False):
             try:
                 written = self._store.write(opens, endings)
-            except StoreError:
-                pass  # the writer repeats it: the same rows with the same ids are harmless
+            except StoreError as error:
+                # The writer repeats it: the same rows with the same ids are harmless.
+                self._quiet.warning("store away, 1 write waits: %s", error)
             else:
                 then(written)
                 return
@@ -147,7 +148,8 @@ class GroupCommit:
                     raise
                 self._quiet.warning("store away, %d writes wait: %s", len(opens) + len(endings), error)
                 if self._given_up.wait(pause):
-                    return Written(errors={run.id: error for run in opens})
+                    ids = [*(run.id for run in opens), *(ending.run.id for ending in endings)]
+                    return Written(errors=dict.fromkeys(ids, error))
                 pause = min(pause * 2, LONGEST_PAUSE)
             except Exception as error:  # one bad row must not take its neighbours along
                 if bare:

@@ -38,7 +38,7 @@ class History:
         """The run with this id, or whose id ends so; RunNotFoundError otherwise."""
         run = self._store.run(run_id) if self._store.exists() else None
         if run is None:
-            raise RunNotFoundError(f"No run {run_id!r} in {self._store.url}.")
+            raise RunNotFoundError(f"No run {run_id!r} in {self._store.url}.", run_id=run_id)
         return run
 
     def runs(

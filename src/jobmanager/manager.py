@@ -126,9 +126,13 @@ class JobManager(Declaring, Operating):
                     "Register it with @jobs.handler(...), or give the job its function."
                 )
             check_handler(job, handler)
-            if job.config and not isinstance(handler.target, str):
+            if not isinstance(handler.target, str):
                 try:
-                    handler.check_config(job.config)
+                    # A tick brings no payload: what a scheduled job needs must be in its config.
+                    if job.schedule is not None:
+                        handler.arguments(job.config, {})
+                    else:
+                        handler.check_config(job.config)
                 except PayloadError as error:
                     raise ConfigurationError(f"Job {job.id!r}: {error}") from error
 

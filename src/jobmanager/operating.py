@@ -76,7 +76,9 @@ class Operating(Wiring):
                 )
             case (("opened" | "duplicate"), Run() as run):
                 return run if self._assembly.threaded else self._inline(run)
-        raise JobDisabledError(f"Job {job.id!r} is disabled and cannot be started by hand either.")
+        raise JobDisabledError(
+            f"Job {job.id!r} is disabled and cannot be started by hand either.", job_id=job.id
+        )
 
     def _inline(self, run: Run) -> Run:
         """The run after what was executed inline; where nobody keeps the time, further attempts follow at once."""
@@ -254,7 +256,8 @@ class Operating(Wiring):
         row = self._row(job_id)
         if not row.open:
             raise JobDisabledError(
-                f"Job {job_id!r} is {row.state} ({row.state_reason}); it can be neither paused nor resumed."
+                f"Job {job_id!r} is {row.state} ({row.state_reason}); it can be neither paused nor resumed.",
+                job_id=job_id,
             )
         self._assembly.account.change(job_id, state=state, reason=reason, by=by)
         self._assembly.follow_changes()
@@ -262,7 +265,7 @@ class Operating(Wiring):
     def _row(self, job_id: str) -> JobRow:
         row = self._ready().store.job(job_id)
         if row is None:
-            raise JobNotFoundError(f"No job {job_id!r} is declared or stored.")
+            raise JobNotFoundError(f"No job {job_id!r} is declared or stored.", job_id=job_id)
         return row
 
     def get_job_status(self, job_id: str) -> JobStatus | None:

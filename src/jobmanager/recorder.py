@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -23,6 +24,8 @@ from jobmanager.run import (
     check_transition,
 )
 from jobmanager.stores.base import JobTransaction, RunStore, Written
+
+logger = logging.getLogger(__name__)
 
 MAX_JSON = 64 * 1024
 MAX_TRACEBACK = 16 * 1024
@@ -112,9 +115,16 @@ class Recorder:
         """
         check_transition(RUNNING, ending.status if ending.retry_at is None else PENDING)
         bounded = self._bounded(ending)
-        self._commits.submit(
-            (), (bounded,), lambda written: then(bounded, written.ended.get(ending.run.id)), alone=alone
-        )
+        run = ending.run
+
+        def committed(written: Written) -> None:
+            if run.id in written.errors:
+                text = "job=%s run_id=%s its end is not on record; the sweep ends it: %s"
+                logger.warning(text, run.job_id, run.id, written.errors[run.id])
+            else:
+                then(bounded, written.ended.get(run.id))
+
+        self._commits.submit((), (bounded,), committed, alone=alone)
 
     def _bounded(self, ending: Ending) -> Ending:
         if ending.output is None and ending.error is None and not ending.lines:

@@ -10,7 +10,13 @@ from functools import cached_property, lru_cache
 from typing import Any, get_type_hints
 
 from jobmanager.context import RunContext
-from jobmanager.errors import DuplicateJobError, HandlerNotFoundError, JobNotFoundError, PayloadError
+from jobmanager.errors import (
+    ConfigurationError,
+    DuplicateJobError,
+    HandlerNotFoundError,
+    JobNotFoundError,
+    PayloadError,
+)
 from jobmanager.job import Job
 
 HandlerTarget = Callable[..., Any] | str
@@ -64,7 +70,11 @@ class Registry:
         self.handlers: dict[str, Handler] = {}
 
     def add_handler(self, key: str, target: HandlerTarget) -> None:
-        """Twice the same is once; another target under the same key is a DuplicateJobError."""
+        """Twice the same is once; another target under the same key is a DuplicateJobError, what is no code ConfigurationError."""
+        if not callable(target) and not isinstance(target, str):
+            raise ConfigurationError(
+                f"Handler {key!r} is {target!r}, which cannot be called. Give a function, or 'package.module:function'."
+            )
         known = self.handlers.get(key)
         if known is None:
             self.handlers[key] = Handler(key, target)
@@ -88,7 +98,9 @@ class Registry:
         try:
             return self.jobs[job_id]
         except KeyError:
-            raise JobNotFoundError(f"No job {job_id!r} is declared.{closest(job_id, self.jobs)}") from None
+            raise JobNotFoundError(
+                f"No job {job_id!r} is declared.{closest(job_id, self.jobs)}", job_id=job_id
+            ) from None
 
     def handler(self, key: str) -> Handler:
         """The handler under this key; HandlerNotFoundError with the closest key otherwise."""

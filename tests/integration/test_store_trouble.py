@@ -97,3 +97,30 @@ def test_a_read_only_folder_is_named_and_the_manager_comes_up_when_it_is_writabl
 
     until(lambda: "up: the store answers" in caplog.text)
     until(lambda: jobs.runs("second", "succeeded"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who may not write")
+def test_a_read_only_file_stops_nothing_and_is_written_again_when_it_is_writable(
+    jobs: JobManager, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for folder in (tmp_path, *tmp_path.parents):
+        if not folder.stat().st_mode & 0o001:
+            folder.chmod(0o755)
+    jobs.start()
+    until(lambda: jobs.runs("second"))
+    jobs.stop()
+    for file in (tmp_path / "data").iterdir():
+        file.chmod(0o444)
+    (tmp_path / "data").chmod(0o777)
+    os.seteuid(NOBODY)
+    try:
+        jobs.store.close()  # what is opened from here on is opened by nobody
+        jobs.start()
+        until(lambda: "read-only" in caplog.text)
+    finally:
+        os.seteuid(0)
+    for file in (tmp_path / "data").iterdir():
+        file.chmod(0o666)
+
+    until(lambda: len(jobs.runs("second", "succeeded")) >= 4)
+    until(lambda: every_second_is_on_record(jobs))

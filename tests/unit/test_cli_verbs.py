@@ -144,7 +144,7 @@ def test_without_a_verb_the_help_is_shown(cli):
         ("trigger cleanup --payload {}x", "is not JSON"),
         ("trigger nope", "No job 'nope' is declared."),
         ("trigger cleanup --delay soon", "'soon' is not a length of time."),
-        ("simulate --from now --to -1d", "is no stretch of time."),
+        ("simulate --from 2026-11-02 --to 2026-11-01", "is no stretch of time."),
         ("--app nowhere jobs", "There is no module 'nowhere'"),
     ],
 )

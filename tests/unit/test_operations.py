@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobmanager import CronError, JobManager, Retry, RunContext, RunStatus, Settings
-from jobmanager.errors import ConfigurationError, JobDisabledError
+from jobmanager.errors import ConfigurationError, JobDisabledError, JobNotFoundError, RunNotFoundError
 from jobmanager.testing import FakeClock
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -239,3 +239,39 @@ def test_a_living_process_tells_its_last_tick_and_how_late_it_was(jobs: JobManag
 
     (instance,) = jobs.store.instances()
     assert (instance.last_tick_at, instance.lag_seconds) == (START + timedelta(minutes=10), 0.0)
+
+
+def test_a_job_declared_after_the_first_use_can_be_started_by_hand() -> None:
+    jobs = JobManager(Settings(database_url="memory://", backend="noop"))
+    jobs.add_job("first", lambda: 1)
+    assert jobs.trigger_job("first").output == 1
+
+    jobs.add_job("second", lambda: 2)
+
+    assert jobs.trigger_job("second").output == 2
+
+
+def test_a_scheduled_job_that_could_never_be_called_is_refused_at_start() -> None:
+    jobs = JobManager(Settings(database_url="memory://"), clock=FakeClock(START))
+    jobs.add_job("by-hand", lambda days: days)
+    jobs.check()
+    jobs.add_job("every-day", lambda days: days, cron="0 2 * * *")
+
+    with pytest.raises(ConfigurationError, match=r"'every-day'.*needs days"):
+        jobs.start()
+
+
+def test_what_cannot_be_called_is_no_handler() -> None:
+    jobs = JobManager(Settings(database_url="memory://"))
+
+    with pytest.raises(ConfigurationError, match="'x' is 5, which cannot be called"):
+        jobs.add_job("x", 5)  # type: ignore[arg-type]
+
+
+def test_an_error_about_something_unknown_carries_its_id(jobs: JobManager) -> None:
+    with pytest.raises(JobNotFoundError) as no_job:
+        jobs.trigger_job("wurk")
+    with pytest.raises(RunNotFoundError) as no_run:
+        jobs.run("nonsense")
+
+    assert (no_job.value.job_id, no_run.value.run_id) == ("wurk", "nonsense")

@@ -104,7 +104,7 @@ class LocalBackend(Backend):
             self._driven = False
         if scheduler is None:
             return
-        if self._given is None:
+        if self._given is None and scheduler.running:
             scheduler.shutdown(wait=False)  # it waits for its thread all the same
             return
         try:

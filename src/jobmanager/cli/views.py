@@ -63,7 +63,9 @@ def views(manager: JobManager, wanted: str | None = None) -> list[View]:
     }
     known = {*rows, *manager.registry.jobs}
     if wanted is not None and wanted not in known:
-        raise JobNotFoundError(f"No job {wanted!r} is declared or stored.{closest(wanted, known)}")
+        raise JobNotFoundError(
+            f"No job {wanted!r} is declared or stored.{closest(wanted, known)}", job_id=wanted
+        )
     ids = sorted(known if wanted is None else {wanted})
     last = manager.store.last_runs([job_id for job_id in ids if job_id in rows]) if rows else {}
     now = manager.store.now()

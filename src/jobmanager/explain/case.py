@@ -45,7 +45,8 @@ class Case:
         self.job_id = job_id
         if self.row is None and self.job is None:
             raise JobNotFoundError(
-                f"No job {job_id!r} is declared or stored.{closest(job_id, jobs.registry.jobs)}"
+                f"No job {job_id!r} is declared or stored.{closest(job_id, jobs.registry.jobs)}",
+                job_id=job_id,
             )
         self.now = jobs.store.now()
 

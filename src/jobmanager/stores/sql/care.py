@@ -33,7 +33,7 @@ class CareStatements(Database):
             connection.execute(failed.values(discarded_at=self.clock(connection)))
             run = self.find_run(connection, run_id)
         if run is None:
-            raise RunNotFoundError(f"No run {run_id!r} in {self.url}.")
+            raise RunNotFoundError(f"No run {run_id!r} in {self.url}.", run_id=run_id)
         return run
 
     def purge(

@@ -93,7 +93,7 @@ class JobStatements(Database):
         with self.writing() as connection:
             job = self.find_job(connection, self.locked(sa.select(self.tables.jobs)), job_id)
             if job is None:
-                raise JobNotFoundError(f"No job {job_id!r} in {self.url}.")
+                raise JobNotFoundError(f"No job {job_id!r} in {self.url}.", job_id=job_id)
             yield SqlJobTransaction(self, connection, job)
 
     def change_seq(self) -> int:

@@ -116,7 +116,7 @@ class PostgresStore(SchemaStatements, PostgresRuns):
 
     def _refuse_what_is_no_id(self, run_id: str) -> None:
         if not UUID.fullmatch(run_id):
-            raise RunNotFoundError(f"No run {run_id!r} in {self.url}.")
+            raise RunNotFoundError(f"No run {run_id!r} in {self.url}.", run_id=run_id)
 
     def attempts(self, run_id: str) -> list[Attempt]:
         return super().attempts(run_id) if UUID.fullmatch(run_id) else []

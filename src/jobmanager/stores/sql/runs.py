@@ -90,7 +90,7 @@ class RunStatements(Database):
             )
             run = self.find_run(connection, run_id)
         if run is None:
-            raise RunNotFoundError(f"No run {run_id!r} in {self.url}.")
+            raise RunNotFoundError(f"No run {run_id!r} in {self.url}.", run_id=run_id)
         return run
 
     def cancel_requests(self, owner: str) -> list[str]:

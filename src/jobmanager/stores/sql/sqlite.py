@@ -108,8 +108,12 @@ class SqliteStore(SchemaStatements, SqlStore):
         return engine
 
     def _prepare(self, connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        except sqlite3.Error:
+            connection.close()  # left open it would hold every later one to what it was allowed to do
+            raise
 
     # ---------------------------------------------------------------- the store itself
 
@@ -166,10 +170,18 @@ class SqliteStore(SchemaStatements, SqlStore):
                 driver.execute("BEGIN IMMEDIATE")
                 yield self._writer
                 driver.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if driver.in_transaction:
                     driver.execute("ROLLBACK")
+                if "readonly" in str(error):
+                    self._open_anew()
                 raise
+
+    def _open_anew(self) -> None:
+        # What SQLite opened while the file could not be written stays read-only, also when it can be.
+        if self._writer is not None:
+            self._writer.invalidate()
+        self.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
