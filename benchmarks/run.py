@@ -18,6 +18,7 @@ SCRIPTS = (
     "trigger",
     "one_a_second",
     "many",
+    "celery_backend",
     "imports",
     "fake_clock",
     "next_fire",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-NOT_RUN = {"measure", "floor", "run", "postgres", "peer_pgqueuer"}
-ON_BOTH_STORES = {"recorder", "runs", "burst", "trigger"}
+NOT_RUN = {"measure", "floor", "run", "postgres", "peer_pgqueuer", "celery_sides"}
+ON_BOTH_STORES = {"recorder", "runs", "burst", "trigger", "celery_backend"}
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in NOT_RUN)
 
 
@@ -47,6 +48,8 @@ def running(results: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
 def test_runs_and_keeps_its_figures(
     script: str, running: dict[str, subprocess.Popen[str]], results: Path
 ) -> None:
+    if script == "celery_backend" and shutil.which("redis-server") is None:
+        pytest.skip("needs redis-server: apt-get install redis-server")
     keeps_figures(running[script], results / f"{script.replace('_', '-')}.json")
 
 
@@ -59,6 +62,7 @@ def test_runs_and_keeps_its_figures(
         ("runs", "runs-postgres"),
         ("burst", "burst"),
         ("trigger", "trigger"),
+        ("celery_backend", "celery-backend"),
     ],
 )
 def test_runs_on_postgresql_and_keeps_its_figures(
