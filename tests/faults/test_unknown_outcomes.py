@@ -465,8 +465,10 @@ def test_the_end_of_a_run_that_was_taken_over_is_refused(
     other.start()
     until(lambda: other.run(run.id).status is RunStatus.SUCCEEDED)
     go.set()
-    until(lambda: "late writer refused: it is somebody else's" in caplog.text)
+    refused = "late writer refused: it is somebody else's"
+    until(lambda: refused in caplog.text or other.run(run.id).output != "from the second")
 
+    assert refused in caplog.text
     assert other.run(run.id).output == "from the second"
     assert shape(other.run(run.id)) == ("succeeded", None)
 
