@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measure import Report, answer, child, interleaved, options, percentile, scratch
+from measure import Report, answer, child, interleaved, options, percentile, resident_mb, scratch
 from postgres import fresh_databases, installed
 
 PARTS = ("burst", "ten_thousand", "ticks", "many", "runs", "latency", "beats")
@@ -105,17 +105,22 @@ def waiting(server: Any, queue: str) -> int:
 
 
 def rows(store: str, table: str, where: str = "true") -> int:
-    """How many rows there are; none where the table is still to be made."""
+    """How many rows there are; none where the table is still to be made. Asked again and again, so it costs one statement."""
     import sqlalchemy as sa
 
+    if store not in _connections:
+        engine = sa.create_engine(store, isolation_level="AUTOCOMMIT")
+        _connections[store] = engine.connect()
     schema = "jobmanager" if table == "runs" and store.startswith("postgres") else None
     name = f"jobmanager_{table}" if table == "runs" and schema is None else table
-    engine = sa.create_engine(store, poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        if not sa.inspect(connection).has_table(name, schema=schema):
-            return 0
-        counted = sa.select(sa.func.count()).select_from(sa.table(name, schema=schema)).where(sa.text(where))
-        return int(connection.execute(counted).scalar_one())
+    counted = sa.select(sa.func.count()).select_from(sa.table(name, schema=schema)).where(sa.text(where))
+    try:
+        return int(_connections[store].execute(counted).scalar_one())
+    except sa.exc.DBAPIError:
+        return 0
+
+
+_connections: dict[str, Any] = {}
 
 
 def measure_burst(bench: Bench, report: Report, repeats: int) -> None:
@@ -195,6 +200,7 @@ def measure_many(bench: Bench, report: Report, repeats: int) -> None:  # noqa: A
                 ("first_tick_s", "s", None),
                 ("resident_mb", "MiB", None),
                 ("idle_percent", "%", 0.5 if is_ours else None),
+                ("busy_percent", "%", None),
                 ("late_p50_ms", "ms", None),
                 ("late_max_ms", "ms", None),
                 ("drift_ms", "ms", None),
@@ -214,6 +220,7 @@ FIGURES = {
     "first_tick_s": "later start until the first tick",
     "resident_mb": "memory over ten",
     "idle_percent": "idle CPU",
+    "busy_percent": "CPU with a 1 s job",
     "late_p50_ms": "a 1 s job, half are as late",
     "late_max_ms": "a 1 s job, the latest",
     "drift_ms": "a 1 s job, drift",
@@ -224,11 +231,14 @@ def first_start(bench: Bench, kind: str, entries: int, store: str, seconds: floa
     """Start where nothing is kept yet, with one job due each second; how its messages come."""
     bench.redis().flushdb()
     file = str(bench.folder / f"many-{kind}-{entries}")
-    with bench.beat(kind, entries, with_canary=True, store=store, file=file) as (_, told):
-        arrived = arrivals(bench.redis(), "canary", 2.0 if bench.quick else 3.0 + seconds)
+    with bench.beat(kind, entries, with_canary=True, store=store, file=file) as (process, told):
+        arrived = arrivals(bench.redis(), "canary", 1.0 if bench.quick else 3.0)
+        begun, before = time.perf_counter(), cpu_seconds([process.pid])
+        arrived += arrivals(bench.redis(), "canary", seconds)
+        busy = 100 * (cpu_seconds([process.pid]) - before) / (time.perf_counter() - begun)
     if not bench.quick:
         arrived = arrived[3:]  # start-up has settled
-    figures = {"first_start_s": told["first_tick_s"]}
+    figures = {"first_start_s": told["first_tick_s"], "busy_percent": busy}
     if len(arrived) > 1:
         # Ours is due at whole seconds; an interval of stock beat counts from when it ran last, so it has no instant to be late for.
         figures["drift_ms"] = 1000 * (arrived[-1] - arrived[0] - (len(arrived) - 1)) / (len(arrived) - 1)
@@ -252,43 +262,38 @@ def arrivals(server: Any, queue: str, seconds: float) -> list[float]:
 
 def later_start(bench: Bench, kind: str, entries: int, store: str, seconds: float) -> dict[str, float]:
     """Start where the schedules are kept already; memory and CPU of having nothing to do."""
-    import psutil
-
     file = str(bench.folder / f"many-{kind}-{entries}")
     with bench.beat(kind, entries, store=store, file=file) as (process, told):
         time.sleep(min(3.0, seconds))
-        beat = psutil.Process(process.pid)
-        told["resident_mb"] = beat.memory_info().rss / 2**20
+        told["resident_mb"] = resident_mb(process.pid)
         if seconds:
-            told["idle_percent"] = cpu_percent([beat], seconds)
+            # Stock beat sleeps up to five minutes where nothing is due; ours looks for changes each second.
+            told["idle_percent"] = cpu_percent([process.pid], seconds)
     del told["due"]
     return dict(told)
 
 
-def cpu_percent(processes: Sequence[Any], seconds: float) -> float:
+def cpu_percent(pids: Sequence[int], seconds: float) -> float:
     """Of one core, all of them together."""
-
-    def spent() -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in processes)
-
-    before, begun = spent(), time.perf_counter()
+    before, begun = cpu_seconds(pids), time.perf_counter()
     time.sleep(seconds)
-    return 100 * (spent() - before) / (time.perf_counter() - begun)
+    return 100 * (cpu_seconds(pids) - before) / (time.perf_counter() - begun)
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    import psutil
+
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
 
 def measure_beats(bench: Bench, report: Report, repeats: int) -> None:  # noqa: ARG001 - once
-    import psutil
-
     number, entries = (2, 10) if bench.quick else (10, 100)
     store = bench.store()
     with ExitStack() as stack:
-        beats = [
-            psutil.Process(stack.enter_context(bench.beat("ours", entries, store=store))[0].pid)
-            for _ in range(number)
-        ]
+        beats = [stack.enter_context(bench.beat("ours", entries, store=store))[0].pid for _ in range(number)]
         time.sleep(0.5 if bench.quick else 5.0)
         used = cpu_percent(beats, 0.5 if bench.quick else 20.0) / number
-        resident = statistics.median(beat.memory_info().rss / 2**20 for beat in beats)
+        resident = statistics.median(map(resident_mb, beats))
     report.bar(f"{number} beats on one store, {entries} jobs: memory of each", resident, unit="MiB")
     report.bar(f"{number} beats on one store, {entries} jobs: idle CPU of each", used, unit="%")
 
