@@ -191,6 +191,8 @@ class Assembly:
 
     def stop(self, drain: timedelta) -> None:
         """Accept nothing more, let running handlers end for at most `drain`, record the rest, say good-bye. Twice is safe."""
+        if not self._up:
+            self.chores.stop()  # it may be coming up at this very moment; what is half up cannot be stopped
         self.backend.stop(timedelta(seconds=5))
         self.runner.drain(drain)
         self.chores.stop()

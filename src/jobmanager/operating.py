@@ -138,6 +138,10 @@ class Operating(Wiring):
             self._attending = True
         return bool(assembly.runner.claim_these([run.id]))
 
+    def is_executed_here(self, run_id: str) -> bool:
+        """Whether this process owns the run; RunNotFoundError."""
+        return self._history.run(run_id).owner == self._assembly.lease.id
+
     def executors(self, job_id: str) -> list[Instance]:
         """The living processes that take pending runs of this job; empty if nobody does."""
         executing = [instance for instance in living(self.store, self.settings) if instance.executes]

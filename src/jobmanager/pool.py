@@ -40,10 +40,11 @@ class Pool:
 
     # ---------------------------------------------------------------- room
 
-    def reserve(self, wanted: int) -> int:
-        """Take up to `wanted` places; answers how many were given."""
+    def reserve(self, wanted: int, *, share: int = 1) -> int:
+        """Take up to `wanted` places, and of the free ones only one in `share`; answers how many were given."""
         with self._lock:
-            given = max(0, min(wanted, self._capacity() - self._in_flight))
+            free = self._capacity() - self._in_flight
+            given = max(0, min(wanted, -(-free // share)))
             self._in_flight += given
             return given
 

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 MAX_JSON = 64 * 1024
 MAX_TRACEBACK = 16 * 1024
+MAX_MESSAGE = 2000
 
 
 class Recorder:
@@ -158,15 +159,23 @@ class Recorder:
     def _bounded_failure(self, failure: Failure | None) -> Failure | None:
         if failure is None:
             return None
-        traceback = self.redactor.text(failure.traceback)
-        if len(traceback) > MAX_TRACEBACK:
-            # The last lines name the error, the first ones the way to it.
-            half = MAX_TRACEBACK // 2
-            traceback = f"{traceback[:half]}\n[... {len(traceback) - MAX_TRACEBACK:,} characters cut ...]\n{traceback[-half:]}"
-        message = self.redactor.text(failure.message)
-        if len(message) > 2000:
-            message = f"{message[:2000]} [... cut]"
+        # The last lines of a traceback name the error, the first ones the way to it.
+        traceback = self._ends_of(failure.traceback, MAX_TRACEBACK)
+        message = self._start_of(failure.message, MAX_MESSAGE)
         return replace(failure, message=message, traceback=traceback)
+
+    def _start_of(self, text: str, most: int) -> str:
+        """The beginning of the text, without secrets. Twice of what is kept is searched: a megabyte would take long."""
+        found = self.redactor.text(text[: 2 * most])
+        return found if len(text) <= most else f"{found[:most]} [... cut]"
+
+    def _ends_of(self, text: str, most: int) -> str:
+        """Both ends of the text, without secrets; one that the search does not see whole lies beyond what is kept."""
+        if len(text) <= most:
+            return self.redactor.text(text)
+        half = most // 2
+        head, tail = self.redactor.text(text[:most]), self.redactor.text(text[-most:])
+        return f"{head[:half]}\n[... {len(text) - most:,} characters cut ...]\n{tail[-half:]}"
 
     def redacted(self, lines: Sequence[LogLine]) -> tuple[LogLine, ...]:
         """The same lines without secrets."""

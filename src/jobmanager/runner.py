@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST_ACCEPT = timedelta(seconds=10)
 MOST_CLAIMED = 1000
+SHORTEST_OUTAGE = timedelta(seconds=1)
 SHORTEST_WAIT = timedelta(milliseconds=1)
 
 
@@ -200,7 +201,12 @@ class Runner:
         self._give_back(refused)
 
     def _settle_refused(self, refused: list[Run]) -> None:
-        taken = self._recorder.store.taken(refused)
+        try:
+            taken = self._recorder.store.taken(refused)
+        except StoreUnavailableError:
+            # They may still be on time when it is back.
+            self._chores.at(self._clock.now() + SHORTEST_OUTAGE, partial(self._settle_refused, refused))
+            raise
         for run in refused:
             if run.id not in taken:
                 self._act_on(self._decide(run), run)
@@ -272,7 +278,8 @@ class Runner:
             self._send_due()
         while self._accepting and self._executes and self._claiming.acquire(blocking=False):
             claimed: list[Run] = []
-            places = self._pool.reserve(MOST_CLAIMED)
+            # Not all of them: ticks that come while the store is asked would find no place, and become pending as well.
+            places = self._pool.reserve(MOST_CLAIMED, share=2)
             try:
                 if places:
                     claimed = self._claimed(places)

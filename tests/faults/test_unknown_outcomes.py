@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
 from tests.faults.conftest import LEASE, shape, until
 
 from jobmanager import JobManager, Retry, RunContext, RunStatus
@@ -507,3 +508,34 @@ def test_a_run_opened_while_its_process_goes_is_not_started_and_not_left_to_othe
     assert calls == []
     assert shape(jobs.run(run.id)) == left
     assert jobs.store.instances() == []
+
+
+def test_a_stop_while_it_comes_up_waits_for_that_and_leaves_nothing_behind(
+    make_manager: MakeManager, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM at the moment the store answers at last. Fails if what is half up is stopped: an error, threads and a lease stay."""
+    jobs = make_manager(f"sqlite:///{tmp_path}/jobs.db", lease_seconds=30)
+    jobs.add_job("second", lambda: None, every=1)
+    store: Any = jobs.store
+    install, store.install = store.install, lost
+    starting, go = threading.Event(), threading.Event()
+    start = BackgroundScheduler.start
+
+    def slow(scheduler: BackgroundScheduler, *words: Any) -> None:
+        starting.set()
+        go.wait(60)
+        start(scheduler, *words)
+
+    monkeypatch.setattr(BackgroundScheduler, "start", slow)
+    jobs.start()
+    store.install = install
+    assert starting.wait(60)
+    stopper = threading.Thread(target=jobs.stop, args=(1,))
+    stopper.start()
+    stopper.join(0.3)  # as long as it takes to do it wrong
+    go.set()
+    stopper.join(60)
+
+    assert not jobs.started
+    assert jobs.store.instances() == []
+    assert not jobs._assembly.backend.health().ok

@@ -314,6 +314,32 @@ def test_a_job_s_queue_is_taken_by_the_workers_that_serve_it(make_application: M
     assert jobs.wait(run.id, timeout=20).output == "made"
 
 
+def test_a_queue_that_cannot_be_used_holds_nobody_else_up(make_application: MakeApplication) -> None:
+    """Fails if whatever the broker or the application refuses counts as an outage: no run of any job would be sent."""
+    head = OWN_APP + "celery.conf.task_create_missing_queues = False\n"
+    source = JOBS + '\njobs.add_job("nowhere", lambda: 1, every=1, queue="nowhere", overlap="allow")\n'
+    application = make_application(source, head=head)
+    beat, worker = application.beat(), application.worker()
+    jobs = application.manager()
+
+    until(lambda: len(jobs.runs("tick", status="succeeded")) >= 4)
+
+    assert {run.status for run in jobs.runs("nowhere")} == {RunStatus.PENDING}
+    assert "cannot be sent to queue nowhere" in beat.log()
+    assert "broker away" not in beat.log()
+    assert "no queue nowhere" in worker.log()
+
+
+def test_a_beat_with_a_name_answers_celery_s_ping(make_application: MakeApplication) -> None:
+    application = make_application()
+    beat = application.beat("--name", "beat7@here")
+    asked = application.command("celery", "-A", "shop", "inspect", "ping", "-d", "beat7@here", "-t", "5")
+
+    assert asked.wait() == 0, asked.log()
+    assert "beat7@here" in asked.log()
+    assert beat.end() == 0
+
+
 def test_a_beat_and_a_worker_say_what_they_are_about_to_do_for_machines_too(
     make_application: MakeApplication,
 ) -> None:

@@ -42,6 +42,8 @@ def watch(here: Session, manager: JobManager, run: Run, limit: timedelta | None)
             try:
                 return vigil.keep(display)
             except KeyboardInterrupt:
+                # It may have come while the run was being taken.
+                vigil.here = vigil.here or manager.is_executed_here(run.id)
                 if not vigil.here:
                     raise FailedError(
                         f"No longer watching; run {tail(run.id)} goes on.",

@@ -241,7 +241,9 @@ def pending(jobs: JobManager, told: Told) -> Iterator[Finding]:
                 check="runs",
                 level="warning",
                 text=f"{told_runs} for a free worker.",
-                fix="If they are all busy, raise JOBMANAGER_WORKERS or start another process.",
+                fix="If they are all busy, raise JOBMANAGER_WORKERS or start another process."
+                if jobs.backend.capabilities.executes_in_process
+                else "If they are all busy, start more workers, or with a higher --concurrency.",
             )
         else:
             yield Finding(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celery import Celery
+from kombu.entity import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from jobmanager.errors import SettingsError
@@ -37,9 +38,20 @@ def make_app(broker_url: str) -> Celery:
         timezone="UTC",
         enable_utc=True,
     )
+    if scheme.startswith("redis"):
+        # A worker waits for messages a second at a time; beyond these it would wait for a silent broker for ever.
+        app.conf.broker_transport_options = {"socket_connect_timeout": 5, "socket_timeout": 10}
     if is_amqp(app):
         app.conf.task_default_queue_type = app.conf.task_create_missing_queue_type = "quorum"
     return app
+
+
+def queue_named(app: Celery, name: str, *, own: bool) -> Queue:
+    """The queue as the application declares it, or makes missing ones; our own also where it makes none. KeyError otherwise."""
+    queues = app.amqp.queues
+    made_here = own and name not in queues and not queues.create_missing
+    queue: Queue = queues.new_missing(name) if made_here else queues[name]
+    return queue
 
 
 def is_amqp(app: Celery) -> bool:

@@ -68,7 +68,7 @@ class CeleryBackend(Backend):
         self._keeps_time_here = beats
         self._embedded: Any = None
         self._delivering = threading.RLock()  # a signal may end us in the middle of a delivery
-        self._publisher = Publisher(app, group_max=group_max)
+        self._publisher = Publisher(app, queue=queue, group_max=group_max)
         self._worker = Worker(app, self)
 
     @classmethod

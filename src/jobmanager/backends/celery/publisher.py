@@ -16,15 +16,16 @@ from typing import Any
 
 from celery import Celery
 from kombu.connection import Connection
+from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
-from jobmanager.backends.celery.application import TASK, is_amqp
+from jobmanager.backends.celery.application import QUEUE, TASK, is_amqp, queue_named
 from jobmanager.quiet import Quiet
 
 logger = logging.getLogger(__name__)
 
 BOUND = 10_000
-CONNECT_WITHIN, ANSWER_WITHIN = 2, 5  # seconds
+CONNECT_WITHIN, ANSWER_WITHIN = 2, 3  # seconds
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 
 
@@ -41,11 +42,13 @@ class Message:
 class Publisher:
     """Messages go out in the order in which they came, all that wait in one batch. Any thread may call any method."""
 
-    def __init__(self, app: Celery, *, group_max: int = 1) -> None:
+    def __init__(self, app: Celery, *, queue: str = QUEUE, group_max: int = 1) -> None:
         self._app = app
+        self._queue = queue
+        self._outages: tuple[type[Exception], ...] = (OSError, OperationalError)
         self._group_max = group_max
         self._amqp = is_amqp(app)
-        self._quiet = Quiet(logger)
+        self._quiet, self._refused = Quiet(logger), Quiet(logger)
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -91,8 +94,8 @@ class Publisher:
         pause = 0.0
         while batch := self._next_batch(pause):
             try:
-                self._publish(batch)
-            except Exception as error:  # noqa: BLE001 - brokers raise what they like, and all of it means: not sent
+                self._send(batch)
+            except self._outages as error:
                 self._disconnect()
                 # Jittered, so that not all of us knock in the same moment.
                 pause = min(max(pause * 2, SHORTEST_PAUSE), LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311
@@ -119,6 +122,22 @@ class Publisher:
             self._changed.wait_for(lambda: is_over() or self._waiting)
             return [] if is_over() else list(self._waiting.values())
 
+    def _send(self, batch: Sequence[Message]) -> None:
+        """Send all; what cannot be sent at all is left out, so that it holds nobody up. Raises what means an outage."""
+        try:
+            self._publish(batch)
+        except self._outages:
+            raise
+        except Exception as error:  # noqa: BLE001 - the application's routes, queues and signal handlers raise what they like
+            self._disconnect()  # its channel may be closed
+            if len(batch) > 1:
+                for message in batch:
+                    self._send([message])
+                return
+            [message] = batch
+            text = "run_id=%s cannot be sent to queue %s and stays pending: %s"
+            self._refused.warning(text, message.run_id, message.queue, _told(error))
+
     def _publish(self, batch: Sequence[Message]) -> None:
         producer = self._connected()
         send = self._app.amqp.send_task_message
@@ -140,7 +159,7 @@ class Publisher:
                     producer,
                     TASK,
                     message,
-                    queue=first.queue,
+                    queue=queue_named(self._app, first.queue, own=first.queue == self._queue),
                     priority=priority,
                     retry=False,
                     serializer="json",
@@ -158,10 +177,13 @@ class Publisher:
                 if self._amqp
                 else {"socket_timeout": ANSWER_WITHIN, "socket_connect_timeout": CONNECT_WITHIN}
             )
-            options = {**limits, **(self._app.conf.broker_transport_options or {})}
+            options = {**(self._app.conf.broker_transport_options or {}), **limits}
             self._connection = self._app.connection_for_write(
                 connect_timeout=CONNECT_WITHIN, transport_options=options
             )
+            # For kombu a KeyError is an error of Redis's connection; here it is a queue that nobody declared.
+            errors = (kind for kind in self._connection.connection_errors if kind is not KeyError)
+            self._outages = (OSError, OperationalError, *errors)
             self._connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=CONNECT_WITHIN)
             self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
         return self._producer

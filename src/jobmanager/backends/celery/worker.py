@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from celery import Celery, signals
 
-from jobmanager.backends.celery.application import TASK
+from jobmanager.backends.celery.application import TASK, queue_named
 from jobmanager.errors import ConfigurationError, StoreError
 from jobmanager.quiet import Quiet
 
@@ -84,11 +84,14 @@ class Worker:
 
     def _take_queues(self, instance: Any, options: dict[str, Any], **_: Any) -> None:
         if instance.app is self._app and not options.get("queues"):
-            known = instance.app.amqp.queues
+            own = self._backend.queue
             for name in self._backend.queues():
-                known.select_add(
-                    known[name]
-                )  # asked by name, one that is missing is made as the application makes them
+                try:
+                    queue = queue_named(self._app, name, own=name == own)
+                except KeyError:
+                    logger.warning("no queue %s: the application makes none that it does not declare", name)
+                else:
+                    self._app.amqp.queues.select_add(queue)
 
     def _on_init(self, sender: Any, **_: Any) -> None:
         if sender.app is not self._app:
