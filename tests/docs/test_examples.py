@@ -146,7 +146,9 @@ class TestDemo:
         assert rows.keys() == DEMO_JOBS
         for job, (runs, succeeded, failed, other, did) in rows.items():
             assert runs == succeeded + failed + other >= 1, job
-            assert failed == (job == "test-fail-job"), ended.stdout
+            # On a busy machine some still run when the demo ends, and are asked to.
+            cut = sum(job in line and "process was stopped" in line for line in ended.stdout.splitlines())
+            assert failed - cut == (job == "test-fail-job"), ended.stdout
             assert did
         assert int(rows["purge-logs"][4].split()[0].replace(",", "")) > 4_000
         sent = rows["process-pending-emails"][4].split()[0]
