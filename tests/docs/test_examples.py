@@ -151,8 +151,10 @@ class TestDemo:
             assert failed - cut == (job == "test-fail-job"), ended.stdout
             assert did
         assert int(rows["purge-logs"][4].split()[0].replace(",", "")) > 4_000
-        sent = rows["process-pending-emails"][4].split()[0]
-        assert f"The mail server took {sent} mails" in ended.stdout  # none twice, none lost
+        sent = int(rows["process-pending-emails"][4].split()[0])
+        [took] = re.findall(r"The mail server took (\d+) mails", ended.stdout)
+        # None twice, none lost; a run that was cut did not tell of its own.
+        assert sent == int(took) or (sent < int(took) and "process was stopped" in ended.stdout)
 
     @pytest.mark.slow
     def test_without_a_terminal_it_ends_by_itself(self, tmp_path):
