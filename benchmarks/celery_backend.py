@@ -84,7 +84,7 @@ def burst(bench: Bench, kind: str, entries: int) -> float:
     server = bench.redis()
     server.flushdb()
     store = bench.store() if kind == "ours" else ""
-    lead = 4 + entries / (400 if kind == "redbeat" else 2000)
+    lead = 8 + entries / (400 if kind == "redbeat" else 2000)
     with bench.beat(kind, entries, lead=lead, store=store, with_canary=True) as (_, told):
         time.sleep(max(0.0, told["due"] - time.time() - 0.1))
         while waiting(server, QUEUES[kind]) < entries:

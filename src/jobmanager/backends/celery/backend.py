@@ -177,6 +177,8 @@ class CeleryBackend(Backend):
         if not self._keeps_time_here:
             self._keeps_time_here = True
             self.timetable.replace(self._scheduled)
+        if self._host is not None:
+            self._publisher.start()
         if self._host is not None and not self._beats:
             self._host.attend(executes=False)
 

@@ -58,6 +58,13 @@ class Publisher:
         self._thread: threading.Thread | None = None
         self._connection: Connection | None = None
         self._producer: Producer | None = None
+        self._declared: set[str] = set()
+        """Queues that were declared on this connection: to look that up in kombu costs more than to send a message."""
+
+    def start(self) -> None:
+        """Connect before there is anything to send: the first tick must not wait for that. Twice is once."""
+        with self._changed:
+            self._ensure_thread()
 
     def put(self, message: Message) -> None:
         """Send it soon; returns at once, whatever the broker does."""
@@ -65,12 +72,15 @@ class Publisher:
             if len(self._waiting) >= BOUND:
                 return  # the store has it, and whoever sweeps sends it
             self._waiting[message.run_id] = message
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._publish_all, name="jobmanager-publisher", daemon=True
-                )
-                self._thread.start()
+            self._ensure_thread()
             self._changed.notify_all()
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._publish_all, name="jobmanager-publisher", daemon=True
+            )
+            self._thread.start()
 
     def flush(self, timeout: float) -> bool:
         """Wait until all is sent, for at most so many seconds; True if it is."""
@@ -92,6 +102,11 @@ class Publisher:
 
     def _publish_all(self) -> None:
         pause = 0.0
+        try:
+            self._connected()
+        except Exception as error:  # noqa: BLE001 - told when there is something to send
+            logger.debug("not connected yet: %s", _told(error))
+            self._disconnect()
         while batch := self._next_batch(pause):
             try:
                 self._send(batch)
@@ -160,10 +175,12 @@ class Publisher:
                     TASK,
                     message,
                     queue=queue_named(self._app, first.queue, own=first.queue == self._queue),
+                    declare=[] if first.queue in self._declared else None,
                     priority=priority,
                     retry=False,
                     serializer="json",
                 )
+                self._declared.add(first.queue)
 
     def _priority(self, priority: int) -> int:
         """Ours, where more comes first, in the broker's words: 0 to 9 upwards in AMQP, downwards on Redis."""
@@ -190,6 +207,7 @@ class Publisher:
 
     def _disconnect(self) -> None:
         connection, self._connection, self._producer = self._connection, None, None
+        self._declared.clear()
         if connection is not None:
             try:
                 connection.release()
