@@ -24,7 +24,7 @@ from jobmanager.quiet import Quiet
 
 logger = logging.getLogger(__name__)
 
-BOUND = 10_000
+BOUND = 100_000
 CONNECT_WITHIN, ANSWER_WITHIN = 2, 3  # seconds
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 
