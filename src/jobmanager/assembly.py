@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 POLL = timedelta(seconds=5)
 FOLLOW_CHANGES_EVERY = timedelta(seconds=1)
+CLOCKS_AGREE = timedelta(seconds=2)
 COME_UP_AGAIN = timedelta(seconds=2)
 PURGE_EVERY = timedelta(hours=6)
 FORGET_DEAD_AFTER = timedelta(days=1)
@@ -170,6 +171,7 @@ class Assembly:
     def _come_up(self) -> None:
         self._installed = -1
         self.install()
+        self._warn_of_skew()
         if self._keeps_time:
             self.lease.start(executes=self._executes)
         self.runner.begin()
@@ -180,6 +182,14 @@ class Assembly:
             self.chores.soon(self._sweep)
             self.chores.at(self._clock.now() + self._settings.grace, self._retire_undeclared)
             self.chores.soon(self.runner.claim)
+
+    def _warn_of_skew(self) -> None:
+        skew = (self._clock.now() - self.store.now()).total_seconds()
+        if abs(skew) >= CLOCKS_AGREE.total_seconds():
+            text = (
+                "this host's clock is %+.1f s off the store's, which decides what is due: let both follow NTP"
+            )
+            logger.warning(text, skew)
 
     def _try_again(self) -> None:
         try:

@@ -206,6 +206,20 @@ def test_an_older_worker_leaves_what_it_does_not_know_to_a_newer_one(
     assert "Traceback" not in old.log()
 
 
+def test_a_handler_that_the_worker_cannot_find_fails_the_run(make_application: MakeApplication) -> None:
+    application = make_application(JOBS + '\njobs.add_job("gone", "shop:not_there")\n')
+    application.worker()
+    jobs = application.manager()
+    command = application.command("jobmanager", "--app", "shop:jobs", "trigger", "gone")
+    assert command.wait() == 0, command.log()
+
+    run = jobs.wait(until(lambda: jobs.runs("gone"))[0].id, timeout=20)
+
+    assert run.error is not None
+    assert (run.status, run.error.kind) == (RunStatus.FAILED, "handler_missing")
+    assert "not_there" in run.error.message
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_messages_that_are_none_of_ours_harm_nobody(
     make_application: MakeApplication, pool: str, redis_url: str

@@ -6,8 +6,9 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from jobmanager.assembly import CLOCKS_AGREE
 from jobmanager.clock import SystemClock
 from jobmanager.doctor.finding import Finding, counted
 from jobmanager.errors import CronError
@@ -21,7 +22,6 @@ from jobmanager.schedule import Schedule
 from jobmanager.stores.base import Instance
 
 FEW_BYTES = 64 * 1024 * 1024
-CLOCKS_AGREE = timedelta(seconds=2)
 LISTED = 5
 
 
