@@ -1,6 +1,7 @@
 """What the doctor finds: nothing where all is well, and each injected fault by name, with its fix."""
 
 import os
+import re
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -286,7 +287,7 @@ def test_clocks_that_disagree():
     jobs.sync()
     check, level, text = only(jobs)
     assert (check, level) == ("clock", "warning")
-    assert "+3,600.0 s off" in text or "+3,599.9 s off" in text
+    assert re.search(r"\+3,(600|59\d)\.\d s off", text)  # the real clock goes on meanwhile
 
 
 def test_a_clock_that_was_ahead_once(patient):
