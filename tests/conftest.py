@@ -37,12 +37,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Turn the skip of a test that needs a server into a failure where servers are required."""
+    """Turn the skip of a test for want of a server into a failure where servers are required: it says what to install."""
     report = yield
     if (
         REQUIRE_SERVERS
         and report.skipped
         and item.get_closest_marker("servers")
+        and "install" in str(report.longrepr)
         and not hasattr(report, "wasxfail")
     ):
         report.outcome = "failed"

@@ -254,7 +254,10 @@ class TestCelery:
         triggered = run(*command, "trigger", "import-orders", "--payload", payload, "--wait", **here)
         said = until(worker.stdout, "succeeded job=check-stock", seconds=90)
         listed = run(*command, "runs", "list", **here)
+        deadline = time.monotonic() + 30
         looked = run(*command, "doctor", **here)
+        while "brought ticks" not in looked.stdout and time.monotonic() < deadline:  # told with its next heartbeat
+            looked = run(*command, "doctor", **here)
         for process in (beat, worker):
             process.send_signal(signal.SIGTERM)
 
