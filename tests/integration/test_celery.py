@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 from tests.integration.celery_processes import OWN_APP, Application, until
 
-from jobmanager import JobManager, RunStatus
+from jobmanager import JobManager, RunStatus, Settings
+from jobmanager.backends.celery import CeleryBackend
+from jobmanager.backends.celery.application import make_app
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
@@ -310,6 +313,37 @@ def test_on_rabbitmq_with_quorum_queues(
     until(lambda: len(jobs.runs("tick", status="succeeded")) >= 2)
     assert jobs.wait(jobs.trigger_job("coroutine").id, timeout=20).output == "hello you"
     assert (beat.end(), worker.end()) == (0, 0)
+
+
+def test_without_any_server_in_one_process(tmp_path: Path) -> None:
+    """A laptop or a test: a beat in a thread, a worker in another, messages in memory."""
+    from celery.contrib.testing.worker import start_worker
+
+    backend = CeleryBackend(make_app("memory://"), beats=True)
+    jobs = JobManager(Settings(database_url=f"sqlite:///{tmp_path}/jobs.db"), backend=backend)
+    threads: list[str] = []
+    jobs.add_job("tick", lambda: threads.append(threading.current_thread().name), every=1)
+    with start_worker(backend.app, pool="threads", perform_ping_check=False, shutdown_timeout=20), jobs:
+        run = until(lambda: jobs.runs("tick", status="succeeded"))[0]
+        assert jobs.executors("tick")
+        until(lambda: len(jobs.runs("tick", status="succeeded")) >= 3)
+
+    assert jobs.run(run.id).attempt == 1
+    assert threading.current_thread().name not in threads
+
+
+def test_messages_in_files_need_no_server_either(make_application: MakeApplication, tmp_path: Path) -> None:
+    (tmp_path / "messages").mkdir()
+    folders = dict.fromkeys(
+        ("data_folder_in", "data_folder_out", "control_folder"), str(tmp_path / "messages")
+    )
+    head = OWN_APP + f"celery.conf.broker_transport_options = {folders!r}\n"
+    application = make_application(broker="filesystem://", head=head)
+    application.beat()
+    application.worker()
+    jobs = application.manager()
+
+    until(lambda: len(jobs.runs("tick", status="succeeded")) >= 2)
 
 
 def test_a_job_s_queue_is_taken_by_the_workers_that_serve_it(make_application: MakeApplication) -> None:
