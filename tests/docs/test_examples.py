@@ -256,7 +256,9 @@ class TestCelery:
         listed = run(*command, "runs", "list", **here)
         deadline = time.monotonic() + 30
         looked = run(*command, "doctor", **here)
-        while "brought ticks" not in looked.stdout and time.monotonic() < deadline:  # told with its next heartbeat
+        while (
+            "brought ticks" not in looked.stdout and time.monotonic() < deadline
+        ):  # told with its next heartbeat
             looked = run(*command, "doctor", **here)
         for process in (beat, worker):
             process.send_signal(signal.SIGTERM)

@@ -213,6 +213,20 @@ def test_run_speaks_json(shop):
     assert json.loads(process.communicate(timeout=PATIENCE)[0]) == {"event": "stopped"}
 
 
+def test_run_on_noop_announces_no_instant(shop):
+    shop.environ["JOBMANAGER_BACKEND"] = "noop"
+    process = shop.start("run", "--json")
+    assert [job["next_run"] for job in json.loads(process.stdout.readline())["jobs"]] == [None] * 3
+    process.terminate()
+    process.communicate(timeout=PATIENCE)
+    process = shop.start("run")
+    said = list(iter(process.stdout.readline, "Ctrl-C ends it.\n"))
+    process.terminate()
+    process.communicate(timeout=PATIENCE)
+
+    assert said[-1] == 'Nothing fires by itself: backend=noop reason="JOBMANAGER_BACKEND=noop".\n'
+
+
 # ---------------------------------------------------------------- trigger --wait
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -61,13 +62,16 @@ def run(ctx: typer.Context) -> None:
 
 def _introduce(here: Session, jobs: JobManager) -> None:
     """Which backend and store, and one line per job with when it is due next."""
-    statuses = jobs.get_all_job_statuses()
-    declared = jobs.registry.jobs
+    declared, fires = jobs.registry.jobs, jobs.backend.capabilities.keeps_time
+    statuses = [
+        status if fires else replace(status, next_run=None)
+        for status in jobs.get_all_job_statuses()
+        if status.id in declared
+    ]
     if here.as_json:
         known = [
             {"id": status.id, "status": status.status, "next_run": iso(status.next_run)}
             for status in statuses
-            if status.id in declared
         ]
         resolved = {"backend": jobs.resolution.backend, "reason": jobs.resolution.reason}
         here.emit({"event": "started", **resolved, "store": jobs.store.url, "jobs": known}, line=True)
@@ -87,8 +91,6 @@ def _introduce(here: Session, jobs: JobManager) -> None:
     )
     rows = []
     for status in statuses:
-        if status.id not in declared:
-            continue
         schedule = declared[status.id].schedule
         words = schedule.describe() if schedule else "by hand"
         waits = distance(status.next_run, now) or ("stopped" if status.status == "stopped" else "")
@@ -99,7 +101,10 @@ def _introduce(here: Session, jobs: JobManager) -> None:
         Column("NEXT", wide=70),
         Column("", right=True),
     )
-    here.print(listing(here.console, columns, rows), "", dim("Ctrl-C ends it."))
+    here.print(listing(here.console, columns, rows), "")
+    if not fires:
+        here.print(f"Nothing fires by itself: {jobs.resolution}.")
+    here.print(dim("Ctrl-C ends it."))
 
 
 def _signals() -> SimpleQueue[int]:
