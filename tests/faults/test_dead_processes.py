@@ -201,6 +201,40 @@ def fork(count):
 )
 
 
+FORKING_WHILE_READING = (
+    SECOND
+    + """
+import faulthandler, threading
+
+def read():
+    while True:
+        jobs.runs("second", limit=5)
+
+def fork(count):
+    for _ in range(3):
+        threading.Thread(target=read, daemon=True).start()
+    codes = []
+    for _ in range(count):
+        child = os.fork()
+        if child == 0:
+            faulthandler.dump_traceback_later(20, exit=True)
+            jobs.runs("second", limit=1)
+            os._exit(0)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return codes
+"""
+)
+
+
+def test_a_child_can_use_the_store_whatever_the_parent_did_with_it_at_the_fork(
+    tmp_path: Path, start_process: StartProcess
+) -> None:
+    """Fails if a fork does not wait for readers: the child inherits SQLite's own locks as they hold them, one time in 25."""
+    process = start_process(f"sqlite:///{tmp_path}/jobs.db", FORKING_WHILE_READING)
+
+    assert set(process("fork(100)")) == {0}, process.errors()
+
+
 def test_children_forked_after_start_use_nothing_of_their_parent_and_share_the_ticks(
     store_url: str, start_process: StartProcess, make_manager: Callable[..., JobManager], tmp_path: Path
 ) -> None:

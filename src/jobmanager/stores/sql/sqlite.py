@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -94,6 +95,7 @@ class SqliteStore(SchemaStatements, SqlStore):
         self._lock_timeout = lock_timeout
         self._lock = threading.RLock()
         self._held_for_fork = False
+        self._gate = Gate()
         self._writer: Connection | None = None
         self._engine = self._make_engine()
         self._claimed = CLAIMED.columns(*self.tables.runs.c)
@@ -136,10 +138,13 @@ class SqliteStore(SchemaStatements, SqlStore):
             self._engine.dispose()
 
     def before_fork(self) -> None:
-        # A child inherits what SQLite knows in memory: a write lock held at that moment would be held there for ever.
-        self._held_for_fork = self._lock.acquire(timeout=self._lock_timeout.total_seconds())
+        # A child inherits what SQLite knows in memory: a lock held at that moment, be it by a reader, is held there for ever.
+        patience = self._lock_timeout.total_seconds()
+        self._held_for_fork = self._lock.acquire(timeout=patience)
+        self._gate.close(patience)
 
     def after_fork_in_parent(self) -> None:
+        self._gate.open()
         if self._held_for_fork:
             self._held_for_fork = False
             self._lock.release()
@@ -148,6 +153,7 @@ class SqliteStore(SchemaStatements, SqlStore):
         # The parent's connections must not even be closed here: SQLite would drop the parent's file locks.
         self._engine.dispose(close=False)
         self._lock = threading.RLock()
+        self._gate = Gate()
         self._writer = None
         self._engine = self._make_engine()
 
@@ -156,7 +162,7 @@ class SqliteStore(SchemaStatements, SqlStore):
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self._translated(), self._engine.connect() as connection:
+        with self._translated(), self._gate.inside(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
@@ -342,6 +348,45 @@ class SqliteStore(SchemaStatements, SqlStore):
             chosen = json.dumps(ids)
             _driver(connection).execute(CLAIM, (owner, now, chosen))
             return [run_from(row) for row in connection.execute(self._claimed, {"ids": chosen}).mappings()]
+
+
+class Gate:
+    """Lets any number of threads in, and can be closed for a moment in which nobody is inside."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: Counter[int] = Counter()
+        self._closed = False
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Hold it open; waits while it is closed, unless this thread is inside already."""
+        me = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._closed or me in self._inside)
+            self._inside[me] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside[me] -= 1
+                if not self._inside[me]:
+                    del self._inside[me]
+                self._changed.notify_all()
+
+    def close(self, patience: float) -> None:
+        """Let nobody in from now on, and wait so many seconds for those inside to leave. `open` must follow."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._inside, patience)
+        self._changed.acquire()  # a lock held by another thread at the fork would be held in the child for ever
+
+    def open(self) -> None:
+        """Let the others in again."""
+        if self._closed:
+            self._closed = False
+            self._changed.notify_all()
+            self._changed.release()
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:
