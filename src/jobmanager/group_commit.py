@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from jobmanager.cheap import cheap
 from jobmanager.clock import Clock
 from jobmanager.errors import BackPressureError, StoreError, StoreUnavailableError
 from jobmanager.quiet import Quiet
@@ -23,6 +24,7 @@ BOUND = 10_000
 LONGEST_PAUSE = 2.0
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class _Item:
     opens: Sequence[Run]

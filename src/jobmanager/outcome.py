@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from jobmanager.cheap import cheap
 from jobmanager.context import CancelCause, RunContext
 from jobmanager.errors import CancelRun, HandlerNotFoundError, PayloadError, RetryLater, RunCancelledError
 from jobmanager.job import Retry
 from jobmanager.run import CANCELLED, FAILED, SUCCEEDED, Ending, ErrorKind, Failure, RunStatus
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an attempt ended. `retry_after` is set when another attempt should follow."""

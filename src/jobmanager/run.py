@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Literal
 
+from jobmanager.cheap import cheap
 from jobmanager.errors import TransitionError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -73,18 +75,19 @@ _made = itertools.count()
 
 def new_id(now: datetime) -> str:
     """A UUIDv7 as text: sorted by `now` and, within a process, by the order of making; 40 random bits."""
-    milliseconds, microseconds = divmod((now - EPOCH) // MICROSECOND, 1000)
     # RFC 9562 methods 3 and 1: after the milliseconds 12 bits of their fraction, then a counter. `random` reseeds after a fork.
-    number = (
-        (milliseconds << 80)
-        | (0x7 << 76)
-        | ((microseconds << 12) // 1000 << 64)
-        | (0b10 << 62)
-        | (next(_made) & 0x3FFFFF) << 40
-        | random.getrandbits(40)
+    count = next(_made) & 0x3FFFFF
+    return (
+        f"{_time_of_id(now)}-{0x8000 | count >> 8:04x}-{(count & 0xFF) << 40 | random.getrandbits(40):012x}"
     )
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+@lru_cache(maxsize=1)
+def _time_of_id(now: datetime) -> str:
+    """Cached: the runs of a burst are made at one instant."""
+    milliseconds, microseconds = divmod((now - EPOCH) // MICROSECOND, 1000)
+    text = f"{milliseconds:012x}"
+    return f"{text[:8]}-{text[8:]}-7{(microseconds << 12) // 1000:03x}"
 
 
 def first_id(moment: datetime) -> str:
@@ -93,6 +96,7 @@ def first_id(moment: datetime) -> str:
     return f"{text[:8]}-{text[8:]}-7000-8000-000000000000"
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class Tick:
     """That a job is due: the instant it was due for, and the revision of the schedule that said so."""
@@ -137,6 +141,7 @@ class Progress:
     message: str = ""
 
 
+@cheap
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """The record of what one tick, or one start by hand, led to. Instants are aware UTC.
@@ -227,6 +232,7 @@ class Attempt:
     error: Failure | None = None
 
 
+@cheap
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """How the owner wants an attempt to end.
