@@ -5,7 +5,7 @@ A batch travels as one JSON document: building it costs a third of what the driv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -166,17 +166,17 @@ UPDATE jobmanager.runs r SET {START}, turn = 'holds' FROM jobmanager.jobs j
 def open_one(run: Run) -> dict[str, Any]:
     """The parameters of OPEN_ONE."""
     payload = None if run.payload is None else to_json(run.payload)
-    return {**_opened(run), "payload": payload}
+    return {**_opened(run, _as_it_is), "payload": payload}
 
 
 def open_many(runs: Sequence[Run]) -> str:
     """The document of OPEN_MANY."""
-    return to_json([_in_micros(_opened(run), OPENED) for run in runs])
+    return to_json([_opened(run, micros) for run in runs])
 
 
 def end_one(ending: Ending) -> dict[str, Any]:
     """The parameters of END_ONE."""
-    values = _ended(ending)
+    values = _ended(ending, _as_it_is)
     for name in ("output", "error", "progress", "lines"):
         values[name] = None if values[name] is None else to_json(values[name])
     return values
@@ -184,28 +184,26 @@ def end_one(ending: Ending) -> dict[str, Any]:
 
 def end_many(endings: Sequence[Ending]) -> str:
     """The document of END_MANY."""
-    return to_json([_in_micros(_ended(ending), ENDED) for ending in endings])
+    return to_json([_ended(ending, micros) for ending in endings])
 
 
-def _in_micros(values: dict[str, Any], kinds: dict[str, str]) -> dict[str, Any]:
-    return {
-        name: micros(value) if isinstance(value, datetime) and kinds[name] == INSTANT else value
-        for name, value in values.items()
-    }
+def _as_it_is(moment: datetime | None) -> datetime | None:
+    return moment
 
 
-def _opened(run: Run) -> dict[str, Any]:
+def _opened(run: Run, instant: Callable[[datetime | None], Any]) -> dict[str, Any]:
+    opened_at = instant(run.opened_at)
     return {
         "id": run.id,
         "job_id": run.job_id,
         "schedule_rev": run.schedule_rev,
-        "scheduled_for": run.scheduled_for,
+        "scheduled_for": instant(run.scheduled_for),
         "status": run.status.value,
         "trigger": run.trigger,
         "requested_by": run.requested_by,
         "notify": run.notify,
-        "due_at": run.due_at,
-        "expires_at": run.expires_at,
+        "due_at": instant(run.due_at),
+        "expires_at": instant(run.expires_at),
         "attempt": run.attempt,
         "max_attempts": run.max_attempts,
         "retry_on_crash": run.retry_on_crash,
@@ -215,14 +213,14 @@ def _opened(run: Run) -> dict[str, Any]:
         "priority": run.priority,
         "idempotency_key": run.idempotency_key,
         "payload": run.payload,
-        "opened_at": run.opened_at,
-        "accepted_at": run.opened_at,
-        "dispatched_at": run.dispatched_at,
-        "started_at": run.opened_at if run.status is RUNNING else None,
+        "opened_at": opened_at,
+        "accepted_at": opened_at,
+        "dispatched_at": instant(run.dispatched_at),
+        "started_at": opened_at if run.status is RUNNING else None,
     }
 
 
-def _ended(ending: Ending) -> dict[str, Any]:
+def _ended(ending: Ending, instant: Callable[[datetime | None], Any]) -> dict[str, Any]:
     return {
         "id": ending.run.id,
         "owner": ending.run.owner,
@@ -232,7 +230,7 @@ def _ended(ending: Ending) -> dict[str, Any]:
         "output": ending.output,
         "error": failure_values(ending.error),
         "progress": None if ending.progress is None else asdict(ending.progress),
-        "started_at": ending.started_at,
-        "finished_at": ending.finished_at,
+        "started_at": instant(ending.started_at),
+        "finished_at": instant(ending.finished_at),
         "lines": line_values(ending.lines) if ending.lines else None,
     }
