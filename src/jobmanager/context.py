@@ -54,7 +54,6 @@ class RunContext:
         "config",
         "interrupted",
         "job",
-        "locale",
         "payload",
         "run",
         "run_id",
@@ -81,7 +80,6 @@ class RunContext:
         self.backend = backend
         self.config: Mapping[str, Any] = job.config
         self.payload: Mapping[str, Any] = run.payload or {}
-        self.locale = self.payload.get("locale") or job.locale or "en"
         self.started_at = clock.now()
         self.started_mono = clock.monotonic()
         self._clock = clock
@@ -106,6 +104,11 @@ class RunContext:
         if self._log is None:
             self._log = ContextLogger(self)
         return self._log
+
+    @property
+    def locale(self) -> str:
+        """The language of whoever the run is for: as its payload says, else its job, else English."""
+        return self.payload.get("locale") or self.job.locale or "en"
 
     @property
     def idempotency_key(self) -> str:

@@ -114,18 +114,27 @@ class Pool:
 
     def _serve(self) -> None:
         while True:
-            with self._lock:
-                self._idle += 1
-            work = self._queue.get()
-            with self._lock:
-                self._idle -= 1
-                if work is None:
+            work = self._next_work()
+            if work is None:
+                with self._lock:
                     self._threads -= 1
-                    return
+                return
             try:
                 work()
             except Exception:
                 logger.exception("a worker met an error outside a handler")
+
+    def _next_work(self) -> Work | None:
+        """What waits, or what comes next; only who has to wait for it is idle."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            with self._lock:
+                self._idle += 1
+        work = self._queue.get()
+        with self._lock:
+            self._idle -= 1
+        return work
 
     # ---------------------------------------------------------------- coroutines
 

@@ -54,8 +54,9 @@ class Handler:
 
     def call_arguments(self, context: RunContext) -> dict[str, Any]:
         """`arguments`, and the context if the function names it."""
-        arguments = self.arguments(context.config, context.payload)
-        if parameters_of(self.function).wants_context:
+        parameters = parameters_of(self.function)
+        arguments = parameters.fill(self.key, context.config, context.payload)
+        if parameters.wants_context:
             arguments["context"] = context
         return arguments
 
@@ -149,9 +150,9 @@ class Parameters:
 
     def fill(self, key: str, config: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
         """Validated keyword arguments; PayloadError if something is unknown, missing or of the wrong type."""
-        values = {**config, **payload}
-        if not values and not self.required:
+        if not (config or payload or self.required):
             return {}
+        values = {**config, **payload}
         arguments = self.check(key, values)
         missing = [name for name in self.required if name not in values]
         if missing:
