@@ -84,7 +84,8 @@ class Declarations:
         if declared is None or not self._is_plain(declared, stored):
             return False
         due = stored.next_due_at
-        self._plain[stored.id] = None if due is None else ScheduledJob(declared, stored.schedule_rev, due)
+        # Under the id the code brought: that of the row would be kept a second time.
+        self._plain[declared.id] = None if due is None else ScheduledJob(declared, stored.schedule_rev, due)
         self._registry.jobs[stored.id] = declared
         self._rows.pop(stored.id, None)
         return True

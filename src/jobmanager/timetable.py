@@ -7,12 +7,15 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 
+from jobmanager.cheap import cheap
 from jobmanager.job import Job
 from jobmanager.run import Tick
 from jobmanager.schedule import Schedule
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class ScheduledJob:
     """A job to keep time for: from `next_due_at` on, by the schedule of this revision."""
@@ -27,19 +30,20 @@ class ScheduledJob:
         return self.job.schedule
 
 
-_Item = tuple[datetime, int, str, datetime]  # due, generation, job id, instant
+_Item = tuple[datetime, int, ScheduledJob, datetime]  # due, generation, job, instant
 
 
 class Timetable:
     """Which job is due when. Any thread may call any method; the lock is held for microseconds.
 
-    An entry that is replaced or removed stays in the heap until it surfaces; its generation tells that it is stale.
+    An item that is replaced or removed stays in the heap until it surfaces; it is stale if it is not the job's entry. Its
+    generation keeps items that are due together in the order they were planned first.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._heap: list[_Item] = []
-        self._entries: dict[str, tuple[int, ScheduledJob]] = {}
+        self._entries: dict[str, _Item] = {}
         self._generation = 0
 
     def replace(self, jobs: Iterable[ScheduledJob]) -> None:
@@ -50,15 +54,16 @@ class Timetable:
                 known = before.get(scheduled.job.id)
                 if (
                     known is not None
-                    and known[1].revision == scheduled.revision
-                    and known[1].job == scheduled.job
+                    and known[2].revision == scheduled.revision
+                    and known[2].job == scheduled.job
                 ):
                     self._entries[scheduled.job.id] = known
                 elif scheduled.next_due_at is not None:
                     self._generation += 1
-                    self._entries[scheduled.job.id] = (self._generation, scheduled)
                     due = scheduled.job.due_at(scheduled.next_due_at)
-                    self._heap.append((due, self._generation, scheduled.job.id, scheduled.next_due_at))
+                    item = (due, self._generation, scheduled, scheduled.next_due_at)
+                    self._entries[scheduled.job.id] = item
+                    self._heap.append(item)
             if before:
                 self._heap = [item for item in self._heap if self._is_current(item)]
             heapq.heapify(self._heap)
@@ -88,8 +93,8 @@ class Timetable:
             while self._heap and self._heap[0][0] <= now:
                 item = heapq.heappop(self._heap)
                 if self._is_current(item):
-                    scheduled = self._entries[item[2]][1]
-                    tick = Tick(job_id=item[2], scheduled_for=item[3], revision=scheduled.revision)
+                    scheduled = item[2]
+                    tick = Tick(scheduled.job.id, item[3], scheduled.revision)
                     taken.append((tick, scheduled))
         return taken
 
@@ -109,13 +114,17 @@ class Timetable:
         with self._lock:
             for scheduled, due, instant in following:
                 entry = self._entries.get(scheduled.job.id)
-                if entry is not None and entry[1] is scheduled:
-                    heapq.heappush(self._heap, (due, entry[0], scheduled.job.id, instant))
+                if entry is not None and entry[2] is scheduled:
+                    item = (due, entry[1], scheduled, instant)
+                    self._entries[scheduled.job.id] = item
+                    heapq.heappush(self._heap, item)
 
     def entries(self) -> list[tuple[str, datetime]]:
         """Job ids and when they are due, earliest first."""
         with self._lock:
-            return [(job_id, due) for due, _, job_id, _ in sorted(filter(self._is_current, self._heap))]
+            return [
+                (item[2].job.id, item[0]) for item in sorted(filter(self._is_current, self._heap), key=_order)
+            ]
 
     def clear(self) -> None:
         """Forget everything: nothing is due any more."""
@@ -124,5 +133,7 @@ class Timetable:
             self._entries.clear()
 
     def _is_current(self, item: _Item) -> bool:
-        entry = self._entries.get(item[2])
-        return entry is not None and entry[0] == item[1]
+        return self._entries.get(item[2].job.id) is item
+
+
+_order = itemgetter(0, 1)

@@ -40,7 +40,7 @@ class JobStatements(Database):
         page = sa.select(*(c[name] for name in JobBrief._fields)).where(c.id > after)
         page = page.where(c.change_seq > changed_since).order_by(c.id).limit(limit)
         with self.reading() as connection:
-            return [JobBrief._make(row) for row in connection.execute(page)]
+            return [JobBrief._make(row) for row in connection.execute(page).all()]
 
     def job(self, job_id: str) -> JobRow | None:
         with self.reading() as connection:

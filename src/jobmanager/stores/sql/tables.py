@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,8 +22,9 @@ def micros(moment: datetime | None) -> int | None:
     return None if moment is None else (moment - EPOCH) // MICROSECOND
 
 
+@lru_cache(maxsize=4096)
 def moment(micros: int | None) -> datetime | None:
-    """The aware UTC datetime of a number of microseconds since 1970."""
+    """The aware UTC datetime of a number of microseconds since 1970; cached, since many jobs share the next instant."""
     return None if micros is None else EPOCH + timedelta(microseconds=micros)
 
 
