@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import queue
@@ -37,6 +38,7 @@ class Pool:
         self._empty = threading.Condition(self._lock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own_loop_thread: threading.Thread | None = None
+        self._asked_loop: tuple[asyncio.AbstractEventLoop, float] | None = None
 
     # ---------------------------------------------------------------- room
 
@@ -159,6 +161,21 @@ class Pool:
                 self._own_loop_thread.start()
                 self._loop = loop
             return self._loop
+
+    def loop_lag(self, now: float) -> float:
+        """For how many seconds, on the monotonic clock, the event loop has not turned since it was asked to; asks it again."""
+        loop, asked = self._loop, self._asked_loop
+        if loop is None or loop.is_closed():
+            return 0.0
+        if asked is not None and asked[0] is loop:
+            return now - asked[1]
+        self._asked_loop = (loop, now)
+        with contextlib.suppress(RuntimeError):  # closed meanwhile
+            loop.call_soon_threadsafe(self._loop_turned)
+        return 0.0
+
+    def _loop_turned(self) -> None:
+        self._asked_loop = None
 
     def stop(self) -> None:
         """Let idle threads end and stop our own loop; what still runs keeps its daemon thread. Twice is safe."""

@@ -11,11 +11,13 @@ from jobmanager.executor import Executor
 from jobmanager.lease import Lease
 from jobmanager.outcome import timed_out
 from jobmanager.pool import Pool
+from jobmanager.quiet import Quiet
 from jobmanager.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_GRACE = timedelta(seconds=10)
+LONGEST_TURN = 1.0  # seconds
 LOOK_EVERY = timedelta(seconds=0.5)
 FLUSH_LINES_EVERY = timedelta(seconds=2)
 ASK_FOR_CANCEL_EVERY = timedelta(seconds=2)
@@ -32,12 +34,14 @@ class Watch:
         self._lease = lease
         self._recorder = recorder
         self._clock = clock
+        self._quiet = Quiet(logger)
 
     def look(self) -> None:
         """Enforce time-outs first, since the store may be slow, then publish progress."""
         running = list(self._executor.running.values())
         for context in running:
             self._enforce_timeout(context)
+        self._mind_the_loop()
         for context in running:
             progress = context.take_progress()
             if progress is not None:
@@ -59,6 +63,12 @@ class Watch:
             context = running.get(run_id)
             if context is not None:
                 context.ask_to_end("requested")
+
+    def _mind_the_loop(self) -> None:
+        lag = self._pool.loop_lag(self._clock.monotonic())
+        if lag > LONGEST_TURN:
+            text = "the event loop has not turned for %.1f s: a coroutine handler blocks it; await, or make it a plain function"
+            self._quiet.warning(text, lag)
 
     def lost(self) -> None:
         """This process was declared dead: ask every attempt to end, nobody will accept what it writes."""

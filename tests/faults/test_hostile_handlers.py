@@ -202,7 +202,7 @@ def thread(context):
 def test_a_coroutine_that_blocks_the_loop_holds_up_coroutines_only_and_no_tick_is_lost(
     store_url: str, start_process: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """F19. Fails if heartbeat, ticks or threads depend on the loop; every tick has a row, run or skipped."""
+    """F19. Fails if heartbeat, ticks or threads depend on the loop, or nobody says why coroutines wait; every tick has a row."""
     process = start_process(store_url, BLOCKED)
     until(lambda: effects(tmp_path))
     process("jobs.trigger_job('blocking').id")
@@ -211,6 +211,7 @@ def test_a_coroutine_that_blocks_the_loop_holds_up_coroutines_only_and_no_tick_i
     until(lambda: time.time() > begin + 4)
     until(lambda: {begin, begin + 1} <= {int(line[1]) for line in effects(tmp_path) if line[0] == "thread"})
 
+    assert "the event loop has not turned for" in process.errors()
     for job in ("coroutine", "thread"):
 
         def rows(job: str = job) -> dict[int, str]:
