@@ -35,6 +35,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(_PATIENCE_SECONDS))
 
 
+@pytest.fixture(autouse=True)
+def _level_of_the_root_logger() -> Iterator[None]:
+    """Commands, and a Celery worker in this process, set it; for the tests that follow, warnings would then be no records."""
+    before = logging.root.level
+    yield
+    logging.root.setLevel(before)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Turn the skip of a test for want of a server into a failure where servers are required: it says what to install."""
