@@ -1,6 +1,8 @@
 """What holds for every test: nobody's shell changes a result."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
