@@ -93,7 +93,8 @@ class GroupCommit:
         # A write on its caller's own thread may be under way, and what it opened still has to be ended.
         if self._committing.acquire(timeout=timeout):
             self._committing.release()
-        thread, self._thread = self._thread, None
+        with self._starting:  # one that is not started yet cannot be waited for
+            thread, self._thread = self._thread, None
         if thread is not None:
             self._queue.put(None)
             thread.join(timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -146,6 +147,37 @@ def test_a_signal_in_the_middle_of_a_tick_ends_it_only_afterwards() -> None:
 
     assert closed_inside == [True]
     assert stopped
+
+
+def test_a_signal_while_a_beat_comes_up_waits_until_it_is_up() -> None:
+    """Celery's handler asks for the scheduler, which is still being made, so it makes another. Fails if that is in the middle."""
+    backend = CeleryBackend(make_app("memory://"))
+    log: list[str] = []
+
+    class Host:
+        def attend(self, *, executes: bool) -> None:
+            log.append("coming up")
+            if len(log) == 1:
+                signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            log.append("up")
+
+        def stop(self) -> None:
+            log.append("stop")
+
+    def handler(*_: object) -> None:
+        Scheduler(backend.app).close()
+        raise SystemExit
+
+    backend.attach(Host())  # type: ignore[arg-type]  # as much of one as is asked here
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(SystemExit):
+            Scheduler(backend.app)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        backend.stop(timedelta(seconds=1))
+
+    assert log == ["coming up", "up"] * 2 + ["stop"]
 
 
 def test_one_application_belongs_to_one_manager() -> None:

@@ -6,6 +6,7 @@ What the application has in its own `beat_schedule` goes on beside ours, in one 
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,12 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
 
     def setup_schedule(self) -> None:
         """Come up; an outage of the store is waited out behind, a wrong configuration raises."""
-        self._backend.begin_beat()
+        # Held until we are up: at a signal Celery's handler asks for the scheduler, and would make another in the middle of this.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+        try:
+            self._backend.begin_beat()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         self.install_default_entries(self.data)
         self.merge_inplace(self.app.conf.beat_schedule)
         if self.data:
