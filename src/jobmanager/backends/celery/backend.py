@@ -28,7 +28,7 @@ from jobmanager.timetable import ScheduledJob, Timetable
 
 logger = logging.getLogger(__name__)
 
-LONGEST_SLEEP = 1.0  # seconds
+LONGEST_SLEEP = 1.0  # seconds; beat sleeps deaf
 FLUSH_WITHIN = 3.0
 KILL_AFTER = 30.0  # seconds beyond its timeout, a handler takes its worker's child process with it
 ENDED_BY_SIGNAL = -192  # billiard raises SystemExit(-(256 - signal))

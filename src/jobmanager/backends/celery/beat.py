@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import celery.beat
 from celery import Celery
 
+from jobmanager.backends.celery.backend import LONGEST_SLEEP
 from jobmanager.backends.celery.worker import backend_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LONGEST_SLEEP = 1.0  # seconds; beat sleeps deaf
 NATIVE_ROLE = "celery-native"
 ASK_FOR_ROLE_EVERY = 5.0
 
