@@ -95,7 +95,8 @@ def apscheduler(store: Any, jobs: int) -> float:
         scheduler.add_job(note_start, id=f"job-{number}")
     scheduler.resume()
     assert _all_started.wait(120)
-    while scheduler.get_jobs():  # its thread is still taking out what it handed on, and meets a closed store otherwise
+    # Its thread is still taking out what it handed on, and meets a closed store otherwise.
+    while scheduler.get_jobs():
         time.sleep(0.01)
     scheduler.shutdown()
     return (jobs - 1) / (max(_starts) - min(_starts))
