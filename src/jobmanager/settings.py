@@ -25,6 +25,18 @@ PREFIX = "JOBMANAGER_"
 IGNORED = re.compile(r"JOBMANAGER_TEST_|JOBMANAGER_REQUIRE_SERVERS$|.*_SERVICE_|.*_PORT")
 
 SMALLEST_SECRET = 32
+# What templates and tutorials put where a secret belongs, also with something after it.
+PLACEHOLDERS = (
+    "your-secret",
+    "your_secret",
+    "yoursecret",
+    "change-me",
+    "change_me",
+    "changeme",
+    "placeholder",
+    "example",
+    "secret-key-here",
+)
 HIDDEN = "***"
 
 _PASSWORD = re.compile(r"(?<=://)([^:@/?]*):(.*)@")
@@ -90,10 +102,25 @@ def _public_url(url: str) -> str:
 
 
 def _secret(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value()
-    if len(text.encode()) < SMALLEST_SECRET or len(set(text)) < 8:
-        raise ValueError(f"at least {SMALLEST_SECRET} random bytes, such as `openssl rand -base64 32` prints")
+    texts = secret.get_secret_value().split()
+    if not 1 <= len(texts) <= 2 or not all(map(_is_random_enough, texts)):
+        raise ValueError(
+            f"at least {SMALLEST_SECRET} random bytes, such as `openssl rand -base64 32` prints; "
+            "two of them, with a blank between, while one is replaced"
+        )
     return secret
+
+
+def _is_random_enough(text: str) -> bool:
+    plain = text.removeprefix("whsec_")
+    placeholder = any(word in text.lower() for word in PLACEHOLDERS)
+    return len(plain.encode()) >= SMALLEST_SECRET and len(set(plain)) >= 8 and not placeholder
+
+
+def _run_path(path: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path) or {".", ".."} & set(path.split("/")):
+        raise ValueError("a path such as /jobs/run, of letters, digits and ._~-")
+    return path
 
 
 Seconds = Annotated[float, Field(gt=0, le=_YEAR, allow_inf_nan=False)]
@@ -153,10 +180,28 @@ class Settings(BaseSettings):
         default=None, description="Where the database reaches this application"
     )
     secret: Annotated[SecretStr, AfterValidator(_secret)] | None = Field(
-        default=None, description="Signs and checks calls to the endpoint"
+        default=None,
+        description="Signs and checks calls to the endpoint; two, with a blank between, while one is replaced",
+    )
+    auth: Literal["signature", "bearer"] = Field(
+        default="signature", description="How the database's calls prove that they are its own"
+    )
+    run_path: Annotated[str, AfterValidator(_run_path)] = Field(
+        default="/jobs/run", description="Path of the endpoint, below PUBLIC_URL"
+    )
+    wait: bool = Field(
+        default=False,
+        description="Answer a call only when its runs have ended: for hosts that stop after the answer",
     )
     pg_cron_url: Annotated[str, AfterValidator(_pg_cron_url)] | None = Field(
         default=None, description="The database that has pg_cron, if not DATABASE_URL's"
+    )
+    pg_cron_transport: Literal["auto", "pg_net", "http", "notify"] = Field(
+        default="auto", description="How the database reaches this application; `auto` looks what it can do"
+    )
+    pg_cron_layout: Literal["auto", "dispatcher", "entries"] = Field(
+        default="dispatcher",
+        description="One pg_cron entry for all jobs, or one for each; `auto` decides by their number",
     )
 
     if not TYPE_CHECKING:  # for a type checker the fields are the signature
@@ -242,8 +287,17 @@ class Settings(BaseSettings):
         written = {
             found[2] for url in urls for found in (*_PASSWORD.finditer(url), *_SECRET_PARAMETER.finditer(url))
         }
-        secret = {self.secret.get_secret_value()} if self.secret else set()
-        return frozenset({*secret, *written, *map(unquote, written)} - {""})
+        return frozenset({*self.secrets, *written, *map(unquote, written)} - {""})
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets that are valid now: none, one, or two while one is replaced."""
+        return tuple(self.secret.get_secret_value().split()) if self.secret else ()
+
+    @property
+    def run_url(self) -> str | None:
+        """What the database calls."""
+        return None if self.public_url is None else self.public_url + self.run_path
 
     def shown(self) -> dict[str, Any]:
         """Each setting as anybody may see it, passwords and the secret as `***`."""

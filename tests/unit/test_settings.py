@@ -36,7 +36,12 @@ def test_the_defaults_are_the_documented_ones():
         "celery_group_max": 1,
         "public_url": None,
         "secret": None,
+        "auth": "signature",
+        "run_path": "/jobs/run",
+        "wait": False,
         "pg_cron_url": None,
+        "pg_cron_transport": "auto",
+        "pg_cron_layout": "dispatcher",
     }
 
 
@@ -60,7 +65,12 @@ def test_every_field_is_read_from_its_variable():
         "JOBMANAGER_CELERY_GROUP_MAX": "20",
         "JOBMANAGER_PUBLIC_URL": "https://example.org/app/",
         "JOBMANAGER_SECRET": SECRET,
+        "JOBMANAGER_AUTH": "bearer",
+        "JOBMANAGER_RUN_PATH": "/api/jobs/run",
+        "JOBMANAGER_WAIT": "true",
         "JOBMANAGER_PG_CRON_URL": "postgresql://h/x",
+        "JOBMANAGER_PG_CRON_TRANSPORT": "notify",
+        "JOBMANAGER_PG_CRON_LAYOUT": "entries",
     }
     assert {name.removeprefix("JOBMANAGER_").lower() for name in mapping} == set(Settings.model_fields)
     assert Settings.from_env(mapping) == Settings(
@@ -82,7 +92,12 @@ def test_every_field_is_read_from_its_variable():
         celery_group_max=20,
         public_url="https://example.org/app",
         secret=SECRET,
+        auth="bearer",
+        run_path="/api/jobs/run",
+        wait=True,
         pg_cron_url="postgresql://h/x",
+        pg_cron_transport="notify",
+        pg_cron_layout="entries",
     )
 
 
@@ -164,12 +179,18 @@ def test_settings_are_frozen_and_hashable():
         (
             "secret",
             "hunter2",
-            "JOBMANAGER_SECRET cannot be used: give at least 32 random bytes, such as `openssl rand -base64 32` prints.",
+            (
+                "JOBMANAGER_SECRET cannot be used: give at least 32 random bytes, such as `openssl rand -base64 32` prints; "
+                "two of them, with a blank between, while one is replaced."
+            ),
         ),
         (
             "secret",
             "x" * 64,
-            "JOBMANAGER_SECRET cannot be used: give at least 32 random bytes, such as `openssl rand -base64 32` prints.",
+            (
+                "JOBMANAGER_SECRET cannot be used: give at least 32 random bytes, such as `openssl rand -base64 32` prints; "
+                "two of them, with a blank between, while one is replaced."
+            ),
         ),
         (
             "celery_broker_url",
@@ -364,3 +385,41 @@ def test_durations_are_timedeltas():
     assert settings.grace == settings.sweep * 2 == timedelta(minutes=1)
     assert settings.drain == timedelta(seconds=25)
     assert settings.retention == timedelta(days=90)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "your-secret-key-here-test-2014-test",
+        "CHANGE_ME_before_you_deploy_this_0123456789",
+        f"{SECRET} short",
+        f"{SECRET} {SECRET} {SECRET}",
+    ],
+)
+def test_a_placeholder_or_a_short_secret_is_refused_at_once(secret):
+    with pytest.raises(SettingsError, match="32 random bytes") as refused:
+        Settings(secret=secret)
+    assert secret not in str(refused.value)
+
+
+def test_two_secrets_are_valid_while_one_is_replaced():
+    other = SECRET[::-1]
+    settings = Settings(secret=f" {SECRET}\n{other} ")
+
+    assert settings.secrets == (SECRET, other)
+    assert {SECRET, other} <= settings.secret_values()
+    assert settings.shown()["secret"] == "***"
+
+
+@pytest.mark.parametrize("path", ["jobs/run", "/jobs/run/", "/", "/jobs/../run", "/jobs run", "https://x/y"])
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(SettingsError, match="JOBMANAGER_RUN_PATH"):
+        Settings(run_path=path)
+
+
+def test_the_database_calls_the_path_below_the_public_url():
+    assert (
+        Settings(public_url="https://example.org/app/", run_path="/cron").run_url
+        == "https://example.org/app/cron"
+    )
+    assert Settings().run_url is None
