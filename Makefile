@@ -12,7 +12,7 @@ BIN := .venv/bin
 PARALLEL ?= -n 4 --dist loadfile
 
 # Debian packages that the tests' servers come in. Each test session starts servers of its own on free ports.
-DEBIAN_PACKAGES := postgresql pgbouncer redis-server rabbitmq-server
+DEBIAN_PACKAGES := postgresql postgresql-15-cron pgbouncer redis-server rabbitmq-server
 
 help:
 	@echo "make demo        a real application's jobs, running here for a while"

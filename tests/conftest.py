@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from tests.servers import (
+    pg_cron_databases,
+    pg_cron_server,
+    pg_cron_url,
     postgres_pooler,
     postgres_server,
     postgres_url,
@@ -15,7 +18,17 @@ from tests.servers import (
     redis_url,
 )
 
-__all__ = ["postgres_pooler", "postgres_server", "postgres_url", "rabbitmq_url", "redis_server", "redis_url"]
+__all__ = [
+    "pg_cron_databases",
+    "pg_cron_server",
+    "pg_cron_url",
+    "postgres_pooler",
+    "postgres_server",
+    "postgres_url",
+    "rabbitmq_url",
+    "redis_server",
+    "redis_url",
+]
 
 # Our own switches, read before the environment is cleared.
 REQUIRE_SERVERS = os.environ.get("JOBMANAGER_REQUIRE_SERVERS") == "1"

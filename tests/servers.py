@@ -1,4 +1,4 @@
-"""Servers for tests: a throwaway PostgreSQL on loopback, one per session, or the one of JOBMANAGER_TEST_PG_URL, and a pooler."""
+"""Servers for tests: a throwaway PostgreSQL on loopback, one per session, or the one of JOBMANAGER_TEST_PG_URL, one with pg_cron, and a pooler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
@@ -62,8 +62,10 @@ def as_postgres() -> list[str]:
 class Postgres:
     """A server of our own in a temporary folder. initdb refuses root, so root becomes the user postgres for it."""
 
-    def __init__(self, *, fsync: bool = False) -> None:
-        self._programs = _programs()
+    def __init__(
+        self, *, fsync: bool = False, conf: Mapping[str, str] | None = None, programs: Path | None = None
+    ) -> None:
+        self._programs = programs or _programs()
         self.folder = Path(tempfile.mkdtemp(prefix="jobmanager-pg-"))
         self._as_user = as_postgres()
         if os.geteuid() == 0:
@@ -74,17 +76,18 @@ class Postgres:
         self._run(
             "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"
         )
-        with (self._data / "postgresql.conf").open("a") as conf:
-            conf.write(
+        with (self._data / "postgresql.conf").open("a") as conf_file:
+            conf_file.write(
                 POSTGRES_CONF.format(folder=self.folder, port=self.port, fsync="on" if fsync else "off")
             )
+            conf_file.writelines(f"{name} = '{value}'\n" for name, value in (conf or {}).items())
 
     @property
     def url(self) -> str:
         """Of the database postgres, which tests leave alone but for making others."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
-    def start(self) -> Postgres:
+    def start(self) -> Self:
         """Start it, or start it again after `stop`, and wait until it answers."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -118,6 +121,65 @@ class Postgres:
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as_user, self._programs / program, "-D", self._data, *arguments]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
+
+
+# Max_worker_processes bounds the jobs of background workers; the default host may mean ::1, where nobody listens.
+PG_CRON_CONF = {
+    "shared_preload_libraries": "pg_cron",
+    "cron.database_name": "postgres",
+    "cron.use_background_workers": "on",
+    "cron.max_running_jobs": "32",
+    "cron.host": "127.0.0.1",
+    "max_worker_processes": "64",
+}
+
+# All that a test may leave behind, but for the extension itself: other databases go before the roles that own things there.
+LEFT_BEHIND = """
+SELECT format('DROP DATABASE %I WITH (FORCE)', datname) FROM pg_database
+    WHERE NOT datistemplate AND datname <> current_database()
+UNION ALL
+SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
+    WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'
+UNION ALL
+SELECT format('DROP OWNED BY %1$I CASCADE; DROP ROLE %1$I', rolname) FROM pg_roles
+    WHERE rolname NOT LIKE 'pg\\_%' AND rolname <> current_user
+"""
+
+# Not the scheduler: it would not come back.
+OTHERS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+    AND application_name <> 'pg_cron scheduler'
+"""
+
+
+class PgCron(Postgres):
+    """A server of our own with pg_cron, whose entries live in its database postgres; `conf` wins over PG_CRON_CONF."""
+
+    def __init__(self, conf: Mapping[str, str] | None = None) -> None:
+        super().__init__(conf={**PG_CRON_CONF, **(conf or {})}, programs=_programs_with_pg_cron())
+
+    def clear(self) -> None:
+        """Be as new: one empty database, the extension just created, no role, no changed setting, no session."""
+        import psycopg
+
+        if self.process is None:
+            self.start()
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(OTHERS)
+            connection.execute("DROP EXTENSION IF EXISTS pg_cron CASCADE")
+            for (statement,) in connection.execute(LEFT_BEHIND).fetchall():
+                connection.execute(statement)
+            connection.execute("CREATE SCHEMA public")
+            connection.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
+            connection.execute("CREATE EXTENSION pg_cron")
+            connection.execute("ALTER DATABASE postgres RESET ALL")
+            connection.execute("ALTER SYSTEM RESET ALL")
+            connection.execute("SELECT pg_reload_conf()")
+
+    def log(self) -> str:
+        """What it has logged."""
+        return (self.folder / "log").read_text(errors="replace")
 
 
 class Pooler:
@@ -280,18 +342,34 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _installed() -> list[Path]:
+    """The folders of Debian's servers, the newest last."""
+    found = (path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    return sorted(found, key=lambda folder: int(folder.parent.name))
+
+
 def _programs() -> Path:
     """The folder of the newest installed server; skips the test if there is none."""
-    found = sorted(
-        (path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")),
-        key=lambda folder: int(folder.parent.name),
-    )
+    found = _installed()
     if found:
         return found[-1]
     on_path = shutil.which("postgres")
     if on_path is None:
         pytest.skip("needs a PostgreSQL server: apt-get install postgresql, or set JOBMANAGER_TEST_PG_URL")
     return Path(on_path).resolve().parent
+
+
+def _programs_with_pg_cron() -> Path:
+    """The folder of the newest installed server that has it; skips the test if there is none."""
+    extensions = Path("/usr/share/postgresql")
+    found = [
+        folder
+        for folder in _installed()
+        if (extensions / folder.parent.name / "extension" / "pg_cron.control").exists()
+    ]
+    if not found:
+        pytest.skip("needs pg_cron: apt-get install postgresql-15-cron")
+    return found[-1]
 
 
 def free_port() -> int:
@@ -388,3 +466,27 @@ def postgres_pooler(postgres_server: str) -> Iterator[Pooler]:
         yield pooler
     finally:
         pooler.remove()
+
+
+@pytest.fixture(scope="session")
+def pg_cron_server() -> Iterator[PgCron]:
+    """A running server with pg_cron that several tests share: use `pg_cron_url`, or start one of your own for other settings."""
+    pytest.importorskip("psycopg", reason="needs psycopg: pip install psycopg[binary]")
+    server = PgCron()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def pg_cron_url(pg_cron_server: PgCron) -> str:
+    """The URL of the database that pg_cron lives in, with the extension and nothing else."""
+    pg_cron_server.clear()
+    return pg_cron_server.url
+
+
+@pytest.fixture
+def pg_cron_databases(pg_cron_server: PgCron, pg_cron_url: str) -> FreshDatabases:
+    """Makes databases beside the one of `pg_cron_url`, in which pg_cron cannot be created; the next test clears them."""
+    return FreshDatabases(pg_cron_server.url)
