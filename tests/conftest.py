@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.pg_net.target import http_target
 from tests.servers import (
     pg_cron_databases,
     pg_cron_server,
     pg_cron_url,
+    pg_net,
     postgres_pooler,
     postgres_server,
     postgres_url,
@@ -19,9 +21,11 @@ from tests.servers import (
 )
 
 __all__ = [
+    "http_target",
     "pg_cron_databases",
     "pg_cron_server",
     "pg_cron_url",
+    "pg_net",
     "postgres_pooler",
     "postgres_server",
     "postgres_url",

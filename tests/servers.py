@@ -12,10 +12,13 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.pg_net.stand_in import StandIn
 
 GIVEN = "JOBMANAGER_TEST_PG_URL"
 
@@ -490,3 +493,16 @@ def pg_cron_url(pg_cron_server: PgCron) -> str:
 def pg_cron_databases(pg_cron_server: PgCron, pg_cron_url: str) -> FreshDatabases:
     """Makes databases beside the one of `pg_cron_url`, in which pg_cron cannot be created; the next test clears them."""
     return FreshDatabases(pg_cron_server.url)
+
+
+@pytest.fixture
+def pg_net(pg_cron_url: str) -> Iterator[StandIn]:
+    """The stand-in for pg_net in the database of `pg_cron_url`, its worker running."""
+    from tests.pg_net.stand_in import StandIn
+
+    stand_in = StandIn(pg_cron_url)
+    stand_in.install()
+    try:
+        yield stand_in.start()
+    finally:
+        stand_in.close()
