@@ -1,0 +1,30 @@
+"""The endpoint in your web application: `asgi(jobs)` for FastAPI, Starlette or Litestar, `wsgi(jobs)` for Flask or Django.
+
+It answers `POST /jobs/run` (the setting RUN_PATH), which the database calls, and `GET` or `POST /jobs/tick/{job}`, for
+tickers of other kinds that send a bearer token. It needs no package of a framework.
+"""
+
+from __future__ import annotations
+
+from jobmanager.web.asgi import Application as AsgiApplication
+from jobmanager.web.asgi import Asgi
+from jobmanager.web.limit import Limits
+from jobmanager.web.work import Manager
+from jobmanager.web.wsgi import Application as WsgiApplication
+from jobmanager.web.wsgi import Wsgi
+
+__all__ = ["Limits", "asgi", "wsgi"]
+
+
+def asgi(jobs: Manager, *, otherwise: AsgiApplication | None = None, limits: Limits | None = None) -> Asgi:
+    """An ASGI application with the endpoint: mount it at `/jobs`, or at any prefix.
+
+    With `otherwise` it stands before that application and answers on its own two paths alone. `limits` bounds the calls of one
+    address. SettingsError if the secret cannot be read; without a secret every call is refused.
+    """
+    return Asgi(jobs, otherwise, limits)
+
+
+def wsgi(jobs: Manager, *, otherwise: WsgiApplication | None = None, limits: Limits | None = None) -> Wsgi:
+    """A WSGI application with the endpoint, as `asgi` otherwise. A call takes one of the server's threads."""
+    return Wsgi(jobs, otherwise, limits)

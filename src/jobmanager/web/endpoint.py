@@ -1,0 +1,160 @@
+"""The endpoint of the database's calls and of other tickers: what is asked, and what is answered before any work is done.
+
+Knows neither ASGI nor WSGI: method, path, headers and raw body in, an answer or the work to do out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jobmanager.quiet import Quiet
+from jobmanager.settings import Settings
+from jobmanager.web.answer import (
+    NO_JSON,
+    TOO_LARGE,
+    UNAVAILABLE,
+    Answer,
+    not_allowed,
+    too_many,
+    unauthorized,
+    wrong,
+)
+from jobmanager.web.auth import Keys, RefusedError, RequestHeaders
+from jobmanager.web.body import LARGEST, BodyError, Call, read_call
+from jobmanager.web.limit import Limit, Limits
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request without its body. `mount` is the prefix under which a framework, server or proxy put us."""
+
+    method: str
+    path: str
+    mount: str
+    client: str
+    headers: RequestHeaders
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One of ours: the path of the database's calls, or the tick of `job`."""
+
+    job: str | None = None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return ("POST",) if self.job is None else ("GET", "POST")
+
+
+RUN = Route()
+
+
+class Endpoint:
+    """Who may ask for what. Any thread.
+
+    The order: is the path ours, the method right, a secret set; then who asks, by headers alone as far as that goes; then the
+    body's size, its signature, its type, and only then what it says.
+    """
+
+    def __init__(
+        self, settings: Settings, limits: Limits | None = None, *, now: Callable[[], float] = time.time
+    ) -> None:
+        limits = limits or Limits()
+        self._keys = Keys(settings.secrets)
+        self._signed = settings.auth == "signature"
+        self._run_path = settings.run_path
+        self._tick_path = f"{settings.run_path.rpartition('/')[0]}/tick/"
+        self._now = now
+        self._calls = Limit(limits.calls_per_second, limits.calls_at_once)
+        self._failures = Limit(limits.failures_per_second, limits.failures_at_once)
+        self._locked, self._refused = Quiet(logger), Quiet(logger)
+
+    def route(self, asked: Asked) -> Route | None:
+        """What the path means; None if it is not ours. Never a redirect: a POST would arrive as a GET."""
+        mount = asked.mount.rstrip("/")
+        path = asked.path.removesuffix("/")
+        whole = path if path.startswith(mount) else mount + path
+        before, ours, after = whole.rpartition(self._run_path)
+        # What stands before it must be where we are mounted, or a part of that: a mount may hold the path's beginning.
+        if ours and not after and mount.startswith(before):
+            return RUN
+        before, ours, job = whole.rpartition(self._tick_path)
+        return Route(job) if ours and job and mount.startswith(before) else None
+
+    def refusal(self, route: Route, asked: Asked) -> Answer | None:
+        """The answer, if one can be given before the body is read."""
+        if asked.method not in route.methods:
+            return not_allowed(route.methods)
+        if not self._keys:
+            self._locked.warning("JOBMANAGER_SECRET is not set: every call to the endpoint is refused")
+            return UNAVAILABLE
+        try:
+            if self._takes_bearer(route):
+                self._keys.check_bearer(asked.headers)
+            else:
+                self._keys.signed(asked.headers, self._now())
+        except RefusedError as error:
+            return self._refusal(route, asked, error)
+        if self._takes_bearer(route) and (wait := self._calls.take(asked.client)):
+            return too_many(wait)
+        return TOO_LARGE if route == RUN and _is_declared_too_large(asked.headers) else None
+
+    def call(self, asked: Asked, body: bytes) -> Call | Answer:
+        """The call on the path of the database's calls, which `refusal` let pass, or the answer that says why not."""
+        if len(body) > LARGEST:
+            return TOO_LARGE
+        if self._signed:
+            try:
+                self._keys.check_signature(self._keys.signed(asked.headers, self._now()), body)
+            except RefusedError as error:
+                return self._refusal(RUN, asked, error)
+            if wait := self._calls.take(asked.client):
+                return too_many(wait)
+        if not _is_json(asked.headers):
+            return NO_JSON
+        try:
+            return read_call(body)
+        except BodyError as error:
+            return wrong(str(error))
+
+    def _takes_bearer(self, route: Route) -> bool:
+        """Tickers that are no database of ours cannot sign."""
+        return route.job is not None or not self._signed
+
+    def _refusal(self, route: Route, asked: Asked, error: RefusedError) -> Answer:
+        self._refused.warning("a call from %s is refused: %s", asked.client or "somebody", error)
+        if wait := self._failures.take(asked.client):
+            return too_many(wait)
+        return unauthorized(b"Bearer" if self._takes_bearer(route) else b"Signature")
+
+
+def headers_of(pairs: Sequence[tuple[bytes, bytes]]) -> RequestHeaders:
+    """The values of each header, by its name in lower case."""
+    headers: dict[bytes, list[bytes]] = {}
+    for name, value in pairs:
+        headers.setdefault(name.lower(), []).append(value)
+    return headers
+
+
+def _is_declared_too_large(headers: RequestHeaders) -> bool:
+    return any(
+        len(length) > 9 or (length.isdigit() and int(length) > LARGEST)
+        for length in headers.get(b"content-length", ())
+    )
+
+
+def _is_json(headers: RequestHeaders) -> bool:
+    """Plain JSON in UTF-8, said once."""
+    encodings = headers.get(b"content-encoding", ())
+    types = headers.get(b"content-type", ())
+    if len(types) != 1 or any(encoding.strip().lower() != b"identity" for encoding in encodings):
+        return False
+    media, *parameters = (part.strip().lower() for part in types[0].split(b";"))
+    return media == b"application/json" and all(
+        parameter in {b"", b"charset=utf-8", b'charset="utf-8"'} for parameter in parameters
+    )

@@ -1,0 +1,232 @@
+"""What a call makes the manager do. Blocks, and turns every error into an answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from jobmanager.errors import (
+    JobManagerError,
+    JobNotFoundError,
+    RunNotFoundError,
+    StoreError,
+    StoreUnavailableError,
+)
+from jobmanager.quiet import Quiet
+from jobmanager.run import Run
+from jobmanager.settings import Settings
+from jobmanager.web.answer import FAILED, UNAVAILABLE, Answer, answer, no_such_job
+from jobmanager.web.body import Call
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Accepted(Protocol):
+    """What became of the run ids that were handed over."""
+
+    @property
+    def known(self) -> AbstractSet[str]:
+        """Those that the ledger has."""
+
+    @property
+    def accepted(self) -> AbstractSet[str]:
+        """Those of them that are accepted now, by this call or before."""
+
+
+class Ticked(Protocol):
+    """What became of the instant that was due."""
+
+    @property
+    def finding(self) -> str:
+        """The runner's word: opened, duplicate, skipped, ..."""
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that stands for the instant."""
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The instant; None if none was due."""
+
+
+class Host(Protocol):
+    """What the endpoint asks of a manager. Any thread; each raises StoreError if the store fails."""
+
+    def accept(self, run_ids: Sequence[str]) -> Accepted:
+        """Decide about announced runs; returns when that is committed. Unknown, taken and ended ones are no error."""
+
+    def execute(self, run_ids: Sequence[str]) -> object:
+        """Claim these pending runs, and execute those that are ours now, on this thread."""
+
+    def tick(self, job_id: str) -> Ticked:
+        """Open the last instant of the job's schedule that is due; JobNotFoundError."""
+
+    def plan(self) -> object:
+        """Plan what has no plan."""
+
+    def sweep(self) -> object:
+        """Make the account check now."""
+
+
+class Manager(Protocol):
+    """The JobManager, as far as the endpoint knows it."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def started(self) -> bool: ...
+
+    @property
+    def host(self) -> Host: ...
+
+    def start(self) -> object: ...
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]: ...
+
+    def run(self, run_id: str) -> Run: ...
+
+
+class NotNowError(JobManagerError):
+    """This process does not work now: it could not start, or has been stopped. Another one may."""
+
+
+_LATER = (StoreError, NotNowError)
+
+
+class Work:
+    """Everything that takes a store. Any thread."""
+
+    def __init__(self, jobs: Manager) -> None:
+        self._jobs = jobs
+        self.waits = jobs.settings.wait
+        self._started_in: int | None = None
+        self._trouble = Quiet(logger)
+
+    def answer(self, call: Call) -> Answer:
+        """The answer to a call, with everything it needs done on this thread."""
+        if call.kind != "ticks":
+            return self.order(call)
+        [accepted] = self.accept([call])
+        if isinstance(accepted, Answer):
+            return accepted
+        return self.execute(call, accepted) if self.waits else answered(call, accepted)
+
+    def accept(self, calls: Sequence[Call]) -> list[Accepted | Answer]:
+        """For each call what became of its runs, among others, or the answer that says why nothing did.
+
+        All are accepted in one go. If that fails for no reason of the store's, each is tried alone, so that only the one
+        to blame fails.
+        """
+        runs = tuple(dict.fromkeys(run for call in calls for run in call.runs))
+        accepted = self._tried(lambda: self._jobs.host.accept(runs))
+        if not isinstance(accepted, Exception):
+            return [accepted] * len(calls)
+        if len(calls) == 1 or isinstance(accepted, _LATER):
+            return [self._failure(accepted)] * len(calls)
+        return [result for call in calls for result in self.accept([call])]
+
+    def execute(self, call: Call, accepted: Accepted) -> Answer:
+        """The answer once the runs of the call were executed on this thread: it counts how they ended."""
+        outcomes = self._tried(lambda: self._executed([run for run in call.runs if run in accepted.known]))
+        if isinstance(outcomes, Exception):
+            return self._failure(outcomes)
+        return answered(call, accepted, outcomes)
+
+    def order(self, call: Call) -> Answer:
+        """The answer to a call that carries no runs: plan or sweep."""
+        host = self._jobs.host
+        done = self._tried(host.plan if call.kind == "plan" else host.sweep)
+        if isinstance(done, Exception):
+            return self._failure(done)
+        return answer(202, {"call": call.call, "accepted": 0, "known": 0})
+
+    def tick(self, job_id: str) -> Answer:
+        """The answer to a ticker that names a job: what became of its instant that is due."""
+        ticked = self._tried(lambda: self._jobs.host.tick(job_id))
+        if isinstance(ticked, Exception):
+            return self._failure(ticked)
+        facts = _facts(job_id, ticked)
+        if not self.waits:
+            return answer(202, facts)
+        outcomes = self._tried(lambda: self._executed([ticked.run_id] if ticked.run_id else []))
+        if isinstance(outcomes, Exception):
+            return self._failure(outcomes)
+        return answer(200, {**facts, "outcomes": outcomes})
+
+    def _executed(self, runs: Sequence[str]) -> Mapping[str, int]:
+        """How many of the runs have which status, now that those which were free have been executed here."""
+        self._jobs.host.execute(runs)
+        return Counter(status for run in runs for status in self._status(run))
+
+    def _status(self, run_id: str) -> list[str]:
+        try:
+            return [str(self._jobs.run(run_id).status)]
+        except RunNotFoundError:  # purged meanwhile
+            return []
+
+    def _tried(self, act: Callable[[], T]) -> T | Exception:
+        """What `act` returns or raises; the second time, if the store is away: a pool may hold dead connections."""
+        try:
+            self._begin()
+            try:
+                return act()
+            except StoreUnavailableError:
+                return act()
+        except Exception as error:  # noqa: BLE001 - the caller hears of it, and the log
+            return error
+
+    def _begin(self) -> None:
+        """Start the manager with the first call, where nobody did. Where the answer waits for the runs, none is needed."""
+        if self._jobs.started:
+            self._started_in = os.getpid()
+        elif self._started_in == os.getpid():
+            raise NotNowError("the job manager of this process has been stopped")
+        elif not self.waits:
+            try:
+                self._jobs.start()
+            except Exception as error:
+                raise NotNowError(
+                    f"the job manager does not start: {type(error).__name__}: {error}"
+                ) from error
+
+    def _failure(self, error: Exception) -> Answer:
+        """The answer that tells nothing but whether to try again; the log tells the rest."""
+        if isinstance(error, JobNotFoundError):
+            return no_such_job(error.job_id)
+        if isinstance(error, _LATER):
+            self._trouble.warning("a call is answered with 503: %s", error)
+            return UNAVAILABLE
+        logger.error("a call is answered with 500", exc_info=error)
+        return FAILED
+
+
+def answered(call: Call, accepted: Accepted, outcomes: Mapping[str, int] | None = None) -> Answer:
+    """What the database reads: its call's number, and how many of the runs are known and accepted."""
+    runs = frozenset(call.runs)  # others may have been accepted in the same go
+    facts = {
+        "call": call.call,
+        "accepted": len(accepted.accepted & runs),
+        "known": len(accepted.known & runs),
+    }
+    if outcomes is None:
+        return answer(202, facts)
+    return answer(200, {**facts, "outcomes": outcomes})
+
+
+def _facts(job_id: str, ticked: Ticked) -> dict[str, object]:
+    instant = ticked.scheduled_for
+    return {
+        "job": job_id,
+        "finding": ticked.finding,
+        "run": ticked.run_id,
+        "scheduled_for": None if instant is None else instant.isoformat(),
+    }

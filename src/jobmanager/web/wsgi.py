@@ -1,0 +1,105 @@
+"""The endpoint as a WSGI application: mounted by a dispatcher, before another application, or alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from http import HTTPStatus
+from typing import Any
+
+from jobmanager.web.answer import NOT_FOUND, UNAVAILABLE, Answer
+from jobmanager.web.body import LARGEST, Call
+from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
+from jobmanager.web.limit import Limits
+from jobmanager.web.remembered import Remembered
+from jobmanager.web.work import Manager, Work
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+class Wsgi:
+    """Answers on our paths; everything else goes to `otherwise`, or is not found. A call takes one of the server's threads."""
+
+    def __init__(self, jobs: Manager, otherwise: Application | None, limits: Limits | None) -> None:
+        self._otherwise = otherwise
+        self._endpoint = Endpoint(jobs.settings, limits)
+        self._remembered = Remembered()
+        self._work = Work(jobs)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        asked = _asked(environ)
+        route = self._endpoint.route(asked)
+        if route is not None:
+            answer = self._answer(route, asked, environ)
+        elif self._otherwise is None:
+            answer = NOT_FOUND
+        else:
+            return self._otherwise(environ, start_response)
+        headers = [(name.decode().title(), value.decode()) for name, value in answer.headers]
+        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
+        return [b"" if asked.method == "HEAD" else answer.body]
+
+    def _answer(self, route: Route, asked: Asked, environ: Environ) -> Answer:
+        # Read first: a server that closes the connection with a body unread may take the answer with it.
+        body = _body(environ)
+        refusal = self._endpoint.refusal(route, asked)
+        if refusal is not None:
+            return refusal
+        if route.job is not None:
+            return self._work.tick(route.job)
+        call = self._endpoint.call(asked, body)
+        return call if isinstance(call, Answer) else self._once(call)
+
+    def _once(self, call: Call) -> Answer:
+        earlier = self._remembered.claim(call)
+        if isinstance(earlier, Future):
+            return earlier.result()
+        if earlier is not None:
+            return earlier
+        answer = UNAVAILABLE
+        try:
+            answer = self._work.answer(call)
+        finally:
+            self._remembered.settle(call, answer)
+        return answer
+
+
+def _asked(environ: Environ) -> Asked:
+    headers = {name[5:]: value for name, value in environ.items() if name.startswith("HTTP_")}
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        headers[name] = environ.get(name, "")
+    pairs = [(_bytes(name.replace("_", "-")), _bytes(value)) for name, value in headers.items() if value]
+    return Asked(
+        method=environ["REQUEST_METHOD"],
+        path=_text(environ.get("PATH_INFO", "")),
+        mount=_text(environ.get("SCRIPT_NAME", "")),
+        client=environ.get("REMOTE_ADDR", ""),
+        headers=headers_of(pairs),
+    )
+
+
+def _body(environ: Environ) -> bytes:
+    """As much of the body as a call may have, and one byte of what is too much."""
+    declared = environ.get("CONTENT_LENGTH") or ""
+    if declared.isdecimal() and len(declared) < 10:
+        most = min(int(declared), LARGEST + 1)
+    elif environ.get("wsgi.input_terminated"):  # sent in chunks, by a server that says where they end
+        most = LARGEST + 1
+    else:
+        return b""
+    chunks: list[bytes] = []
+    while most > 0 and (chunk := environ["wsgi.input"].read(most)):
+        chunks.append(chunk)
+        most -= len(chunk)
+    return b"".join(chunks)
+
+
+def _bytes(header: str) -> bytes:
+    return header.encode("latin-1", "replace")
+
+
+def _text(path: str) -> str:
+    """As ASGI gives it: WSGI hands over each byte as a character."""
+    return path.encode("latin-1", "replace").decode("utf-8", "replace")
