@@ -136,12 +136,14 @@ PG_CRON_CONF = {
     "max_worker_processes": "64",
 }
 
-# All that a test may leave behind, but for the extension itself: other databases go before the roles that own things there.
+# All that a test may leave behind: other databases go before the roles that own things there.
 LEFT_BEHIND = """
+SELECT format('DROP EXTENSION IF EXISTS %I CASCADE', extname) FROM pg_extension WHERE extname <> 'plpgsql'
+UNION ALL
 SELECT format('DROP DATABASE %I WITH (FORCE)', datname) FROM pg_database
     WHERE NOT datistemplate AND datname <> current_database()
 UNION ALL
-SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
+SELECT format('DROP SCHEMA IF EXISTS %I CASCADE', nspname) FROM pg_namespace
     WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'
 UNION ALL
 SELECT format('DROP OWNED BY %1$I CASCADE; DROP ROLE %1$I', rolname) FROM pg_roles
@@ -170,7 +172,6 @@ class PgCron(Postgres):
             self.start()
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(OTHERS)
-            connection.execute("DROP EXTENSION IF EXISTS pg_cron CASCADE")
             for (statement,) in connection.execute(LEFT_BEHIND).fetchall():
                 connection.execute(statement)
             connection.execute("CREATE SCHEMA public")

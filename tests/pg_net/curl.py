@@ -22,6 +22,7 @@ ERRORS = [
     (ssl.SSLError, "SSL connect error"),
     (http.client.RemoteDisconnected, "Server returned nothing (no headers, no data)"),
     (http.client.IncompleteRead, "Transferred a partial file"),
+    (http.client.UnknownProtocol, "Unsupported protocol"),
     (http.client.InvalidURL, "URL using bad/illegal format or missing URL"),
     (ValueError, "URL using bad/illegal format or missing URL"),
     (http.client.BadStatusLine, "Unsupported protocol"),
@@ -159,7 +160,7 @@ class Curl:
             wire.settimeout(timing.left())
             path = (where.path or "/") + (f"?{where.query}" if where.query else "")
             connection.putrequest(method, path, skip_accept_encoding=True)
-            for name, value in _on_the_wire(headers, body).items():
+            for name, value in _on_the_wire(method, headers, body).items():
                 connection.putheader(name.encode(), value.encode())
             connection.endheaders(body)
             with connection.getresponse() as response:
@@ -183,8 +184,10 @@ class Curl:
 def _connect(where: SplitResult, timing: Timing) -> http.client.HTTPConnection:
     started = time.monotonic()
     host, port = where.hostname, where.port
-    if not host or where.scheme not in CONNECTIONS:
-        raise ValueError
+    if where.scheme not in CONNECTIONS:
+        raise http.client.UnknownProtocol(where.scheme)
+    if not host:
+        raise http.client.InvalidURL
     socket.getaddrinfo(host, port)  # apart, for a time of its own
     timing.dns = time.monotonic() - started
     connection = CONNECTIONS[where.scheme](host, port, timeout=timing.left())
@@ -198,11 +201,12 @@ def _connect(where: SplitResult, timing: Timing) -> http.client.HTTPConnection:
     return connection
 
 
-def _on_the_wire(headers: dict[str, str], body: bytes | None) -> dict[str, str]:
+def _on_the_wire(method: str, headers: dict[str, str], body: bytes | None) -> dict[str, str]:
     """The caller's headers, and libcurl's own where he gave none."""
     own = {"Accept": "*/*"}
-    if body is not None:
-        own |= {"Content-Length": str(len(body)), "Content-Type": "application/x-www-form-urlencoded"}
+    if method == "POST":
+        length = str(len(body or b""))
+        own |= {"Content-Length": length, "Content-Type": "application/x-www-form-urlencoded"}
     given = {name.lower() for name in headers}
     return (
         {name: value for name, value in own.items() if name.lower() not in given}
