@@ -68,6 +68,17 @@ def next_after(expression: str, timezone: str, moment: int) -> int | None:
     return None
 
 
+def offsets(timezone: str, start: int, end: int) -> list[tuple[int, int]]:
+    """The zone's offset at `start`, then each other one until `end`: since when it holds, and seconds east of UTC."""
+    shift = _shift_after(timezone, start)
+    found = [(start, shift.before)]
+    while shift.instant <= end:
+        if shift.after != shift.before:
+            found.append((shift.instant, shift.after))
+        shift = _shift_after(timezone, shift.instant)
+    return found
+
+
 def _wall_reached(timezone: str, moment: int, *, wildcard: bool) -> int:
     """The wall time up to which everything has fired by `moment`; in a repeated hour that was served once, its end."""
     wall = moment + _shift_after(timezone, moment).before

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pkgutil
 from difflib import get_close_matches
 from functools import lru_cache
-from zoneinfo import available_timezones
+from importlib import metadata
+from pathlib import Path
+from zoneinfo import TZPATH, available_timezones
 
 from jobmanager.errors import CronError
 
@@ -40,6 +42,21 @@ def check(name: str) -> None:
         if near
         else "Use an IANA name such as Europe/Berlin or UTC.",
     )
+
+
+@lru_cache(maxsize=1)
+def version() -> str:
+    """The release of the zone data in use: what the system tells of its own (2026f), else the tzdata package's (2026.6)."""
+    for path in TZPATH:
+        for name, words in ("tzdata.zi", 3), ("+VERSION", 1):
+            try:
+                with Path(path, name).open(encoding="utf-8") as file:
+                    line = file.readline().split()
+            except OSError:
+                continue
+            if len(line) == words:  # "# version 2026f"
+                return line[-1]
+    return metadata.version("tzdata")
 
 
 def _nearest(name: str) -> list[str]:

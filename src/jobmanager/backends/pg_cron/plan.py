@@ -1,0 +1,415 @@
+"""From a schedule to what SQL needs to keep time by itself: minutes of the day on sets of days, exact up to a horizon.
+
+The calendar stays in Python: what an expression means, and what clock changes do to it, is decided by `schedule`.
+
+A day's minutes are one integer of 1440 bits, written as PostgreSQL writes bit(1440): the highest is 00:00. A set of days is
+an integer too, its lowest bit the first day. So a change of zone is a shift, and nothing here walks over minutes.
+"""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache, reduce
+from itertools import pairwise
+from math import gcd
+from operator import or_
+from typing import Literal, assert_never
+
+from jobmanager.cheap import cheap
+from jobmanager.schedule import At, Cron, Every, Schedule, calendar, zones
+from jobmanager.schedule.dialect import day_rules, read
+from jobmanager.schedule.fields import EVERY_DAY, EVERY_WEEKDAY, DayRule, Fields
+from jobmanager.schedule.instants import EPOCH, SECOND
+
+MINUTES = 1440  # of a day
+WHOLE_DAY = (1 << MINUTES) - 1
+LAST_DAYS = frozenset({28, 29, 30, 31})  # the days that may be the last of a month
+WEEK = 7 * calendar.DAY
+WAKEUP_DAYS = 400  # a wake-up text holds for the offsets of at least so many days
+FEWEST_INSTANTS = 8  # a plan goes on until it has so many
+LONGEST_PLAN = 100_000  # days, or up to four times as many: 29 February on a given weekday comes eight times in 270 years
+
+
+@cheap
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """On these UTC days, each given as first and first no more, these minutes of the day."""
+
+    minutes: int
+    days: tuple[tuple[date, date], ...]
+
+    @property
+    def minutes_text(self) -> str:
+        """The minutes as PostgreSQL reads a bit(1440)."""
+        return f"x{self.minutes:0360x}"
+
+    @property
+    def days_text(self) -> str:
+        """The days as PostgreSQL reads a datemultirange."""
+        return _days_text(self.days)
+
+
+@cheap
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What SQL needs of a schedule.
+
+    cron: the rows, exact on every UTC day before `planned_until`; rows may share days. every: `first_at` + n · `step`. at:
+    `first_at`. The last two hold for ever: `planned_until` is date.max. `wakeup`: a five-field text in UTC for pg_cron, which
+    matches the minute of every instant, or the minute after one that has seconds, and others. `tzdata`: the release of the
+    zone data that was used, '' if none was.
+    """
+
+    schedule: str
+    kind: Literal["cron", "every", "at"]
+    first_at: datetime | None
+    step: timedelta | None
+    wakeup: str
+    planned_until: date
+    tzdata: str
+    rows: tuple[PlanRow, ...]
+
+
+def unsupported(schedule: Schedule) -> str | None:
+    """Why the schedule cannot be kept to the minute, and what to do instead; None if it can."""
+    if schedule.resolution < timedelta(minutes=1):
+        return (
+            f"The database is woken once a minute, and {schedule.text!r} asks for every {schedule.resolution // SECOND} s. "
+            "Choose an interval of 60 s or more, or a backend that has seconds (local, celery)."
+        )
+    if isinstance(schedule, Cron) and schedule.fields.seconds != (0,):
+        five = " ".join(schedule.expression.split()[1:])
+        return (
+            f"The database is woken at full minutes, and {schedule.text!r} asks for second {schedule.fields.seconds[0]}. "
+            f"Write {five!r}, or choose a backend that has seconds (local, celery)."
+        )
+    return None
+
+
+def plan_of(schedule: Schedule, start: datetime, days: int) -> Plan:
+    """The plan for `days` UTC days from that of `start` on; of a rare schedule, for as many as bring eight instants.
+
+    Raises ValueError for a schedule that is `unsupported`. Days before 1973 are not planned: some zones kept seconds.
+    """
+    if reason := unsupported(schedule):
+        raise ValueError(reason)
+    match schedule:
+        case Cron():
+            first = (start - EPOCH) // timedelta(days=1)
+            return _cron(schedule.text, schedule.expression, schedule.timezone, first, days)
+        case Every():
+            step = schedule.interval
+            first_at = EPOCH + (schedule.anchor - EPOCH) % step
+            return Plan(
+                schedule.text, "every", first_at, step, _every_wakeup(first_at, step), date.max, "", ()
+            )
+        case At():
+            return Plan(
+                schedule.text, "at", schedule.moment, None, _at_wakeup(schedule.moment), date.max, "", ()
+            )
+        case _:
+            assert_never(schedule)
+
+
+# --- cron: shifts of the local day
+
+
+@lru_cache(maxsize=1024)
+def _cron(text: str, expression: str, timezone: str, first: int, days: int) -> Plan:
+    local = _local_minutes(expression)
+    rows = _rows(expression, timezone, local, first, days)
+    while _later_instants(rows) < FEWEST_INSTANTS and days < LONGEST_PLAN and day_rules(expression):
+        days *= 4
+        rows = _rows(expression, timezone, local, first, days)
+    return Plan(
+        text,
+        "cron",
+        None,
+        None,
+        _cron_wakeup(read(expression), timezone, local, first, max(days, WAKEUP_DAYS)),
+        _date(first + days),
+        "" if timezone == "UTC" else zones.version(),
+        tuple(PlanRow(minutes, _ranges(on, first)) for minutes, on in rows.items()),
+    )
+
+
+def _local_minutes(expression: str) -> int:
+    fields = read(expression)
+    hour = sum(1 << (59 - minute) for minute in fields.minutes)
+    return sum(hour << (60 * (23 - hour_of_day)) for hour_of_day in fields.hours)
+
+
+def _rows(expression: str, timezone: str, local: int, first: int, days: int) -> dict[int, int]:
+    """Minutes of the UTC day, and the days that have them."""
+    fitting = _fitting_days(day_rules(expression), first - 1, days + 2)
+    whole: defaultdict[int, int] = defaultdict(int)
+    parts: defaultdict[int, int] = defaultdict(int)
+    for begin, end, offset in _stretches(timezone, first, days, wildcard=read(expression).wildcard):
+        if offset is None:
+            for minute in _asked(expression, timezone, first * MINUTES + begin, first * MINUTES + end):
+                day, of_day = divmod(minute - first * MINUTES, MINUTES)
+                parts[day] |= 1 << (MINUTES - 1 - of_day)
+            continue
+        shifted = _shifted(local, offset)
+        first_whole, end_whole = -(-begin // MINUTES), end // MINUTES
+        if first_whole < end_whole:
+            within = (1 << end_whole) - (1 << first_whole)
+            for carried, minutes in shifted:
+                whole[minutes] |= (fitting >> (1 - carried)) & within
+        for day, minutes_of_day in _parts(begin, end):
+            for carried, minutes in shifted:
+                if fitting >> (day + 1 - carried) & 1:
+                    parts[day] |= minutes & minutes_of_day
+    for day, minutes in parts.items():
+        whole[minutes] |= 1 << day
+    return _merged(whole)
+
+
+def _merged(rows: dict[int, int]) -> dict[int, int]:
+    """The same in as few rows: of the same days, and then of the same minutes, there is one."""
+    by_days: defaultdict[int, int] = defaultdict(int)
+    for minutes, days in rows.items():
+        if minutes and days:
+            by_days[days] |= minutes
+    by_minutes: defaultdict[int, int] = defaultdict(int)
+    for days, minutes in by_days.items():
+        by_minutes[minutes] |= days
+    return by_minutes
+
+
+def _shifted(local: int, offset: int) -> list[tuple[int, int]]:
+    """A local day's minutes in UTC: those that fall on the day before (-1), on the same day (0), on the day after (1)."""
+    three_days = local << (MINUTES + offset)
+    days = (
+        (-1, three_days >> 2 * MINUTES),
+        (0, three_days >> MINUTES & WHOLE_DAY),
+        (1, three_days & WHOLE_DAY),
+    )
+    return [(carried, minutes) for carried, minutes in days if minutes]
+
+
+def _later_instants(rows: dict[int, int]) -> int:
+    """How many instants there are from the second day on: those of the first may be over."""
+    return sum(minutes.bit_count() * (days & ~1).bit_count() for minutes, days in rows.items())
+
+
+@lru_cache(maxsize=4096)
+def _stretches(
+    timezone: str, first: int, days: int, *, wildcard: bool
+) -> tuple[tuple[int, int, int | None], ...]:
+    """The minutes of these days, from and until, by the offset that they keep; None: the calendar has to be asked.
+
+    It is asked for the minute in which a clock is put forward, when skipped times are made good, and for a repeated hour. A
+    wildcard schedule follows the wall clock: nothing is made good or left out.
+    """
+    begin = first * MINUTES
+    changes = _offsets(timezone, first - 2, days + 2)  # what is repeated may reach into the first day
+    found: list[tuple[int, int, int | None]] = []
+    for (_, before), (change, after) in pairwise(changes):
+        found.append((begin, change, before))
+        begin = change
+        if not wildcard:
+            begin = change + max(before - after, 1)
+            found.append((change, begin, None))
+    found.append((begin, (first + days) * MINUTES, changes[-1][1]))
+    clipped = (
+        (max(a - first * MINUTES, 0), min(b - first * MINUTES, days * MINUTES), offset)
+        for a, b, offset in found
+    )
+    return tuple(stretch for stretch in clipped if stretch[0] < stretch[1])
+
+
+@lru_cache(maxsize=1024)
+def _offsets(timezone: str, first: int, days: int) -> list[tuple[int, int]]:
+    """As `calendar.offsets`, in minutes."""
+    found = calendar.offsets(timezone, first * calendar.DAY, (first + days) * calendar.DAY)
+    return [(since // 60, offset // 60) for since, offset in found]
+
+
+def _asked(expression: str, timezone: str, begin: int, end: int) -> Iterator[int]:
+    """The minutes since 1970, of these, in which the calendar has an instant."""
+    instant = calendar.next_after(expression, timezone, begin * 60 - 1)
+    while instant is not None and instant < end * 60:
+        yield instant // 60
+        instant = calendar.next_after(expression, timezone, instant)
+
+
+def _parts(begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """The days of which only a part lies in these minutes, and that part."""
+    for day in {begin // MINUTES, end // MINUTES}:
+        since, until = max(begin - day * MINUTES, 0), min(end - day * MINUTES, MINUTES)
+        if since < until and until - since < MINUTES:
+            yield day, (1 << (MINUTES - since)) - (1 << (MINUTES - until))
+
+
+# --- days
+
+
+@lru_cache(maxsize=1024)
+def _fitting_days(rules: tuple[DayRule, ...], first: int, count: int) -> int:
+    """The days that fit one of the rules; the lowest bit is the first."""
+    shown = _calendar(first, count)
+    fitting = 0
+    for rule in rules:
+        days = (1 << count) - 1
+        columns = (rule.months, 12), (rule.days, 31), (rule.weekdays, 7), (range(rule.within), 31)
+        for (values, full), column in zip(columns, shown, strict=True):
+            if len(values) < full:
+                days &= int(column.translate(_ones(values)), 2)
+        fitting |= days
+    return fitting
+
+
+@lru_cache(maxsize=16)
+def _calendar(first: int, count: int) -> tuple[bytes, bytes, bytes, bytes]:
+    """Month, day, weekday (0 = Sunday) and how many days the month still has, of each day, the last day first."""
+    days = [_date(day) for day in range(first + count - 1, first - 1, -1)]
+    return (
+        bytes(day.month for day in days),
+        bytes(day.day for day in days),
+        bytes(day.isoweekday() % 7 for day in days),
+        bytes(monthrange(day.year, day.month)[1] - day.day for day in days),
+    )
+
+
+def _ones(values: Iterable[int]) -> bytes:
+    """A table for `translate`: 1 for these values, else 0."""
+    table = bytearray(b"0") * 256
+    for value in values:
+        table[value] = ord("1")
+    return bytes(table)
+
+
+@lru_cache(maxsize=4096)
+def _ranges(days: int, first: int) -> tuple[tuple[date, date], ...]:
+    """The runs of a set of days."""
+    found, day = [], first
+    while days:
+        skipped = (days & -days).bit_length() - 1
+        days >>= skipped
+        length = (~days & (days + 1)).bit_length() - 1
+        days >>= length
+        found.append((_date(day + skipped), _date(day + skipped + length)))
+        day += skipped + length
+    return tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def _days_text(days: tuple[tuple[date, date], ...]) -> str:
+    return "{" + ",".join(f"[{first},{end})" for first, end in days) + "}"
+
+
+def _date(day: int) -> date:
+    return date.fromordinal(calendar.EPOCH_DAY + day)
+
+
+# --- wake-ups: numbers in lists or *, and never both a day of the month and a weekday, which pg_cron's releases read differently
+
+
+def _cron_wakeup(fields: Fields, timezone: str, local: int, first: int, days: int) -> str:
+    """Every time of day at which the expression may be due within these days, whichever offset holds on which of them."""
+    minutes, carried = 0, set()
+    changes = _offsets(timezone, first - 1, days + 1)
+    for offset in {offset for _, offset in changes}:
+        for day, shifted in _shifted(local, offset):
+            minutes |= shifted
+            carried.add(day)
+    if not fields.wildcard:
+        for (_, before), (change, after) in pairwise(changes):
+            if _falls_within(local, change + before, change + after):
+                minutes |= 1 << (MINUTES - 1 - change % MINUTES)
+    return " ".join([*_time_texts(minutes), *_day_texts(fields, carried)])
+
+
+def _falls_within(local: int, begin: int, end: int) -> bool:
+    """Whether a time of day lies within these wall minutes, and they are few enough for it to be made good."""
+    length, two_days = end - begin, local << MINUTES | local
+    return 0 < length <= calendar.LARGEST_SHIFT // 60 and bool(
+        two_days >> (2 * MINUTES - begin % MINUTES - length) & ((1 << length) - 1)
+    )
+
+
+def _time_texts(minutes: int) -> tuple[str, str]:
+    """Minutes and hours: the smallest lists that hold each of these minutes of the day."""
+    by_hour = [minutes >> (60 * (23 - hour)) & ((1 << 60) - 1) for hour in range(24)]
+    any_hour = reduce(or_, by_hour)
+    return (
+        _listed((minute for minute in range(60) if any_hour >> (59 - minute) & 1), 60),
+        _listed((hour for hour in range(24) if by_hour[hour]), 24),
+    )
+
+
+def _day_texts(fields: Fields, carried: set[int]) -> tuple[str, str, str]:
+    """Day of month, month and weekday: those of the expression, moved as UTC's day differs from the local one."""
+    months, days, weekdays = set(fields.months), set(fields.days), set(fields.weekdays)
+    if fields.last_day:
+        days |= LAST_DAYS
+    weekdays |= {day for day, _ in fields.nth} | set(fields.last_weekdays)
+    if fields.either or len(weekdays) < 7:
+        if fields.either or len(days) < 31:
+            weekdays = set(EVERY_WEEKDAY)
+        days = set(EVERY_DAY)
+    if (
+        months == {2} and min(days) >= 29
+    ):  # within the longest leap of all, where releases were wrong by a day
+        return "*", "*", "*"
+    return (
+        _listed({moved for by in carried for moved in _moved_days(days, by)}, 31),
+        _listed({moved for by in carried for moved in _moved_months(months, days, by)}, 12),
+        _listed({(weekday + by) % 7 for by in carried for weekday in weekdays}, 7),
+    )
+
+
+def _moved_days(days: set[int], by: int) -> set[int]:
+    """The days of the month that may be the day before (-1) or after (1) one of these."""
+    moved = {day + by for day in days} & EVERY_DAY
+    if by == -1 and 1 in days:
+        moved |= LAST_DAYS
+    if by == 1 and days & LAST_DAYS:
+        moved.add(1)
+    return moved
+
+
+def _moved_months(months: set[int], days: set[int], by: int) -> set[int]:
+    """The months in which the day before or after one of these days may lie."""
+    moved = set(months) if {day + by for day in days} & EVERY_DAY else set()
+    if (by == -1 and 1 in days) or (by == 1 and days & LAST_DAYS):
+        moved |= {(month - 1 + by) % 12 + 1 for month in months}
+    return moved
+
+
+def _every_wakeup(first_at: datetime, step: timedelta) -> str:
+    """The minutes and hours that the instants come round to, day after day; the weekday, if that is always the same."""
+    start, seconds = (first_at - EPOCH) // SECOND, step // SECOND
+    in_hour, in_day = gcd(seconds, 3_600), gcd(seconds, calendar.DAY)
+    if in_hour <= 60:
+        return "* * * * *"
+    minutes = {_full_minute(start + rest) // 60 % 60 for rest in range(0, 3_600, in_hour)}
+    hours = (
+        range(24)
+        if in_day <= 3_600
+        else {_full_minute(start + rest) // 3_600 % 24 for rest in range(0, calendar.DAY, in_day)}
+    )
+    weekdays = (
+        EVERY_WEEKDAY if seconds % WEEK else {_date(_full_minute(start) // calendar.DAY).isoweekday() % 7}
+    )
+    return f"{_listed(minutes, 60)} {_listed(hours, 24)} * * {_listed(weekdays, 7)}"
+
+
+def _at_wakeup(moment: datetime) -> str:
+    shown = EPOCH + timedelta(seconds=_full_minute((moment - EPOCH) // SECOND))
+    return f"{shown.minute} {shown.hour} {shown.day} {shown.month} *"
+
+
+def _full_minute(instant: int) -> int:
+    """The first full minute from an instant on: no wake-up is early."""
+    return -(-instant // 60) * 60
+
+
+def _listed(values: Iterable[int], full: int) -> str:
+    listed = sorted(values)
+    return "*" if len(listed) == full else ",".join(map(str, listed))
