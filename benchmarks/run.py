@@ -22,6 +22,7 @@ SCRIPTS = (
     "imports",
     "fake_clock",
     "next_fire",
+    "plans",
 )
 ON_POSTGRES = ("recorder", "runs")  # once more; burst and trigger have both stores in one run
 
