@@ -63,14 +63,29 @@ class Account:
             if len(left) < limit:
                 return opened
 
+    def settle_announced(self, limit: int = 50) -> int:
+        """Settle jobs of which something was announced, and accepted by nobody while it was on time."""
+        late = self._store.left_announced(self._store.now() - self._grace, limit)
+        return sum(self.settle(job_id) for job_id in late)
+
     def settle(self, job_id: str) -> int:
         """Account for every instant of the job that is more than `grace` old; answers how many runs were opened."""
-        opened, complete = 0, False
+        opened, complete = self._settle_late_announcements(job_id), False
         while not complete:
             with self._store.lock_job(job_id) as page:
                 count, complete = self._settle(page)
             opened += count
         return opened
+
+    def _settle_late_announcements(self, job_id: str) -> int:
+        """What was announced and not accepted in time is as if nobody had noticed it: the same policy says what becomes of it."""
+        with self._store.lock_job(job_id) as page:
+            paused = page.job.state == "paused"
+            ids = page.announced(page.now if paused else page.now - self._grace - page.job.jitter)
+            if not ids:
+                return 0
+            page.withdraw(list(ids.values()))
+            return self._fill(page, Missing(sorted(ids), set(), max(ids), ids=ids))
 
     def _settle(self, page: JobTransaction) -> tuple[int, bool]:
         """One bite of it: how many runs were opened, and whether nothing is left."""
@@ -173,7 +188,8 @@ class Account:
         record_missed(page, [instant for instant in missing if instant not in chosen], account)
         for instant in again:
             # Runs of `all` wait for one another: under `skip` the second would skip itself.
-            self._open(page, instant, "catch_up", waits=page.job.catch_up == "all")
+            waits = page.job.catch_up == "all"
+            self._open(page, instant, "catch_up", waits=waits, run_id=account.ids.get(instant))
         return len(again)
 
     def _close_revision(self, page: JobTransaction, end: datetime, *, becomes: JobState) -> None:
@@ -199,10 +215,17 @@ class Account:
                 page.insert(row_of(page, instant, SKIPPED, "disabled"))
 
     def _open(
-        self, page: JobTransaction, instant: datetime, trigger: Trigger, *, waits: bool = False
+        self,
+        page: JobTransaction,
+        instant: datetime,
+        trigger: Trigger,
+        *,
+        waits: bool = False,
+        run_id: str | None = None,
     ) -> None:
         """Open a pending run for the instant, or record what the overlap policy makes of it."""
         run = row_of(page, instant, PENDING, None, trigger=trigger)
+        run = replace(run, id=run_id or run.id)
         take_turn(page, replace(run, turn="waits") if waits and run.turn else run)
 
 

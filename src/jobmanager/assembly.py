@@ -26,6 +26,7 @@ from jobmanager.recorder import Recorder
 from jobmanager.redact import Redactor
 from jobmanager.registry import Registry
 from jobmanager.retention import forget_old_runs
+from jobmanager.run import Tick, Ticked
 from jobmanager.runner import Runner
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
@@ -39,6 +40,7 @@ FOLLOW_CHANGES_EVERY = timedelta(seconds=1)
 CLOCKS_AGREE = timedelta(seconds=2)
 COME_UP_AGAIN = timedelta(seconds=2)
 PURGE_EVERY = timedelta(hours=6)
+SHORTEST = timedelta(microseconds=1)
 FORGET_DEAD_AFTER = timedelta(days=1)
 
 
@@ -223,6 +225,20 @@ class Assembly:
         self.install()
         self.lease.announce()
         self.backend.sync(self.declarations.scheduled(self._settings.grace))
+
+    def tick(self, job_id: str) -> Ticked:
+        """Open a run for the job's last due instant; one that is too late is left to its catch-up policy."""
+        job = self._registry.job(job_id)
+        row = self.store.job(job_id)
+        if job.schedule is None or row is None:
+            return Ticked("not_due")
+        now = self.store.now()
+        instant = job.schedule.previous_before(now + SHORTEST)
+        if instant is None or instant <= row.accounted_until:
+            found = None if instant is None else self.store.run_for(job_id, instant)
+            return Ticked("duplicate" if found else "not_due", found.id if found else None, instant)
+        verdict = self.runner.bring(job, Tick(job_id, instant, row.schedule_rev))
+        return Ticked(verdict.finding, verdict.run.id if verdict.run else None, instant)
 
     def _reload(self, job_id: str) -> None:
         logger.info("job=%s changed elsewhere; reading it again", job_id)

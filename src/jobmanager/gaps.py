@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice, pairwise
 
@@ -29,6 +29,8 @@ class Missing:
     covered: set[datetime]
     until: datetime
     complete: bool = True
+    ids: Mapping[datetime, str] = field(default_factory=dict)
+    """Of instants that were announced: the ids their rows keep."""
 
 
 def missing_of(
@@ -74,7 +76,8 @@ def record_missed(page: JobTransaction, missing: Sequence[datetime], account: Mi
         stretch = older[start:end]
         page.insert(replace(_missed(page, stretch[-1]), first_for=stretch[0], ticks=len(stretch)))
     for instant in newest:
-        page.insert(_missed(page, instant))
+        row = _missed(page, instant)
+        page.insert(replace(row, id=account.ids.get(instant, row.id)))
 
 
 def _missed(page: JobTransaction, instant: datetime) -> Run:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from jobmanager.assembly import Assembly
 from jobmanager.job import Job
+from jobmanager.run import Accepted, Ticked
 
 
 class Begin(Protocol):
@@ -40,6 +41,22 @@ class Hosting:
     def execute(self, run_ids: Sequence[str]) -> None:
         self._begin(executes=True)
         self._assembly().runner.claim_these(run_ids, here=True)
+
+    def accept(self, run_ids: Sequence[str]) -> Accepted:
+        self._begin(executes=True)
+        return self._assembly().runner.accept_announced(run_ids)
+
+    def tick(self, job_id: str) -> Ticked:
+        self._begin(executes=True)
+        return self._assembly().tick(job_id)
+
+    def plan(self) -> None:
+        self._begin(executes=True)
+        self._assembly().sync()
+
+    def sweep(self) -> None:
+        self._begin(executes=True)
+        self._assembly().sweep.sweep()
 
     def take_role(self, role: str) -> bool:
         assembly = self._assembly()

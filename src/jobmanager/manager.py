@@ -84,8 +84,12 @@ class JobManager(Declaring, Operating):
         """
         if getattr(_inert, "on", False) or is_child() or self.backend.is_guest():
             return self
-        self._begin(executes=self.backend.capabilities.executes_in_process)
-        self._signals.install()
+        self._signals.install()  # first: a run may begin, and a signal come, before this returns
+        try:
+            self._begin(executes=self.backend.capabilities.executes_in_process)
+        except BaseException:
+            self._signals.remove()
+            raise
         return self
 
     def _begin(self, *, executes: bool) -> None:
@@ -112,6 +116,11 @@ class JobManager(Declaring, Operating):
                     logger.warning(
                         "job=%s is paused since %s by %s", row.id, row.state_at, row.state_by or "somebody"
                     )
+
+    @property
+    def host(self) -> Host:
+        """What brings ticks from outside may ask of this manager; `jobmanager.web` answers HTTP with it."""
+        return self._as_host()
 
     def _as_host(self) -> Host:
         return Hosting(self._begin, lambda: self._assembly, self.stop, jobs=self.registry.jobs)

@@ -11,7 +11,7 @@ from typing import Any
 
 from jobmanager.errors import PayloadError
 from jobmanager.group_commit import GroupCommit
-from jobmanager.overlap import Verdict, missed_deadline, take_turn
+from jobmanager.overlap import Verdict, in_line, missed_deadline, take_turn, unstarted
 from jobmanager.redact import Redactor
 from jobmanager.run import (
     PENDING,
@@ -66,12 +66,33 @@ class Recorder:
     def decide(self, run: Run) -> Verdict:
         """The first line that fits of what a refused run becomes (LEDGER.md section 3), settled under the job's lock."""
         with self.store.lock_job(run.job_id) as page:
+            row = page.run_for(run.scheduled_for) if run.scheduled_for else None
+            if row is not None and row.status is PENDING and row.announced:
+                return self._accepted(page, row, run)
             return self._answer(page, run) or take_turn(page, run)
+
+    def _accepted(self, page: JobTransaction, row: Run, run: Run) -> Verdict:
+        """What becomes of an announced row: its tick counts, whatever has happened to the schedule since."""
+        run = replace(run, id=row.id, opened_at=row.opened_at, accepted_at=page.now)
+        if not page.job.open:
+            page.close_pending()
+            return Verdict("disabled")
+        if page.job.state == "paused" or run.due_at <= page.now - self._grace:
+            return Verdict("late")
+        if run.owner is not None and not page.is_alive(run.owner):
+            return Verdict("dead")
+        page.withdraw([row.id])
+        if run.expires_at is not None and run.expires_at < page.now:
+            page.insert(missed_deadline(run, page.now))
+            return Verdict("deadline")
+        if run.due_at > page.now:
+            run = in_line(run) if run.turn else unstarted(run)
+        return take_turn(page, run)
 
     def _answer(self, page: JobTransaction, run: Run) -> Verdict | None:
         mine = page.get(run.id)
         if mine is not None:
-            return Verdict("opened", mine)
+            return Verdict("duplicate" if run.announced else "opened", mine)
         if run.idempotency_key is not None:
             earlier = page.run_with_key(run.idempotency_key)
             if earlier is not None:

@@ -104,6 +104,25 @@ class Tick:
     job_id: str
     scheduled_for: datetime
     revision: int
+    run_id: str | None = None
+    """The row that the outside system has announced for it already, and that is to be accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Of runs that were announced: the ids that have a row, and those of them whose fate is decided, now or before."""
+
+    known: frozenset[str]
+    accepted: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """What the last due instant of a job became; `finding` is of `jobmanager.overlap.Finding`, or `not_due`."""
+
+    finding: str
+    run_id: str | None = None
+    scheduled_for: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +167,8 @@ class Run:
 
     `scheduled_for` is None for a start by hand. A row of `ticks` > 1 stands for a stretch of instants from `first_for` to
     `scheduled_for` that were all skipped or missed for the same reason. `owner` and `attempt` together are the fence.
-    `dispatched_at` is when a pending run was last sent to whoever executes it, where that is another process.
+    `dispatched_at` is when a pending run was last sent to whoever executes it, where that is another process. Without
+    `accepted_at` it was only announced: an outside system put its row there, and nobody has decided yet what becomes of it.
     """
 
     id: str
@@ -184,6 +204,11 @@ class Run:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     discarded_at: datetime | None = None
+
+    @property
+    def announced(self) -> bool:
+        """True if its row was put there by an outside system and is still to be accepted."""
+        return self.accepted_at is None
 
     @property
     def instant(self) -> datetime:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -25,7 +25,18 @@ from jobmanager.overlap import Verdict, unstarted
 from jobmanager.pool import Pool
 from jobmanager.recorder import Recorder
 from jobmanager.registry import Registry
-from jobmanager.run import FAILED, PENDING, RUNNING, TICKED, ByHand, Run, RunStatus, Tick, new_id
+from jobmanager.run import (
+    FAILED,
+    PENDING,
+    RUNNING,
+    TICKED,
+    Accepted,
+    ByHand,
+    Run,
+    RunStatus,
+    Tick,
+    new_id,
+)
 from jobmanager.stores.base import Written
 
 logger = logging.getLogger(__name__)
@@ -114,27 +125,68 @@ class Runner:
         """Open one run, wait until that is durable, and get it executed. Raises what the store says against it."""
         if run.status is PENDING and self._registry.job(run.job_id).queues:
             return self._decide(run)
+        refused, errors = self._open_and_wait([run])
+        if run.id in errors:
+            raise errors[run.id]
+        return self._decide(run) if refused else Verdict("opened", run)
+
+    def bring(self, job: Job, tick: Tick) -> Verdict:
+        """Accept one tick, and do what its verdict asks for."""
+        ours = self._executes and self.take_place()
+        run = self.opening(job, self._clock.now(), tick=tick, ours=ours and not job.queues)
+        if ours and job.queues:
+            self._pool.release(1)
+        verdict = self.accept(run)
+        self._act_on(verdict, run)
+        return verdict
+
+    def _open_and_wait(self, runs: list[Run]) -> tuple[list[Run], Mapping[str, Exception]]:
+        """Open these and hand on what was opened; answers what the store refused, and its errors by id."""
         answered = threading.Event()
-        answers: list[Written] = []
+        answers: list[tuple[list[Run], Mapping[str, Exception]]] = []
 
         def then(opened: list[Run], refused: list[Run], written: Written) -> None:
             self._hand_on(opened, refused)
-            answers.append(written)
+            answers.append((refused, written.errors))
             answered.set()
 
         try:
-            self._recorder.open([run], then, alone=self._pool.in_flight <= 1)
+            self._recorder.open(runs, then, alone=len(runs) == 1 and self._pool.in_flight <= 1)
         except StoreError:
-            self._give_back([run])
+            self._give_back(runs)
             raise
         if not answered.wait(LONGEST_ACCEPT.total_seconds()):
             raise StoreUnavailableError(
-                f"Opening run {run.id} of job {run.job_id!r} is not confirmed after {LONGEST_ACCEPT.seconds} s; "
+                f"Opening run {runs[0].id} of job {runs[0].job_id!r} is not confirmed after {LONGEST_ACCEPT.seconds} s; "
                 "it may still be opened. Ask again with key=... to be sure of one run."
             )
-        if run.id in answers[0].errors:
-            raise answers[0].errors[run.id]
-        return Verdict("opened", run) if run.id in answers[0].opened else self._decide(run)
+        return answers[0]
+
+    def accept_announced(self, run_ids: Sequence[str]) -> Accepted:
+        """Decide what becomes of these announced runs, wait until that is durable, and get executed what is to run.
+
+        What is accepted already, or unknown here, changes nothing. Raises what the store says against it.
+        """
+        jobs, now = self._registry.jobs, self._clock.now()
+        rows = self._recorder.store.these(run_ids)
+        found = [run for run in rows if run.announced and run.status is PENDING and run.job_id in jobs]
+        ticks = [(jobs[run.job_id], Tick(run.job_id, run.instant, run.schedule_rev, run.id)) for run in found]
+        in_line = [self.opening(job, now, tick=tick) for job, tick in ticks if job.queues]
+        free = [(job, tick) for job, tick in ticks if not job.queues]
+        places = self._pool.reserve(len(free)) if free and self._executes and self._is_alive() else 0
+        runs = [
+            self.opening(job, now, tick=tick, ours=place < places) for place, (job, tick) in enumerate(free)
+        ]
+        refused, errors = self._open_and_wait(runs) if runs else ([], {})
+        if errors:
+            raise next(iter(errors.values()))
+        for run in [*refused, *in_line]:
+            self._act_on(self._decide(run), run)
+        if len(found) < len(rows):
+            self._claim_at(now)  # some of them were accepted before, and may wait for a worker
+        left = {run.id for run in rows if run.announced and run.job_id not in jobs}
+        known = frozenset(run.id for run in rows)
+        return Accepted(known, known - left)
 
     def opening(
         self,
@@ -154,7 +206,7 @@ class Runner:
         sent_at = None if self._executes or (due_at and due_at > now) else now
         due_at = due_at or (now if instant is None else job.due_at(instant))
         return Run(
-            id=new_id(now),
+            id=tick.run_id if tick and tick.run_id else new_id(now),
             job_id=job.id,
             status=RUNNING if ours else PENDING,
             trigger="schedule" if tick else "manual",
@@ -171,7 +223,7 @@ class Runner:
             concurrency_key=f"{job.id}/{by_hand.scope}" if by_hand.scope else job.id,
             turn=None if job.overlap == "allow" else "waits" if due_at > now else "holds",
             opened_at=now,
-            accepted_at=now,
+            accepted_at=None if tick and tick.run_id else now,
             dispatched_at=sent_at,
             started_at=now if ours else None,
             priority=job.priority if by_hand.priority is None else by_hand.priority,

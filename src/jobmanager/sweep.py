@@ -47,6 +47,7 @@ class Sweep:
         if expired:
             logger.warning("%d pending runs missed their start deadline", expired)
         self._account.settle_due()
+        self._account.settle_announced()
         self._runner.claim()
 
     def _take_over(self) -> None:

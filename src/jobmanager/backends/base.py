@@ -12,7 +12,7 @@ from jobmanager.clock import Clock
 from jobmanager.context import CancelCause
 from jobmanager.errors import UnsupportedError
 from jobmanager.job import Job
-from jobmanager.run import Run, Tick
+from jobmanager.run import Accepted, Run, Tick, Ticked
 from jobmanager.schedule import Cron
 from jobmanager.settings import Settings
 from jobmanager.timetable import ScheduledJob
@@ -76,6 +76,21 @@ class Host(Protocol):
 
     def execute(self, run_ids: Sequence[str]) -> None:
         """Claim these pending runs, and execute those that are ours now, one after the other, on this thread."""
+
+    def accept(self, run_ids: Sequence[str]) -> Accepted:
+        """Decide what becomes of runs that were announced, and get executed what is to run; returns when that is durable.
+
+        Raises StoreUnavailableError, and then it may be repeated; repeating is harmless anyway.
+        """
+
+    def tick(self, job_id: str) -> Ticked:
+        """That a job may be due: open a run for its last due instant, unless there is one. JobNotFoundError."""
+
+    def plan(self) -> None:
+        """Carry the declarations over again and sync the backend."""
+
+    def sweep(self) -> None:
+        """One round of the account check, now."""
 
     def take_role(self, role: str) -> bool:
         """True while this process is the one of all that may do what the role stands for."""

@@ -188,6 +188,14 @@ class JobTransaction(ABC):
         """True unless the instance is dead or unknown."""
 
     @abstractmethod
+    def announced(self, before: datetime) -> dict[datetime, str]:
+        """Ids of the job's rows that were only announced, and were due before the moment, by instant."""
+
+    @abstractmethod
+    def withdraw(self, run_ids: Collection[str]) -> None:
+        """Delete rows that were only announced: what becomes of their ticks is written anew."""
+
+    @abstractmethod
     def insert(self, run: Run) -> bool:
         """Write a row as it is; False if its id, tick, key or turn is taken."""
 
@@ -286,13 +294,25 @@ class RunStore(ABC):
 
         A tick is opened only if its job is active, its revision the job's, its instant after the watermark, due, and not older
         than `grace`; a run without tick only if its job is open; a running one only if its owner lives. Tick, idempotency key and
-        held concurrency key are unique. An ending counts only for the run's owner and attempt while it is running.
+        held concurrency key are unique. A run that was announced is there already: it becomes the given one, unless somebody
+        accepted it before; its revision and the watermark were right when it was announced. An ending counts only for the run's owner and attempt while it is running.
         Repeated, a run that its owner was to execute is opened only while it still is running and the owner's.
         """
 
     @abstractmethod
     def taken(self, runs: Sequence[Run]) -> set[str]:
-        """Of these runs that were not opened, the ids of those whose tick already has a row. Nothing is locked."""
+        """Of these runs that were not opened, the ids of those whose tick has a row that is not only announced.
+
+        Nothing is locked.
+        """
+
+    @abstractmethod
+    def these(self, run_ids: Collection[str]) -> list[Run]:
+        """Those of these runs that there are, in the order in which they were due."""
+
+    @abstractmethod
+    def left_announced(self, before: datetime, limit: int) -> list[str]:
+        """Ids of jobs that have an announced row which was due before the moment."""
 
     @abstractmethod
     def claim(

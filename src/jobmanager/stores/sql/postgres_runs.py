@@ -60,10 +60,13 @@ class PostgresRuns(SqlStore):
         final = [ending for ending in endings if ending.retry_at is None]
         again = [ending for ending in endings if ending.retry_at is not None]
         retried: dict[str, RunStatus] = {}
+        fresh = [run for run in opens if not run.announced]
+        announced = [run for run in opens if run.announced]
         with self.writing() if again else self.single() as connection:
-            done = self._write(connection, opens, final)
+            done = self._write(connection, fresh, final)
             for ending in again:
                 retried |= self._retry(connection, ending)
+        done |= self._accept(announced) if announced else set()
         opened = {run.id for run in opens if run.id in done}
         ended = {ending.run.id: ending.status for ending in final if ending.run.id in done}
         doubtful = [run for run in opens if run.id not in done]
@@ -97,8 +100,24 @@ class PostgresRuns(SqlStore):
         values["grace"] = self._grace
         return {row[0] for row in driver_of(connection).execute(statement, values)}
 
+    def _accept(self, runs: Sequence[Run]) -> set[str]:
+        """Ids of the announced runs that became these: of one key the first, and none that another transaction overtook."""
+        first: dict[str, Run] = {}
+        for run in runs:
+            first.setdefault(run.concurrency_key if run.turn else run.id, run)
+        document = writes.open_many(list(first.values()))
+        try:
+            with self.single() as connection:
+                values = {"opens": document, "grace": self._grace}
+                return {row[0] for row in driver_of(connection).execute(writes.ACCEPT, values)}
+        except StoreTakenError:
+            return set()
+
+    def these(self, run_ids: Collection[str]) -> list[Run]:
+        return super().these([run_id for run_id in run_ids if UUID.fullmatch(run_id)])
+
     def _found_rows(self, connection: Connection, runs: Sequence[Run]) -> dict[str, Any]:
-        """(id, status, owner, attempt) by id of those of these runs that have a row."""
+        """(id, status, owner, attempt, accepted_at) by id of those of these runs that have a row."""
         ids = {"ids": [run.id for run in runs]}
         return {row[0]: row for row in driver_of(connection).execute(writes.OURS, ids)}
 
@@ -172,7 +191,9 @@ class PostgresRuns(SqlStore):
 def _is_mine(run: Run, found: dict[str, Any]) -> bool:
     """True if an earlier identical call opened it; what is to be executed here must still be ours and running."""
     row = found.get(run.id)
-    return row is not None and (run.owner is None or (row[1], row[2]) == (RUNNING, run.owner))
+    if row is None or (run.announced and row[4] is None):
+        return False
+    return run.owner is None or (row[1], row[2]) == (RUNNING, run.owner)
 
 
 def _accepted(ending: Ending, found: dict[str, Any]) -> dict[str, RunStatus]:
@@ -180,6 +201,6 @@ def _accepted(ending: Ending, found: dict[str, Any]) -> dict[str, RunStatus]:
     run, row = ending.run, found.get(ending.run.id)
     if row is None:
         return {run.id: FAILED if ending.retry_at is not None else ending.status}
-    _, status, owner, attempt = row
+    _, status, owner, attempt, _ = row
     mine = (owner, attempt) == (run.owner, run.attempt) and RunStatus(status).closed
     return {run.id: RunStatus(status)} if mine else {}

@@ -91,6 +91,26 @@ SELECT {", ".join(f"t.{name}" for name in OPENED)}, 1
 ON CONFLICT DO NOTHING RETURNING id"""
 
 
+ACCEPTED = {
+    name: OPENED[name]
+    for name in ("id", "job_id", "status", "due_at", "expires_at", "attempt", "max_attempts", "retry_on_crash", "owner",
+                 "concurrency_key", "turn", "priority", "dispatched_at")
+}  # fmt: skip
+# An announced row becomes the run it was announced for. The guards are those of opening one, but for what was right already.
+ACCEPT = f"""WITH v AS ({_many(ACCEPTED, "opens")}),
+ open AS (SELECT v.* FROM v JOIN jobmanager.jobs j ON j.id = v.job_id
+   WHERE j.state = 'active' AND v.due_at <= clock_timestamp() AND v.due_at > clock_timestamp() - %(grace)s
+     AND (v.expires_at IS NULL OR v.expires_at >= clock_timestamp())
+     AND (v.owner IS NULL OR EXISTS (SELECT FROM jobmanager.instances i WHERE i.id = v.owner AND i.dead_at IS NULL))
+     AND (v.turn IS NULL OR NOT EXISTS (SELECT FROM jobmanager.runs h WHERE h.concurrency_key = v.concurrency_key
+       AND h.turn IN ('holds', 'waits')))
+   ORDER BY v.job_id FOR SHARE OF j)
+UPDATE jobmanager.runs r SET status = v.status, due_at = v.due_at, expires_at = v.expires_at, attempt = v.attempt,
+ max_attempts = v.max_attempts, retry_on_crash = v.retry_on_crash, owner = v.owner, concurrency_key = v.concurrency_key,
+ turn = v.turn, priority = v.priority, dispatched_at = v.dispatched_at, accepted_at = clock_timestamp(),
+ started_at = CASE WHEN v.status = 'running' THEN clock_timestamp() END
+ FROM open v WHERE r.id = v.id AND r.status = 'pending' AND r.accepted_at IS NULL RETURNING r.id::text"""
+
 FENCE = "r.id = v.id AND r.owner = v.owner AND r.attempt = v.attempt AND r.status = 'running'"
 END = """
 UPDATE jobmanager.runs r SET status = v.status, reason = v.reason, output = v.output, error = v.error,
@@ -113,7 +133,7 @@ OPEN_AND_END = f"""WITH opened AS ({_open(_many(OPENED, "opens"))}),
  ended AS ({END} FROM v WHERE {FENCE} AND (SELECT count(*) FROM opened) >= 0 RETURNING r.id), logged AS ({LOG})
 SELECT id::text FROM opened UNION ALL SELECT id::text FROM ended"""
 
-OURS = "SELECT id::text, status, owner, attempt FROM jobmanager.runs WHERE id = ANY(%(ids)s::uuid[])"
+OURS = """SELECT id::text, status, owner, attempt, accepted_at FROM jobmanager.runs WHERE id = ANY(%(ids)s::uuid[])"""
 RETRY = """WITH open AS
  (SELECT id FROM jobmanager.jobs WHERE id = %(job_id)s AND state IN ('active', 'paused') FOR SHARE)
 UPDATE jobmanager.runs r SET status = 'pending', owner = NULL, due_at = %(retry_at)s, progress = NULL, started_at = NULL,
@@ -214,7 +234,7 @@ def _opened(run: Run, instant: Callable[[datetime | None], Any]) -> dict[str, An
         "idempotency_key": run.idempotency_key,
         "payload": run.payload,
         "opened_at": opened_at,
-        "accepted_at": opened_at,
+        "accepted_at": instant(run.accepted_at),
         "dispatched_at": instant(run.dispatched_at),
         "started_at": opened_at if run.status is RUNNING else None,
     }

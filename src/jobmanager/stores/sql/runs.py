@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -47,12 +47,30 @@ class RunStatements(Database):
     def taken(self, runs: Sequence[Run]) -> set[str]:
         c = self.tables.runs.c
         query = sa.select(c.job_id, c.scheduled_for).where(
+            (c.status != PENDING) | c.accepted_at.is_not(None),
             c.job_id.in_({run.job_id for run in runs}),
             c.scheduled_for.in_({run.scheduled_for for run in runs if run.scheduled_for is not None}),
         )
         with self.reading() as connection:
             found = {tuple(row) for row in connection.execute(query)}
         return {run.id for run in runs if (run.job_id, run.scheduled_for) in found}
+
+    def these(self, run_ids: Collection[str]) -> list[Run]:
+        runs = self.tables.runs
+        query = sa.select(runs).where(runs.c.id.in_(run_ids))
+        with self.reading() as connection:
+            rows = connection.execute(query.order_by(runs.c.due_at, runs.c.id)).mappings()
+            return [run_from(row) for row in rows]
+
+    def left_announced(self, before: datetime, limit: int) -> list[str]:
+        c = self.tables.runs.c
+        query = sa.select(c.job_id).where(self._only_announced(), c.due_at < before).distinct().limit(limit)
+        with self.reading() as connection:
+            return list(connection.scalars(query))
+
+    def _only_announced(self) -> sa.ColumnElement[bool]:
+        c = self.tables.runs.c
+        return literally(c.status, PENDING) & c.accepted_at.is_(None)
 
     def note_progress(self, run: Run, progress: Progress) -> None:
         with self.writing() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
@@ -128,6 +129,18 @@ class SqlJobTransaction(JobTransaction):
         table = self._store.tables.instances
         query = sa.select(table.c.id).where(table.c.id == instance_id, table.c.dead_at.is_(None))
         return self._connection.execute(query).first() is not None
+
+    def announced(self, before: datetime) -> dict[datetime, str]:
+        c = self._runs.c
+        query = sa.select(c.scheduled_for, c.id).where(
+            c.job_id == self.job.id, literally(c.status, PENDING), c.accepted_at.is_(None), c.due_at < before
+        )
+        return {instant: run_id for instant, run_id in self._connection.execute(query) if instant}
+
+    def withdraw(self, run_ids: Collection[str]) -> None:
+        c = self._runs.c
+        gone = sa.delete(self._runs).where(c.id.in_(run_ids), c.status == PENDING, c.accepted_at.is_(None))
+        self._connection.execute(gone)
 
     def insert(self, run: Run) -> bool:
         done = self._connection.execute(self._store.insert_ignoring(self._runs), run_values(run))

@@ -1,0 +1,37 @@
+-- When a job is due, by the plan that the application made of its schedule.
+
+CREATE OR REPLACE FUNCTION jobmanager.next_tick(_schedule text, _after timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- The first instant strictly after; NULL if there is none, or none is planned.
+DECLARE
+  s jobmanager.schedules;
+  day date := (_after AT TIME ZONE 'UTC')::date;
+  minute int := extract(hour FROM _after AT TIME ZONE 'UTC') * 60 + extract(minute FROM _after AT TIME ZONE 'UTC');
+BEGIN
+  SELECT * INTO s FROM jobmanager.schedules WHERE schedule = _schedule;
+  IF s.kind = 'at' THEN
+    RETURN CASE WHEN s.first_at > _after THEN s.first_at END;
+  ELSIF s.kind = 'every' THEN
+    RETURN s.first_at + (floor(extract(epoch FROM _after - s.first_at) / s.step) + 1)::float8 * s.step * interval '1 second';
+  END IF;
+  RETURN (
+    SELECT min(instant) AT TIME ZONE 'UTC' FROM (
+      SELECT day + (minute + position(B'1' IN substring(minutes FROM minute + 2))) * interval '1 minute' AS instant
+        FROM jobmanager.plans
+       WHERE schedule = _schedule AND days @> day AND position(B'1' IN substring(minutes FROM minute + 2)) > 0
+      UNION ALL
+      SELECT lower(days * datemultirange(daterange(day + 1, NULL))) + (position(B'1' IN minutes) - 1) * interval '1 minute'
+        FROM jobmanager.plans WHERE schedule = _schedule) found);
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.ticks(_schedule text, _after timestamptz, _until timestamptz, _most int)
+RETURNS SETOF timestamptz LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  instant timestamptz := jobmanager.next_tick(_schedule, _after);
+BEGIN
+  WHILE instant <= _until AND _most > 0 LOOP
+    RETURN NEXT instant;
+    instant := jobmanager.next_tick(_schedule, instant);
+    _most := _most - 1;
+  END LOOP;
+END $$;

@@ -1,0 +1,242 @@
+-- The loop is closed here: what became of each call, who is called again, and what nobody was told of in time.
+
+CREATE OR REPLACE FUNCTION jobmanager.outcome_of(_call bigint, _after interval, _status int, _timed_out boolean, _error text, _content text)
+RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+-- One word of a closed set. A 2xx that does not name our call came from somebody else: a redirect, a login page, a proxy.
+  SELECT CASE
+    WHEN _timed_out THEN 'timeout'
+    WHEN _status IS NULL AND _error ILIKE '%resolve host%' THEN 'dns'
+    WHEN _status IS NULL AND _error ILIKE '%connect to server%' THEN 'refused'
+    WHEN _status IS NULL AND (_error ILIKE '%timeout%' OR _error ILIKE '%timed out%') THEN 'timeout'
+    WHEN _status IS NULL THEN 'network'
+    WHEN _status BETWEEN 200 AND 299 AND _content ~ ('^\s*\{.*"call"\s*:\s*' || _call || '\M') THEN 'accepted'
+    WHEN _status BETWEEN 200 AND 299 THEN 'not_ours'
+    WHEN _status = 401 AND _after > interval '300 seconds' THEN 'stale'
+    WHEN _status IN (401, 403) THEN 'unauthorized'
+    WHEN _status IN (404, 410) THEN 'wrong_path'
+    WHEN _status = 405 THEN 'wrong_method'
+    WHEN _status = 413 THEN 'too_large'
+    WHEN _status = 429 THEN 'rate_limited'
+    WHEN _status BETWEEN 500 AND 599 THEN 'server_error'
+    ELSE 'http_' || _status END
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.label(_call bigint, _outcome text, _status int, _detail text, _now timestamptz) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE jobmanager.calls SET outcome = _outcome, http_status = _status, answered_at = _now, run_ids = NULL,
+    detail = CASE WHEN _outcome <> 'accepted' THEN left(_detail, 300) END WHERE id = _call AND outcome IS NULL
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.read_answers(_now timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- Ids of requests begin at 1 again after a crash: an answer counts only in the epoch of its call. There is no index on
+-- them, so the oldest open call bounds the search by time.
+DECLARE
+  oldest timestamptz := (SELECT min(sent_at) FROM jobmanager.calls WHERE outcome IS NULL AND request_id IS NOT NULL);
+BEGIN
+  IF oldest IS NOT NULL AND to_regclass('net._http_response') IS NOT NULL THEN
+    PERFORM jobmanager.label(c.id, jobmanager.outcome_of(c.id, r.created - c.sent_at, r.status_code, r.timed_out, r.error_msg, r.content),
+        r.status_code, coalesce(r.error_msg, r.content), _now)
+      FROM jobmanager.calls c JOIN net._http_response r ON r.id = c.request_id AND r.created >= c.sent_at - interval '5 seconds'
+     WHERE c.outcome IS NULL AND c.epoch = jobmanager.current_epoch() AND r.created >= oldest - interval '5 seconds';
+  END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.waits_in_queue(_request bigint) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN to_regclass('net.http_request_queue') IS NOT NULL AND EXISTS (SELECT FROM net.http_request_queue q WHERE q.id = _request);
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.give_up_answers(_now timestamptz) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- Calls that nobody will answer any more. If all their runs were accepted, that is evidence enough; of a lost one the runs
+-- are called for at once.
+  WITH silent AS (
+    SELECT c.*, NOT EXISTS (SELECT FROM jobmanager.runs r WHERE r.id = ANY (c.run_ids) AND r.status = 'pending'
+        AND r.accepted_at IS NULL) AS all_accepted
+      FROM jobmanager.calls c JOIN jobmanager.tickers t USING (namespace)
+     WHERE c.outcome IS NULL AND (c.epoch <> jobmanager.current_epoch() AND c.request_id IS NOT NULL
+        OR c.sent_at < _now - t.timeout_ms * interval '1 millisecond' - interval '10 seconds')),
+  judged AS (
+    SELECT id, CASE WHEN all_accepted AND kind = 'ticks' THEN 'accepted'
+        WHEN request_id IS NULL THEN 'no_listener'
+        WHEN epoch <> jobmanager.current_epoch() THEN 'lost_crash'
+        WHEN jobmanager.waits_in_queue(request_id) THEN 'worker_stalled' ELSE 'lost' END AS outcome FROM silent),
+  again AS (
+    UPDATE jobmanager.run_calls rc SET next_call_at = _now FROM judged
+     WHERE rc.call_id = judged.id AND judged.outcome LIKE 'lost%')
+  SELECT jobmanager.label(id, outcome, NULL, NULL, _now) FROM judged
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.close_unaccepted(_now timestamptz) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- Announced rows that nobody accepted within the job's window: missed, with what became of the last call.
+  UPDATE jobmanager.runs r SET status = 'missed', reason = 'transport', finished_at = _now,
+      error = jsonb_build_object('kind', 'http', 'type', '', 'traceback', '', 'message',
+        coalesce((SELECT concat_ws(': ', c.outcome, c.detail) FROM jobmanager.run_calls rc JOIN jobmanager.calls c ON c.id = rc.call_id
+                   WHERE rc.run_id = r.id), 'never called'))
+    FROM jobmanager.jobs j
+   WHERE r.status = 'pending' AND r.accepted_at IS NULL AND j.id = r.job_id
+     AND r.due_at < _now - j.catch_up_window_seconds * interval '1 second'
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.due_for_call(_now timestamptz, _transport text) RETURNS TABLE (namespace text, runs uuid[])
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- Pending runs, due, whom nobody was called for lately: never called, lost, retries, delayed ones, or accepted and then left.
+  SELECT namespace, array_agg(id ORDER BY priority DESC, due_at, id) FROM (
+    SELECT r.id, r.priority, r.due_at, j.namespace
+      FROM jobmanager.runs r JOIN jobmanager.jobs j ON j.id = r.job_id JOIN jobmanager.tickers t ON t.namespace = j.namespace
+      LEFT JOIN jobmanager.run_calls rc ON rc.run_id = r.id
+     WHERE r.status = 'pending' AND r.due_at <= _now AND j.state IN ('active', 'paused')
+       AND (rc.next_call_at IS NULL OR rc.next_call_at <= _now)
+       AND (_transport IS NULL AND t.transport <> 'http' OR t.transport = _transport)
+       AND (r.turn IS DISTINCT FROM 'waits' OR NOT EXISTS (
+         SELECT FROM jobmanager.runs h WHERE h.concurrency_key = r.concurrency_key AND h.turn = 'holds'))
+     ORDER BY r.priority DESC, r.due_at, r.id LIMIT 5000 FOR UPDATE OF r SKIP LOCKED) found
+  GROUP BY namespace
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.needs_planning(_namespace text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- True if a job has no instant any more that is planned, or cannot be worked with.
+  SELECT EXISTS (SELECT FROM jobmanager.jobs j LEFT JOIN jobmanager.schedules s USING (schedule)
+      WHERE j.namespace = _namespace AND j.state = 'active' AND j.schedule <> 'none' AND j.next_due_at IS NULL
+        AND (s.schedule IS NULL OR s.planned_until < 'infinity'))
+    OR EXISTS (SELECT FROM jobmanager.parked p JOIN jobmanager.jobs j ON j.id = p.job_id WHERE j.namespace = _namespace)
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.has_orphans(_namespace text, _now timestamptz) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- True if a run is running whose process has been silent for long: policy is the application's.
+  SELECT EXISTS (SELECT FROM jobmanager.runs r JOIN jobmanager.jobs j ON j.id = r.job_id AND j.namespace = _namespace
+      LEFT JOIN jobmanager.instances i ON i.id = r.owner
+     WHERE r.status = 'running' AND (i.id IS NULL OR i.dead_at IS NOT NULL OR i.seen_at < _now - interval '45 seconds'))
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.wake(_now timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- Call an application that has to plan or to look after the dead, at most once a minute.
+DECLARE
+  each record;
+BEGIN
+  FOR each IN
+    SELECT t.namespace, wanted.kind FROM jobmanager.tickers t, LATERAL (VALUES
+        ('plan', jobmanager.needs_planning(t.namespace)), ('sweep', jobmanager.has_orphans(t.namespace, _now))) AS wanted(kind, needed)
+     WHERE wanted.needed AND t.transport <> 'http' AND NOT EXISTS (SELECT FROM jobmanager.calls c WHERE c.namespace = t.namespace
+       AND c.kind = wanted.kind AND c.sent_at > _now - interval '60 seconds')
+  LOOP
+    PERFORM jobmanager.post(each.namespace, each.kind, '{}', _now);
+  END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.prune(_keep interval DEFAULT '7 days') RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- Forget old calls, and what pg_cron notes of each of our wake-ups.
+BEGIN
+  DELETE FROM jobmanager.calls WHERE sent_at < clock_timestamp() - _keep;
+  DELETE FROM jobmanager.run_calls rc WHERE NOT EXISTS (SELECT FROM jobmanager.runs r WHERE r.id = rc.run_id AND r.status = 'pending')
+    AND NOT EXISTS (SELECT FROM jobmanager.calls c WHERE c.id = rc.call_id);
+  IF to_regclass('cron.job_run_details') IS NOT NULL THEN
+    DELETE FROM cron.job_run_details d WHERE d.username = current_user AND d.start_time < clock_timestamp() - _keep
+      AND (d.command LIKE 'SELECT jobmanager.fire(%' OR d.command LIKE 'CALL jobmanager.%');
+  END IF;
+EXCEPTION WHEN insufficient_privilege OR undefined_table THEN
+  RAISE WARNING 'cron.job_run_details is not pruned: %', SQLERRM;
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.sweep(_now timestamptz DEFAULT NULL) RETURNS int
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- One pass; answers how many runs the application was called for. Two at once: the second does nothing.
+DECLARE
+  moment timestamptz := coalesce(_now, clock_timestamp());
+  called int := 0;
+  each record;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock(hashtextextended('jobmanager.sweep', 0)) THEN
+    RETURN 0;
+  END IF;
+  PERFORM jobmanager.current_epoch();
+  UPDATE jobmanager.epoch SET swept_at = clock_timestamp();
+  PERFORM jobmanager.read_answers(moment);
+  PERFORM jobmanager.give_up_answers(moment);
+  PERFORM count(*) FROM jobmanager.announce(NULL, CASE WHEN EXISTS (SELECT FROM jobmanager.tickers WHERE layout = 'entries')
+    THEN interval '20 seconds' ELSE interval '0' END, moment);
+  PERFORM jobmanager.close_unaccepted(moment);
+  FOR each IN SELECT * FROM jobmanager.due_for_call(moment, NULL) LOOP
+    PERFORM jobmanager.post(each.namespace, 'ticks', each.runs, moment);
+    called := called + cardinality(each.runs);
+  END LOOP;
+  PERFORM jobmanager.wake(moment);
+  IF EXISTS (SELECT FROM jobmanager.tickers WHERE pruned_at IS NULL OR pruned_at < moment - interval '1 day') THEN
+    PERFORM jobmanager.prune();
+    UPDATE jobmanager.tickers SET pruned_at = moment;
+  END IF;
+  RETURN called;
+END $$;
+
+-- Must be the only statement of its command: it commits between its passes.
+CREATE OR REPLACE PROCEDURE jobmanager.sweep_minute(_passes int) LANGUAGE plpgsql AS $$
+BEGIN
+  FOR pass IN 1.._passes LOOP
+    PERFORM jobmanager.sweep();
+    COMMIT;
+    IF pass < _passes THEN
+      PERFORM pg_catalog.pg_sleep(14.5);
+    END IF;
+  END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.next_http_call(_now timestamptz, OUT call bigint, OUT url text, OUT headers jsonb, OUT body text, OUT timeout_ms int)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- The next call of an application that is reached by the extension `http`; NULL if there is none.
+DECLARE
+  due record;
+  made record;
+BEGIN
+  SELECT * INTO due FROM jobmanager.due_for_call(_now, 'http') LIMIT 1;
+  IF due.namespace IS NULL THEN
+    RETURN;
+  END IF;
+  SELECT * INTO made FROM jobmanager.open_call(due.namespace, 'ticks', due.runs[1:100], _now);
+  SELECT t.url, t.timeout_ms INTO url, timeout_ms FROM jobmanager.tickers t WHERE t.namespace = due.namespace;
+  call := made.call;
+  body := made.body::text;
+  headers := jobmanager.headers_of(due.namespace, call, body, _now);
+END $$;
+
+-- The extension `http` waits for the answer, so what is announced is committed before it is called for. The first call that
+-- does not get through ends the pass: a slow application would hold this place for long.
+CREATE OR REPLACE PROCEDURE jobmanager.fire_http(_entry text) LANGUAGE plpgsql AS $$
+DECLARE
+  made record;
+  answer record;
+  outcome text;
+BEGIN
+  PERFORM jobmanager.announce(_entry, interval '0', pg_catalog.clock_timestamp());
+  COMMIT;
+  FOR turn IN 1..50 LOOP
+    SELECT * INTO made FROM jobmanager.next_http_call(pg_catalog.clock_timestamp());
+    COMMIT;
+    EXIT WHEN made.call IS NULL;
+    SELECT * INTO answer FROM jobmanager.http_answer(made.url, made.headers, made.body, made.timeout_ms);
+    outcome := jobmanager.outcome_of(made.call, interval '0', answer.status, false, answer.error, answer.content);
+    PERFORM jobmanager.label(made.call, outcome, answer.status, coalesce(answer.error, answer.content), pg_catalog.clock_timestamp());
+    COMMIT;
+    EXIT WHEN answer.status IS NULL;
+  END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.http_answer(_url text, _headers jsonb, _body text, _timeout_ms int, OUT status int, OUT content text, OUT error text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- Found by name in whatever schema the extension lives; errors are an answer, too.
+DECLARE
+  home text := (SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'http');
+BEGIN
+  EXECUTE format('SELECT %1$s.http_set_curlopt(''CURLOPT_TIMEOUT_MS'', $1)', home) USING _timeout_ms::text;
+  EXECUTE format('SELECT a.status, a.content FROM %1$s.http((''POST'', $1, (SELECT array_agg((key, value)::%1$s.http_header) '
+    'FROM jsonb_each_text($2) WHERE key <> ''Content-Type''), ''application/json'', $3)::%1$s.http_request) a', home)
+    INTO status, content USING _url, _headers, _body;
+EXCEPTION WHEN others THEN
+  error := SQLERRM;
+END $$;

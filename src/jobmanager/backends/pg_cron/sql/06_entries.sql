@@ -1,0 +1,53 @@
+-- pg_cron's entries. Ours are told by three things together: who owns them, how they are called, and exactly what they command.
+
+CREATE OR REPLACE FUNCTION jobmanager.command_of(_entry text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- Never anybody's text: the name, which is a hash.
+  SELECT CASE
+    WHEN _entry = 'jm_sweep' THEN format('CALL jobmanager.sweep_minute(%s)', (SELECT min(passes) FROM jobmanager.tickers))
+    WHEN _entry = 'jm_http' THEN 'CALL jobmanager.fire_http(NULL)'
+    WHEN _entry = 'jm_dispatch' THEN 'SELECT jobmanager.fire(NULL)'
+    ELSE format('SELECT jobmanager.fire(%L)', _entry) END
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.wanted_entries() RETURNS TABLE (name text, schedule text, command text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT wanted.name, wanted.schedule, jobmanager.command_of(wanted.name) FROM (
+    SELECT 'jm_sweep' AS name, '* * * * *' AS schedule WHERE EXISTS (SELECT FROM jobmanager.tickers)
+    UNION ALL SELECT 'jm_http', '* * * * *' WHERE EXISTS (SELECT FROM jobmanager.tickers WHERE transport = 'http')
+    UNION ALL SELECT 'jm_dispatch', '* * * * *'
+      WHERE EXISTS (SELECT FROM jobmanager.tickers WHERE layout = 'dispatcher' AND transport <> 'http')
+    UNION ALL SELECT jobmanager.entry_name(j.id), s.wakeup FROM jobmanager.jobs j
+      JOIN jobmanager.tickers t ON t.namespace = j.namespace AND t.layout = 'entries' AND t.transport <> 'http'
+      JOIN jobmanager.schedules s ON s.schedule = j.schedule WHERE j.state = 'active' AND j.next_due_at IS NOT NULL) wanted
+   WHERE wanted.name NOT IN (SELECT p.name FROM jobmanager.paused_entries p)
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.our_entries() RETURNS TABLE (name text, schedule text, command text, active boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY SELECT c.jobname::text, c.schedule::text, c.command::text, c.active FROM cron.job c
+    WHERE c.username = current_user AND c.database = current_database() AND c.jobname ~ '^jm_([0-9a-f]{24}|dispatch|sweep|http)$'
+      AND (c.command = jobmanager.command_of(c.jobname::text) OR c.command ~ '^CALL jobmanager\.sweep_minute\(\d\)$');
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.sync_entries(_entry text DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Make pg_cron's entries what they should be, of all jobs or of one; answers what was changed. One at a time: pg_cron fails
+-- when many sessions schedule at once. An entry that is right is not touched, and no foreign one ever.
+DECLARE
+  made int := 0;
+  gone int := 0;
+BEGIN
+  IF to_regclass('cron.job') IS NULL THEN
+    RETURN jsonb_build_object('scheduled', 0, 'unscheduled', 0, 'elsewhere', true);
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0));
+  SELECT count(cron.unschedule(o.name)) INTO gone FROM jobmanager.our_entries() o
+    LEFT JOIN jobmanager.wanted_entries() w USING (name)
+   WHERE (_entry IS NULL OR o.name = _entry) AND (w.name IS NULL OR NOT o.active);
+  SELECT count(cron.schedule(w.name, w.schedule, w.command)) INTO made FROM jobmanager.wanted_entries() w
+    LEFT JOIN jobmanager.our_entries() o USING (name)
+   WHERE (_entry IS NULL OR w.name = _entry) AND (o.name IS NULL OR (o.schedule, o.command) IS DISTINCT FROM (w.schedule, w.command));
+  RETURN jsonb_build_object('scheduled', made, 'unscheduled', gone);
+END $$;

@@ -1,0 +1,104 @@
+-- For operators and the command line: one call each. Nothing secret can show: commands are constants, foreign ones are not shown.
+
+CREATE OR REPLACE FUNCTION jobmanager.redacted(_text text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+-- To the closing quote: a token may hold + / = ~ and :.
+  SELECT regexp_replace(regexp_replace(_text, '((?:bearer|basic)\s+)[^''"]+', '\1***', 'gi'),
+    '((?:secret|token|password|passwd|apikey|api_key|authorization)["'']?\s*(?:=>|:=|=|:)\s*["'']?)[^''"&]+', '\1***', 'gi')
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.list_entries()
+RETURNS TABLE (name text, job_id text, schedule text, command text, active boolean, orphan boolean, drift text, next_due_at timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    SELECT coalesce(o.name, w.name), j.id, coalesce(o.schedule, w.schedule), jobmanager.redacted(coalesce(o.command, w.command)),
+        coalesce(o.active, false), w.name IS NULL,
+        CASE WHEN w.name IS NULL THEN 'of no job' WHEN o.name IS NULL THEN 'not in pg_cron' WHEN NOT o.active THEN 'switched off'
+          WHEN o.schedule <> w.schedule THEN 'scheduled differently' WHEN o.command <> w.command THEN 'commands something else' ELSE '' END,
+        j.next_due_at
+      FROM jobmanager.our_entries() o FULL JOIN jobmanager.wanted_entries() w USING (name)
+      LEFT JOIN jobmanager.jobs j ON jobmanager.entry_name(j.id) = coalesce(o.name, w.name) ORDER BY 1;
+EXCEPTION WHEN undefined_table OR invalid_schema_name OR insufficient_privilege THEN
+  RETURN QUERY SELECT w.name, j.id, w.schedule, w.command, false, false, 'not in pg_cron'::text, j.next_due_at
+    FROM jobmanager.wanted_entries() w LEFT JOIN jobmanager.jobs j ON jobmanager.entry_name(j.id) = w.name ORDER BY 1;
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.stats() RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Numbers of the last day from our own ledger: pg_cron calls a wake-up a success whose call never arrived.
+DECLARE
+  found jsonb;
+  rows bigint;
+BEGIN
+  SELECT jsonb_build_object('entries', count(*), 'active', count(*) FILTER (WHERE active), 'orphans', count(*) FILTER (WHERE orphan))
+    INTO found FROM jobmanager.list_entries();
+  found := found || (SELECT jsonb_build_object('runs_24h', count(*), 'succeeded_24h', count(*) FILTER (WHERE status = 'succeeded'),
+      'failed_24h', count(*) FILTER (WHERE status = 'failed'), 'missed_24h', count(*) FILTER (WHERE status = 'missed'))
+    FROM jobmanager.runs WHERE opened_at > clock_timestamp() - interval '24 hours');
+  found := found || (SELECT jsonb_build_object('calls_24h', count(*), 'accepted_24h', count(*) FILTER (WHERE outcome = 'accepted'),
+      'oldest_open_call', min(sent_at) FILTER (WHERE outcome IS NULL)) FROM jobmanager.calls
+    WHERE sent_at > clock_timestamp() - interval '24 hours');
+  found := found || jsonb_build_object('swept_at', (SELECT swept_at FROM jobmanager.epoch));
+  IF to_regclass('cron.job_run_details') IS NOT NULL THEN
+    EXECUTE 'SELECT count(*) FROM cron.job_run_details' INTO rows;
+    found := found || jsonb_build_object('run_details', rows, 'run_details_bytes', pg_total_relation_size('cron.job_run_details'));
+  END IF;
+  RETURN found;
+EXCEPTION WHEN insufficient_privilege THEN
+  RETURN found;
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.set_active(_entry text, _active boolean) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Pause an entry, or let it go on: remembered, so that no sync brings it back. True if that changed anything.
+DECLARE
+  changed int;
+BEGIN
+  IF _active THEN
+    DELETE FROM jobmanager.paused_entries WHERE name = _entry;
+  ELSE
+    INSERT INTO jobmanager.paused_entries SELECT w.name FROM jobmanager.wanted_entries() w WHERE w.name = _entry ON CONFLICT DO NOTHING;
+  END IF;
+  GET DIAGNOSTICS changed = ROW_COUNT;
+  PERFORM jobmanager.sync_entries(_entry);
+  RETURN changed > 0;
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.unschedule(_entry text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Take one of our entries out; the next sync brings it back if a job still wants it.
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0));
+  RETURN coalesce((SELECT cron.unschedule(o.name) FROM jobmanager.our_entries() o WHERE o.name = _entry), false);
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.purge_orphans() RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  purged int := 0;
+  failed int := 0;
+  one text;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0));
+  FOR one IN SELECT o.name FROM jobmanager.our_entries() o LEFT JOIN jobmanager.wanted_entries() w USING (name)
+      WHERE w.name IS NULL AND o.name NOT IN (SELECT p.name FROM jobmanager.paused_entries p) LOOP
+    BEGIN
+      PERFORM cron.unschedule(one);
+      purged := purged + 1;
+    EXCEPTION WHEN others THEN
+      RAISE WARNING 'entry % is not purged: %', one, SQLERRM;
+      failed := failed + 1;
+    END;
+  END LOOP;
+  RETURN jsonb_build_object('purged', purged, 'failed', failed);
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.remove_entries() RETURNS int
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Take all our entries out: nothing is announced and nobody is called any more.
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0));
+  RETURN (SELECT count(cron.unschedule(o.name)) FROM jobmanager.our_entries() o);
+END $$;
