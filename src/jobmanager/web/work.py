@@ -186,17 +186,17 @@ class Work:
 
     def _begin(self) -> None:
         """Start the manager with the first call, where nobody did. Where the answer waits for the runs, none is needed."""
-        if self._jobs.started:
-            self._started_in = os.getpid()
-        elif self._started_in == os.getpid():
-            raise NotNowError("the job manager of this process has been stopped")
-        elif not self.waits:
+        if not self._jobs.started and not self.waits:
+            if self._started_in == os.getpid():
+                raise NotNowError("the job manager of this process has been stopped")
             try:
                 self._jobs.start()
             except Exception as error:
                 raise NotNowError(
                     f"the job manager does not start: {type(error).__name__}: {error}"
                 ) from error
+        if self._jobs.started:
+            self._started_in = os.getpid()
 
     def _failure(self, error: Exception) -> Answer:
         """The answer that tells nothing but whether to try again; the log tells the rest."""
