@@ -20,6 +20,7 @@ from standardwebhooks import Webhook
 
 from jobmanager import Settings
 from jobmanager.errors import JobNotFoundError, RunNotFoundError
+from jobmanager.run import Accepted, RunStatus, Ticked
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(7, 39))).decode()
 OTHER_SECRET = "correct-horse-battery-staple-0123456789-XYZ"
@@ -38,19 +39,6 @@ class Replied:
     @property
     def said(self) -> Any:
         return json.loads(self.body)
-
-
-@dataclass(frozen=True)
-class Accepted:
-    known: frozenset[str]
-    accepted: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Ticked:
-    finding: str
-    run_id: str | None
-    scheduled_for: datetime | None
 
 
 @dataclass
@@ -117,7 +105,7 @@ class Jobs:
     def run(self, run_id: str) -> Any:
         if run_id not in self.host.known:
             raise RunNotFoundError("purged", run_id=run_id)
-        return SimpleNamespace(status="succeeded" if run_id in self.host.ran else "pending")
+        return SimpleNamespace(status=RunStatus.SUCCEEDED if run_id in self.host.ran else RunStatus.PENDING)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

@@ -8,12 +8,14 @@ import json
 import logging
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from tests.calls import RUNS, Jobs, Replied, ask, bearer, body_of, signed
 
 from jobmanager.errors import BackPressureError, ConfigurationError, StoreError, StoreUnavailableError
-from jobmanager.web import asgi
+from jobmanager.run import RunStatus
+from jobmanager.web import asgi, work
 from jobmanager.web.body import LARGEST
 
 AWAY = StoreUnavailableError("the database is down")
@@ -360,6 +362,31 @@ async def test_in_wait_mode_the_runs_are_executed_before_the_answer_which_counts
     assert answer.said == {"call": 17, "accepted": 2, "known": 2, "outcomes": {"succeeded": 2}}
     assert jobs.host.asked == [("accept", RUNS[:3]), ("execute", RUNS[:2])]
     assert jobs.starts == 0
+
+
+async def test_in_wait_mode_runs_that_another_thread_executes_are_waited_for():
+    jobs = Jobs(wait=True)
+    ended = threading.Event()
+    real = jobs.run
+    asked = threading.Semaphore(0)
+
+    def run(run_id):
+        asked.release()
+        return real(run_id) if ended.is_set() else SimpleNamespace(status=RunStatus.RUNNING)
+
+    jobs.run = run  # type: ignore[method-assign]
+    answering = asyncio.ensure_future(call(asgi(jobs)))
+    await until(lambda: asked._value > 1)
+    assert not answering.done()
+    ended.set()
+    assert (await answering).said["outcomes"] == {"succeeded": 2}
+
+
+async def test_in_wait_mode_the_answer_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(work, "LONGEST_WAIT", 0.1)
+    jobs = Jobs(wait=True)
+    jobs.run = lambda run_id: SimpleNamespace(status=RunStatus.RUNNING)  # type: ignore[method-assign]
+    assert (await call(asgi(jobs))).said["outcomes"] == {"running": 2}
 
 
 async def test_in_wait_mode_a_repeat_waits_for_the_first_and_executes_nothing():

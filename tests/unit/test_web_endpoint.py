@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 
 import pytest
 from tests.calls import OTHER_SECRET, RUNS, SECRET, bearer, body_of, signed
 
 from jobmanager import Settings
+from jobmanager.clock import SystemClock
 from jobmanager.web.answer import Answer
 from jobmanager.web.body import LARGEST, Call
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
@@ -18,8 +18,8 @@ BODY = body_of()
 RUN = Route()
 
 
-def endpoint(limits: Limits | None = None, now=time.time, **settings) -> Endpoint:
-    return Endpoint(Settings(**{"secret": SECRET, **settings}), limits, now=now)
+def endpoint(limits: Limits | None = None, **settings) -> Endpoint:
+    return Endpoint(Settings(**{"secret": SECRET, **settings}), limits, clock=SystemClock())
 
 
 def asked(headers=(), *, path="/jobs/run", mount="", method="POST", client="10.0.0.1") -> Asked:
@@ -148,7 +148,7 @@ def test_a_tick_takes_get_and_post(method):
 
 
 def test_without_a_secret_the_door_is_locked_and_the_log_says_why(caplog):
-    made = Endpoint(Settings())
+    made = Endpoint(Settings(), clock=SystemClock())
     for headers in ({}, bearer(), bearer(""), signed(BODY)):
         answer = refused(made, asked(headers))
         assert answer.status == 503

@@ -17,7 +17,7 @@ class Watch:
 
 def test_after_a_burst_there_is_room_at_the_rate_and_the_wait_is_told():
     watch = Watch()
-    limit = Limit(2, 3, monotonic=watch)
+    limit = Limit(2, 3, watch)
     assert [limit.take("a") for _ in range(3)] == [0, 0, 0]
     assert limit.take("a") == 0.5
 
@@ -30,7 +30,7 @@ def test_after_a_burst_there_is_room_at_the_rate_and_the_wait_is_told():
 
 def test_waiting_is_not_prolonged_by_asking():
     watch = Watch()
-    limit = Limit(1, 1, monotonic=watch)
+    limit = Limit(1, 1, watch)
     limit.take("a")
     for _ in range(10):
         watch.seconds += 0.1
@@ -40,14 +40,14 @@ def test_waiting_is_not_prolonged_by_asking():
 
 
 def test_each_address_has_its_own_room():
-    limit = Limit(1, 1, monotonic=Watch())
+    limit = Limit(1, 1, Watch())
     assert limit.take("a") == 0
     assert limit.take("b") == 0
     assert limit.take("a") > 0
 
 
 def test_the_addresses_remembered_are_bounded_and_the_busy_ones_stay():
-    limit = Limit(1, 2, monotonic=Watch())
+    limit = Limit(1, 2, Watch())
     for number in range(MOST_ADDRESSES * 2):
         limit.take(str(number))
         limit.take("busy")

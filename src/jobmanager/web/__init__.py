@@ -6,6 +6,7 @@ tickers of other kinds that send a bearer token. It needs no package of a framew
 
 from __future__ import annotations
 
+from jobmanager.clock import SystemClock
 from jobmanager.web.asgi import Application as AsgiApplication
 from jobmanager.web.asgi import Asgi
 from jobmanager.web.limit import Limits
@@ -22,9 +23,9 @@ def asgi(jobs: Manager, *, otherwise: AsgiApplication | None = None, limits: Lim
     With `otherwise` it stands before that application and answers on its own two paths alone. `limits` bounds the calls of one
     address. SettingsError if the secret cannot be read; without a secret every call is refused.
     """
-    return Asgi(jobs, otherwise, limits)
+    return Asgi(jobs, otherwise, limits, SystemClock())
 
 
 def wsgi(jobs: Manager, *, otherwise: WsgiApplication | None = None, limits: Limits | None = None) -> Wsgi:
     """A WSGI application with the endpoint, as `asgi` otherwise. A call takes one of the server's threads."""
-    return Wsgi(jobs, otherwise, limits)
+    return Wsgi(jobs, otherwise, limits, SystemClock())

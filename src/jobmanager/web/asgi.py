@@ -10,12 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from jobmanager.clock import Clock
+from jobmanager.run import Accepted
 from jobmanager.web.answer import NOT_FOUND, UNAVAILABLE, Answer
 from jobmanager.web.body import LARGEST, MOST_RUNS, Call
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
 from jobmanager.web.limit import Limits
 from jobmanager.web.remembered import Remembered
-from jobmanager.web.work import Accepted, Manager, Work, answered
+from jobmanager.web.work import Manager, Work, answered
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +85,14 @@ def _fitting(calls: Sequence[Call]) -> int:
 class Asgi:
     """Answers on our paths; everything else goes to `otherwise`, or is not found."""
 
-    def __init__(self, jobs: Manager, otherwise: Application | None, limits: Limits | None) -> None:
+    def __init__(
+        self, jobs: Manager, otherwise: Application | None, limits: Limits | None, clock: Clock
+    ) -> None:
         self._jobs = jobs
         self._otherwise = otherwise
-        self._endpoint = Endpoint(jobs.settings, limits)
-        self._remembered = Remembered()
-        self._work = Work(jobs)
+        self._endpoint = Endpoint(jobs.settings, limits, clock=clock)
+        self._remembered = Remembered(clock.monotonic)
+        self._work = Work(jobs, clock)
         self._desks: WeakKeyDictionary[AbstractEventLoop, Desk] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,10 +6,10 @@ Knows neither ASGI nor WSGI: method, path, headers and raw body in, an answer or
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobmanager.clock import Clock
 from jobmanager.quiet import Quiet
 from jobmanager.settings import Settings
 from jobmanager.web.answer import (
@@ -22,7 +22,7 @@ from jobmanager.web.answer import (
     unauthorized,
     wrong,
 )
-from jobmanager.web.auth import Keys, RefusedError, RequestHeaders
+from jobmanager.web.auth import Keys, RefusedError, RequestHeaders, Signed
 from jobmanager.web.body import LARGEST, BodyError, Call, read_call
 from jobmanager.web.limit import Limit, Limits
 
@@ -61,17 +61,15 @@ class Endpoint:
     body's size, its signature, its type, and only then what it says.
     """
 
-    def __init__(
-        self, settings: Settings, limits: Limits | None = None, *, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, settings: Settings, limits: Limits | None = None, *, clock: Clock) -> None:
         limits = limits or Limits()
         self._keys = Keys(settings.secrets)
-        self._signed = settings.auth == "signature"
+        self._signs = settings.auth == "signature"
         self._run_path = settings.run_path
         self._tick_path = f"{settings.run_path.rpartition('/')[0]}/tick/"
-        self._now = now
-        self._calls = Limit(limits.calls_per_second, limits.calls_at_once)
-        self._failures = Limit(limits.failures_per_second, limits.failures_at_once)
+        self._clock = clock
+        self._calls = Limit(limits.calls_per_second, limits.calls_at_once, clock.monotonic)
+        self._failures = Limit(limits.failures_per_second, limits.failures_at_once, clock.monotonic)
         self._locked, self._refused = Quiet(logger), Quiet(logger)
 
     def route(self, asked: Asked) -> Route | None:
@@ -97,7 +95,7 @@ class Endpoint:
             if self._takes_bearer(route):
                 self._keys.check_bearer(asked.headers)
             else:
-                self._keys.signed(asked.headers, self._now())
+                self._signed_by(asked)
         except RefusedError as error:
             return self._refusal(route, asked, error)
         if self._takes_bearer(route) and (wait := self._calls.take(asked.client)):
@@ -108,9 +106,9 @@ class Endpoint:
         """The call on the path of the database's calls, which `refusal` let pass, or the answer that says why not."""
         if len(body) > LARGEST:
             return TOO_LARGE
-        if self._signed:
+        if self._signs:
             try:
-                self._keys.check_signature(self._keys.signed(asked.headers, self._now()), body)
+                self._keys.check_signature(self._signed_by(asked), body)
             except RefusedError as error:
                 return self._refusal(RUN, asked, error)
             if wait := self._calls.take(asked.client):
@@ -122,9 +120,12 @@ class Endpoint:
         except BodyError as error:
             return wrong(str(error))
 
+    def _signed_by(self, asked: Asked) -> Signed:
+        return self._keys.signed(asked.headers, self._clock.now().timestamp())
+
     def _takes_bearer(self, route: Route) -> bool:
         """Tickers that are no database of ours cannot sign."""
-        return route.job is not None or not self._signed
+        return route.job is not None or not self._signs
 
     def _refusal(self, route: Route, asked: Asked, error: RefusedError) -> Answer:
         self._refused.warning("a call from %s is refused: %s", asked.client or "somebody", error)

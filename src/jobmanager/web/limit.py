@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,9 +28,7 @@ class Limits:
 class Limit:
     """A token bucket for each address; the addresses heard of last are remembered. Any thread."""
 
-    def __init__(
-        self, per_second: float, at_once: int, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, per_second: float, at_once: int, monotonic: Callable[[], float]) -> None:
         self._per_second = per_second
         self._at_once = float(at_once)
         self._monotonic = monotonic

@@ -6,7 +6,6 @@ In memory, for this process. Another process asks the ledger again, where an acc
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -26,7 +25,7 @@ _Key = tuple[int, bytes]
 class Remembered:
     """Answers by call number and body. Whoever gets None from `claim` owes a `settle`. Any thread."""
 
-    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._answers: OrderedDict[_Key, tuple[float, Answer]] = OrderedDict()
         self._open: dict[_Key, Future[Answer]] = {}

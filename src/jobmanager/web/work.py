@@ -6,11 +6,10 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
 from typing import Protocol, TypeVar
 
+from jobmanager.clock import Clock
 from jobmanager.errors import (
     JobManagerError,
     JobNotFoundError,
@@ -19,61 +18,31 @@ from jobmanager.errors import (
     StoreUnavailableError,
 )
 from jobmanager.quiet import Quiet
-from jobmanager.run import Run
+from jobmanager.run import Accepted, Run, RunStatus, Ticked
 from jobmanager.settings import Settings
 from jobmanager.web.answer import FAILED, UNAVAILABLE, Answer, answer, no_such_job
 from jobmanager.web.body import Call
+
+LONGEST_WAIT = 25.0
+"""Seconds that an answer waits for runs that other threads execute. Those of its own it cannot leave."""
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-class Accepted(Protocol):
-    """What became of the run ids that were handed over."""
-
-    @property
-    def known(self) -> AbstractSet[str]:
-        """Those that the ledger has."""
-
-    @property
-    def accepted(self) -> AbstractSet[str]:
-        """Those of them that are accepted now, by this call or before."""
-
-
-class Ticked(Protocol):
-    """What became of the instant that was due."""
-
-    @property
-    def finding(self) -> str:
-        """The runner's word: opened, duplicate, skipped, ..."""
-
-    @property
-    def run_id(self) -> str | None:
-        """The run that stands for the instant."""
-
-    @property
-    def scheduled_for(self) -> datetime | None:
-        """The instant; None if none was due."""
-
-
 class Host(Protocol):
-    """What the endpoint asks of a manager. Any thread; each raises StoreError if the store fails."""
+    """What of `jobmanager.backends.base.Host` the endpoint asks for."""
 
-    def accept(self, run_ids: Sequence[str]) -> Accepted:
-        """Decide about announced runs; returns when that is committed. Unknown, taken and ended ones are no error."""
+    def accept(self, run_ids: Sequence[str]) -> Accepted: ...
 
-    def execute(self, run_ids: Sequence[str]) -> object:
-        """Claim these pending runs, and execute those that are ours now, on this thread."""
+    def execute(self, run_ids: Sequence[str]) -> object: ...
 
-    def tick(self, job_id: str) -> Ticked:
-        """Open the last instant of the job's schedule that is due; JobNotFoundError."""
+    def tick(self, job_id: str) -> Ticked: ...
 
-    def plan(self) -> object:
-        """Plan what has no plan."""
+    def plan(self) -> object: ...
 
-    def sweep(self) -> object:
-        """Make the account check now."""
+    def sweep(self) -> object: ...
 
 
 class Manager(Protocol):
@@ -105,8 +74,9 @@ _LATER = (StoreError, NotNowError)
 class Work:
     """Everything that takes a store. Any thread."""
 
-    def __init__(self, jobs: Manager) -> None:
+    def __init__(self, jobs: Manager, clock: Clock) -> None:
         self._jobs = jobs
+        self._clock = clock
         self.waits = jobs.settings.wait
         self._started_in: int | None = None
         self._trouble = Quiet(logger)
@@ -163,15 +133,21 @@ class Work:
         return answer(200, {**facts, "outcomes": outcomes})
 
     def _executed(self, runs: Sequence[str]) -> Mapping[str, int]:
-        """How many of the runs have which status, now that those which were free have been executed here."""
+        """How many of the runs have which status, now that none of them is being executed any more."""
         self._jobs.host.execute(runs)
-        return Counter(status for run in runs for status in self._status(run))
+        deadline = self._clock.monotonic() + LONGEST_WAIT
+        return Counter(status for run in runs for status in self._status(run, deadline))
 
-    def _status(self, run_id: str) -> list[str]:
+    def _status(self, run_id: str, deadline: float) -> list[str]:
+        """The status of the run once nobody executes it, or at the deadline; none if it was purged meanwhile."""
         try:
-            return [str(self._jobs.run(run_id).status)]
-        except RunNotFoundError:  # purged meanwhile
+            while (status := self._jobs.run(run_id).status) is RunStatus.RUNNING:
+                if self._clock.monotonic() >= deadline:
+                    break
+                self._clock.sleep(0.05)
+        except RunNotFoundError:
             return []
+        return [str(status)]
 
     def _tried(self, act: Callable[[], T]) -> T | Exception:
         """What `act` returns or raises; the second time, if the store is away: a pool may hold dead connections."""

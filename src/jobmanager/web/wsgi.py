@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from http import HTTPStatus
 from typing import Any
 
+from jobmanager.clock import Clock
 from jobmanager.web.answer import NOT_FOUND, UNAVAILABLE, Answer
 from jobmanager.web.body import LARGEST, Call
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
@@ -22,11 +23,13 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 class Wsgi:
     """Answers on our paths; everything else goes to `otherwise`, or is not found. A call takes one of the server's threads."""
 
-    def __init__(self, jobs: Manager, otherwise: Application | None, limits: Limits | None) -> None:
+    def __init__(
+        self, jobs: Manager, otherwise: Application | None, limits: Limits | None, clock: Clock
+    ) -> None:
         self._otherwise = otherwise
-        self._endpoint = Endpoint(jobs.settings, limits)
-        self._remembered = Remembered()
-        self._work = Work(jobs)
+        self._endpoint = Endpoint(jobs.settings, limits, clock=clock)
+        self._remembered = Remembered(clock.monotonic)
+        self._work = Work(jobs, clock)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         asked = _asked(environ)
