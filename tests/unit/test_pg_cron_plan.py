@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit import calendar_oracle as oracle
+from tests.unit.test_wakeup import full_minute, matched
 
 from jobmanager.backends.pg_cron.plan import plan_of, unsupported
 from jobmanager.schedule import At, Cron, Every, zones
@@ -43,21 +44,6 @@ def instants(plan, start, end):
                 found.update(midnight(day) + minute * MINUTE for minute in minutes)
                 day += DAY
     return sorted(instant for instant in found if start < instant <= end)
-
-
-def matched(text, minute):
-    """Whether a five-field text of numbers matches a minute, as pg_cron reads it."""
-    values = minute.minute, minute.hour, minute.day, minute.month, minute.isoweekday() % 7
-    fields = [
-        None if field == "*" else {int(number) for number in field.split(",")} for field in text.split()
-    ]
-    assert fields[2] is None or fields[4] is None
-    return all(field is None or value in field for field, value in zip(fields, values, strict=True))
-
-
-def full_minute(instant):
-    """The first full minute from an instant on."""
-    return instant + (MINUTE - timedelta(seconds=instant.second) if instant.second else timedelta(0))
 
 
 # --- cron
@@ -166,29 +152,6 @@ def test_the_wake_up_holds_for_a_clock_that_is_changed_as_the_plan_begins():
 
 
 @pytest.mark.parametrize(
-    ("expression", "zone", "wakeup"),
-    [
-        ("0 * * * *", "Asia/Kathmandu", "15 * * * *"),
-        ("0 0 1 * *", "Asia/Kathmandu", "15 18 28,29,30,31 * *"),
-        ("30 23 * * FRI", "America/New_York", "30 3,4 * * 6"),
-        ("30 2 * * *", "America/New_York", "0,30 6,7 * * *"),
-        ("*/15 2 * * *", "America/New_York", "0,15,30,45 6,7 * * *"),
-        ("0 9 13 * FRI", "UTC", "0 9 * * *"),  # either: pg_cron's releases differ in that
-        ("0 9 */2 * MON", "UTC", "0 9 * * *"),
-        ("0 9 1-31 * MON", "UTC", "0 9 * * *"),  # every day
-        ("0 9 * * MON-FRI", "UTC", "0 9 * * 1,2,3,4,5"),
-        ("0 9 * 6 1#2", "UTC", "0 9 * 6 1"),
-        ("0 0 1 1 *", "Asia/Tokyo", "0 15 28,29,30,31 12 *"),
-        ("0 23 31 12 *", "America/New_York", "0 3,4 1 1 *"),
-        ("0 12 29 2 *", "UTC", "0 12 * * *"),
-        ("@yearly", "UTC", "0 0 1 1 *"),
-    ],
-)
-def test_wake_ups_are_few_and_written_in_numbers(expression, zone, wakeup):
-    assert plan_of(Cron(expression, zone), START, 400).wakeup == wakeup
-
-
-@pytest.mark.parametrize(
     "expression", ["0 0 29 2 *", "0 0 29 2 SUN", "0 0 29 2 */7", "0 0 31 2 1", "0 12 L 2 */7", "0 0 31 12 *"]
 )
 def test_a_rare_schedule_is_planned_until_its_eighth_instant(expression):
@@ -262,24 +225,6 @@ def test_an_interval_has_begun_before_anybody_asks():
     assert plan_of(Every(3600, datetime(2099, 1, 1, 0, 7, tzinfo=UTC)), START, 1).first_at == datetime(
         1970, 1, 1, 0, 7, tzinfo=UTC
     )
-
-
-@pytest.mark.parametrize(
-    ("schedule", "wakeup"),
-    [
-        (Every(60), "* * * * *"),
-        (Every(420), "* * * * *"),
-        (Every(300), "0,5,10,15,20,25,30,35,40,45,50,55 * * * *"),
-        (Every(900, datetime(2026, 1, 1, 0, 4, 1, tzinfo=UTC)), "5,20,35,50 * * * *"),
-        (Every(28_800), "0 0,8,16 * * *"),
-        (Every(86_400, datetime(2026, 1, 1, 23, 59, 59, tzinfo=UTC)), "0 0 * * *"),
-        (Every(604_800, datetime(2026, 1, 1, 23, 59, 59, tzinfo=UTC)), "0 0 * * 5"),
-        (At(datetime(2026, 12, 31, 23, 59, tzinfo=UTC)), "59 23 31 12 *"),
-        (At(datetime(2026, 12, 31, 23, 59, 1, tzinfo=UTC)), "0 0 1 1 *"),
-    ],
-)  # fmt: skip
-def test_wake_ups_of_intervals_and_single_instants_are_never_early(schedule, wakeup):
-    assert plan_of(schedule, START, 100).wakeup == wakeup
 
 
 def test_a_single_instant_is_its_own_plan():

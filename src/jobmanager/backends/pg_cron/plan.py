@@ -13,23 +13,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import lru_cache, reduce
+from functools import lru_cache
 from itertools import pairwise
-from math import gcd
-from operator import or_
 from typing import Literal, assert_never
 
 from jobmanager.cheap import cheap
 from jobmanager.schedule import At, Cron, Every, Schedule, calendar, zones
 from jobmanager.schedule.dialect import day_rules, read
-from jobmanager.schedule.fields import EVERY_DAY, EVERY_WEEKDAY, DayRule, Fields
+from jobmanager.schedule.fields import DayRule
 from jobmanager.schedule.instants import EPOCH, SECOND
+from jobmanager.schedule.wakeup import HOLDS_FOR, MINUTES, cron_wakeup, in_utc, local_minutes, offsets, wakeup
 
-MINUTES = 1440  # of a day
-WHOLE_DAY = (1 << MINUTES) - 1
-LAST_DAYS = frozenset({28, 29, 30, 31})  # the days that may be the last of a month
-WEEK = 7 * calendar.DAY
-WAKEUP_DAYS = 400  # a wake-up text holds for the offsets of at least so many days
 FEWEST_INSTANTS = 8  # a plan goes on until it has so many
 LONGEST_PLAN = 100_000  # days, or up to four times as many: 29 February on a given weekday comes eight times in 270 years
 
@@ -104,13 +98,9 @@ def plan_of(schedule: Schedule, start: datetime, days: int) -> Plan:
         case Every():
             step = schedule.interval
             first_at = EPOCH + (schedule.anchor - EPOCH) % step
-            return Plan(
-                schedule.text, "every", first_at, step, _every_wakeup(first_at, step), date.max, "", ()
-            )
+            return Plan(schedule.text, "every", first_at, step, wakeup(schedule, start), date.max, "", ())
         case At():
-            return Plan(
-                schedule.text, "at", schedule.moment, None, _at_wakeup(schedule.moment), date.max, "", ()
-            )
+            return Plan(schedule.text, "at", schedule.moment, None, wakeup(schedule, start), date.max, "", ())
         case _:
             assert_never(schedule)
 
@@ -120,30 +110,23 @@ def plan_of(schedule: Schedule, start: datetime, days: int) -> Plan:
 
 @lru_cache(maxsize=1024)
 def _cron(text: str, expression: str, timezone: str, first: int, days: int) -> Plan:
-    local = _local_minutes(expression)
-    rows = _rows(expression, timezone, local, first, days)
+    rows = _rows(expression, timezone, first, days)
     while _later_instants(rows) < FEWEST_INSTANTS and days < LONGEST_PLAN and day_rules(expression):
         days *= 4
-        rows = _rows(expression, timezone, local, first, days)
+        rows = _rows(expression, timezone, first, days)
     return Plan(
         text,
         "cron",
         None,
         None,
-        _cron_wakeup(read(expression), timezone, local, first, max(days, WAKEUP_DAYS)),
+        cron_wakeup(expression, timezone, first, max(days, HOLDS_FOR)),
         _date(first + days),
         "" if timezone == "UTC" else zones.version(),
         tuple(PlanRow(minutes, _ranges(on, first)) for minutes, on in rows.items()),
     )
 
 
-def _local_minutes(expression: str) -> int:
-    fields = read(expression)
-    hour = sum(1 << (59 - minute) for minute in fields.minutes)
-    return sum(hour << (60 * (23 - hour_of_day)) for hour_of_day in fields.hours)
-
-
-def _rows(expression: str, timezone: str, local: int, first: int, days: int) -> dict[int, int]:
+def _rows(expression: str, timezone: str, first: int, days: int) -> dict[int, int]:
     """Minutes of the UTC day, and the days that have them."""
     fitting = _fitting_days(day_rules(expression), first - 1, days + 2)
     whole: defaultdict[int, int] = defaultdict(int)
@@ -154,7 +137,7 @@ def _rows(expression: str, timezone: str, local: int, first: int, days: int) -> 
                 day, of_day = divmod(minute - first * MINUTES, MINUTES)
                 parts[day] |= 1 << (MINUTES - 1 - of_day)
             continue
-        shifted = _shifted(local, offset)
+        shifted = in_utc(local_minutes(expression), offset)
         first_whole, end_whole = -(-begin // MINUTES), end // MINUTES
         if first_whole < end_whole:
             within = (1 << end_whole) - (1 << first_whole)
@@ -181,17 +164,6 @@ def _merged(rows: dict[int, int]) -> dict[int, int]:
     return by_minutes
 
 
-def _shifted(local: int, offset: int) -> list[tuple[int, int]]:
-    """A local day's minutes in UTC: those that fall on the day before (-1), on the same day (0), on the day after (1)."""
-    three_days = local << (MINUTES + offset)
-    days = (
-        (-1, three_days >> 2 * MINUTES),
-        (0, three_days >> MINUTES & WHOLE_DAY),
-        (1, three_days & WHOLE_DAY),
-    )
-    return [(carried, minutes) for carried, minutes in days if minutes]
-
-
 def _later_instants(rows: dict[int, int]) -> int:
     """How many instants there are from the second day on: those of the first may be over."""
     return sum(minutes.bit_count() * (days & ~1).bit_count() for minutes, days in rows.items())
@@ -207,7 +179,7 @@ def _stretches(
     wildcard schedule follows the wall clock: nothing is made good or left out.
     """
     begin = first * MINUTES
-    changes = _offsets(timezone, first - 2, days + 2)  # what is repeated may reach into the first day
+    changes = offsets(timezone, first - 2, days + 2)  # what is repeated may reach into the first day
     found: list[tuple[int, int, int | None]] = []
     for (_, before), (change, after) in pairwise(changes):
         found.append((begin, change, before))
@@ -221,13 +193,6 @@ def _stretches(
         for a, b, offset in found
     )
     return tuple(stretch for stretch in clipped if stretch[0] < stretch[1])
-
-
-@lru_cache(maxsize=1024)
-def _offsets(timezone: str, first: int, days: int) -> list[tuple[int, int]]:
-    """As `calendar.offsets`, in minutes."""
-    found = calendar.offsets(timezone, first * calendar.DAY, (first + days) * calendar.DAY)
-    return [(since // 60, offset // 60) for since, offset in found]
 
 
 def _asked(expression: str, timezone: str, begin: int, end: int) -> Iterator[int]:
@@ -305,111 +270,3 @@ def _days_text(days: tuple[tuple[date, date], ...]) -> str:
 
 def _date(day: int) -> date:
     return date.fromordinal(calendar.EPOCH_DAY + day)
-
-
-# --- wake-ups: numbers in lists or *, and never both a day of the month and a weekday, which pg_cron's releases read differently
-
-
-def _cron_wakeup(fields: Fields, timezone: str, local: int, first: int, days: int) -> str:
-    """Every time of day at which the expression may be due within these days, whichever offset holds on which of them."""
-    minutes, carried = 0, set()
-    changes = _offsets(timezone, first - 1, days + 1)
-    for offset in {offset for _, offset in changes}:
-        for day, shifted in _shifted(local, offset):
-            minutes |= shifted
-            carried.add(day)
-    if not fields.wildcard:
-        for (_, before), (change, after) in pairwise(changes):
-            if _falls_within(local, change + before, change + after):
-                minutes |= 1 << (MINUTES - 1 - change % MINUTES)
-    return " ".join([*_time_texts(minutes), *_day_texts(fields, carried)])
-
-
-def _falls_within(local: int, begin: int, end: int) -> bool:
-    """Whether a time of day lies within these wall minutes, and they are few enough for it to be made good."""
-    length, two_days = end - begin, local << MINUTES | local
-    return 0 < length <= calendar.LARGEST_SHIFT // 60 and bool(
-        two_days >> (2 * MINUTES - begin % MINUTES - length) & ((1 << length) - 1)
-    )
-
-
-def _time_texts(minutes: int) -> tuple[str, str]:
-    """Minutes and hours: the smallest lists that hold each of these minutes of the day."""
-    by_hour = [minutes >> (60 * (23 - hour)) & ((1 << 60) - 1) for hour in range(24)]
-    any_hour = reduce(or_, by_hour)
-    return (
-        _listed((minute for minute in range(60) if any_hour >> (59 - minute) & 1), 60),
-        _listed((hour for hour in range(24) if by_hour[hour]), 24),
-    )
-
-
-def _day_texts(fields: Fields, carried: set[int]) -> tuple[str, str, str]:
-    """Day of month, month and weekday: those of the expression, moved as UTC's day differs from the local one."""
-    months, days, weekdays = set(fields.months), set(fields.days), set(fields.weekdays)
-    if fields.last_day:
-        days |= LAST_DAYS
-    weekdays |= {day for day, _ in fields.nth} | set(fields.last_weekdays)
-    if fields.either or len(weekdays) < 7:
-        if fields.either or len(days) < 31:
-            weekdays = set(EVERY_WEEKDAY)
-        days = set(EVERY_DAY)
-    if (
-        months == {2} and min(days) >= 29
-    ):  # within the longest leap of all, where releases were wrong by a day
-        return "*", "*", "*"
-    return (
-        _listed({moved for by in carried for moved in _moved_days(days, by)}, 31),
-        _listed({moved for by in carried for moved in _moved_months(months, days, by)}, 12),
-        _listed({(weekday + by) % 7 for by in carried for weekday in weekdays}, 7),
-    )
-
-
-def _moved_days(days: set[int], by: int) -> set[int]:
-    """The days of the month that may be the day before (-1) or after (1) one of these."""
-    moved = {day + by for day in days} & EVERY_DAY
-    if by == -1 and 1 in days:
-        moved |= LAST_DAYS
-    if by == 1 and days & LAST_DAYS:
-        moved.add(1)
-    return moved
-
-
-def _moved_months(months: set[int], days: set[int], by: int) -> set[int]:
-    """The months in which the day before or after one of these days may lie."""
-    moved = set(months) if {day + by for day in days} & EVERY_DAY else set()
-    if (by == -1 and 1 in days) or (by == 1 and days & LAST_DAYS):
-        moved |= {(month - 1 + by) % 12 + 1 for month in months}
-    return moved
-
-
-def _every_wakeup(first_at: datetime, step: timedelta) -> str:
-    """The minutes and hours that the instants come round to, day after day; the weekday, if that is always the same."""
-    start, seconds = (first_at - EPOCH) // SECOND, step // SECOND
-    in_hour, in_day = gcd(seconds, 3_600), gcd(seconds, calendar.DAY)
-    if in_hour <= 60:
-        return "* * * * *"
-    minutes = {_full_minute(start + rest) // 60 % 60 for rest in range(0, 3_600, in_hour)}
-    hours = (
-        range(24)
-        if in_day <= 3_600
-        else {_full_minute(start + rest) // 3_600 % 24 for rest in range(0, calendar.DAY, in_day)}
-    )
-    weekdays = (
-        EVERY_WEEKDAY if seconds % WEEK else {_date(_full_minute(start) // calendar.DAY).isoweekday() % 7}
-    )
-    return f"{_listed(minutes, 60)} {_listed(hours, 24)} * * {_listed(weekdays, 7)}"
-
-
-def _at_wakeup(moment: datetime) -> str:
-    shown = EPOCH + timedelta(seconds=_full_minute((moment - EPOCH) // SECOND))
-    return f"{shown.minute} {shown.hour} {shown.day} {shown.month} *"
-
-
-def _full_minute(instant: int) -> int:
-    """The first full minute from an instant on: no wake-up is early."""
-    return -(-instant // 60) * 60
-
-
-def _listed(values: Iterable[int], full: int) -> str:
-    listed = sorted(values)
-    return "*" if len(listed) == full else ",".join(map(str, listed))
