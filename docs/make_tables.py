@@ -64,20 +64,12 @@ REFUSED = {"environment": "prod"}
 
 def backends() -> str:
     """What each backend that this version has declares."""
-    here, later = [], []
-    for name in ("local", *(name for name in BUILT_IN if name != "local")):
-        try:
-            here.append(load_backend_class(name))
-        except UnsupportedError:
-            later.append(name)
+    here = [load_backend_class(name) for name in ("local", *(name for name in BUILT_IN if name != "local"))]
     rows = [
         (ABILITIES[item.name], *(_able(backend, item.name) for backend in here))
         for item in fields(Capabilities)
     ]
-    text = _table(["", *(f"`{backend.name}`" for backend in here)], rows)
-    if later:
-        text += f"\n\nIn later versions: {' and '.join(f'`{name}`' for name in later)}. Until then they are refused with a sentence."
-    return text
+    return _table(["", *(f"`{backend.name}`" for backend in here)], rows)
 
 
 def options() -> str:

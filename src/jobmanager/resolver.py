@@ -14,7 +14,6 @@ from jobmanager.errors import (
     MissingExtraError,
     SettingsError,
     UnknownBackendError,
-    UnsupportedError,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ def _choose(settings: Settings) -> tuple[str, str]:
     if settings.backend:
         if missing := _missing(settings.backend, settings):
             needs = f"JOBMANAGER_BACKEND={settings.backend} needs {' and '.join(missing)}."
+            if settings.backend == "pg_cron" and "JOBMANAGER_PUBLIC_URL" in missing:
+                needs += " Without HTTP, JOBMANAGER_PG_CRON_TRANSPORT=notify needs neither URL nor secret."
             raise SettingsError(needs, name="JOBMANAGER_BACKEND")
         return settings.backend, f"JOBMANAGER_BACKEND={settings.backend}"
     if settings.is_production:
@@ -74,7 +75,7 @@ def _choose(settings: Settings) -> tuple[str, str]:
 
 def _reject(name: str, chosen: str, settings: Settings) -> Rejected:
     if name in _REMOTE and (missing := _missing(name, settings)):
-        partly = name == "pg_cron" and bool(settings.pg_cron_url or settings.public_url or settings.secret)
+        partly = name == "pg_cron" and bool(settings.public_url or settings.secret)
         how = "configured in part only" if partly else "not configured"
         return Rejected(backend=name, reason=f"{how}: {' and '.join(missing)} unset", configured=partly)
     overruled = _overruled(name, chosen, settings)
@@ -103,12 +104,10 @@ def _missing(name: str, settings: Settings) -> list[str]:
         case "celery":
             needed = {"JOBMANAGER_CELERY_BROKER_URL": settings.celery_broker_url}
         case "pg_cron":
-            needed = {
-                "JOBMANAGER_PG_CRON_URL (or a PostgreSQL JOBMANAGER_DATABASE_URL)": settings.pg_cron_url
-                or settings.database_url.startswith("postgresql"),
-                "JOBMANAGER_PUBLIC_URL": settings.public_url,
-                "JOBMANAGER_SECRET": settings.secret,
-            }
+            needed = {"a PostgreSQL JOBMANAGER_DATABASE_URL": settings.database_url.startswith("postgresql")}
+            if settings.pg_cron_transport != "notify":
+                needed["JOBMANAGER_PUBLIC_URL"] = settings.public_url
+                needed["JOBMANAGER_SECRET"] = settings.secret
     return [variable for variable, value in needed.items() if not value]
 
 
@@ -116,7 +115,7 @@ def load_backend_class(name: str) -> type[Backend]:
     """The class behind a built-in name, an entry point or a path "package.module:Class", in this order.
 
     Raises UnknownBackendError if nothing answers to the name, MissingExtraError if it needs a package of an extra,
-    UnsupportedError if it comes with a later version, ConfigurationError if what answers cannot be loaded or is no Backend.
+    ConfigurationError if what answers cannot be loaded or is no Backend.
     """
     entry_points = {} if name in BUILT_IN else _entry_points()
     if name in BUILT_IN:
@@ -145,10 +144,7 @@ def _built_in(name: str) -> object:
     try:
         return _attribute(path)
     except ModuleNotFoundError as error:
-        if _is_itself(error, path):
-            later = f"Backend {name!r} comes with a later version of jobmanager. Until then choose 'local' or 'noop'."
-            raise UnsupportedError(later) from None
-        if name not in EXTRAS:
+        if name not in EXTRAS or _is_itself(error, path):
             raise
         package = (error.name or str(error)).partition(".")[0]
         advice = f"Install jobmanager-backends[{EXTRAS[name]}]."

@@ -14,7 +14,6 @@ from jobmanager.errors import (
     MissingExtraError,
     SettingsError,
     UnknownBackendError,
-    UnsupportedError,
 )
 from jobmanager.resolver import Resolution, load_backend_class, resolve
 
@@ -40,7 +39,7 @@ PG_CRON = {**POSTGRESQL, **CALLED}
         ({"backend": "celery", **CELERY}, "celery", "JOBMANAGER_BACKEND=celery"),
         ({"backend": "pg_cron", **PG_CRON}, "pg_cron", "JOBMANAGER_BACKEND=pg_cron"),
         (
-            {"backend": "pg_cron", "pg_cron_url": "postgresql://h/x", **CALLED},
+            {"backend": "pg_cron", "pg_cron_transport": "notify", **POSTGRESQL},
             "pg_cron",
             "JOBMANAGER_BACKEND=pg_cron",
         ),
@@ -68,7 +67,7 @@ PG_CRON = {**POSTGRESQL, **CALLED}
             "JOBMANAGER_ENVIRONMENT=production and pg_cron is fully configured",
         ),
         (
-            {**PRODUCTION, "pg_cron_url": "postgresql://h/x", **CALLED},
+            {**PRODUCTION, "pg_cron_transport": "notify", **POSTGRESQL},
             "pg_cron",
             "JOBMANAGER_ENVIRONMENT=production and pg_cron is fully configured",
         ),
@@ -98,8 +97,8 @@ def test_the_first_rule_that_holds_decides(given, backend, reason):
         (
             {"backend": "pg_cron"},
             (
-                "JOBMANAGER_BACKEND=pg_cron needs JOBMANAGER_PG_CRON_URL (or a PostgreSQL JOBMANAGER_DATABASE_URL)"
-                " and JOBMANAGER_PUBLIC_URL and JOBMANAGER_SECRET."
+                "JOBMANAGER_BACKEND=pg_cron needs a PostgreSQL JOBMANAGER_DATABASE_URL and JOBMANAGER_PUBLIC_URL and "
+                "JOBMANAGER_SECRET. Without HTTP, JOBMANAGER_PG_CRON_TRANSPORT=notify needs neither URL nor secret."
             ),
         ),
         (
@@ -108,7 +107,7 @@ def test_the_first_rule_that_holds_decides(given, backend, reason):
         ),
         (
             {"backend": "pg_cron", **PRODUCTION, **CELERY, **CALLED},
-            r"JOBMANAGER_BACKEND=pg_cron needs JOBMANAGER_PG_CRON_URL",
+            "JOBMANAGER_BACKEND=pg_cron needs a PostgreSQL JOBMANAGER_DATABASE_URL.",
         ),
     ],
 )
@@ -281,15 +280,6 @@ def test_what_is_no_backend_is_refused(module, attribute):
         load_backend_class(f"{module(BACKEND)}:{attribute}")
 
 
-@pytest.mark.parametrize("name", ["pg_cron"])
-def test_a_backend_of_a_later_version_says_so(name):
-    with pytest.raises(UnsupportedError) as caught:
-        load_backend_class(name)
-    assert str(caught.value) == (
-        f"Backend '{name}' comes with a later version of jobmanager. Until then choose 'local' or 'noop'."
-    )
-
-
 @pytest.mark.parametrize(
     ("name", "package", "extra"),
     [("celery", "celery", "celery"), ("celery", "kombu", "celery"), ("pg_cron", "psycopg", "postgres")],
@@ -305,6 +295,6 @@ def test_a_missing_package_names_its_extra(module, monkeypatch, name, package, e
     assert caught.value.extra == extra
 
 
-@pytest.mark.parametrize("name", ["local", "noop", "celery"])
+@pytest.mark.parametrize("name", ["local", "noop", "celery", "pg_cron"])
 def test_the_backends_of_this_version_are_found_by_name(name):
     assert load_backend_class(name).name == name

@@ -152,8 +152,8 @@ DECLARE
   made record;
 BEGIN
   SELECT * INTO t FROM jobmanager.tickers WHERE namespace = _namespace;
-  FOR first IN 1..greatest(cardinality(_runs), 1) BY 100 LOOP
-    SELECT * INTO made FROM jobmanager.open_call(_namespace, _kind, coalesce(_runs[first:first + 99], '{}'), _now);
+  FOR low IN 1..greatest(cardinality(_runs), 1) BY 100 LOOP
+    SELECT * INTO made FROM jobmanager.open_call(_namespace, _kind, coalesce(_runs[low : low + 99], '{}'), _now);
     IF t.transport = 'pg_net' THEN
       UPDATE jobmanager.calls SET request_id = net.http_post(
         url := t.url, body := made.body, headers := jobmanager.headers_of(_namespace, made.call, made.body::text, _now),

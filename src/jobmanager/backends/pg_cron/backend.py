@@ -1,0 +1,325 @@
+"""PgCronBackend: the seam's promises kept by PostgreSQL. Ticks are rows that SQL announced; here they are brought in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Found, Health
+from jobmanager.backends.pg_cron import objects
+from jobmanager.backends.pg_cron.database import Connection, Database
+from jobmanager.backends.pg_cron.listener import Listener
+from jobmanager.backends.pg_cron.plan import unsupported
+from jobmanager.backends.pg_cron.planning import Planning
+from jobmanager.clock import Clock, SystemClock
+from jobmanager.errors import ConfigurationError, JobManagerError, UnsupportedError
+from jobmanager.job import Job
+from jobmanager.settings import Settings
+from jobmanager.timetable import ScheduledJob
+
+logger = logging.getLogger(__name__)
+
+Transport = Literal["pg_net", "http", "notify"]
+Layout = Literal["dispatcher", "entries"]
+
+FEW_JOBS = 50  # so many may have an entry each: more would start one after the other
+SILENT_AFTER = timedelta(minutes=3)
+CALL_TIMEOUT, WAIT_TIMEOUT = 5_000, 25_000  # milliseconds; in `wait` mode the answer comes after the handlers
+
+PROBE = """SELECT to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') IS NOT NULL,
+ EXISTS (SELECT FROM pg_extension WHERE extname = 'http'), to_regclass('cron.job') IS NOT NULL,
+ EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_cron'), current_database(),
+ current_setting('server_version_num')::int"""
+
+
+@dataclass(frozen=True, slots=True)
+class Can:
+    """What the database is able to do, found by looking."""
+
+    pg_net: bool
+    http: bool
+    pg_cron: bool
+    could_have_pg_cron: bool
+    database: str
+    version: int
+
+
+class PgCronBackend(Backend):
+    """Ticks from pg_cron, executed by the process that the database calls, or by any that listens.
+
+    `run_url` is what the database calls; without it, and on a database that cannot call, processes are notified over their
+    own connections (`notify`). `cron_url` names the database that has pg_cron, if it is not the one with the jobs.
+    """
+
+    name: ClassVar[str] = "pg_cron"
+    capabilities: ClassVar[Capabilities] = Capabilities(smallest_interval=timedelta(minutes=1))
+
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        cron_url: str | None = None,
+        namespace: str = "default",
+        run_url: str | None = None,
+        has_secret: bool = False,
+        auth: Literal["signature", "bearer"] = "signature",
+        wait: bool = False,
+        transport: Transport | Literal["auto"] = "auto",
+        layout: Layout | Literal["auto"] = "dispatcher",
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+    ) -> None:
+        self.database = Database(database_url)
+        self.cron_database = None if cron_url in (None, database_url) else Database(cron_url or "")
+        self.namespace = namespace
+        self.run_url = run_url
+        self.auth = auth
+        self._wait = wait
+        self._may_call = run_url is not None and has_secret
+        self._transport = transport
+        self._layout = layout
+        self._planning = Planning(clock)
+        self._scheduled: tuple[ScheduledJob, ...] | None = None
+        self._is_ready = False
+        self._deliver: Deliver | None = None
+        self._listener: Listener | None = None
+        self._notified = False
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, clock: Clock = SystemClock()) -> PgCronBackend:  # noqa: B008
+        if not settings.database_url.startswith("postgresql"):
+            raise ConfigurationError(
+                "Backend 'pg_cron' needs JOBMANAGER_DATABASE_URL=postgresql://...: the database that keeps the time keeps the runs."
+            )
+        return cls(
+            settings.database_url,
+            cron_url=settings.pg_cron_url,
+            namespace=settings.namespace,
+            run_url=settings.run_url,
+            has_secret=settings.secret is not None,
+            auth=settings.auth,
+            wait=settings.wait,
+            transport=settings.pg_cron_transport,
+            layout=settings.pg_cron_layout,
+            clock=clock,
+        )
+
+    @classmethod
+    def check(cls, job: Job) -> None:
+        reason = None if job.schedule is None else unsupported(job.schedule)
+        if reason is not None:
+            raise UnsupportedError(f"Job {job.id!r}: backend 'pg_cron' cannot keep its time. {reason}")
+        super().check(job)
+
+    # ---------------------------------------------------------------- the seam
+
+    def sync(self, jobs: Sequence[ScheduledJob]) -> None:
+        # One question, and no write if all is as it should be: many processes do this at once, and at every start.
+        scheduled = tuple(jobs)
+        with self.database.transaction() as connection:
+            if not self._is_ready:
+                can = self.look(connection)
+                self._refuse(can)
+                if objects.install(connection):
+                    logger.info("pg_cron: functions of release %s are installed", objects.release())
+            schedules = {item.job.schedule for item in scheduled if item.job.schedule is not None}
+            drift = self._planning.drift(connection, self.namespace, schedules)
+            wanted = self._wanted(connection, drift.ticker, len(scheduled))
+            if wanted is not None:
+                connection.execute("SELECT jobmanager.put_ticker(%s, %s, %s, %s, %s, %s)", wanted)
+            if drift.unplanned:
+                self._planning.put(connection, [s for s in schedules if s.text in set(drift.unplanned)])
+            if drift.unready:
+                connection.execute("SELECT jobmanager.go_on(%s)", (self.namespace,))
+            if wanted is not None or drift.unplanned or drift.unready or drift.entries or not self._is_ready:
+                connection.execute("SELECT jobmanager.sync_entries()")
+            if self.cron_database is not None and (wanted is not None or not self._is_ready):
+                self._sync_elsewhere(connection)
+            transport = wanted[1] if wanted is not None else drift.ticker["transport"]
+            if transport != "notify" and not drift.keys:
+                logger.warning(
+                    "pg_cron: no signing key, so the application will refuse every call; run `jobmanager init`"
+                )
+        self._notified = transport == "notify"
+        self._scheduled = scheduled
+        self._is_ready = True
+        if self._deliver is not None:
+            self._listen(self._deliver)
+
+    def start(self, deliver: Deliver) -> None:
+        if self._deliver is None:
+            self._deliver = deliver
+            self._listen(deliver)
+
+    def stop(self, timeout: timedelta) -> None:
+        self._deliver = None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.stop(timeout)
+
+    def _listen(self, deliver: Deliver) -> None:
+        """Where the database cannot call, listen; elsewhere the calls come in by `jobmanager.web`."""
+        if self._notified and self._listener is None:
+            self._listener = Listener(self.database, self.namespace, deliver)
+            self._listener.start()
+
+    def entries(self) -> list[Entry]:
+        if self._scheduled is None:
+            return []
+        with self.database.transaction() as connection:
+            jobs = connection.execute(
+                "SELECT j.id, jobmanager.entry_name(j.id), j.next_due_at FROM jobmanager.jobs j"
+                " WHERE j.namespace = %s AND j.state = 'active' AND j.schedule <> 'none' ORDER BY j.id",
+                (self.namespace,),
+            ).fetchall()
+            outside = {
+                row[0]: row
+                for row in connection.execute(
+                    "SELECT name, job_id, orphan, drift FROM jobmanager.list_entries()"
+                )
+            }
+        found = [
+            Entry(
+                name=name if name in outside else "jm_dispatch",
+                job_id=job_id,
+                next_due_at=None if due is None else due.astimezone(UTC),
+                drift=outside[name][3]
+                if name in outside
+                else outside.get("jm_dispatch", ("", "", "", ""))[3],
+            )
+            for job_id, name, due in jobs
+        ]
+        orphans = (name for name, _, orphan, _ in outside.values() if orphan)
+        return [
+            *found,
+            *(Entry(name=name, job_id=None, next_due_at=None, drift="of no job") for name in orphans),
+        ]
+
+    def health(self) -> Health:
+        if self._deliver is None:
+            return Health(ok=False, detail="not started in this process")
+        try:
+            with self.database.transaction(limit="5s") as connection:
+                row = connection.execute(
+                    "SELECT swept_at, clock_timestamp() - swept_at FROM jobmanager.epoch"
+                ).fetchone()
+        except JobManagerError as error:
+            return Health(ok=False, detail=str(error))
+        if row is None or row[0] is None:
+            return Health(
+                ok=True, detail="the database has not swept yet; its first pass comes with a full minute"
+            )
+        if row[1] > SILENT_AFTER:
+            return Health(
+                ok=False,
+                detail=f"pg_cron is silent since {row[0].astimezone(UTC).isoformat(timespec='seconds')}",
+            )
+        return Health(ok=True, detail=f"the database swept {row[1].total_seconds():.0f} s ago")
+
+    def findings(self, jobs: Sequence[Job]) -> Iterable[Found]:
+        from jobmanager.backends.pg_cron.findings import examine  # noqa: PLC0415 - only `doctor` needs it
+
+        return examine(self, jobs)
+
+    def after_fork(self) -> None:
+        """In a forked child: the thread and its connection stayed behind."""
+        self._deliver = None
+        self._listener = None
+
+    # ---------------------------------------------------------------- how the application is reached
+
+    def look(self, connection: Connection) -> Can:
+        """What this database is able to do."""
+        row = connection.execute(PROBE).fetchone()
+        assert row is not None  # noqa: S101 - it has no FROM
+        return Can(*row)
+
+    def _refuse(self, can: Can) -> None:
+        if not can.pg_cron and self.cron_database is None:
+            missing = (
+                "run `jobmanager init`, or let a superuser run CREATE EXTENSION pg_cron"
+                if can.could_have_pg_cron
+                else "install pg_cron on the server and add it to shared_preload_libraries (docs/howto/pg-cron.md)"
+            )
+            raise ConfigurationError(
+                f"Backend 'pg_cron': database {can.database!r} has no extension pg_cron; {missing}, "
+                "or name the database that has it in JOBMANAGER_PG_CRON_URL."
+            )
+        lacking = {"pg_net": not can.pg_net, "http": not can.http}
+        if lacking.get(self._transport):
+            raise ConfigurationError(
+                f"JOBMANAGER_PG_CRON_TRANSPORT={self._transport}, and the database does not have that extension: "
+                f"CREATE EXTENSION {self._transport}, or choose auto."
+            )
+        if self._transport in lacking and not self._may_call:
+            raise ConfigurationError(
+                f"JOBMANAGER_PG_CRON_TRANSPORT={self._transport} needs JOBMANAGER_PUBLIC_URL, where the database reaches "
+                "this application, and JOBMANAGER_SECRET; `jobmanager init` makes the secret."
+            )
+
+    def _wanted(
+        self, connection: Connection, ticker: dict[str, Any] | None, jobs: int
+    ) -> tuple[str, str, str, str, str | None, int] | None:
+        """How this application should be reached, if that is not on file already."""
+        can = self.look(connection)
+        transport: str = self._transport
+        if transport == "auto":
+            transport = "notify"
+            if self._may_call and (can.pg_net or can.http):
+                transport = "pg_net" if can.pg_net else "http"
+        layout: str = self._layout
+        if layout == "auto":
+            layout = "entries" if jobs <= FEW_JOBS and can.pg_cron else "dispatcher"
+        if layout == "entries" and not can.pg_cron:
+            raise ConfigurationError(
+                "JOBMANAGER_PG_CRON_LAYOUT=entries needs pg_cron in the database of the jobs; choose dispatcher."
+            )
+        url = self._url_for(ticker)
+        wanted = transport, layout, self.auth, url, WAIT_TIMEOUT if self._wait else CALL_TIMEOUT
+        if ticker is not None:
+            if tuple(ticker[name] for name in ("transport", "layout", "auth", "url", "timeout_ms")) == wanted:
+                return None
+            if ticker["url"] != url:
+                logger.info("event=cron_url_sync_done category=jobs from=%s to=%s", ticker["url"], url)
+        return self.namespace, *wanted
+
+    def _url_for(self, ticker: dict[str, Any] | None) -> str | None:
+        """The URL to keep on file: a developer's machine never overwrites that of a server."""
+        stored = None if ticker is None else ticker["url"]
+        if stored is not None and (self.run_url is None or is_local(self.run_url)):
+            if self.run_url not in (None, stored) and not is_local(stored):
+                logger.info("event=cron_url_sync_skipped category=jobs url=%s stays", stored)
+                return str(stored)
+            return self.run_url or str(stored)
+        return self.run_url
+
+    def _sync_elsewhere(self, connection: Connection) -> None:
+        """pg_cron lives in another database: its entries are made there, and command what is here."""
+        assert self.cron_database is not None  # noqa: S101 - asked before
+        here = connection.execute("SELECT current_database()").fetchone()
+        wanted = connection.execute(
+            "SELECT name, schedule, command FROM jobmanager.wanted_entries()"
+        ).fetchall()
+        with self.cron_database.transaction() as elsewhere:
+            elsewhere.execute("SELECT pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0))")
+            known = elsewhere.execute(
+                "SELECT jobname::text, schedule::text, command::text FROM cron.job"
+                " WHERE username = current_user AND database = %s AND active AND jobname ~ '^jm_'",
+                here,
+            ).fetchall()
+            for name, schedule, command in set(wanted) - set(known):
+                elsewhere.execute(
+                    "SELECT cron.schedule_in_database(%s, %s, %s, %s)",
+                    (name, schedule, command, *(here or ())),
+                )
+            for name in {row[0] for row in known} - {row[0] for row in wanted}:
+                elsewhere.execute("SELECT cron.unschedule(%s)", (name,))
+
+
+def is_local(url: str) -> bool:
+    """True for a URL that only this machine, or its network, can reach."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.") or host.endswith(".local")  # noqa: S104 - compared, not bound

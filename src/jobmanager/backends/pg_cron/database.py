@@ -1,0 +1,60 @@
+"""How this backend reaches its database: a connection for each thing it does, and errors that say what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from jobmanager.errors import ConfigurationError, StoreUnavailableError
+from jobmanager.settings import shown_url
+
+Connection = psycopg.Connection[Any]
+
+POOLER_WORDS = re.compile(r"[?&](jobmanager_pooler|pgbouncer)=[^&]*")
+TEMPORARY = (psycopg.OperationalError, psycopg.InterfaceError)
+
+
+class Database:
+    """One database by its URL. Nothing is kept open; any thread may use it."""
+
+    def __init__(self, url: str) -> None:
+        plain = POOLER_WORDS.sub("", url.replace("postgresql+psycopg://", "postgresql://", 1))
+        self._url = plain if "?" in plain else plain.replace("&", "?", 1)
+        self.shown = shown_url(self._url)
+
+    def connect(self, *, patience: int = 5) -> Connection:
+        """A connection in autocommit mode that works behind a pooler, too."""
+        with self.told():
+            return psycopg.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=patience,
+                prepare_threshold=None,
+                application_name="jobmanager",
+            )
+
+    @contextmanager
+    def transaction(self, *, limit: str = "30s") -> Iterator[Connection]:
+        """A transaction of its own, in which no statement takes longer than `limit`."""
+        with self.told(), self.connect() as connection, connection.transaction():
+            connection.execute("SELECT set_config('statement_timeout', %s, true)", (limit,))
+            yield connection
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Errors of the driver as ours: StoreUnavailableError where the same may succeed later, else ConfigurationError."""
+        try:
+            yield
+        except psycopg.Error as error:
+            said = (error.diag.message_primary or str(error)).strip().partition("\n")[0]
+            hint = error.diag.message_hint or ""
+            text = f"{self.shown}: {said}" + (f" {hint}" if hint else "")
+            if isinstance(error, TEMPORARY) and not isinstance(error, psycopg.errors.InvalidPassword):
+                raise StoreUnavailableError(text) from None
+            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                text += ": `jobmanager pg-cron install --sql` prints what somebody with the right may run."
+            raise ConfigurationError(text) from error

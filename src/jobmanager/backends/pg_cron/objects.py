@@ -1,0 +1,77 @@
+"""The tables, functions and triggers of this backend: their text, and the release of it that a database has."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+MADE_AT_ONCE = 0x6A6F626D  # the advisory lock of whoever makes or changes tables, the store's included
+STAMP = "jobmanager.fire(text,timestamptz)"
+
+# What a role needs that runs the application and owns nothing: the store's tables, and the functions meant for it.
+_GRANTS = """
+GRANT USAGE ON SCHEMA jobmanager TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON {store} TO {role};
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA jobmanager TO {role};
+GRANT SELECT ON jobmanager.schedules, jobmanager.plans, jobmanager.calls, jobmanager.run_calls, jobmanager.tickers,
+  jobmanager.parked, jobmanager.epoch TO {role};
+GRANT EXECUTE ON FUNCTION {functions} TO {role};
+"""
+_OF_THE_STORE = (
+    "meta", "jobs", "runs", "attempts", "run_logs", "instances", "declarations", "roles", "alembic_version",
+)  # fmt: skip
+_FOR_THE_APPLICATION = (
+    "sync_entries(text)", "list_entries()", "stats()", "set_active(text, boolean)", "unschedule(text)", "purge_orphans()",
+    "remove_entries()", "drift(text, text[], text, date)", "put_plans(jsonb, jsonb)", "go_on(text)",
+    "put_ticker(text, text, text, text, text, int)", "announced_runs(text)", "is_signed(text, text, text)",
+    "entry_name(text)", "next_tick(text, timestamptz)",
+)  # fmt: skip
+
+
+@cache
+def script() -> str:
+    """All of it as SQL that may be run again."""
+    folder = files("jobmanager.backends.pg_cron") / "sql"
+    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".sql"))
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+@cache
+def release() -> str:
+    """What tells this text from that of another version."""
+    return hashlib.sha256(script().encode()).hexdigest()[:12]
+
+
+def installed(connection: psycopg.Connection[Any]) -> str | None:
+    """The release that the database has; None if it has none."""
+    row = connection.execute("SELECT obj_description(to_regprocedure(%s), 'pg_proc')", (STAMP,)).fetchone()
+    return None if row is None else row[0]
+
+
+def install(connection: psycopg.Connection[Any]) -> bool:
+    """Make them, or bring them up to date, inside the caller's transaction; False if they are today's already."""
+    if installed(connection) == release():
+        return False
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (MADE_AT_ONCE,))
+    if installed(connection) == release():
+        return False
+    connection.execute(stamped().encode())
+    return True
+
+
+def stamped() -> str:
+    """The script with its release: what `--sql` prints."""
+    return f"{script()}\nCOMMENT ON FUNCTION {STAMP} IS '{release()}';\n"
+
+
+def grants(role: str) -> str:
+    """What lets a role run the application that owns none of this."""
+    name = sql.Identifier(role).as_string(None)
+    tables = ", ".join(f"jobmanager.{table}" for table in _OF_THE_STORE)
+    functions = ", ".join(f"jobmanager.{function}" for function in _FOR_THE_APPLICATION)
+    return _GRANTS.format(role=name, store=tables, functions=functions).lstrip()
