@@ -170,7 +170,8 @@ class PgCron(Postgres):
 
         if self.process is None:
             self.start()
-        with psycopg.connect(self.url, autocommit=True) as connection:
+        # Said by the client, a path wins over the one that a test gave the database.
+        with psycopg.connect(self.url, autocommit=True, options="-c search_path=public") as connection:
             connection.execute(OTHERS)
             for (statement,) in connection.execute(LEFT_BEHIND).fetchall():
                 connection.execute(statement)

@@ -39,7 +39,10 @@ class EndedError(Exception):
 
 
 class StandIn:
-    """Sends what is in the queue of the database at `url`. The attributes below may be set at any time."""
+    """Sends what is in the queue of the database at `url`; wakes sooner than the real one, which may sleep out its second.
+
+    The attributes below may be set at any time.
+    """
 
     batch_size = 200
     ttl = "6 hours"
@@ -128,9 +131,10 @@ class StandIn:
         """One transaction; whether there was anything to do."""
         with queue.transaction():
             expired = queue.execute(EXPIRE, (self.ttl, self.batch_size)).rowcount
-            if self._take("truncate"):
-                queue.execute("TRUNCATE net.http_request_queue")
             taken = queue.cursor(row_factory=class_row(Request)).execute(TAKE, (self.batch_size,)).fetchall()
+            if taken and self._take("truncate"):
+                queue.execute("TRUNCATE net.http_request_queue")
+                taken = []
             for request, answer in self._send(sorted(taken, key=lambda request: request.id)):
                 queue.execute(ANSWER, _row(request, answer))
         return bool(expired or taken)
