@@ -1,0 +1,245 @@
+"""The pg_cron backend keeps the promises of every backend: its SQL on a real server, at the minutes that the test names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from jobmanager import Cron, CronError, JobManager, Settings
+from jobmanager.backends.base import Backend, Deliver
+from jobmanager.backends.pg_cron import PgCronBackend
+from jobmanager.backends.pg_cron.database import Database
+from jobmanager.backends.pg_cron.listener import Listener
+from jobmanager.backends.pg_cron.plan import plan_of, unsupported
+from jobmanager.backends.pg_cron.planning import Planning
+from jobmanager.clock import Clock, SystemClock
+from jobmanager.errors import ConfigurationError, UnsupportedError
+from jobmanager.job import Job
+from jobmanager.schedule import Every
+from jobmanager.stores.base import JobRow
+from jobmanager.stores.sql.postgres import PostgresStore
+from jobmanager.testing import BackendContract, FakeClock
+from jobmanager.timetable import ScheduledJob
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "unit" / "golden.json").read_text())["cases"]
+
+
+class ByHand(PgCronBackend):
+    """Writes the jobs that it is given, as the store would, and brings what was announced when the test says so."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        super().__init__(url, transport="notify", clock=clock)
+        self.store = PostgresStore(url)
+        self.listener: Listener | None = None
+
+    def sync(self, jobs: Sequence[ScheduledJob]) -> None:
+        self.store.install()
+        with self.database.transaction() as connection:
+            known = dict(connection.execute("SELECT id, schedule_rev FROM jobmanager.jobs").fetchall())
+            connection.execute(
+                "UPDATE jobmanager.jobs SET state = 'disabled', schedule_rev = schedule_rev + 1000"
+            )
+        self.store.add_jobs([row_of(item) for item in jobs if item.job.id not in known])
+        with self.database.transaction() as connection:
+            for item in jobs:
+                connection.execute(
+                    "UPDATE jobmanager.jobs SET state = 'active', schedule_rev = %s, schedule = %s, next_due_at = %s WHERE id = %s",
+                    (item.revision, item.schedule.text, item.next_due_at, item.job.id),
+                )
+        super().sync(jobs)
+
+    def _listen(self, deliver: Deliver) -> None:
+        self.listener = Listener(self.database, self.namespace, deliver)
+
+    def stop(self, timeout: timedelta) -> None:
+        super().stop(timeout)
+        self.listener = None
+        self.store.close()
+
+    def fire(self, minute: datetime) -> None:
+        """As pg_cron at that minute, and then as the listener that was notified. Nobody accepts here, so the test does."""
+        with self.database.connect() as connection:
+            connection.execute("SELECT jobmanager.fire(NULL, %s)", (minute,))
+            if self.listener is not None:
+                self.listener._bring(connection)
+                connection.execute(
+                    "UPDATE jobmanager.runs SET accepted_at = clock_timestamp() WHERE accepted_at IS NULL"
+                )
+
+
+def row_of(item: ScheduledJob) -> JobRow:
+    assert item.next_due_at is not None
+    return JobRow(
+        id=item.job.id, namespace="default", declared="{}", schedule=item.schedule.text, schedule_rev=item.revision,
+        next_due_at=item.next_due_at, accounted_until=item.next_due_at - timedelta(seconds=1), history_from=item.next_due_at,
+        catch_up_window=timedelta(hours=1),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+class TestPgCronBackend(BackendContract):
+    url: str
+
+    @pytest.fixture(autouse=True)
+    def _fresh_clock(self, pg_cron_url: str) -> Iterator[None]:
+        self.url = pg_cron_url
+        self.open()
+        yield
+        self.close()
+
+    def make_backend(self, clock: Clock) -> Backend:
+        return ByHand(self.url, clock)
+
+    def make_due(self, backend: Backend, scheduled: ScheduledJob, instant: datetime) -> None:
+        """pg_cron's launcher comes by at every minute of which the test speaks."""
+        assert isinstance(backend, ByHand)
+        minutes = self.minutes.setdefault(backend, [])
+        if instant not in minutes:
+            minutes.append(instant)
+
+        def act() -> None:
+            minute = min(minutes)
+            minutes.remove(minute)
+            backend.fire(minute)
+
+        self.clock.drive(lambda: min(minutes, default=None), act)
+
+    def open(self) -> None:
+        super().open()
+        self.minutes: dict[Backend, list[datetime]] = {}
+
+    # ---------------------------------------------------------------- under a manager: real time, and real listeners
+
+    def manager(self, calls: list[datetime | None], *, beside: JobManager | None = None) -> JobManager:
+        manager = JobManager(
+            Settings(
+                database_url=self.url,
+                backend="pg_cron",
+                pg_cron_transport="notify",
+                grace_seconds=86_400 * 10,
+            )
+        )
+        manager.add_job(
+            "job", lambda context: calls.append(context.scheduled_for), every=self.interval, overlap="allow"
+        )
+        self._stops += [manager.store.close, lambda: manager.stop(1)]
+        return manager.start()
+
+    def passes(self, manager: JobManager) -> list[datetime]:
+        first = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(days=1)
+        instants = [first + number * self.interval for number in range(5)]
+        assert isinstance(manager.backend, PgCronBackend)
+        with manager.backend.database.transaction() as connection:
+            connection.execute(
+                "UPDATE jobmanager.jobs SET next_due_at = %s, accounted_until = %s, catch_up_window_seconds = 864000",
+                (first, first - timedelta(seconds=1)),
+            )
+        for instant in instants:
+            with manager.backend.database.connect() as connection:
+                connection.execute("SELECT jobmanager.fire(NULL, %s)", (instant,))
+        with manager.backend.database.transaction() as connection:
+            connection.execute(
+                "UPDATE jobmanager.jobs SET next_due_at = %s", (datetime.now(UTC) + timedelta(days=1),)
+            )
+        return instants
+
+
+# ---------------------------------------------------------------- golden
+
+
+@pytest.fixture(scope="module")
+def planned(postgres_server: str) -> Iterator[psycopg.Connection[Any]]:
+    """A database with the store's tables and this backend's objects."""
+    from tests.servers import FreshDatabases
+
+    with FreshDatabases(postgres_server) as databases:
+        url = databases.make()
+        store = PostgresStore(url)
+        store.install()
+        store.close()
+        with Database(url).connect() as connection:
+            from jobmanager.backends.pg_cron import objects
+
+            with connection.transaction():
+                objects.install(connection)
+            yield connection
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["id"])
+def test_the_database_opens_the_golden_instants(
+    case: dict[str, Any], planned: psycopg.Connection[Any]
+) -> None:
+    """Through plan and SQL gate: the same instants, none missed, none more."""
+    if not isinstance(case["expect"], list):
+        with pytest.raises(CronError):
+            Job(
+                id="golden", name="golden", handler="golden", schedule=Cron(case["expr"], timezone=case["tz"])
+            )
+        return
+    schedule = Cron(case["expr"], timezone=case["tz"])
+    if unsupported(schedule):
+        with pytest.raises(UnsupportedError, match="golden"):
+            PgCronBackend.check(Job(id="golden", name="golden", handler="golden", schedule=schedule))
+        return
+    start, expected = moment(case["start"]), [moment(text) for text in case["expect"]]
+    Planning(FakeClock(start)).put(planned, [schedule])
+    until = plan_of(schedule, start, 400).planned_until
+    reached = [instant for instant in expected if instant.date() < until]
+
+    rows = planned.execute(
+        "SELECT jobmanager.ticks(%s, %s, %s, 10000)", (schedule.text, start, expected[-1])
+    ).fetchall()
+
+    assert [row[0].astimezone(UTC) for row in rows] == reached
+    assert reached
+
+
+@pytest.mark.servers
+def test_intervals_and_single_instants_need_no_horizon(planned: psycopg.Connection[Any]) -> None:
+    anchored = Every(timedelta(seconds=90), anchor=datetime(2026, 1, 1, 0, 0, 7, tzinfo=UTC))
+    Planning(SystemClock()).put(planned, [anchored])
+    start = datetime(2031, 5, 5, 12, 0, 1, tzinfo=UTC)
+
+    rows = planned.execute(
+        "SELECT jobmanager.ticks(%s, %s, %s, 5)", (anchored.text, start, start + timedelta(hours=1))
+    ).fetchall()
+
+    assert [row[0].astimezone(UTC) for row in rows] == anchored.upcoming(start, 5)
+    assert planned.execute("SELECT jobmanager.next_tick('cron 1 1 * * * in UTC', now())").fetchall() == [
+        (None,)
+    ]
+
+
+# ---------------------------------------------------------------- what it asks for
+
+
+@pytest.mark.parametrize("schedule", [Every(30), Cron("*/15 * * * * *"), Cron("30 0 2 * * *")])
+def test_what_has_seconds_is_refused_with_a_suggestion(schedule: Every | Cron) -> None:
+    with pytest.raises(UnsupportedError, match=r"'often'.*(Choose|Write)"):
+        PgCronBackend.check(Job(id="often", name="Often", handler="often", schedule=schedule))
+
+
+def test_a_store_that_is_no_postgresql_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="JOBMANAGER_DATABASE_URL=postgresql"):
+        PgCronBackend.from_settings(Settings(database_url="sqlite:///x.db"), clock=SystemClock())
+
+
+@pytest.mark.servers
+def test_a_database_without_pg_cron_is_refused_with_what_to_do(postgres_url: str) -> None:
+    jobs = JobManager(Settings(database_url=postgres_url, backend="pg_cron", pg_cron_transport="notify"))
+
+    with pytest.raises(ConfigurationError, match="no extension pg_cron; "):
+        jobs.start()
+    jobs.store.close()
