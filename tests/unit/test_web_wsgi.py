@@ -17,30 +17,33 @@ BODY = body_of()
 BROKEN = b'{"v":1,"call":17'
 LARGE = b" " * (LARGEST + 1)
 
-REQUESTS = {
-    "a call": (BODY, signed(BODY), {}),
-    "a plan": (body_of(1, [], "plan"), signed(body_of(1, [], "plan")), {}),
-    "broken": (BROKEN, signed(BROKEN), {}),
-    "a stranger": (BODY, signed(BODY, OTHER_SECRET), {}),
-    "nobody": (BODY, {}, {}),
-    "bearer": (BODY, bearer(), {}),
-    "too large": (LARGE, signed(LARGE), {}),
-    "compressed": (BODY, {**signed(BODY), "content-encoding": "gzip"}, {}),
-    "no type": (BODY, {**signed(BODY), "content-type": "text/plain"}, {}),
-    "get": (b"", {}, {"method": "GET"}),
-    "head": (b"", {}, {"method": "HEAD"}),
-    "slash": (BODY, signed(BODY), {"path": "/jobs/run/"}),
-    "mounted": (BODY, signed(BODY), {"path": "/run", "mount": "/jobs"}),
-    "not found": (BODY, signed(BODY), {"path": "/jobs/runs"}),
-    "a tick": (b"", bearer(), {"path": "/jobs/tick/report", "method": "GET"}),
-    "no job": (b"", bearer(), {"path": "/jobs/tick/\u00fcber", "method": "GET"}),
-}
+
+def requests():
+    """Each as body, headers and the rest, signed just now."""
+    return {
+        "a call": (BODY, signed(BODY), {}),
+        "a plan": (body_of(1, [], "plan"), signed(body_of(1, [], "plan")), {}),
+        "broken": (BROKEN, signed(BROKEN), {}),
+        "a stranger": (BODY, signed(BODY, OTHER_SECRET), {}),
+        "nobody": (BODY, {}, {}),
+        "bearer": (BODY, bearer(), {}),
+        "too large": (LARGE, signed(LARGE), {}),
+        "compressed": (BODY, {**signed(BODY), "content-encoding": "gzip"}, {}),
+        "no type": (BODY, {**signed(BODY), "content-type": "text/plain"}, {}),
+        "get": (b"", {}, {"method": "GET"}),
+        "head": (b"", {}, {"method": "HEAD"}),
+        "slash": (BODY, signed(BODY), {"path": "/jobs/run/"}),
+        "mounted": (BODY, signed(BODY), {"path": "/run", "mount": "/jobs"}),
+        "not found": (BODY, signed(BODY), {"path": "/jobs/runs"}),
+        "a tick": (b"", bearer(), {"path": "/jobs/tick/report", "method": "GET"}),
+        "no job": (b"", bearer(), {"path": "/jobs/tick/\u00fcber", "method": "GET"}),
+    }
 
 
-@pytest.mark.parametrize("name", REQUESTS)
+@pytest.mark.parametrize("name", requests())
 @pytest.mark.parametrize("wait", [False, True])
 async def test_the_answers_over_wsgi_are_those_over_asgi(name, wait):
-    body, headers, more = REQUESTS[name]
+    body, headers, more = requests()[name]
     one, other = Jobs(wait=wait), Jobs(wait=wait)
     over_asgi = await ask(asgi(one), body, headers, **more)
     over_wsgi = ask_wsgi(wsgi(other), body, headers, **more)
