@@ -65,7 +65,7 @@ class Listener:
     def _listen(self, connection: Connection) -> None:
         connection.execute(f"LISTEN {CHANNEL}")
         hears = self._hears_itself(connection)
-        if not hears:
+        if not hears and not self._stopping.is_set():
             logger.warning(
                 "%s: no notification arrives (a transaction pooler?); asking every %.0f s instead",
                 self._database.shown,

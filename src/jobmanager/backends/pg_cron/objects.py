@@ -23,7 +23,7 @@ GRANT SELECT ON jobmanager.schedules, jobmanager.plans, jobmanager.calls, jobman
 GRANT EXECUTE ON FUNCTION {functions} TO {role};
 """
 _OF_THE_STORE = (
-    "meta", "jobs", "runs", "attempts", "run_logs", "instances", "declarations", "roles", "alembic_version",
+    "meta", "jobs", "runs", "attempts", "run_logs", "instances", "declarations", "roles", "jobmanager_alembic",
 )  # fmt: skip
 _FOR_THE_APPLICATION = (
     "sync_entries(text)", "list_entries()", "stats()", "set_active(text, boolean)", "unschedule(text)", "purge_orphans()",
