@@ -76,3 +76,12 @@ CREATE UNLOGGED TABLE IF NOT EXISTS jobmanager.epoch (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   id uuid NOT NULL DEFAULT gen_random_uuid(),
   swept_at timestamptz);
+
+CREATE OR REPLACE FUNCTION jobmanager.has_table(_schema text, _table text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- True if an extension brought it, a superuser or we ourselves: whoever may make schemas could else have planted one, and
+-- functions of theirs would be called with our rights.
+  SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = n.nspowner
+    WHERE n.nspname = _schema AND c.relname = _table AND (o.rolsuper OR o.rolname = current_user
+      OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')))
+$$;

@@ -26,7 +26,7 @@ CREATE OR REPLACE FUNCTION jobmanager.live_keys(_namespace text) RETURNS TABLE (
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 -- Newest first. Where there is a Vault, what it holds under our name comes before what the table holds.
 BEGIN
-  IF to_regclass('vault.decrypted_secrets') IS NOT NULL THEN
+  IF jobmanager.has_table('vault', 'decrypted_secrets') THEN
     RETURN QUERY EXECUTE
       'SELECT jobmanager.padded(jobmanager.key_of(decrypted_secret), 54), jobmanager.padded(jobmanager.key_of(decrypted_secret), 92),'
       ' decrypted_secret FROM vault.decrypted_secrets WHERE name IN ($1, $2) ORDER BY name DESC'
@@ -49,7 +49,7 @@ DECLARE
   known uuid;
   name text := jobmanager.vault_name(_namespace);
 BEGIN
-  IF to_regclass('vault.decrypted_secrets') IS NOT NULL THEN
+  IF jobmanager.has_table('vault', 'decrypted_secrets') THEN
     EXECUTE 'SELECT id FROM vault.decrypted_secrets WHERE decrypted_secret = $1 AND name IN ($2, $2 || ''_next'')' INTO known USING _secret, name;
     IF known IS NOT NULL THEN
       RETURN;
@@ -98,13 +98,17 @@ BEGIN
    WHERE k.namespace = _namespace AND k.retired_at IS NULL
      AND k.id < (SELECT max(id) FROM jobmanager.signing_keys WHERE namespace = _namespace);
   GET DIAGNOSTICS ended = ROW_COUNT;
-  IF to_regclass('vault.decrypted_secrets') IS NOT NULL THEN
+  IF jobmanager.has_table('vault', 'decrypted_secrets') THEN
     EXECUTE 'SELECT id, decrypted_secret FROM vault.decrypted_secrets WHERE name = $1' INTO next, newer USING name || '_next';
     EXECUTE 'SELECT id FROM vault.decrypted_secrets WHERE name = $1' INTO this USING name;
     IF next IS NOT NULL THEN
       EXECUTE 'SELECT vault.update_secret($1, $2)' USING this, newer;
       EXECUTE 'DELETE FROM vault.secrets WHERE id = $1' USING next;
       ended := ended + 1;
+    END IF;
+    IF this IS NOT NULL THEN  -- a key in the table is older than any in the Vault
+      WITH gone AS (UPDATE jobmanager.signing_keys k SET retired_at = clock_timestamp(), bearer = NULL
+        WHERE k.namespace = _namespace AND k.retired_at IS NULL RETURNING 1) SELECT ended + count(*) INTO ended FROM gone;
     END IF;
   END IF;
   RETURN ended;

@@ -34,7 +34,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   oldest timestamptz := (SELECT min(sent_at) FROM jobmanager.calls WHERE outcome IS NULL AND request_id IS NOT NULL);
 BEGIN
-  IF oldest IS NOT NULL AND to_regclass('net._http_response') IS NOT NULL THEN
+  IF oldest IS NOT NULL AND jobmanager.has_table('net', '_http_response') THEN
     PERFORM jobmanager.label(c.id, jobmanager.outcome_of(c.id, r.created - c.sent_at, r.status_code, r.timed_out, r.error_msg, r.content),
         r.status_code, coalesce(r.error_msg, r.content), _now)
       FROM jobmanager.calls c JOIN net._http_response r ON r.id = c.request_id AND r.created >= c.sent_at - interval '5 seconds'
@@ -45,7 +45,7 @@ END $$;
 CREATE OR REPLACE FUNCTION jobmanager.waits_in_queue(_request bigint) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN to_regclass('net.http_request_queue') IS NOT NULL AND EXISTS (SELECT FROM net.http_request_queue q WHERE q.id = _request);
+  RETURN jobmanager.has_table('net', 'http_request_queue') AND EXISTS (SELECT FROM net.http_request_queue q WHERE q.id = _request);
 END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.give_up_answers(_now timestamptz) RETURNS void
@@ -137,7 +137,7 @@ BEGIN
   DELETE FROM jobmanager.calls WHERE sent_at < clock_timestamp() - _keep;
   DELETE FROM jobmanager.run_calls rc WHERE NOT EXISTS (SELECT FROM jobmanager.runs r WHERE r.id = rc.run_id AND r.status = 'pending')
     AND NOT EXISTS (SELECT FROM jobmanager.calls c WHERE c.id = rc.call_id);
-  IF to_regclass('cron.job_run_details') IS NOT NULL THEN
+  IF jobmanager.has_table('cron', 'job_run_details') THEN
     DELETE FROM cron.job_run_details d WHERE d.username = current_user AND d.start_time < clock_timestamp() - _keep
       AND (d.command LIKE 'SELECT jobmanager.fire(%' OR d.command LIKE 'CALL jobmanager.%');
   END IF;

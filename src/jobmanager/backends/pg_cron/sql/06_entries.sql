@@ -26,6 +26,9 @@ $$;
 CREATE OR REPLACE FUNCTION jobmanager.our_entries() RETURNS TABLE (name text, schedule text, command text, active boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  IF NOT jobmanager.has_table('cron', 'job') THEN
+    RETURN;
+  END IF;
   RETURN QUERY SELECT c.jobname::text, c.schedule::text, c.command::text, c.active FROM cron.job c
     WHERE c.username = current_user AND c.database = current_database() AND c.jobname ~ '^jm_([0-9a-f]{24}|dispatch|sweep|http)$'
       AND (c.command = jobmanager.command_of(c.jobname::text) OR c.command ~ '^CALL jobmanager\.sweep_minute\(\d\)$');
@@ -39,7 +42,7 @@ DECLARE
   made int := 0;
   gone int := 0;
 BEGIN
-  IF to_regclass('cron.job') IS NULL THEN
+  IF NOT jobmanager.has_table('cron', 'job') THEN
     RETURN jsonb_build_object('scheduled', 0, 'unscheduled', 0, 'elsewhere', true);
   END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0));

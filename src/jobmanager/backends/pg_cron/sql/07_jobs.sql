@@ -7,6 +7,8 @@ BEGIN
   IF current_setting('jobmanager.defer_entries', true) = 'on'
      OR NOT EXISTS (SELECT FROM jobmanager.tickers WHERE layout = 'entries') THEN
     RETURN NULL;
+  ELSIF NOT jobmanager.has_table('cron', 'job') THEN
+    RAISE undefined_table USING MESSAGE = 'this database has no pg_cron';
   END IF;
   IF TG_OP <> 'INSERT' THEN
     PERFORM jobmanager.sync_entries(jobmanager.entry_name(OLD.id));

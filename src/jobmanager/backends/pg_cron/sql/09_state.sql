@@ -6,12 +6,13 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 BEGIN
   SELECT coalesce(array_agg(wanted), '{}') INTO unplanned FROM unnest(_schedules) AS wanted
     LEFT JOIN jobmanager.schedules s ON s.schedule = wanted
-   WHERE s.schedule IS NULL OR s.planned_until < _until OR s.tzdata NOT IN ('', _tzdata);
+   WHERE s.schedule IS NULL OR s.planned_until < _until OR s.tzdata NOT IN ('', _tzdata)
+      OR EXISTS (SELECT FROM jobmanager.parked p JOIN jobmanager.jobs j ON j.id = p.job_id WHERE j.schedule = wanted);
   unready := jobmanager.needs_planning(_namespace);
   SELECT to_jsonb(t) - 'pruned_at' INTO ticker FROM jobmanager.tickers t WHERE t.namespace = _namespace;
   SELECT count(*) INTO keys FROM jobmanager.live_keys(_namespace);
   entries := false;
-  IF to_regclass('cron.job') IS NOT NULL THEN
+  IF jobmanager.has_table('cron', 'job') THEN
     entries := EXISTS (SELECT FROM jobmanager.our_entries() o FULL JOIN jobmanager.wanted_entries() w USING (name)
       WHERE o.name IS NULL OR w.name IS NULL OR NOT o.active OR (o.schedule, o.command) IS DISTINCT FROM (w.schedule, w.command));
   END IF;
@@ -24,7 +25,8 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     INSERT INTO jobmanager.schedules AS s
       SELECT * FROM jsonb_to_recordset(_schedules) AS n(schedule text, kind text, first_at timestamptz, step bigint, wakeup text,
         planned_until date, tzdata text) ORDER BY schedule
-    ON CONFLICT (schedule) DO UPDATE SET wakeup = excluded.wakeup, planned_until = excluded.planned_until, tzdata = excluded.tzdata),
+    ON CONFLICT (schedule) DO UPDATE SET kind = excluded.kind, first_at = excluded.first_at, step = excluded.step,
+      wakeup = excluded.wakeup, planned_until = excluded.planned_until, tzdata = excluded.tzdata),
   fewer AS (
     DELETE FROM jobmanager.plans p USING jsonb_to_recordset(_schedules) AS n(schedule text, rows int)
      WHERE p.schedule = n.schedule AND p.n >= n.rows)
