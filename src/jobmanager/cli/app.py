@@ -15,6 +15,7 @@ from jobmanager.cli import (
     celery,
     db,
     demo,
+    export,
     jobs,
     logs,
     metrics,
@@ -75,6 +76,7 @@ care.add_to(app)
 metrics.add_to(app)
 db.add_to(app)
 bring.add_to(app)
+export.add_to(app)
 demo.add_to(app)
 
 
