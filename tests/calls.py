@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 from wsgiref.validate import validator
 
 from standardwebhooks import Webhook
@@ -175,6 +176,7 @@ async def ask(
     mount: str = "",
     client: str = "10.0.0.1",
     query: str = "",
+    raw: str | None = None,
     chunks: Iterable[bytes] | None = None,
 ) -> Replied:
     """One request over ASGI; `chunks` instead of `body` are sent as they are taken."""
@@ -184,7 +186,7 @@ async def ask(
         "http_version": "1.1",
         "method": method,
         "path": path,
-        "raw_path": path.encode(),
+        "raw_path": quote(path).encode() if raw is None else raw.encode(),
         "root_path": mount,
         "scheme": "http",
         "query_string": query.encode(),

@@ -559,6 +559,25 @@ async def test_what_is_not_ours_is_not_found_or_goes_to_the_application_behind()
     assert (await call(app)).status == 202
 
 
+@pytest.mark.parametrize(
+    ("path", "raw", "status"),
+    [
+        ("/run/", "/jobs/run", 202),  # mounted in Litestar at /jobs
+        ("jobs/run/", "/jobs/run", 202),  # and at /
+        ("/run/", "/jobs/run/", 202),
+        ("/jobs/run/", "/api/jobs/run", 202),
+        ("/jobs/run", "/jobs/run?x=1", 202),
+        ("/jobs/run", "/jobs/%72un", 202),
+        ("/run/", "/jobz/run", 404),
+        ("/x/jobs/run", "/x/jobs/run", 404),
+        ("//jobs/run", "//jobs/run", 404),
+        ("/run", "/run", 404),
+    ],
+)
+async def test_a_prefix_that_was_taken_off_silently_is_found_in_what_came_over_the_wire(path, raw, status):
+    assert (await call(asgi(Jobs()), path=path, raw=raw)).status == status
+
+
 async def test_lifespan_and_websockets_go_to_the_application_behind():
     seen = []
 

@@ -8,6 +8,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 from jobmanager.clock import Clock
@@ -175,13 +176,25 @@ class Asgi:
 
 def _asked(scope: Scope) -> Asked:
     client = scope.get("client")
+    path, mount = _path_and_mount(scope)
     return Asked(
         method=scope["method"],
-        path=scope["path"],
-        mount=scope.get("root_path", ""),
+        path=path,
+        mount=mount,
         client=client[0] if client else "",
         headers=headers_of(scope["headers"]),
     )
+
+
+def _path_and_mount(scope: Scope) -> tuple[str, str]:
+    """Litestar takes the prefix of a mount off the path and says so nowhere; what came over the wire still has it."""
+    path, mount, raw = scope["path"], scope.get("root_path", ""), scope.get("raw_path")
+    if not mount and raw:
+        whole = unquote(raw.partition(b"?")[0]).removesuffix("/")
+        inner = "/" + path.strip("/")
+        if whole != path.removesuffix("/") and whole.endswith(inner):
+            return whole, whole.removesuffix(inner)
+    return path, mount
 
 
 async def _body(receive: Receive) -> bytes | None:
