@@ -313,7 +313,7 @@ def test_row_without_a_wake_waits_for_the_next_one(ground):
 
 
 def test_wake_is_lost_neither_during_a_batch_nor_after_it(ground):
-    """Fails if the worker hears wakes only while it waits for the first."""
+    """Fails if a wake that ends the worker's pause is forgotten with it."""
     ground.target.replies["/slow"] = Reply(delay=0.3)
     for _ in range(3):
         slow = ground.post(url=f"{ground.target.url}/slow")

@@ -8,11 +8,12 @@ import ssl
 import threading
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 USER_AGENT = "pg_net/0.20.4"
 MOST_REDIRECTS = 30
+CREDENTIALS = ("authorization", "cookie")
 CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 
 # The first that fits.
@@ -55,6 +56,48 @@ class Answer:
     content: str | None = None
     timed_out: bool = False
     error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What is asked of one server on the way; a redirect makes another one."""
+
+    where: SplitResult
+    method: str
+    headers: dict[str, str]
+    body: bytes | None
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """What a connection can be kept for, and a credential."""
+        return self.where.scheme, self.where.netloc
+
+    def redirected(self, status: int, location: str) -> Step:
+        """The step that follows an answer with this status."""
+        again = status not in (301, 302, 303)
+        there = replace(
+            self,
+            where=urlsplit(urljoin(self.where.geturl(), location)),
+            method=self.method if again else "GET",
+            body=self.body if again else None,
+        )
+        if there.origin == self.origin:
+            return there
+        return replace(there, headers={n: v for n, v in self.headers.items() if n.lower() not in CREDENTIALS})
+
+    def path(self) -> str:
+        """As the request line has it."""
+        return (self.where.path or "/") + (f"?{self.where.query}" if self.where.query else "")
+
+    def lines(self) -> dict[str, str]:
+        """The caller's headers, and libcurl's own where he gave none."""
+        own = {"Accept": "*/*"}
+        if self.method == "POST" or self.body is not None:
+            length = str(len(self.body or b""))
+            own |= {"Content-Length": length, "Content-Type": "application/x-www-form-urlencoded"}
+        given = {name.lower() for name in self.headers}
+        own = {name: value for name, value in own.items() if name.lower() not in given}
+        return own | self.headers | {"User-Agent": USER_AGENT}
 
 
 @dataclass(kw_only=True)
@@ -110,59 +153,49 @@ class Curl:
                     kept.pop().close()
 
     def _follow(self, request: Request, timing: Timing) -> Answer:
-        url, method, body, headers = request.url, request.method.upper(), request.body, dict(request.headers)
+        step = Step(
+            where=urlsplit(request.url),
+            method=request.method.upper(),
+            headers=request.headers,
+            body=request.body,
+        )
         first: dict[str, str] | None = None
         for _ in range(MOST_REDIRECTS + 1):
-            where = urlsplit(url)
-            status, answered, content = self._exchange(where, method, headers, body, timing)
+            status, headers, content = self._exchange(step, timing)
             # pg_net keeps the headers of the first answer, and the content type of the last.
-            first = first or answered
-            location = {name.lower(): value for name, value in answered.items()}.get("location")
-            if not (300 <= status < 400 and location):
-                return _answer(status, first, answered, content)
-            url = urljoin(url, location)
-            if status in (301, 302, 303):
-                method, body = "GET", None
-            if _origin(urlsplit(url)) != _origin(where):
-                headers = {
-                    name: value
-                    for name, value in headers.items()
-                    if name.lower() not in ("authorization", "cookie")
-                }
+            first = first or headers
+            lower = {name.lower(): value for name, value in headers.items()}
+            if not (300 <= status < 400 and "location" in lower):
+                text = content.partition(b"\0")[0].decode(errors="replace")
+                return Answer(
+                    status=status, content_type=lower.get("content-type"), headers=first, content=text or None
+                )
+            step = step.redirected(status, lower["location"])
         return Answer(error="Number of redirects hit maximum amount")
 
-    def _exchange(
-        self, where: SplitResult, method: str, headers: dict[str, str], body: bytes | None, timing: Timing
-    ) -> tuple[int, dict[str, str], bytes]:
+    def _exchange(self, step: Step, timing: Timing) -> tuple[int, dict[str, str], bytes]:
         """One request and its answer, over a kept connection if there is one that lives."""
         with self._lock:
-            kept = self._idle[_origin(where)]
+            kept = self._idle[step.origin]
             idle = kept.pop() if kept else None
         if idle is not None:
             timing.connected = True
             try:
-                return self._over(idle, where, method, headers, body, timing)
+                return self._over(idle, step, timing)
             except ConnectionError:
-                pass  # it died while it was idle
-        return self._over(_connect(where, timing), where, method, headers, body, timing)
+                pass  # it died while it was idle; libcurl asks once more, too
+        return self._over(_connect(step.where, timing), step, timing)
 
     def _over(
-        self,
-        connection: http.client.HTTPConnection,
-        where: SplitResult,
-        method: str,
-        headers: dict[str, str],
-        body: bytes | None,
-        timing: Timing,
+        self, connection: http.client.HTTPConnection, step: Step, timing: Timing
     ) -> tuple[int, dict[str, str], bytes]:
         wire = connection.sock
         try:
             wire.settimeout(timing.left())
-            path = (where.path or "/") + (f"?{where.query}" if where.query else "")
-            connection.putrequest(method, path, skip_accept_encoding=True)
-            for name, value in _on_the_wire(method, headers, body).items():
+            connection.putrequest(step.method, step.path(), skip_accept_encoding=True)
+            for name, value in step.lines().items():
                 connection.putheader(name.encode(), value.encode())
-            connection.endheaders(body)
+            connection.endheaders(step.body)
             with connection.getresponse() as response:
                 content = b""
                 while piece := response.read1():
@@ -177,7 +210,7 @@ class Curl:
             connection.close()
         else:
             with self._lock:
-                self._idle[_origin(where)].append(connection)
+                self._idle[step.origin].append(connection)
         return response.status, dict(response.headers.items()), content
 
 
@@ -199,27 +232,3 @@ def _connect(where: SplitResult, timing: Timing) -> http.client.HTTPConnection:
     timing.handshake = time.monotonic() - started - timing.dns
     timing.connected = True
     return connection
-
-
-def _on_the_wire(method: str, headers: dict[str, str], body: bytes | None) -> dict[str, str]:
-    """The caller's headers, and libcurl's own where he gave none."""
-    own = {"Accept": "*/*"}
-    if method == "POST":
-        length = str(len(body or b""))
-        own |= {"Content-Length": length, "Content-Type": "application/x-www-form-urlencoded"}
-    given = {name.lower() for name in headers}
-    return (
-        {name: value for name, value in own.items() if name.lower() not in given}
-        | headers
-        | {"User-Agent": USER_AGENT}
-    )
-
-
-def _origin(where: SplitResult) -> tuple[str, str]:
-    return where.scheme, where.netloc
-
-
-def _answer(status: int, first: dict[str, str], last: dict[str, str], content: bytes) -> Answer:
-    kind = next((value for name, value in last.items() if name.lower() == "content-type"), None)
-    text = content.partition(b"\0")[0].decode(errors="replace")
-    return Answer(status=status, content_type=kind, headers=first, content=text or None)

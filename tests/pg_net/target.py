@@ -37,7 +37,7 @@ class Received:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a request gets: `delay` seconds first; `hang_up` is nothing at all; `chunked` is the body in pieces of one byte."""
+    """What a request gets: `delay` seconds first; `hang_up` is nothing at all, and over a kept connection clients may ask again; `chunked` is the body in pieces of one byte."""
 
     status: int = 200
     body: bytes = b"{}"
