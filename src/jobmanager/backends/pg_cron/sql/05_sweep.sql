@@ -4,10 +4,9 @@ CREATE OR REPLACE FUNCTION jobmanager.outcome_of(_call bigint, _after interval, 
 RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 -- One word of a closed set. A 2xx that does not name our call came from somebody else: a redirect, a login page, a proxy.
   SELECT CASE
-    WHEN _timed_out THEN 'timeout'
-    WHEN _status IS NULL AND _error ILIKE '%resolve host%' THEN 'dns'
-    WHEN _status IS NULL AND _error ILIKE '%connect to server%' THEN 'refused'
-    WHEN _status IS NULL AND (_error ILIKE '%timeout%' OR _error ILIKE '%timed out%') THEN 'timeout'
+    WHEN _timed_out OR _status IS NULL AND _error ~* 'time(out|d out)' THEN 'timeout'
+    WHEN _status IS NULL AND _error ~* 'resolve (host|name)' THEN 'dns'
+    WHEN _status IS NULL AND _error ~* 'connect to' THEN 'refused'
     WHEN _status IS NULL THEN 'network'
     WHEN _status BETWEEN 200 AND 299 AND _content ~ ('^\s*\{.*"call"\s*:\s*' || _call || '\M') THEN 'accepted'
     WHEN _status BETWEEN 200 AND 299 THEN 'not_ours'
