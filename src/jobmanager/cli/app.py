@@ -16,13 +16,17 @@ from jobmanager.cli import (
     db,
     demo,
     export,
+    init,
     jobs,
     logs,
     metrics,
     operate,
+    pg_cron,
     runs,
+    secret,
     serve,
     trigger,
+    verify,
     why,
 )
 from jobmanager.cli.failures import INTERRUPTED, problem_of
@@ -75,6 +79,10 @@ operate.add_to(app)
 care.add_to(app)
 metrics.add_to(app)
 db.add_to(app)
+init.add_to(app)
+verify.add_to(app)
+pg_cron.add_to(app)
+secret.add_to(app)
 bring.add_to(app)
 export.add_to(app)
 demo.add_to(app)

@@ -39,7 +39,7 @@ def doctor(ctx: typer.Context) -> None:
         listed = [{"check": f.check, "level": f.level, "text": f.text, "fix": f.fix} for f in found]
         here.emit({"ok": not failing, "findings": listed})
     else:
-        _tell(here, found)
+        tell(here, found)
     if failing:
         raise typer.Exit(FAILED)
 
@@ -68,7 +68,8 @@ def _findings(here: Session) -> list[Finding]:
     return [*found, *examine(manager, told=both)]
 
 
-def _tell(here: Session, found: list[Finding]) -> None:
+def tell(here: Session, found: list[Finding]) -> None:
+    """Each finding with its fix, and a verdict."""
     from rich.table import Table
     from rich.text import Text
 

@@ -85,8 +85,8 @@ class PgCronBackend(Backend):
         self.clock = clock
         self._secrets = tuple(secrets)
         self._may_call = run_url is not None and bool(secrets)
-        self._transport = transport
-        self._layout = layout
+        self.transport = transport
+        self.layout = layout
         self._planning = Planning(clock)
         self._scheduled: tuple[ScheduledJob, ...] | None = None
         self._is_ready = False
@@ -143,7 +143,7 @@ class PgCronBackend(Backend):
             if wanted is not None or drift.unplanned or drift.unready or drift.entries or not self._is_ready:
                 connection.execute("SELECT jobmanager.sync_entries()")
             if self.cron_database is not None and (wanted is not None or not self._is_ready):
-                self._sync_elsewhere(connection)
+                self.sync_elsewhere(connection)
             transport = wanted[1] if wanted is not None else drift.ticker["transport"]
             if transport != "notify" and not drift.keys:
                 logger.warning(
@@ -230,6 +230,11 @@ class PgCronBackend(Backend):
 
         return examine(self, jobs)
 
+    @property
+    def run_path(self) -> str:
+        """The path of what the database calls."""
+        return urlsplit(self.run_url or "").path or "/jobs/run"
+
     def signatures(self, message: bytes) -> list[str]:
         """This message signed with each secret that the application takes, as the database would; they show nowhere."""
         signed = (hmac.digest(key_of(secret), message, "sha256") for secret in self._secrets)
@@ -260,14 +265,14 @@ class PgCronBackend(Backend):
                 "or name the database that has it in JOBMANAGER_PG_CRON_URL."
             )
         lacking = {"pg_net": not can.pg_net, "http": not can.http}
-        if lacking.get(self._transport):
+        if lacking.get(self.transport):
             raise ConfigurationError(
-                f"JOBMANAGER_PG_CRON_TRANSPORT={self._transport}, and the database does not have that extension: "
-                f"CREATE EXTENSION {self._transport}, or choose auto."
+                f"JOBMANAGER_PG_CRON_TRANSPORT={self.transport}, and the database does not have that extension: "
+                f"CREATE EXTENSION {self.transport}, or choose auto."
             )
-        if self._transport in lacking and not self._may_call:
+        if self.transport in lacking and not self._may_call:
             raise ConfigurationError(
-                f"JOBMANAGER_PG_CRON_TRANSPORT={self._transport} needs JOBMANAGER_PUBLIC_URL, where the database reaches "
+                f"JOBMANAGER_PG_CRON_TRANSPORT={self.transport} needs JOBMANAGER_PUBLIC_URL, where the database reaches "
                 "this application, and JOBMANAGER_SECRET; `jobmanager init` makes the secret."
             )
 
@@ -276,12 +281,12 @@ class PgCronBackend(Backend):
     ) -> tuple[str, str, str, str, str | None, int] | None:
         """How this application should be reached, if that is not on file already."""
         can = self.look(connection)
-        transport: str = self._transport
+        transport: str = self.transport
         if transport == "auto":
             transport = "notify"
             if self._may_call and (can.pg_net or can.http):
                 transport = "pg_net" if can.pg_net else "http"
-        layout: str = self._layout
+        layout: str = self.layout
         if layout == "auto":
             layout = "entries" if jobs <= FEW_JOBS and can.pg_cron else "dispatcher"
         if layout == "entries" and not can.pg_cron:
@@ -307,27 +312,34 @@ class PgCronBackend(Backend):
             return self.run_url or str(stored)
         return self.run_url
 
-    def _sync_elsewhere(self, connection: Connection) -> None:
+    def sync_elsewhere(self, connection: Connection) -> None:
         """pg_cron lives in another database: its entries are made there, and command what is here."""
         assert self.cron_database is not None  # noqa: S101 - asked before
-        here = connection.execute("SELECT current_database()").fetchone()
-        wanted = connection.execute(
-            "SELECT name, schedule, command FROM jobmanager.wanted_entries()"
-        ).fetchall()
+        database: str = connection.execute("SELECT current_database()").fetchone()[0]  # type: ignore[index]  # it has no FROM
+        wanted = {
+            (name_elsewhere(name, database), schedule, command)
+            for name, schedule, command in connection.execute(
+                "SELECT name, schedule, command FROM jobmanager.wanted_entries()"
+            )
+        }
         with self.cron_database.transaction() as elsewhere:
             elsewhere.execute("SELECT pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0))")
-            known = elsewhere.execute(
-                "SELECT jobname::text, schedule::text, command::text FROM cron.job"
-                " WHERE username = current_user AND database = %s AND active AND jobname ~ '^jm_'",
-                here,
-            ).fetchall()
-            for name, schedule, command in set(wanted) - set(known):
+            known = set(
                 elsewhere.execute(
-                    "SELECT cron.schedule_in_database(%s, %s, %s, %s)",
-                    (name, schedule, command, *(here or ())),
+                    "SELECT jobname::text, schedule::text, command::text FROM cron.job"
+                    " WHERE username = current_user AND database = %s AND active AND jobname ~ '^jm_'",
+                    (database,),
                 )
-            for name in {row[0] for row in known} - {row[0] for row in wanted}:
+            )
+            for entry in wanted - known:
+                elsewhere.execute("SELECT cron.schedule_in_database(%s, %s, %s, %s)", (*entry, database))
+            for name in {entry[0] for entry in known} - {entry[0] for entry in wanted}:
                 elsewhere.execute("SELECT cron.unschedule(%s)", (name,))
+
+
+def name_elsewhere(name: str, database: str) -> str:
+    """An entry's name in the database that has pg_cron: of one name there is one entry, whichever database it commands."""
+    return f"{name}@{database}"
 
 
 def key_of(secret: str) -> bytes:

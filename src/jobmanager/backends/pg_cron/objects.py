@@ -17,19 +17,20 @@ STAMP = "jobmanager.fire(text,timestamptz)"
 _GRANTS = """
 GRANT USAGE ON SCHEMA jobmanager TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {store} TO {role};
-GRANT USAGE ON ALL SEQUENCES IN SCHEMA jobmanager TO {role};
+GRANT USAGE ON SEQUENCE jobmanager.run_logs_seq_seq TO {role};
 GRANT SELECT ON jobmanager.schedules, jobmanager.plans, jobmanager.calls, jobmanager.run_calls, jobmanager.tickers,
   jobmanager.parked, jobmanager.epoch TO {role};
 GRANT EXECUTE ON FUNCTION {functions} TO {role};
 """
-_OF_THE_STORE = (
+OF_THE_STORE = (
     "meta", "jobs", "runs", "attempts", "run_logs", "instances", "declarations", "roles", "jobmanager_alembic",
 )  # fmt: skip
-_FOR_THE_APPLICATION = (
-    "sync_entries(text)", "list_entries()", "stats()", "set_active(text, boolean)", "unschedule(text)", "purge_orphans()",
+FOR_THE_APPLICATION = (
+    "sync_entries(text)", "list_entries()", "stats()", "set_active(text, boolean, text)", "unschedule(text)", "purge_orphans()",
     "remove_entries()", "drift(text, text[], text, date)", "put_plans(jsonb, jsonb)", "go_on(text)",
     "put_ticker(text, text, text, text, text, int)", "announced_runs(text)", "is_signed(text, text, text)",
     "entry_name(text)", "next_tick(text, timestamptz)",
+    "forget_ticker(text)", "key_count(text)", "note(text, text, text)", "ring(text)",
 )  # fmt: skip
 
 
@@ -72,6 +73,6 @@ def stamped() -> str:
 def grants(role: str) -> str:
     """What lets a role run the application that owns none of this."""
     name = sql.Identifier(role).as_string(None)
-    tables = ", ".join(f"jobmanager.{table}" for table in _OF_THE_STORE)
-    functions = ", ".join(f"jobmanager.{function}" for function in _FOR_THE_APPLICATION)
+    tables = ", ".join(f"jobmanager.{table}" for table in OF_THE_STORE)
+    functions = ", ".join(f"jobmanager.{function}" for function in FOR_THE_APPLICATION)
     return _GRANTS.format(role=name, store=tables, functions=functions).lstrip()

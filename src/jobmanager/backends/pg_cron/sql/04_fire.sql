@@ -122,7 +122,9 @@ DECLARE
 BEGIN
   IF (SELECT auth FROM jobmanager.tickers WHERE namespace = _namespace) = 'bearer' THEN
     RETURN jsonb_build_object('Content-Type', 'application/json', 'Authorization',
-      'Bearer ' || (SELECT k.bearer FROM jobmanager.live_keys(_namespace) k WHERE k.bearer IS NOT NULL LIMIT 1));
+      -- The oldest: while a secret is replaced the application may not know the new one yet.
+      'Bearer ' || (SELECT k.bearer FROM jobmanager.live_keys(_namespace) WITH ORDINALITY AS k(ipad, opad, bearer, place)
+        WHERE k.bearer IS NOT NULL ORDER BY place DESC LIMIT 1));
   END IF;
   RETURN jsonb_build_object('Content-Type', 'application/json', 'webhook-id', name, 'webhook-timestamp', second,
     'webhook-signature', coalesce(jobmanager.signature(_namespace, convert_to(name || '.' || second || '.' || _body, 'UTF8')), ''));
@@ -154,7 +156,7 @@ BEGIN
   SELECT * INTO t FROM jobmanager.tickers WHERE namespace = _namespace;
   FOR low IN 1..greatest(cardinality(_runs), 1) BY 100 LOOP
     SELECT * INTO made FROM jobmanager.open_call(_namespace, _kind, coalesce(_runs[low : low + 99], '{}'), _now);
-    IF t.transport = 'pg_net' THEN
+    IF t.transport = 'pg_net' AND jobmanager.has_table('net', 'http_request_queue') THEN
       UPDATE jobmanager.calls SET request_id = net.http_post(
         url := t.url, body := made.body, headers := jobmanager.headers_of(_namespace, made.call, made.body::text, _now),
         timeout_milliseconds := t.timeout_ms) WHERE id = made.call;

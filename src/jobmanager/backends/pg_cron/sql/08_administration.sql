@@ -13,16 +13,22 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-    SELECT coalesce(o.name, w.name), j.id, coalesce(o.schedule, w.schedule), jobmanager.redacted(coalesce(o.command, w.command)),
-        coalesce(o.active, false), w.name IS NULL,
-        CASE WHEN w.name IS NULL THEN 'of no job' WHEN o.name IS NULL THEN 'not in pg_cron' WHEN NOT o.active THEN 'switched off'
-          WHEN o.schedule <> w.schedule THEN 'scheduled differently' WHEN o.command <> w.command THEN 'commands something else' ELSE '' END,
+    SELECT name, j.id, coalesce(o.schedule, w.schedule, '* * * * *'),
+        jobmanager.redacted(coalesce(o.command, w.command, jobmanager.command_of(name))),
+        coalesce(o.active, false), w.name IS NULL AND p.name IS NULL,
+        CASE WHEN p.name IS NOT NULL THEN 'paused' WHEN w.name IS NULL THEN 'of no job' WHEN o.name IS NULL THEN 'not in pg_cron'
+          WHEN NOT o.active THEN 'switched off' WHEN o.schedule <> w.schedule THEN 'scheduled differently'
+          WHEN o.command <> w.command THEN 'commands something else' ELSE '' END,
         j.next_due_at
       FROM jobmanager.our_entries() o FULL JOIN jobmanager.wanted_entries() w USING (name)
-      LEFT JOIN jobmanager.jobs j ON jobmanager.entry_name(j.id) = coalesce(o.name, w.name) ORDER BY 1;
+      FULL JOIN jobmanager.paused_entries p USING (name)
+      LEFT JOIN jobmanager.jobs j ON jobmanager.entry_name(j.id) = name ORDER BY 1;
 EXCEPTION WHEN undefined_table OR invalid_schema_name OR insufficient_privilege THEN
-  RETURN QUERY SELECT w.name, j.id, w.schedule, w.command, false, false, 'not in pg_cron'::text, j.next_due_at
-    FROM jobmanager.wanted_entries() w LEFT JOIN jobmanager.jobs j ON jobmanager.entry_name(j.id) = w.name ORDER BY 1;
+  RETURN QUERY
+    SELECT name, j.id, coalesce(w.schedule, '* * * * *'), coalesce(w.command, jobmanager.command_of(name)), false, false,
+        CASE WHEN p.name IS NOT NULL THEN 'paused' ELSE 'not in pg_cron' END, j.next_due_at
+      FROM jobmanager.wanted_entries() w FULL JOIN jobmanager.paused_entries p USING (name)
+      LEFT JOIN jobmanager.jobs j ON jobmanager.entry_name(j.id) = name ORDER BY 1;
 END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.stats() RETURNS jsonb
@@ -41,7 +47,7 @@ BEGIN
       'oldest_open_call', min(sent_at) FILTER (WHERE outcome IS NULL)) FROM jobmanager.calls
     WHERE sent_at > clock_timestamp() - interval '24 hours');
   found := found || jsonb_build_object('swept_at', (SELECT swept_at FROM jobmanager.epoch));
-  IF to_regclass('cron.job_run_details') IS NOT NULL THEN
+  IF jobmanager.has_table('cron', 'job_run_details') THEN
     EXECUTE 'SELECT count(*) FROM cron.job_run_details' INTO rows;
     found := found || jsonb_build_object('run_details', rows, 'run_details_bytes', pg_total_relation_size('cron.job_run_details'));
   END IF;
@@ -50,13 +56,20 @@ EXCEPTION WHEN insufficient_privilege THEN
   RETURN found;
 END $$;
 
-CREATE OR REPLACE FUNCTION jobmanager.set_active(_entry text, _active boolean) RETURNS boolean
+CREATE OR REPLACE FUNCTION jobmanager.set_active(_entry text, _active boolean, _by text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- Pause an entry, or let it go on: remembered, so that no sync brings it back. True if that changed anything.
+-- Pause an entry, or let it go on. An entry of a job means the job, which is paused itself: the sweep would announce it all the
+-- same. The others are remembered, so that no sync brings them back. True if that changed anything.
 DECLARE
   changed int;
 BEGIN
-  IF _active THEN
+  UPDATE jobmanager.jobs j SET state = CASE WHEN _active THEN 'active' ELSE 'paused' END, state_by = coalesce(_by, session_user),
+      state_reason = NULL
+    WHERE jobmanager.entry_name(j.id) = _entry AND j.state = CASE WHEN _active THEN 'paused' ELSE 'active' END;
+  GET DIAGNOSTICS changed = ROW_COUNT;
+  IF _entry NOT IN ('jm_dispatch', 'jm_sweep', 'jm_http') THEN
+    RETURN changed > 0;
+  ELSIF _active THEN
     DELETE FROM jobmanager.paused_entries WHERE name = _entry;
   ELSE
     INSERT INTO jobmanager.paused_entries SELECT w.name FROM jobmanager.wanted_entries() w WHERE w.name = _entry ON CONFLICT DO NOTHING;
@@ -101,4 +114,36 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0));
   RETURN (SELECT count(cron.unschedule(o.name)) FROM jobmanager.our_entries() o);
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.forget_ticker(_namespace text) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Keep this application's time no longer: entries that no other one needs go, and none comes back before its next start.
+BEGIN
+  DELETE FROM jobmanager.tickers WHERE namespace = _namespace;
+  IF NOT EXISTS (SELECT FROM jobmanager.tickers) THEN
+    DELETE FROM jobmanager.paused_entries;
+  END IF;
+  RETURN jobmanager.sync_entries();
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.key_count(_namespace text) RETURNS int
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- How many secrets sign: two while one is replaced.
+  SELECT count(DISTINCT ipad)::int FROM jobmanager.live_keys(_namespace)
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.note(_actor text, _action text, _target text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Who changed what, in the server's own log.
+BEGIN
+  RAISE LOG 'jobmanager: actor=% action=% target=%', quote_ident(_actor), quote_ident(_action), quote_ident(_target);
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.ring(_namespace text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Call the application for nothing in particular: what becomes of this call shows whether any gets through.
+BEGIN
+  PERFORM jobmanager.post(_namespace, 'sweep', '{}', clock_timestamp());
+  RETURN (SELECT max(id) FROM jobmanager.calls WHERE namespace = _namespace AND kind = 'sweep');
 END $$;

@@ -1,0 +1,165 @@
+"""What a database needs before the backend can use it: extensions and rights, made where we may, else told as SQL for whoever may."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from jobmanager.backends.pg_cron.database import Connection, Database
+from jobmanager.errors import ConfigurationError
+
+LOOK = """SELECT current_user, current_database(), u.rolsuper, u.rolcanlogin,
+ current_setting('server_version'), current_setting('server_version_num')::int,
+ (SELECT jsonb_object_agg(extname, extversion) FROM pg_extension),
+ ARRAY(SELECT name::text FROM pg_available_extensions),
+ to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') IS NOT NULL,
+ coalesce(has_schema_privilege(to_regnamespace('cron'), 'USAGE'), false),
+ coalesce(has_schema_privilege(to_regnamespace('net'), 'USAGE'), false),
+ coalesce(has_schema_privilege(to_regnamespace('jobmanager'), 'CREATE'), has_database_privilege(current_database(), 'CREATE')),
+ (SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'jobmanager')
+ FROM pg_roles u WHERE u.rolname = current_user"""
+
+FOR_ELSEWHERE = """SELECT coalesce(bool_and(has_function_privilege(p.oid, 'EXECUTE')), true) FROM pg_proc p
+ WHERE p.pronamespace = to_regnamespace('cron') AND p.proname = 'schedule_in_database'"""
+
+IN_DATABASE = "can only create extension in database "
+
+
+class LackingRightError(ConfigurationError):
+    """Somebody with more rights has to run `statements` in `database`; nothing was changed."""
+
+    def __init__(self, message: str, *, database: str, statements: Sequence[str]) -> None:
+        super().__init__(message)
+        self.database = database
+        self.statements = tuple(statements)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What there is in a database, and what our role may do there."""
+
+    role: str
+    database: str
+    is_superuser: bool
+    may_log_in: bool
+    version: str
+    version_number: int
+    extensions: dict[str, str]
+    available: Sequence[str]
+    has_http_post: bool
+    may_use_cron: bool
+    may_use_net: bool
+    may_create: bool
+    owner: str | None
+    """Of the schema jobmanager, if there is one."""
+
+    @property
+    def may_be_called_from(self) -> bool:
+        """True if this database can call an application over HTTP, or could once an extension is created."""
+        return self.has_http_post or "pg_net" in self.available or "http" in self.extensions
+
+
+def look(connection: Connection) -> Ground:
+    """What there is."""
+    row = connection.execute(LOOK).fetchone()
+    assert row is not None  # noqa: S101 - our role is one
+    return Ground(*row)
+
+
+def prepare(database: Database, *, cron: bool, http: bool, tables: bool = True) -> tuple[Ground, list[str]]:
+    """Make what is missing in one transaction; answers what there was, and the names of the extensions that were created.
+
+    `cron`: this database is to have pg_cron. `http`: it is to call the application, if it can. `tables`: our tables live here.
+    LackingRightError if our role may not, and then nothing is changed.
+    """
+    with database.transaction(limit="5min") as connection:
+        ground = look(connection)
+        _refuse(ground, database, cron=cron)
+        extensions = _missing_extensions(ground, cron=cron, http=http)
+        grants = _missing_grants(connection, ground, cron=cron, http=http, tables=tables)
+        if grants and not ground.is_superuser:
+            raise _lacking(ground, database, extensions, grants)
+        try:
+            for name in extensions:
+                connection.execute(_create(name))
+        except psycopg.errors.InsufficientPrivilege:
+            raise _lacking(ground, database, extensions, grants) from None
+        except psycopg.Error as error:
+            said = error.diag.message_primary or ""
+            if IN_DATABASE not in said:
+                raise
+            home = said.partition(IN_DATABASE)[2]
+            raise ConfigurationError(
+                f"{database.shown}: on this server pg_cron lives in database {home!r}. Name that one in JOBMANAGER_PG_CRON_URL; "
+                "jobs and runs stay where they are."
+            ) from None
+    return ground, extensions
+
+
+def _refuse(ground: Ground, database: Database, *, cron: bool) -> None:
+    if cron and "pg_cron" not in ground.extensions and "pg_cron" not in ground.available:
+        raise ConfigurationError(
+            f"{database.shown}: this server has no pg_cron. Install its package (postgresql-{ground.version_number // 10_000}-cron "
+            "on Debian), put pg_cron into shared_preload_libraries and restart; a managed service has a switch for it. "
+            "If another database of yours has it, name that one in JOBMANAGER_PG_CRON_URL."
+        )
+    if not ground.may_log_in and cron:
+        raise ConfigurationError(
+            f"{database.shown}: role {ground.role!r} may not log in, and pg_cron logs in as the owner of an entry. "
+            f"ALTER ROLE {_quoted(ground.role)} LOGIN."
+        )
+
+    if ground.owner is not None and not ground.may_create:
+        raise ConfigurationError(
+            f"{database.shown}: schema jobmanager belongs to role {ground.owner!r}. Run `jobmanager init` as that role; "
+            f"`jobmanager pg-cron install --role {ground.role}` lets {ground.role!r} run the application."
+        )
+
+
+def _missing_extensions(ground: Ground, *, cron: bool, http: bool) -> list[str]:
+    missing = ["pg_cron"] if cron and "pg_cron" not in ground.extensions else []
+    if http and not ground.has_http_post and "pg_net" in ground.available:
+        missing.append("pg_net")
+    return missing
+
+
+def _missing_grants(
+    connection: Connection, ground: Ground, *, cron: bool, http: bool, tables: bool
+) -> list[str]:
+    role, missing = _quoted(ground.role), []
+    if cron and "pg_cron" in ground.extensions and not ground.may_use_cron:
+        missing.append(f"GRANT USAGE ON SCHEMA cron TO {role};")
+    if http and ground.has_http_post and not ground.may_use_net:
+        missing.append(f"GRANT USAGE ON SCHEMA net TO {role};")
+    if tables and not ground.may_create:
+        missing.append(f"GRANT CREATE ON DATABASE {_quoted(ground.database)} TO {role};")
+    if cron and not tables:
+        row = connection.execute(FOR_ELSEWHERE).fetchone()
+        if row is not None and not row[0]:
+            missing.append(f"GRANT EXECUTE ON FUNCTION cron.schedule_in_database TO {role};")
+    return missing
+
+
+def _lacking(
+    ground: Ground, database: Database, extensions: Sequence[str], grants: Sequence[str]
+) -> LackingRightError:
+    statements = [f"{_create(name)};" for name in extensions]
+    if "pg_cron" in extensions:  # made by somebody else, it is somebody else's
+        statements.append(f"GRANT USAGE ON SCHEMA cron TO {_quoted(ground.role)};")
+    missing = [*extensions, *(["rights"] if grants else [])]
+    return LackingRightError(
+        f"{database.shown}: role {ground.role!r} may not make what is missing ({', '.join(missing)}). Nothing was changed.",
+        database=ground.database,
+        statements=[*statements, *grants],
+    )
+
+
+def _create(extension: str) -> str:
+    return f"CREATE EXTENSION IF NOT EXISTS {extension}"
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string(None)
