@@ -1,9 +1,11 @@
 """The examples, run as a reader would: their commands, in an empty directory, with the project's Python."""
 
+import http.client
 import json
 import os
 import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.docs.test_docs import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -78,6 +81,16 @@ def started():
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
+
+
+def answer_of(port: int, method: str, path: str) -> dict[str, str]:
+    """The JSON that a server on this machine answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path)
+        return json.load(connection.getresponse())
+    finally:
+        connection.close()
 
 
 def rows_of_summary(text: str) -> dict[str, tuple[int, int, int, int, str]]:
@@ -270,6 +283,89 @@ class TestCelery:
         assert looked.returncode == 0, looked.stdout
         assert "brought ticks" in looked.stdout
         assert [process.wait(timeout=30) for process in (beat, worker)] == [0, 0]
+
+
+class TestPgCronFastapi:
+    def test_its_jobs_are_those_of_the_local_example(self):
+        here, there = (EXAMPLES / name / "jobs.py" for name in ("pg_cron_fastapi", "local"))
+
+        assert here.read_bytes() == there.read_bytes()
+
+    def test_commands_of_its_readme_exist(self):
+        readme = (EXAMPLES / "pg_cron_fastapi" / "README.md").read_text()
+        commands = re.findall(r"^    jobmanager (.+)$", readme, re.MULTILINE)
+
+        assert len(commands) > 4
+        for words in commands:
+            command_line(shlex.split(words, comments=True))
+
+    @pytest.mark.servers
+    @pytest.mark.slow
+    @pytest.mark.timeout(180)
+    def test_a_call_of_the_database_is_executed_by_the_application_of_its_readme(
+        self, tmp_path, started, pg_cron_url, pg_net, monkeypatch
+    ):
+        """The moment is set, not waited for; what pg_cron itself does meanwhile opens no second run."""
+        import psycopg
+        from tests.faults.conftest import until as true_within
+        from tests.servers import free_port
+
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        monkeypatch.setenv("JOBMANAGER_DATABASE_URL", pg_cron_url)
+        for file in (EXAMPLES / "pg_cron_fastapi").glob("*.py"):
+            shutil.copy(file, tmp_path)
+        here = {"cwd": tmp_path}
+        command = ("-m", "jobmanager", "--app", "jobs:jobs")
+
+        made = run(*command, "--json", "init", "--yes", "--url", url, **here)
+        assert made.returncode == 0, made.stderr
+        variables = json.loads(made.stdout)["environment"]
+        assert variables.keys() == {"JOBMANAGER_BACKEND", "JOBMANAGER_PUBLIC_URL", "JOBMANAGER_SECRET"}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        server = started(
+            *("-m", "uvicorn", "app:app", "--port", str(port)),
+            **here,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        said = until(server.stdout, "Uvicorn running on", seconds=60)
+        with psycopg.connect(pg_cron_url, autocommit=True) as database:
+            database.execute(
+                "UPDATE jobmanager.jobs SET next_due_at = date_trunc('minute', now()),"
+                " accounted_until = date_trunc('minute', now()) - interval '1 second' WHERE id = 'check-stock'"
+            )
+            [instant] = database.execute(
+                "SELECT next_due_at FROM jobmanager.jobs WHERE id = 'check-stock'"
+            ).fetchone()
+            database.execute("SELECT jobmanager.fire(NULL)")
+
+            def ended():
+                return database.execute(
+                    "SELECT r.status, c.outcome FROM jobmanager.runs r JOIN jobmanager.run_calls rc ON rc.run_id = r.id"
+                    " JOIN jobmanager.calls c ON c.id = rc.call_id, jobmanager.sweep()"
+                    " WHERE r.job_id = 'check-stock' AND r.scheduled_for = %s",
+                    (instant,),
+                ).fetchall()
+
+            true_within(lambda: ended() == [("succeeded", "accepted")], 30)
+        told = answer_of(port, "GET", "/")
+        by_hand = answer_of(port, "POST", "/orders?since=2026-03-01&limit=40")["run"]
+        listed = run(*command, "runs", "list", **here)
+        looked = run(*command, "doctor", **here)
+        entries = run(*command, "pg-cron", "entries", **here)
+        server.send_signal(signal.SIGINT)
+        said += server.communicate(timeout=30)[0].decode()
+
+        assert 'POST /jobs/run HTTP/1.1" 202' in said
+        assert told["check-stock"] == "completed"
+        assert re.search(r"check-stock\s+✓ succeeded", listed.stdout), listed.stdout + listed.stderr
+        assert by_hand[-8:] in listed.stdout
+        assert looked.returncode == 0, looked.stdout
+        assert entries.returncode == 0, entries.stdout + entries.stderr
+        assert variables["JOBMANAGER_SECRET"] not in said + listed.stdout + looked.stdout + entries.stdout
+        assert server.returncode == 0
 
 
 class TestNoopInTests:
