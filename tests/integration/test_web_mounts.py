@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,13 @@ Caller = Callable[..., Replied]
 
 
 def asgi_caller(app: Any) -> Caller:
-    return lambda *request, **more: asyncio.run(ask(app, *request, **more))
+    """Each request has a loop of its own, on a thread of its own: this thread's loop is pytest's."""
+
+    def call(*request: Any, **more: Any) -> Replied:
+        with ThreadPoolExecutor(1) as elsewhere:
+            return elsewhere.submit(asyncio.run, ask(app, *request, **more)).result(30)
+
+    return call
 
 
 def wsgi_caller(app: Any) -> Caller:
