@@ -37,7 +37,12 @@ OPEN = """INSERT INTO jobmanager_runs (id, job_id, schedule_rev, scheduled_for, 
  opened_at, accepted_at, dispatched_at, started_at)
  VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
  ON CONFLICT DO NOTHING"""
-OURS = "SELECT id, status, owner, attempt FROM jobmanager_runs WHERE id IN (SELECT value FROM json_each(?))"
+ACCEPT = """UPDATE jobmanager_runs SET status = ?, due_at = ?, expires_at = ?, attempt = ?, max_attempts = ?, retry_on_crash = ?,
+ owner = ?, concurrency_key = ?, turn = ?, priority = ?, dispatched_at = ?, accepted_at = ?, started_at = ?
+ WHERE id = ? AND status = 'pending' AND accepted_at IS NULL AND (? IS NULL OR NOT EXISTS
+  (SELECT 1 FROM jobmanager_runs h WHERE h.concurrency_key = ? AND h.turn IN ('holds', 'waits')))"""
+OURS = """SELECT id, status, owner, attempt, accepted_at IS NULL FROM jobmanager_runs
+ WHERE id IN (SELECT value FROM json_each(?))"""
 FENCE = "id = ? AND owner = ? AND attempt = ? AND status = 'running'"
 END = f"""UPDATE jobmanager_runs SET status = ?, reason = ?, output = ?, error = ?, progress = ?, started_at = ?, finished_at = ?,
  turn = NULL WHERE {FENCE}"""  # noqa: S608 - constants only
@@ -216,12 +221,27 @@ class SqliteStore(SchemaStatements, SqlStore):
 
     def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
         with self.writing() as connection:
-            opened = self._open(connection, opens) if opens else set()
+            fresh = [run for run in opens if not run.announced]
+            announced = [run for run in opens if run.announced]
+            opened = self._open(connection, fresh) if fresh else set()
+            opened |= self._accept(connection, announced) if announced else set()
             ended = self._end(connection, endings) if endings else {}
         return Written(opened, ended)
 
-    def _open(self, connection: Connection, opens: Sequence[Run]) -> set[str]:
-        driver = _driver(connection)
+    def _accept(self, connection: Connection, runs: Sequence[Run]) -> set[str]:
+        """Ids of the announced runs that became these, by this call or an earlier one."""
+        driver, now = _driver(connection), self.now()
+        for run in self._allowed(driver, runs, now):
+            _execute(driver, ACCEPT, [_accept_row(run, now)])
+        found = {row[0]: row for row in self._ours(connection, runs) if not row[4]}
+        return {
+            run.id
+            for run in runs
+            if run.id in found and (run.owner is None or found[run.id][1:3] == (RUNNING, run.owner))
+        }
+
+    def _allowed(self, driver: sqlite3.Connection, opens: Sequence[Run], now: datetime) -> list[Run]:
+        """Those of these runs that no guard refuses."""
         guards = driver.execute(GUARDS, (json.dumps([run.job_id for run in opens]),))
         jobs = {row[0]: tuple(row) for row in guards}
         living = {
@@ -229,8 +249,11 @@ class SqliteStore(SchemaStatements, SqlStore):
             for owner in {run.owner for run in opens if run.owner is not None}
             if driver.execute(ALIVE, (owner,)).fetchone()
         }
-        now = self.now()
-        allowed = [run for run in opens if self._may_open(run, jobs.get(run.job_id), living, now)]
+        return [run for run in opens if self._may_open(run, jobs.get(run.job_id), living, now)]
+
+    def _open(self, connection: Connection, opens: Sequence[Run]) -> set[str]:
+        driver = _driver(connection)
+        allowed = self._allowed(driver, opens, self.now())
         if allowed:
             rows = [_open_row(run) for run in allowed]
             if _execute(driver, OPEN, rows).rowcount == len(opens):
@@ -252,14 +275,14 @@ class SqliteStore(SchemaStatements, SqlStore):
             return state in ("active", "paused")
         return (
             state == "active"
-            and schedule_rev == run.schedule_rev
-            and accounted_until < (micros(run.scheduled_for) or 0)
+            and (run.announced or schedule_rev == run.schedule_rev)
+            and (run.announced or accounted_until < (micros(run.scheduled_for) or 0))
             and now - self._grace < run.due_at <= now
             and (run.expires_at is None or run.expires_at >= now)
         )
 
     def _ours(self, connection: Connection, runs: Sequence[Run]) -> list[tuple[Any, ...]]:
-        """(id, status, owner, attempt) of those of these runs that have a row."""
+        """(id, status, owner, attempt, whether only announced) of those of these runs that have a row."""
         found = _driver(connection).execute(OURS, (json.dumps([run.id for run in runs]),))
         return [tuple(row) for row in found]
 
@@ -288,7 +311,7 @@ class SqliteStore(SchemaStatements, SqlStore):
             if row is None:
                 ended[ending.run.id] = ending.status
                 continue
-            _, status, owner, attempt = row
+            _, status, owner, attempt, _ = row
             if (owner, attempt) == (ending.run.owner, ending.run.attempt) and RunStatus(status).closed:
                 ended[ending.run.id] = RunStatus(status)
         return ended
@@ -308,7 +331,7 @@ class SqliteStore(SchemaStatements, SqlStore):
 
     def _accepted_retry(self, connection: Connection, run: Run) -> dict[str, RunStatus]:
         """The answer to an earlier identical call was lost if the row waits for the attempt after mine."""
-        for _, status, _, attempt in self._ours(connection, [run]):
+        for _, status, _, attempt, _ in self._ours(connection, [run]):
             if status == PENDING and attempt == run.attempt:
                 return {run.id: PENDING}
         return self._accepted(
@@ -425,6 +448,27 @@ def _open_row(run: Run) -> tuple[Any, ...]:
         opened_at,
         micros(run.dispatched_at),
         opened_at if run.status is RUNNING else None,
+    )
+
+
+def _accept_row(run: Run, now: datetime) -> tuple[Any, ...]:
+    return (
+        run.status.value,
+        micros(run.due_at),
+        micros(run.expires_at),
+        run.attempt,
+        run.max_attempts,
+        run.retry_on_crash,
+        run.owner,
+        run.concurrency_key,
+        run.turn,
+        run.priority,
+        micros(run.dispatched_at),
+        micros(now),
+        micros(now) if run.status is RUNNING else None,
+        run.id,
+        run.turn,
+        run.concurrency_key,
     )
 
 

@@ -11,6 +11,7 @@ from a server passes them too.
 from __future__ import annotations
 
 from jobmanager.testing.store_contract.account import AccountPromises
+from jobmanager.testing.store_contract.announcing import AnnouncingPromises
 from jobmanager.testing.store_contract.claiming import ClaimingPromises
 from jobmanager.testing.store_contract.dispatching import DispatchingPromises
 from jobmanager.testing.store_contract.ending import EndingPromises
@@ -33,6 +34,7 @@ class RunStoreContract(
     LinePromises,
     AccountPromises,
     OpeningPromises,
+    AnnouncingPromises,
     EndingPromises,
     ClaimingPromises,
     DispatchingPromises,
