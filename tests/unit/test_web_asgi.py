@@ -355,6 +355,21 @@ async def test_alone_on_a_server_it_says_when_the_manager_does_not_start():
     assert sent == [{"type": "lifespan.startup.failed", "message": "no handler"}]
 
 
+async def test_alone_on_a_server_it_says_when_the_manager_does_not_stop():
+    jobs = Jobs()
+    jobs.stop = lambda: 1 / 0  # type: ignore[method-assign]
+    sent = []
+
+    async def receive():
+        return {"type": "lifespan.startup"}
+
+    async def send(message):
+        sent.append(message["type"])
+
+    await asgi(jobs)({"type": "lifespan"}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.failed"]
+
+
 # ---------------------------------------------------------------- wait mode
 
 

@@ -163,13 +163,15 @@ class Asgi:
     async def _live(self, receive: Receive, send: Send) -> None:
         """Where it serves alone, the manager starts and stops with the server."""
         await receive()
+        at = "startup"
         try:
             async with self._jobs.lifespan():
                 await send({"type": "lifespan.startup.complete"})
+                at = "shutdown"
                 await receive()
         except Exception as error:
-            logger.exception("the job manager does not start, or does not stop")
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            logger.exception("the job manager fails at the server's %s", at)
+            await send({"type": f"lifespan.{at}.failed", "message": str(error)})
         else:
             await send({"type": "lifespan.shutdown.complete"})
 
