@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import logging
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,12 @@ Layout = Literal["dispatcher", "entries"]
 FEW_JOBS = 50  # so many may have an entry each: more would start one after the other
 SILENT_AFTER = timedelta(minutes=3)
 CALL_TIMEOUT, WAIT_TIMEOUT = 5_000, 25_000  # milliseconds; in `wait` mode the answer comes after the handlers
+
+LONGEST_NAME = 63  # bytes: PostgreSQL cuts what is longer
+
+OURS_ELSEWHERE = r"""SELECT jobname::text, schedule::text, command::text, active FROM cron.job
+ WHERE username = current_user AND database = %s AND jobname ~ '^jm_([0-9a-f]{24}|dispatch|sweep|http)@'
+   AND substr(jobname, strpos(jobname, '@')) = %s AND command ~ '^(SELECT jobmanager\.fire|CALL jobmanager\.(sweep_minute|fire_http))\('"""
 
 # By the catalogue: to_regclass fails for a role that has no right in the schema, and the application's needs none.
 PROBE = """SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'net'
@@ -324,22 +331,19 @@ class PgCronBackend(Backend):
         }
         with self.cron_database.transaction() as elsewhere:
             elsewhere.execute("SELECT pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0))")
-            known = set(
-                elsewhere.execute(
-                    "SELECT jobname::text, schedule::text, command::text FROM cron.job"
-                    " WHERE username = current_user AND database = %s AND active AND jobname ~ '^jm_'",
-                    (database,),
-                )
-            )
-            for entry in wanted - known:
-                elsewhere.execute("SELECT cron.schedule_in_database(%s, %s, %s, %s)", (*entry, database))
-            for name in {entry[0] for entry in known} - {entry[0] for entry in wanted}:
+            rows = elsewhere.execute(OURS_ELSEWHERE, (database, name_elsewhere("", database))).fetchall()
+            right = wanted & {(name, schedule, command) for name, schedule, command, active in rows if active}
+            # One that was switched off stays so when it is scheduled again: it goes first.
+            for name in {row[0] for row in rows} - {entry[0] for entry in right}:
                 elsewhere.execute("SELECT cron.unschedule(%s)", (name,))
+            for entry in wanted - right:
+                elsewhere.execute("SELECT cron.schedule_in_database(%s, %s, %s, %s)", (*entry, database))
 
 
 def name_elsewhere(name: str, database: str) -> str:
     """An entry's name in the database that has pg_cron: of one name there is one entry, whichever database it commands."""
-    return f"{name}@{database}"
+    is_short = len(database.encode()) <= LONGEST_NAME - len("jm_0123456789abcdef01234567@")
+    return f"{name}@{database if is_short else hashlib.sha256(database.encode()).hexdigest()[:24]}"
 
 
 def key_of(secret: str) -> bytes:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from jobmanager.backends.pg_cron import objects
-from jobmanager.backends.pg_cron.backend import PgCronBackend, key_of, name_elsewhere
+from jobmanager.backends.pg_cron.backend import OURS_ELSEWHERE, PgCronBackend, key_of, name_elsewhere
 from jobmanager.backends.pg_cron.database import Connection
 from jobmanager.errors import JobNotFoundError
 
@@ -24,9 +24,6 @@ FIXED = ("jm_dispatch", "jm_sweep", "jm_http")
 
 _ENTRY = re.compile(r"jm_(?:[0-9a-f]{24}|dispatch|sweep|http)")
 _PROBE = "jobmanager agrees"
-
-ELSEWHERE = """SELECT jobname::text, schedule::text, command::text, active FROM cron.job
- WHERE username = current_user AND database = %s AND jobname ~ '^jm_'"""
 
 # All routines in the schema are ours; triggers and the index on `jobs` go with them.
 REMOVE = """DO $$
@@ -155,8 +152,8 @@ class Care:
         assert self._backend.cron_database is not None  # noqa: S101 - asked before
         database = str(_value(connection, "SELECT current_database()"))
         with self._backend.cron_database.transaction() as elsewhere:
-            rows = elsewhere.execute(ELSEWHERE, (database,)).fetchall()
-        return {row[0].removesuffix(f"@{database}"): (row[1], row[2], row[3]) for row in rows}
+            rows = elsewhere.execute(OURS_ELSEWHERE, (database, name_elsewhere("", database))).fetchall()
+        return {row[0].partition("@")[0]: (row[1], row[2], row[3]) for row in rows}
 
     def _unschedule_elsewhere(self, connection: Connection, names: Iterable[str]) -> None:
         assert self._backend.cron_database is not None  # noqa: S101 - asked before
