@@ -239,7 +239,7 @@ class TestShell:
 
 
 class TestTroubleshooting:
-    @pytest.mark.parametrize("name", ["troubleshooting.md", "celery.md"])
+    @pytest.mark.parametrize("name", ["troubleshooting.md", "celery.md", "pg-cron.md"])
     def test_quotes_what_the_code_says(self, name):
         page = (DOCS / "howto" / name).read_text(encoding="utf-8")
         literals = "\n".join(said_by_the_code())

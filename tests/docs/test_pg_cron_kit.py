@@ -276,3 +276,18 @@ class TestSetUp:
 
         assert pad not in dump(*options)
         assert pad in dump()  # what is left out is what has it
+
+
+class TestHowTo:
+    def test_every_outcome_is_explained_and_no_other(self):
+        from jobmanager.backends.pg_cron.call_findings import OUTCOMES
+
+        page = (ROOT / "docs" / "howto" / "pg-cron.md").read_text()
+        _, _, table = page.partition("| outcome |")
+        explained = re.findall(r"^\| `(\w+)…?` \|", table.partition("\n\n")[0], re.MULTILINE)
+        sweep = (ROOT / "src/jobmanager/backends/pg_cron/sql/05_sweep.sql").read_text()
+        labels, _, _ = sweep.partition("FUNCTION jobmanager.close_unaccepted")
+        given = set(re.findall(r"(?:THEN|ELSE) '([a-z_]+)'", labels))
+
+        assert set(explained) == given
+        assert set(explained) - {"accepted", "http_"} == OUTCOMES.keys()
