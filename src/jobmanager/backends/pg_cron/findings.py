@@ -1,17 +1,46 @@
-"""What is wrong with the database that keeps the time, or will be: for `jobmanager doctor`."""
+"""What is wrong with the database that keeps the time, or will be: for `jobmanager doctor`. What explains most comes first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jobmanager.backends.base import Found
+from jobmanager.backends.pg_cron import call_findings, entry_findings, link_findings, server_findings
+from jobmanager.backends.pg_cron.case import Case
+from jobmanager.backends.pg_cron.examination import Questions
+from jobmanager.errors import JobManagerError
 from jobmanager.job import Job
 
 if TYPE_CHECKING:
     from jobmanager.backends.pg_cron.backend import PgCronBackend
 
+CHECKS = {**server_findings.CHECKS, **entry_findings.CHECKS, **link_findings.CHECKS, **call_findings.CHECKS}
+
 
 def examine(backend: PgCronBackend, jobs: Sequence[Job]) -> Iterator[Found]:
     """What there is to say about this backend's database and how these jobs use it."""
-    yield Found(level="note", text=f"{len(jobs)} jobs are kept by {backend.database.shown}")
+    ask = Questions(backend.database)
+    try:
+        case = Case(backend, jobs, ask)
+        try:
+            case.server  # noqa: B018 - asked here, so that one sentence says it if nothing can be asked
+        except JobManagerError as error:
+            fix = "Start the database, see whether this host reaches it, or correct JOBMANAGER_DATABASE_URL."
+            yield Found(
+                level="failing", text=f"The database that keeps the time cannot be used: {error}", fix=fix
+            )
+            return
+        for subject, look in CHECKS.items():
+            yield from _guarded(subject, look, case)
+    finally:
+        ask.close()
+
+
+def _guarded(subject: str, look: Callable[[Case], Iterator[Found]], case: Case) -> Iterator[Found]:
+    """What a check finds; one that fails is a finding, and keeps the others from nothing."""
+    try:
+        yield from look(case)
+    except (JobManagerError, OSError, ValueError) as error:
+        told = f"{subject} could not be looked at: {error}".rstrip(".")
+        yield Found(level="warning", text=f"{told}.", fix="Look at it by hand, or ask again.")

@@ -29,7 +29,7 @@ FOR_THE_APPLICATION = (
     "sync_entries(text)", "list_entries()", "stats()", "set_active(text, boolean, text)", "unschedule(text)", "purge_orphans()",
     "remove_entries()", "drift(text, text[], text, date)", "put_plans(jsonb, jsonb)", "go_on(text)",
     "put_ticker(text, text, text, text, text, int)", "announced_runs(text)", "is_signed(text, text, text)",
-    "entry_name(text)", "next_tick(text, timestamptz)",
+    "entry_name(text)", "next_tick(text, timestamptz)", "examined_keys(text)", "examined_entries(text)",
     "forget_ticker(text)", "key_count(text)", "note(text, text, text)", "ring(text)",
 )  # fmt: skip
 
