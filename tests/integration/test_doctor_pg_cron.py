@@ -82,6 +82,7 @@ class Ground:
         jobs: int = 1,
         clock: Any = None,
         backend: Any = None,
+        name: str = "pg_cron",
         **settings: Any,
     ) -> JobManager:
         """One with some jobs that are hardly ever due, not started and not carried over."""
@@ -89,7 +90,7 @@ class Ground:
             Settings(
                 **{
                     "database_url": url or self.url,
-                    "backend": "pg_cron",
+                    "backend": name,
                     "pg_cron_transport": "notify",
                     **settings,
                 }
@@ -883,6 +884,27 @@ def test_nothing_is_wrong_with_pg_cron_in_another_database(
 
 def test_nothing_is_wrong_before_the_first_start(ground: Ground) -> None:
     assert bad(ground.manager()) == []
+
+
+# ---------------------------------------------------------------- another backend
+
+
+@pytest.mark.parametrize("transport", ["notify", "pg_net"])
+def test_a_database_that_goes_on_although_another_backend_is_chosen(ground: Ground, transport: str) -> None:
+    _ = ground.notified() if transport == "notify" else ground.called()
+    jobs = ground.manager(name="local", pg_cron_transport="auto")
+    first = bad(jobs)[0]
+    assert "pg_cron still keeps the time of namespace 'default'" in first.text
+    assert ("announces" if transport == "notify" else f"calls {ground.target.url}/jobs/run") in first.text
+    assert "jobmanager pg-cron uninstall" in first.fix
+    ground.do("SELECT jobmanager.forget_ticker('default')")
+    assert [finding for finding in bad(jobs) if finding.check == "backend"] == []
+
+
+def test_another_backend_on_a_database_that_pg_cron_never_saw(ground: Ground, postgres_url: str) -> None:
+    for url in (postgres_url, ground.url, f"postgresql://postgres:hunter2@127.0.0.1:{free_port()}/postgres"):
+        found = bad(ground.manager(url, name="local", pg_cron_transport="auto"))
+        assert [finding for finding in found if finding.check == "backend"] == []
 
 
 # ---------------------------------------------------------------- how it looks

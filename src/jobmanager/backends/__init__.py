@@ -13,3 +13,6 @@ BUILT_IN = {
 
 # The extra that brings what a built-in backend imports. The others need nothing but the core.
 EXTRAS = {"celery": "celery", "pg_cron": "postgres"}
+
+# Those whose outside system goes on by itself after another backend was chosen.
+GO_ON = ("pg_cron",)

@@ -169,6 +169,11 @@ class Backend(ABC):
         """
         return ()
 
+    @classmethod
+    def left_behind(cls, settings: Settings) -> Iterable[Found]:  # noqa: ARG003 - for those that have an outside system
+        """What the outside system still does for these settings although another backend is chosen; looks as `findings` does."""
+        return ()
+
     @abstractmethod
     def entries(self) -> list[Entry]:
         """What the outside system has planned for us, with drift and orphans."""

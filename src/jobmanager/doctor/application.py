@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from zoneinfo import ZoneInfo
 
+from jobmanager.backends import GO_ON
+from jobmanager.backends.base import Found
 from jobmanager.clock import SystemClock
 from jobmanager.doctor.finding import Finding, counted
-from jobmanager.errors import HandlerNotFoundError, PayloadError
+from jobmanager.errors import HandlerNotFoundError, MissingExtraError, PayloadError
 from jobmanager.explain import utc
 from jobmanager.manager import JobManager
+from jobmanager.resolver import load_backend_class
 from jobmanager.schedule import At, Cron
 
 
@@ -28,6 +31,8 @@ def backend(jobs: JobManager) -> Iterator[Finding]:
             text=f"{told}: nothing fires by itself.",
             fix="Unset JOBMANAGER_DISABLED or JOBMANAGER_BACKEND where jobs should run.",
         )
+    for left in _left_behind(jobs):
+        yield Finding(check="backend", level=left.level, text=left.text, fix=left.fix)
     for rejected in jobs.resolution.rejected:
         if rejected.configured:
             yield Finding(
@@ -40,6 +45,15 @@ def backend(jobs: JobManager) -> Iterator[Finding]:
             yield Finding(check="backend", level="note", text=f"not {rejected.backend}: {rejected.reason}")
     for found in chosen.findings(tuple(jobs.registry.jobs.values())):
         yield Finding(check="backend", level=found.level, text=found.text, fix=found.fix)
+
+
+def _left_behind(jobs: JobManager) -> Iterator[Found]:
+    """What systems still do whose backend is not chosen any more."""
+    for name in {rejected.backend for rejected in jobs.resolution.rejected}.intersection(GO_ON):
+        try:
+            yield from load_backend_class(name).left_behind(jobs.settings)
+        except MissingExtraError:
+            continue
 
 
 def zones(jobs: JobManager) -> Iterator[Finding]:

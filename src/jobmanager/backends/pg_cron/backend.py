@@ -237,6 +237,14 @@ class PgCronBackend(Backend):
 
         return examine(self, jobs)
 
+    @classmethod
+    def left_behind(cls, settings: Settings) -> Iterable[Found]:
+        if not settings.database_url.startswith("postgresql"):
+            return ()
+        from jobmanager.backends.pg_cron.findings import going_on  # noqa: PLC0415 - only `doctor` needs it
+
+        return going_on(cls.from_settings(settings))
+
     @property
     def run_path(self) -> str:
         """The path of what the database calls."""

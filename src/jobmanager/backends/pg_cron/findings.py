@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from jobmanager.backends.base import Found
 from jobmanager.backends.pg_cron import call_findings, entry_findings, link_findings, server_findings
-from jobmanager.backends.pg_cron.case import Case
-from jobmanager.backends.pg_cron.examination import Questions
+from jobmanager.backends.pg_cron.case import Case, some
+from jobmanager.backends.pg_cron.examination import Questions, Ticker
 from jobmanager.errors import JobManagerError
 from jobmanager.job import Job
+from jobmanager.settings import shown_url
 
 if TYPE_CHECKING:
     from jobmanager.backends.pg_cron.backend import PgCronBackend
@@ -35,6 +36,32 @@ def examine(backend: PgCronBackend, jobs: Sequence[Job]) -> Iterator[Found]:
             yield from _guarded(subject, look, case)
     finally:
         ask.close()
+
+
+def going_on(backend: PgCronBackend) -> Iterator[Found]:
+    """That the database keeps the time of this application, which leaves that to another backend now."""
+    ask = Questions(backend.database)
+    try:
+        case = Case(backend, (), ask)
+        ticker, entries = case.ticker, case.pg_cron.entries if case.is_installed else []
+    except JobManagerError:
+        return  # who cannot be asked is told of as the store
+    finally:
+        ask.close()
+    names = [entry.name for entry in entries if not entry.drift]
+    if ticker is not None and (names or case.is_elsewhere):
+        yield Found(
+            level="warning",
+            text=f"pg_cron still keeps the time of namespace {backend.namespace!r}, {_told(ticker)}: {some(names) or 'from another database'}.",
+            fix="jobmanager pg-cron uninstall; or set JOBMANAGER_BACKEND=pg_cron, if it is to go on.",
+        )
+
+
+def _told(ticker: Ticker) -> str:
+    """Who hears of what is due."""
+    if ticker.transport == "notify" or ticker.url is None:
+        return "and announces what is due"
+    return f"and calls {shown_url(ticker.url)}"
 
 
 def _guarded(subject: str, look: Callable[[Case], Iterator[Found]], case: Case) -> Iterator[Found]:
