@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jobmanager.cli.phrases import iso, seconds
+from jobmanager.redact import Redactor
 
 if TYPE_CHECKING:
     from jobmanager.run import Attempt, Failure, LogLine, Run
     from jobmanager.stores.base import JobRow
+
+_BY_KEY = Redactor()  # a payload is kept as it was given; what its keys call a secret is not shown
 
 
 def run_record(run: Run) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "idempotency_key": run.idempotency_key,
         "blocked_by": run.blocked_by,
         "cancel_requested_at": iso(run.cancel_requested_at),
-        "payload": run.payload,
+        "payload": _BY_KEY.value(run.payload),
         "output": run.output,
         "error": failure_record(run.error),
         "progress": None
