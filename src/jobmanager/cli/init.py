@@ -217,17 +217,21 @@ def _do(here: Session, jobs: JobManager, settings: Settings, done: Done) -> None
     done.tell("functions", "installed" if installed else "up to date", functions_installed=installed)
     if calls:
         _secret(here, settings, done)
-        done.tell("calls", settings.run_url or "", url=settings.run_url)
-    else:
-        done.tell("calls", "nobody: processes listen (notify)", url=None)
+    purged = care.purge()
     changes = jobs.sync()
+    url = (care.ticker() or {}).get("url") if calls else None
+    done.tell("calls", url or "nobody: processes listen (notify)", url=url)
+    if calls and url != settings.run_url:
+        done.warnings.append(
+            f"The database goes on calling {url}: {settings.run_url} is of one machine only. "
+            "If that is meant, run `jobmanager pg-cron uninstall` first."
+        )
     seeded = sum(change.action == "create" for change in changes)
     declared = len(jobs.registry.jobs)
     if here.target:
         done.tell("jobs", f"{seeded} new, {declared} in all", jobs_seeded=seeded, jobs=declared)
     else:
         done.tell("jobs", "none: no application is named (--app)", jobs_seeded=0, jobs=0)
-    purged = care.purge()
     entries = [entry.name for entry in care.entries()]
     told = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
     orphans = f"; {count(purged['purged'], 'orphan')} removed" if purged["purged"] else ""
@@ -309,7 +313,7 @@ def _tell_statements(here: Session, error: LackingRightError) -> None:
     then = f"   do: let a superuser run this in database {error.database}, then `jobmanager init` again:"
     here.aside.print(then, soft_wrap=True, markup=False)
     for statement in error.statements:
-        here.print(statement)
+        typer.echo(statement)
 
 
 def _tell(here: Session, settings: Settings, done: Done) -> None:
@@ -329,7 +333,7 @@ def _tell(here: Session, settings: Settings, done: Done) -> None:
         once = "; the secret is shown this once" if "secret" in done.environment else ""
         here.print("", f"Put this into the application's environment{once}:", "")
         for name, value in variables.items():
-            here.print(f"  {name}={value}")
+            typer.echo(f"  {name}={value}")
     here.print("", "Next:")
     for number, step in enumerate(steps, start=1):
         here.print(f"{number}. {step}")

@@ -143,7 +143,7 @@ def _print_sql(here: Session, role: str | None) -> None:
     if here.as_json:
         here.emit({"release": objects.release(), "sql": script})
     else:
-        here.print(script)
+        typer.echo(script)
 
 
 @group.command("uninstall")

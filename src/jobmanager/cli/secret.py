@@ -12,7 +12,13 @@ from jobmanager.cli.phrases import count
 from jobmanager.cli.session import Session
 
 group = typer.Typer(help="The secret that the database's calls are signed with.", no_args_is_help=True)
-VARIABLE = "JOBMANAGER_SECRET"
+
+# Both at first: calls that were signed before wait in the database's queue, and a token is sent alone.
+STEPS = (
+    'Start every process of the application with JOBMANAGER_SECRET="NEW OLD": the new secret, a blank, the old one.',
+    "Then `jobmanager secret retire`: only the new one is used from then on.",
+    "With the next deployment leave the old one out of JOBMANAGER_SECRET.",
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,24 +48,13 @@ def rotate(
             hint="`jobmanager secret retire` ends it. If the newest secret was lost: `jobmanager secret rotate --again`.",
         )
     secret = care.new_secret(bearer=settings.auth == "bearer")
-    steps = _steps(bearer=settings.auth == "bearer")
     if here.as_json:
-        here.emit({"secret": secret, "signing": care.keys(), "next": steps})
+        here.emit({"secret": secret, "signing": care.keys(), "next": list(STEPS)})
         return
-    here.print("The new secret, shown this once:", "", f"  {VARIABLE}={secret}", "")
-    for number, step in enumerate(steps, start=1):
+    here.print("The new secret, shown this once:", "")
+    typer.echo(f"  {secret}\n")  # never wrapped: it is to be copied
+    for number, step in enumerate(STEPS, start=1):
         here.print(f"{number}. {step}")
-
-
-def _steps(*, bearer: bool) -> list[str]:
-    if bearer:  # a token is sent alone: until the old one is retired, it is the old one
-        first = f'Start every process of the application with {VARIABLE}="NEW OLD": the new secret, a blank, the old one.'
-        last = f"At the next deployment leave the old secret out of {VARIABLE}."
-        return [first, "Then `jobmanager secret retire`: the database sends the new one from then on.", last]
-    return [
-        f"Start every process of the application with it in place of the old {VARIABLE}. Until then the old one is accepted.",
-        "Then `jobmanager secret retire`: only the new one signs from then on.",
-    ]
 
 
 @group.command("retire")
