@@ -7,11 +7,11 @@ import hashlib
 import io
 import json
 import logging
-import os
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -30,6 +30,7 @@ from tests.servers import PgCron
 
 from jobmanager import JobManager, RunContext, Settings
 from jobmanager.backends.pg_cron.care import Care
+from jobmanager.cli import main
 from jobmanager.errors import JobManagerError
 from jobmanager.web import wsgi
 
@@ -253,7 +254,7 @@ def dsn(server: PgCron) -> str:
 
 
 class Console:
-    """The command line, as a process; what it printed is a sink."""
+    """The command line, in this process; what it prints is a sink."""
 
     def __init__(
         self, folder: Path, sinks: Sinks, url: str, gate: Target, secret: str | None, **more: str
@@ -261,24 +262,28 @@ class Console:
         (folder / "shop.py").write_text(MODULE)
         self._folder, self._sinks = folder, sinks
         self._environment = {
-            **os.environ,
             "JOBMANAGER_APP": "shop:jobs",
             "JOBMANAGER_BACKEND": "pg_cron",
             "JOBMANAGER_DATABASE_URL": url,
             "JOBMANAGER_PUBLIC_URL": gate.url,
-            "PYTHONPATH": str(folder),
             **({"JOBMANAGER_SECRET": secret} if secret else {}),
             **more,
         }
 
     def __call__(self, *words: str) -> str:
-        ended = subprocess.run(
-            [sys.executable, "-m", "jobmanager", "--json", *words],
-            cwd=self._folder, env=self._environment, capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-        assert "Traceback" not in ended.stderr, ended.stderr
-        self._sinks.add("console " + " ".join(words[:2]), ended.stdout + ended.stderr)
-        return ended.stdout
+        told, aside = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(told), redirect_stderr(aside):
+            for name, value in self._environment.items():
+                patch.setenv(name, value)
+            patch.syspath_prepend(self._folder)
+            patch.delitem(sys.modules, "shop", raising=False)
+            main(["--json", *words])
+            if "shop" in sys.modules:
+                sys.modules["shop"].jobs.store.close()
+            patch.delitem(sys.modules, "shop", raising=False)
+        assert "Traceback" not in aside.getvalue(), aside.getvalue()
+        self._sinks.add("console " + " ".join(words[:2]), told.getvalue() + aside.getvalue())
+        return told.getvalue()
 
 
 LOOKING = (
@@ -382,6 +387,10 @@ def test_a_signing_secret_is_shown_once_and_is_in_no_sink(
     sinks.add("the dump", dump(server, *DOCUMENTED))
 
     assert len(sinks.texts) > 100
+    assert all(
+        "careless" in sinks.texts[f"console {verb}"]
+        for verb in ("jobs list", "jobs show", "runs list", "dead list")
+    )
     for secret in (first, second):
         assert sinks.where(forms(secret)) == set()
         assert sinks.where(pads(secret)) == {"jobmanager.signing_keys"}
