@@ -9,8 +9,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.examined_entries(_path text) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_nestloop = off AS $$
 -- Ours with how each last ended, those others that call `_path` themselves, and pg_cron's settings and size.
+-- Nobody analyses pg_cron's tables, so the planner takes thousands of entries for a few, and would loop.
 DECLARE
   found jsonb := jsonb_build_object(
     'settings', (SELECT coalesce(jsonb_object_agg(s.name, s.setting), '{}') FROM pg_settings s WHERE s.name LIKE 'cron.%'));
