@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -26,7 +26,9 @@ from jobmanager.pool import Pool
 from jobmanager.recorder import Recorder
 from jobmanager.registry import Registry
 from jobmanager.run import (
+    EPOCH,
     FAILED,
+    MICROSECOND,
     PENDING,
     RUNNING,
     TICKED,
@@ -45,6 +47,28 @@ LONGEST_ACCEPT = timedelta(seconds=10)
 MOST_CLAIMED = 1000
 SHORTEST_OUTAGE = timedelta(seconds=1)
 SHORTEST_WAIT = timedelta(milliseconds=1)
+
+
+class InHand:
+    """Announced runs that this process is about to open. They may be brought again meanwhile, and by several threads."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._changed = threading.Condition()
+
+    def take(self, run_id: str, *, patience: float = 0) -> bool:
+        """True if it is the caller's now; False if after so many seconds somebody else still has it."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: run_id not in self._ids, patience):
+                return False
+            self._ids.add(run_id)
+            return True
+
+    def give(self, run_ids: Iterable[str | None]) -> None:
+        """They are decided, or given up; others that were never taken do not matter."""
+        with self._changed:
+            self._ids.difference_update(run_ids)
+            self._changed.notify_all()
 
 
 class Runner:
@@ -83,6 +107,9 @@ class Runner:
         self._accepting = False
         self._backlog = False
         self._claiming = threading.Lock()
+        self._in_hand = InHand()
+        self._moments = threading.Lock()
+        self._last_moment = EPOCH
         executor.on_retry = self._claim_at
         executor.on_place = self._place_is_free
         executor.on_ended = self._after_end
@@ -93,7 +120,9 @@ class Runner:
         """Open a run for every tick that nobody opened yet, and execute what is ours. Returns at once; never raises."""
         jobs = self._registry.jobs
         known = [(jobs[tick.job_id], tick) for tick in ticks if tick.job_id in jobs]
+        known = [(job, tick) for job, tick in known if tick.run_id is None or self._in_hand.take(tick.run_id)]
         if not known or not self._accepting:
+            self._in_hand.give(tick.run_id for _, tick in known)
             return
         now = self._clock.now()
         job, tick = known[-1]
@@ -119,6 +148,7 @@ class Runner:
             self._recorder.open(runs, self._opened, alone=len(runs) == 1 and self._pool.in_flight <= 1)
         except StoreError as error:
             self._pool.release(ours)
+            self._in_hand.give(run.id for run in runs)
             logger.warning("%d ticks are left to the sweep: %s", len(runs), error)
 
     def accept(self, run: Run) -> Verdict:
@@ -167,6 +197,17 @@ class Runner:
 
         What is accepted already, or unknown here, changes nothing. Raises what the store says against it.
         """
+        ids = [
+            run_id
+            for run_id in dict.fromkeys(run_ids)
+            if self._in_hand.take(run_id, patience=LONGEST_ACCEPT.total_seconds())
+        ]
+        try:
+            return self._accept_announced(ids)
+        finally:
+            self._in_hand.give(ids)
+
+    def _accept_announced(self, run_ids: Sequence[str]) -> Accepted:
         jobs, now = self._registry.jobs, self._clock.now()
         rows = self._recorder.store.these(run_ids)
         found = [run for run in rows if run.announced and run.status is PENDING and run.job_id in jobs]
@@ -225,7 +266,7 @@ class Runner:
             opened_at=now,
             accepted_at=None if tick and tick.run_id else now,
             dispatched_at=sent_at,
-            started_at=now if ours else None,
+            started_at=self._moment_of_its_own(now) if ours else None,
             priority=job.priority if by_hand.priority is None else by_hand.priority,
             payload=by_hand.payload,
             idempotency_key=by_hand.key,
@@ -233,12 +274,19 @@ class Runner:
             notify=by_hand.notify,
         )
 
+    def _moment_of_its_own(self, now: datetime) -> datetime:
+        """No two openings of this process have the same: an announced run that is brought twice at once starts once."""
+        with self._moments:
+            self._last_moment = max(now, self._last_moment + MICROSECOND)
+            return self._last_moment
+
     # ---------------------------------------------------------------- after the insert
 
     def _opened(self, opened: list[Run], refused: list[Run], written: Written) -> None:
         """On the writer's thread: only hand on."""
         self._hand_on(opened, refused)
         left = [run for run in refused if run.id not in written.errors]
+        self._in_hand.give(run.id for run in [*opened, *refused] if run not in left)
         if left:
             self._chores.soon(partial(self._settle_refused, left))
 
@@ -259,9 +307,12 @@ class Runner:
             # They may still be on time when it is back.
             self._chores.at(self._clock.now() + SHORTEST_OUTAGE, partial(self._settle_refused, refused))
             raise
-        for run in refused:
-            if run.id not in taken:
-                self._act_on(self._decide(run), run)
+        try:
+            for run in refused:
+                if run.id not in taken:
+                    self._act_on(self._decide(run), run)
+        finally:
+            self._in_hand.give(run.id for run in refused)
 
     def _decide(self, run: Run) -> Verdict:
         """Settle a refused run under the job's lock; if that opens it after all, it is executed."""

@@ -295,7 +295,7 @@ class RunStore(ABC):
         A tick is opened only if its job is active, its revision the job's, its instant after the watermark, due, and not older
         than `grace`; a run without tick only if its job is open; a running one only if its owner lives. Tick, idempotency key and
         held concurrency key are unique. A run that was announced is there already: it becomes the given one, unless somebody
-        accepted it before; its revision and the watermark were right when it was announced. An ending counts only for the run's owner and attempt while it is running.
+        accepted it before, this owner included: `started_at` tells its openings apart. Its revision and the watermark were right when it was announced. An ending counts only for the run's owner and attempt while it is running.
         Repeated, a run that its owner was to execute is opened only while it still is running and the owner's.
         """
 

@@ -117,7 +117,7 @@ class PostgresRuns(SqlStore):
         return super().these([run_id for run_id in run_ids if UUID.fullmatch(run_id)])
 
     def _found_rows(self, connection: Connection, runs: Sequence[Run]) -> dict[str, Any]:
-        """(id, status, owner, attempt, accepted_at) by id of those of these runs that have a row."""
+        """(id, status, owner, attempt, accepted_at, started_at) by id of those of these runs that have a row."""
         ids = {"ids": [run.id for run in runs]}
         return {row[0]: row for row in driver_of(connection).execute(writes.OURS, ids)}
 
@@ -191,7 +191,7 @@ class PostgresRuns(SqlStore):
 def _is_mine(run: Run, found: dict[str, Any]) -> bool:
     """True if an earlier identical call opened it; what is to be executed here must still be ours and running."""
     row = found.get(run.id)
-    if row is None or (run.announced and row[4] is None):
+    if row is None or (run.announced and (row[4] is None or (run.owner and row[5] != run.started_at))):
         return False
     return run.owner is None or (row[1], row[2]) == (RUNNING, run.owner)
 
@@ -201,6 +201,6 @@ def _accepted(ending: Ending, found: dict[str, Any]) -> dict[str, RunStatus]:
     run, row = ending.run, found.get(ending.run.id)
     if row is None:
         return {run.id: FAILED if ending.retry_at is not None else ending.status}
-    _, status, owner, attempt, _ = row
+    _, status, owner, attempt, *_ = row
     mine = (owner, attempt) == (run.owner, run.attempt) and RunStatus(status).closed
     return {run.id: RunStatus(status)} if mine else {}

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from jobmanager.run import RUNNING, Ending, Run
+from jobmanager.run import Ending, Run
 from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.rows import failure_values, line_values
 from jobmanager.stores.sql.tables import micros
@@ -94,7 +94,7 @@ ON CONFLICT DO NOTHING RETURNING id"""
 ACCEPTED = {
     name: OPENED[name]
     for name in ("id", "job_id", "status", "due_at", "expires_at", "attempt", "max_attempts", "retry_on_crash", "owner",
-                 "concurrency_key", "turn", "priority", "dispatched_at")
+                 "concurrency_key", "turn", "priority", "dispatched_at", "started_at")
 }  # fmt: skip
 # An announced row becomes the run it was announced for. The guards are those of opening one, but for what was right already.
 ACCEPT = f"""WITH v AS ({_many(ACCEPTED, "opens")}),
@@ -108,7 +108,7 @@ ACCEPT = f"""WITH v AS ({_many(ACCEPTED, "opens")}),
 UPDATE jobmanager.runs r SET status = v.status, due_at = v.due_at, expires_at = v.expires_at, attempt = v.attempt,
  max_attempts = v.max_attempts, retry_on_crash = v.retry_on_crash, owner = v.owner, concurrency_key = v.concurrency_key,
  turn = v.turn, priority = v.priority, dispatched_at = v.dispatched_at, accepted_at = clock_timestamp(),
- started_at = CASE WHEN v.status = 'running' THEN clock_timestamp() END
+ started_at = v.started_at
  FROM open v WHERE r.id = v.id AND r.status = 'pending' AND r.accepted_at IS NULL RETURNING r.id::text"""
 
 FENCE = "r.id = v.id AND r.owner = v.owner AND r.attempt = v.attempt AND r.status = 'running'"
@@ -133,7 +133,7 @@ OPEN_AND_END = f"""WITH opened AS ({_open(_many(OPENED, "opens"))}),
  ended AS ({END} FROM v WHERE {FENCE} AND (SELECT count(*) FROM opened) >= 0 RETURNING r.id), logged AS ({LOG})
 SELECT id::text FROM opened UNION ALL SELECT id::text FROM ended"""
 
-OURS = """SELECT id::text, status, owner, attempt, accepted_at FROM jobmanager.runs WHERE id = ANY(%(ids)s::uuid[])"""
+OURS = """SELECT id::text, status, owner, attempt, accepted_at, started_at FROM jobmanager.runs WHERE id = ANY(%(ids)s::uuid[])"""
 RETRY = """WITH open AS
  (SELECT id FROM jobmanager.jobs WHERE id = %(job_id)s AND state IN ('active', 'paused') FOR SHARE)
 UPDATE jobmanager.runs r SET status = 'pending', owner = NULL, due_at = %(retry_at)s, progress = NULL, started_at = NULL,
@@ -236,7 +236,7 @@ def _opened(run: Run, instant: Callable[[datetime | None], Any]) -> dict[str, An
         "opened_at": opened_at,
         "accepted_at": instant(run.accepted_at),
         "dispatched_at": instant(run.dispatched_at),
-        "started_at": opened_at if run.status is RUNNING else None,
+        "started_at": instant(run.started_at),
     }
 
 

@@ -41,7 +41,7 @@ ACCEPT = """UPDATE jobmanager_runs SET status = ?, due_at = ?, expires_at = ?, a
  owner = ?, concurrency_key = ?, turn = ?, priority = ?, dispatched_at = ?, accepted_at = ?, started_at = ?
  WHERE id = ? AND status = 'pending' AND accepted_at IS NULL AND (? IS NULL OR NOT EXISTS
   (SELECT 1 FROM jobmanager_runs h WHERE h.concurrency_key = ? AND h.turn IN ('holds', 'waits')))"""
-OURS = """SELECT id, status, owner, attempt, accepted_at IS NULL FROM jobmanager_runs
+OURS = """SELECT id, status, owner, attempt, accepted_at IS NULL, started_at FROM jobmanager_runs
  WHERE id IN (SELECT value FROM json_each(?))"""
 FENCE = "id = ? AND owner = ? AND attempt = ? AND status = 'running'"
 END = f"""UPDATE jobmanager_runs SET status = ?, reason = ?, output = ?, error = ?, progress = ?, started_at = ?, finished_at = ?,
@@ -237,7 +237,11 @@ class SqliteStore(SchemaStatements, SqlStore):
         return {
             run.id
             for run in runs
-            if run.id in found and (run.owner is None or found[run.id][1:3] == (RUNNING, run.owner))
+            if run.id in found
+            and (
+                run.owner is None
+                or (*found[run.id][1:3], found[run.id][5]) == (RUNNING, run.owner, micros(run.started_at))
+            )
         }
 
     def _allowed(self, driver: sqlite3.Connection, opens: Sequence[Run], now: datetime) -> list[Run]:
@@ -282,7 +286,7 @@ class SqliteStore(SchemaStatements, SqlStore):
         )
 
     def _ours(self, connection: Connection, runs: Sequence[Run]) -> list[tuple[Any, ...]]:
-        """(id, status, owner, attempt, whether only announced) of those of these runs that have a row."""
+        """(id, status, owner, attempt, whether only announced, started_at) of those of these runs that have a row."""
         found = _driver(connection).execute(OURS, (json.dumps([run.id for run in runs]),))
         return [tuple(row) for row in found]
 
@@ -311,7 +315,7 @@ class SqliteStore(SchemaStatements, SqlStore):
             if row is None:
                 ended[ending.run.id] = ending.status
                 continue
-            _, status, owner, attempt, _ = row
+            _, status, owner, attempt, *_ = row
             if (owner, attempt) == (ending.run.owner, ending.run.attempt) and RunStatus(status).closed:
                 ended[ending.run.id] = RunStatus(status)
         return ended
@@ -331,7 +335,7 @@ class SqliteStore(SchemaStatements, SqlStore):
 
     def _accepted_retry(self, connection: Connection, run: Run) -> dict[str, RunStatus]:
         """The answer to an earlier identical call was lost if the row waits for the attempt after mine."""
-        for _, status, _, attempt, _ in self._ours(connection, [run]):
+        for _, status, _, attempt, *_ in self._ours(connection, [run]):
             if status == PENDING and attempt == run.attempt:
                 return {run.id: PENDING}
         return self._accepted(
@@ -465,7 +469,7 @@ def _accept_row(run: Run, now: datetime) -> tuple[Any, ...]:
         run.priority,
         micros(run.dispatched_at),
         micros(now),
-        micros(now) if run.status is RUNNING else None,
+        micros(run.started_at),
         run.id,
         run.turn,
         run.concurrency_key,

@@ -76,6 +76,17 @@ class AnnouncingPromises(StoreGround):
         for _ in range(2):
             assert self.write([self.accepting(run, owner)]).opened == {run.id}
 
+    def test_brought_twice_to_one_process_it_is_accepted_once(self) -> None:
+        """Both bringings have the same id and owner; only the first may start the handler."""
+        self.job()
+        run, owner = self.announced(), self.process()
+        first = self.accepting(run, owner)
+        second = replace(first, started_at=self.now + seconds(1))
+
+        assert self.write([first]).opened
+        assert not self.write([second]).opened
+        assert self.write([first]).opened
+
     def test_what_happened_to_the_schedule_since_does_not_matter(self) -> None:
         self.job()
         run = self.announced()

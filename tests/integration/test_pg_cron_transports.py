@@ -1,0 +1,308 @@
+"""Ticks without pg_net: by notification, behind a pooler, over the extension http; and with other backends beside."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from tests.faults.conftest import until
+from tests.pg_net.curl import Curl, Request
+from tests.pg_net.loop import Loop
+from tests.pg_net.stand_in import StandIn
+from tests.pg_net.target import Reply
+from tests.servers import Pooler
+
+from jobmanager import JobManager, RunContext, Settings
+from jobmanager.run import Tick
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+
+
+class Ground:
+    """A manager that listens, jobs of every minute, and a database in which the test says when a minute has come."""
+
+    def __init__(self, url: str, jobs: int = 1, **settings: Any) -> None:
+        self.started: list[tuple[str, datetime | None]] = []
+        self.manager = self.make(url, jobs, pg_cron_transport="notify", backend="pg_cron", **settings)
+        self.database = psycopg.connect(url, autocommit=True)
+
+    def make(self, url: str, jobs: int, **settings: Any) -> JobManager:
+        manager = JobManager(Settings(database_url=url, **{"grace_seconds": 3000, **settings}))
+        for number in range(jobs):
+            manager.add_job(f"job-{number}", self._note, cron="* * * * *", overlap="allow")
+        return manager
+
+    def _note(self, context: RunContext) -> None:
+        self.started.append((context.job.id, context.scheduled_for))
+
+    def make_due(self, minutes: int = 0) -> datetime:
+        instant = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=minutes)
+        self.database.execute(
+            "UPDATE jobmanager.jobs SET next_due_at = %s, accounted_until = %s",
+            (instant, instant - timedelta(seconds=1)),
+        )
+        return instant
+
+    def fire(self, moment: datetime | None = None) -> int:
+        row = self.database.execute("SELECT jobmanager.fire(NULL, %s)", (moment,)).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def close(self) -> None:
+        self.manager.stop(1)
+        self.manager.store.close()
+        self.database.close()
+
+
+@pytest.fixture
+def ground(pg_cron_url: str) -> Iterator[Callable[..., Ground]]:
+    made: list[Ground] = []
+
+    def make(url: str = pg_cron_url, **settings: Any) -> Ground:
+        made.append(Ground(url, **settings))
+        made[-1].manager.start()
+        # Only the test lets minutes pass.
+        made[-1].database.execute("SELECT jobmanager.remove_entries()")
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_a_notification_brings_a_tick_at_once(ground: Callable[..., Ground]) -> None:
+    here = ground()
+    instant = here.make_due()
+
+    assert here.fire() == 1
+    until(lambda: here.manager.runs(status="succeeded"), 4)  # sooner than the poll
+
+    assert here.started == [("job-0", instant)]
+
+
+def test_a_thousand_ticks_at_once_start_once_each(ground: Callable[..., Ground]) -> None:
+    here = ground(jobs=1000, workers=50)
+    here.make_due()
+
+    assert here.fire() == 1000
+    until(lambda: len(here.started) >= 1000, 60)
+    until(lambda: len(here.manager.runs(status="succeeded", limit=2000)) >= 1000, 60)
+
+    assert set(Counter(here.started).values()) == {1}
+
+
+def test_a_listener_whose_connection_is_cut_listens_again(
+    ground: Callable[..., Ground], caplog: pytest.LogCaptureFixture
+) -> None:
+    here = ground()
+    here.make_due()
+    until(
+        lambda: here.database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %' OR query LIKE 'SELECT run_id%'"
+        ).fetchall(),
+        10,
+    )
+    here.fire()
+
+    until(lambda: here.manager.runs(status="succeeded"), 15)
+    assert "listening is interrupted" in caplog.text
+
+
+def test_behind_a_transaction_pooler_it_says_so_and_asks(
+    pg_cron_url: str, ground: Callable[..., Ground], caplog: pytest.LogCaptureFixture
+) -> None:
+    """LISTEN succeeds there, and nothing ever comes. Fails without the probe: it would wait for notifications alone."""
+    pooler = Pooler(pg_cron_url)
+    try:
+        url = pooler.url(pg_cron_url) + "?jobmanager_pooler=true"
+        here = Ground(pg_cron_url)
+        here.manager = here.make(url, 1, backend="pg_cron", pg_cron_transport="notify")
+        here.manager.start()
+        try:
+            until(lambda: "no notification arrives" in caplog.text, 15)
+            here.make_due()
+            here.fire()
+            until(lambda: here.manager.runs(status="succeeded"), 20)
+        finally:
+            here.close()
+    finally:
+        pooler.remove()
+
+
+# ---------------------------------------------------------------- http
+
+
+class Answerer:
+    """Answers what the stand-in for the extension http asks, by real HTTP."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._live)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(10)
+
+    def _live(self) -> None:
+        curl = Curl()
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            while not self._stopping.wait(0.01):
+                rows = connection.execute(
+                    "SELECT id, method, uri, headers, content FROM web.asked WHERE status IS NULL AND error IS NULL"
+                ).fetchall()
+                for number, method, uri, headers, content in rows:
+                    answer = curl.send(
+                        Request(
+                            id=number,
+                            method=method,
+                            url=uri,
+                            headers={**headers, "Content-Type": "application/json"},
+                            body=content.encode(),
+                            timeout_milliseconds=5000,
+                        )
+                    )
+                    connection.execute(
+                        "UPDATE web.asked SET status = %s, answer = %s, error = %s WHERE id = %s",
+                        (answer.status, answer.content, answer.error, number),
+                    )
+        curl.close()
+
+
+@pytest.fixture
+def http(pg_cron_url: str, pg_net: StandIn) -> Iterator[Loop]:
+    pg_net.stop()
+    with psycopg.connect(pg_cron_url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA net CASCADE")
+        connection.execute("CREATE SCHEMA IF NOT EXISTS public")
+        connection.execute((Path(__file__).parent.parent / "pg_net" / "http_stand_in.sql").read_text())
+    answerer = Answerer(pg_cron_url)
+    try:
+        with Loop(pg_cron_url, pg_net, pg_cron_transport="auto") as loop:
+            yield loop
+    finally:
+        answerer.stop()
+        with psycopg.connect(pg_cron_url, autocommit=True) as connection:
+            connection.execute("DELETE FROM pg_extension WHERE oid = 999999")
+
+
+def test_the_extension_http_calls_after_the_commit_and_knows_the_answer_at_once(http: Loop) -> None:
+    """Fails if it called inside the transaction that announced: the application would not find the row."""
+    assert http.ask("SELECT transport FROM jobmanager.tickers") == "http"
+    http.make_due()
+
+    http.connection.execute("CALL jobmanager.fire_http(NULL)")
+
+    http.succeeded()
+    assert http.outcomes() == ["accepted"]
+
+
+def test_an_application_that_is_down_ends_the_pass_and_is_called_later(http: Loop) -> None:
+    http.gate.stop()
+    http.make_due()
+    http.connection.execute("CALL jobmanager.fire_http(NULL)")
+    assert http.outcomes() == ["refused"]
+
+    http.gate.start()
+    http.connection.execute("UPDATE jobmanager.run_calls SET next_call_at = clock_timestamp()")
+    http.connection.execute("CALL jobmanager.fire_http(NULL)")
+
+    http.succeeded()
+    assert http.outcomes() == ["refused", "accepted"]
+
+
+def test_a_refusal_over_http_is_named(http: Loop) -> None:
+    http.gate.reply = Reply(status=401)
+    http.make_due()
+
+    http.connection.execute("CALL jobmanager.fire_http(NULL)")
+
+    assert http.outcomes() == ["unauthorized"]
+
+
+# ---------------------------------------------------------------- beside other backends
+
+
+def test_a_tick_that_was_announced_is_opened_by_whatever_backend_brings_it(
+    ground: Callable[..., Ground],
+) -> None:
+    """Fails if an announced row counted as taken: a switch of backends would lose the tick between them."""
+    here = ground()
+    here.manager.stop(1)  # whose database goes on announcing
+    local = here.make(here.manager.settings.database_url, 1, backend="local")
+    local.start()
+    try:
+        instant = here.make_due()
+        assert here.fire() == 1
+        [announced] = local.runs("job-0")
+        row = local.store.job("job-0")
+        assert row is not None
+
+        local._assembly.runner.deliver([Tick("job-0", instant, row.schedule_rev)])
+
+        until(lambda: local.runs("job-0", "succeeded"), 10)
+        assert [run.id for run in local.runs("job-0") if run.scheduled_for == instant] == [announced.id]
+    finally:
+        local.stop(1)
+        local.store.close()
+
+
+def test_handed_over_in_both_directions_no_tick_is_lost_or_started_twice(
+    ground: Callable[..., Ground],
+) -> None:
+    """Two generations overlap, and bring the same 60 instants in any order (F28, G15)."""
+    here = ground()
+    local = here.make(here.manager.settings.database_url, 1, backend="local", sweep_seconds=600)
+    local.start()
+    try:
+        first = here.make_due(40)
+        instants = [first + timedelta(seconds=60 * number) for number in range(40)]
+        row = local.store.job("job-0")
+        assert row is not None
+        choice = random.Random(7)
+        for instant in instants:
+            brings = [
+                lambda instant=instant: here.fire(instant),
+                lambda instant=instant: local._assembly.runner.deliver(
+                    [Tick("job-0", instant, row.schedule_rev)]
+                ),
+            ]
+            choice.shuffle(brings)
+            for bring in brings[: choice.choice([1, 2, 2])]:
+                bring()
+
+        # A job that somebody else holds is left out of a pass, and due in the next.
+        until(lambda: here.fire() >= 0 and {instant for _, instant in here.started} >= set(instants), 30)
+        until(lambda: all(run.status.closed for run in local.runs("job-0", limit=200)), 30)
+        found = Counter(instant for _, instant in here.started)
+        assert {instant: found[instant] for instant in instants} == dict.fromkeys(instants, 1)
+    finally:
+        local.stop(1)
+        local.store.close()
+
+
+def test_while_pg_cron_is_stuck_a_living_process_opens_the_tick_and_pg_cron_opens_nothing_later(
+    ground: Callable[..., Ground],
+) -> None:
+    """As with every place of cron.max_running_jobs taken (F34)."""
+    here = ground(grace_seconds=5)
+    instant = here.make_due(2)
+
+    here.manager.host.sweep()
+    until(lambda: here.manager.runs(status="succeeded"), 10)
+    runs = here.manager.runs("job-0")
+    found = here.fire(instant + timedelta(minutes=2))
+
+    assert found == 0
+    assert [str(run.trigger) for run in runs if str(run.status) == "succeeded"] == ["catch_up"]
+    assert sorted(run.scheduled_for for run in runs if run.scheduled_for) == [
+        instant + timedelta(minutes=number) for number in range(len(runs))
+    ]
