@@ -9,24 +9,26 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.examined_entries(_path text) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_nestloop = off AS $$
--- Ours with how each last ended, those others that call `_path` themselves, and pg_cron's settings and size.
--- Nobody analyses pg_cron's tables, so the planner takes thousands of entries for a few, and would loop.
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Ours with how each last ended, those others that call `_path` themselves, and pg_cron's settings and size. Step by step:
+-- nobody analyses pg_cron's tables, so the planner takes thousands of entries for a few, and a join of it all would loop.
 DECLARE
   found jsonb := jsonb_build_object(
     'settings', (SELECT coalesce(jsonb_object_agg(s.name, s.setting), '{}') FROM pg_settings s WHERE s.name LIKE 'cron.%'));
+  errors jsonb;
 BEGIN
+  WITH ended AS MATERIALIZED (
+    SELECT DISTINCT ON (d.jobid) d.jobid, d.status, d.return_message FROM cron.job_run_details d
+     WHERE d.runid > (SELECT max(runid) - 20000 FROM cron.job_run_details) AND d.status IN ('succeeded', 'failed')
+     ORDER BY d.jobid, d.runid DESC)
+  SELECT coalesce(jsonb_object_agg(c.jobname, left(jobmanager.redacted(coalesce(e.return_message, '')), 300)), '{}') INTO errors
+    FROM ended e JOIN cron.job c USING (jobid)
+   WHERE e.status = 'failed' AND c.jobname IS NOT NULL AND c.username = current_user AND c.database = current_database();
   RETURN found || jsonb_build_object('entries', (
-    WITH ended AS (
-      SELECT DISTINCT ON (d.jobid) d.jobid, d.status, d.return_message FROM cron.job_run_details d
-       WHERE d.runid > (SELECT max(runid) - 20000 FROM cron.job_run_details) AND d.status IN ('succeeded', 'failed')
-       ORDER BY d.jobid, d.runid DESC)
-    SELECT coalesce(jsonb_agg(jsonb_build_object('name', l.name, 'schedule', l.schedule, 'drift', CASE
-          WHEN c.jobid IS NOT NULL AND l.drift = 'not in pg_cron' THEN 'commands something else' ELSE l.drift END, 'orphan', l.orphan,
-        'error', CASE WHEN e.status = 'failed' THEN left(jobmanager.redacted(coalesce(e.return_message, '')), 300) END) ORDER BY l.name), '[]')
-      FROM jobmanager.list_entries() l
-      LEFT JOIN cron.job c ON c.jobname::text = l.name AND c.username = current_user AND c.database = current_database()
-      LEFT JOIN ended e ON e.jobid = c.jobid),
+    SELECT coalesce(jsonb_agg(jsonb_build_object('name', l.name, 'schedule', l.schedule, 'orphan', l.orphan, 'error', errors ->> l.name,
+        'drift', CASE WHEN l.drift = 'not in pg_cron' AND EXISTS (SELECT FROM cron.job c WHERE c.jobname = l.name
+            AND c.username = current_user AND c.database = current_database()) THEN 'commands something else' ELSE l.drift END)
+        ORDER BY l.name), '[]') FROM jobmanager.list_entries() l),
   'callers', (
     SELECT coalesce(jsonb_agg(jsonb_build_object('id', c.jobid, 'name', c.jobname, 'secret', jobmanager.redacted(c.command) <> c.command)
         ORDER BY c.jobid), '[]')
