@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -17,6 +18,7 @@ pytest.importorskip("psycopg", reason="needs psycopg: pip install psycopg[binary
 import psycopg
 from tests.faults.conftest import until
 from tests.security.roles import (
+    ANYBODY,
     APPLICATION,
     MAKE_ROLES,
     NEIGHBOUR,
@@ -539,6 +541,66 @@ def test_a_poisoned_schedule_stops_no_other_and_is_freed_by_the_next_plan(
         assert owner.execute(
             "SELECT count(*) > 0 FROM jobmanager.runs WHERE job_id = 'job-3'"
         ).fetchone() == (True,)
+
+
+NET = """
+CREATE SCHEMA net; CREATE TABLE net.http_request_queue (id bigint); CREATE TABLE net._http_response (id bigint, status_code int, content text,
+  timed_out bool, error_msg text, created timestamptz);
+CREATE FUNCTION net.http_post(url text, body jsonb, params jsonb DEFAULT '{}', headers jsonb DEFAULT '{}', timeout_milliseconds int DEFAULT 1)
+  RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RAISE 'the queue is full'; END$$;"""
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_an_application_that_cannot_be_called_stops_no_other(url: str, *, usable: bool) -> None:
+    """What pg_net raises, or the right to use it that is gone, is the outcome of one call; every tick is announced."""
+    synced(url, layout="dispatcher", jobs=1, namespace="other")
+    with session(url) as superuser, session(url, OWNER) as owner:
+        superuser.execute(NET)
+        superuser.execute(f"GRANT USAGE ON SCHEMA net TO {OWNER if usable else ANYBODY}")
+        owner.execute(
+            "SELECT jobmanager.put_ticker('default', 'pg_net', 'dispatcher', 'signature', 'http://127.0.0.1:9/jobs/run', 5000)"
+        )
+        owner.execute(INSERTED, (1, 2))
+        owner.execute("UPDATE jobmanager.jobs SET namespace = 'default' WHERE id LIKE 'sql-%'")
+        owner.execute(
+            "UPDATE jobmanager.jobs SET next_due_at = date_trunc('hour', now(), 'UTC'), accounted_until = now() - interval '2 hours',"
+            " catch_up_window_seconds = 86400"
+        )
+        assert owner.execute("SELECT jobmanager.fire(NULL)").fetchone() == (3,)
+        called = owner.execute(
+            "SELECT namespace, outcome, runs FROM jobmanager.calls ORDER BY namespace"
+        ).fetchall()
+        assert called == [("default", "network", 2), ("other", None, 1)]
+        assert owner.execute("SELECT count(*) FROM jobmanager.runs WHERE status = 'pending'").fetchone() == (
+            3,
+        )
+        later = "clock_timestamp() + interval '40 seconds'"
+        assert owner.execute(f"SELECT jobmanager.sweep({later})").fetchone() == (3,)
+
+
+def test_sixteen_who_edit_leave_the_entries_as_the_jobs_are(url: str) -> None:
+    """Pausing, resuming and changing schedules at once: fails if a trigger works on what another has not committed."""
+    synced(url, jobs=8)
+    turn = itertools.count()
+
+    def edit() -> None:
+        number = next(turn)
+        with session(url, APPLICATION) as editor:
+            for step in range(6):
+                state = "paused" if (number + step) % 3 else "active"
+                editor.execute(
+                    "UPDATE jobmanager.jobs SET state = %s WHERE id = %s",
+                    (state, f"job-{(number + step) % 8}"),
+                )
+
+    assert at_once(edit) == []
+    with session(url, OWNER) as owner:
+        wrong = owner.execute(
+            "SELECT name, drift FROM jobmanager.list_entries() WHERE drift <> ''"
+        ).fetchall()
+        assert wrong == []
+        active = owner.execute("SELECT count(*) + 1 FROM jobmanager.jobs WHERE state = 'active'").fetchone()
+        assert active == (len(names(owner)),)
 
 
 # ---------------------------------------------------------------- pg_cron in another database

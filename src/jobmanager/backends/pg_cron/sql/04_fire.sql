@@ -157,9 +157,15 @@ BEGIN
   FOR low IN 1..greatest(cardinality(_runs), 1) BY 100 LOOP
     SELECT * INTO made FROM jobmanager.open_call(_namespace, _kind, coalesce(_runs[low : low + 99], '{}'), _now);
     IF t.transport = 'pg_net' AND jobmanager.has_table('net', 'http_request_queue') THEN
-      UPDATE jobmanager.calls SET request_id = net.http_post(
-        url := t.url, body := made.body, headers := jobmanager.headers_of(_namespace, made.call, made.body::text, _now),
-        timeout_milliseconds := t.timeout_ms) WHERE id = made.call;
+      BEGIN
+        UPDATE jobmanager.calls SET request_id = net.http_post(
+          url := t.url, body := made.body, headers := jobmanager.headers_of(_namespace, made.call, made.body::text, _now),
+          timeout_milliseconds := t.timeout_ms) WHERE id = made.call;
+      EXCEPTION WHEN others THEN
+        -- What is announced stays announced, and other applications are called.
+        RAISE WARNING 'application % is not called: %', _namespace, SQLERRM;
+        PERFORM jobmanager.label(made.call, 'network', NULL, SQLERRM, _now);
+      END;
     ELSE
       PERFORM pg_notify('jobmanager', _namespace || ' ' || made.call);
     END IF;
