@@ -882,6 +882,28 @@ def test_nothing_is_wrong_with_pg_cron_in_another_database(
     assert bad(jobs) == []
 
 
+def test_nothing_is_wrong_with_what_went_wrong_before(ground: Ground) -> None:
+    jobs = ground.called()
+    ground.target.reply = endpoint(Reply(status=500))
+    ground.call()
+    assert "ended as server_error" in bad(jobs)[0].text
+    ground.target.reply = endpoint()
+    ground.call()
+    failed(ground, "jm_dispatch", "connection failed")
+    assert "connection failed" in bad(jobs)[0].text
+    ground.do("UPDATE cron.job_run_details SET status = 'succeeded' WHERE runid = 1000000")
+    assert [finding for finding in bad(jobs) if finding.check == "backend"] == []
+    assert any(
+        "1 of 2 calls in the last hour did not get through" in finding.text for finding in examine(jobs)
+    )
+
+
+def test_nothing_is_wrong_while_a_secret_is_replaced(ground: Ground) -> None:
+    jobs = ground.called(secret=f"{SECRET} {ANOTHER}")
+    ground.do("SELECT jobmanager.put_key('default', %s)", ANOTHER)
+    assert [finding for finding in bad(jobs) if finding.check == "backend"] == []
+
+
 def test_nothing_is_wrong_before_the_first_start(ground: Ground) -> None:
     assert bad(ground.manager()) == []
 
