@@ -6,7 +6,8 @@ import base64
 import hashlib
 import hmac
 import logging
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import Any, ClassVar, Literal
@@ -19,8 +20,9 @@ from jobmanager.backends.pg_cron.listener import Listener
 from jobmanager.backends.pg_cron.plan import unsupported
 from jobmanager.backends.pg_cron.planning import Planning
 from jobmanager.clock import Clock, SystemClock
-from jobmanager.errors import ConfigurationError, JobManagerError, UnsupportedError
+from jobmanager.errors import ConfigurationError, JobManagerError, StoreUnavailableError, UnsupportedError
 from jobmanager.job import Job
+from jobmanager.schedule import Schedule
 from jobmanager.settings import Settings
 from jobmanager.timetable import ScheduledJob
 
@@ -130,37 +132,76 @@ class PgCronBackend(Backend):
     # ---------------------------------------------------------------- the seam
 
     def sync(self, jobs: Sequence[ScheduledJob]) -> None:
-        # One question, and no write if all is as it should be: many processes do this at once, and at every start.
         scheduled = tuple(jobs)
+        schedules = {item.job.schedule for item in scheduled if item.job.schedule is not None}
+        try:
+            found = self._found_right(schedules, len(scheduled)) or self._put_right(schedules, len(scheduled))
+        except StoreUnavailableError as error:
+            if self.run_url is not None:
+                logger.warning(
+                    "event=cron_url_sync_failed category=jobs url=%s error=%s", self.run_url, error
+                )
+            raise
+        transport, url, keys = found
+        if transport != "notify" and not keys:
+            logger.warning(
+                "pg_cron: no signing key, so the application will refuse every call; run `jobmanager init`"
+            )
+        if not self._is_ready and self.run_url not in (None, url):
+            logger.info("event=cron_url_sync_skipped category=jobs url=%s stays", url)
+        self._notified = transport == "notify"
+        self._scheduled = scheduled
+        self._is_ready = True
+        if self._deliver is not None:
+            self._listen(self._deliver)
+
+    def _found_right(self, schedules: Collection[Schedule], jobs: int) -> tuple[str, str | None, int] | None:
+        """Transport, URL and number of keys, if all is as it should be: one question, for every process asks it at every start."""
+        if self.cron_database is not None and not self._is_ready:
+            return None
+        try:
+            with self.database.transaction() as connection:
+                drift = self._planning.drift(connection, self.namespace, schedules, PROBE)
+        except ConfigurationError:  # functions that are missing, or older ones
+            return None
+        can = Can(*drift.able)
+        self._refuse(can)
+        ticker = drift.ticker
+        if (
+            ticker is None
+            or drift.release != objects.release()
+            or self._wanted(can, ticker, jobs) is not None
+        ):
+            return None
+        if drift.unplanned or drift.unready or drift.entries:
+            return None
+        return ticker["transport"], ticker["url"], drift.keys
+
+    def _put_right(self, schedules: Collection[Schedule], jobs: int) -> tuple[str, str | None, int]:
+        """Make it as it should be, in one transaction; answers as `_found_right`."""
         with self.database.transaction() as connection:
-            if not self._is_ready:
-                can = self.look(connection)
-                self._refuse(can)
-                if objects.install(connection):
-                    logger.info("pg_cron: functions of release %s are installed", objects.release())
-            schedules = {item.job.schedule for item in scheduled if item.job.schedule is not None}
-            drift = self._planning.drift(connection, self.namespace, schedules)
-            wanted = self._wanted(connection, drift.ticker, len(scheduled))
+            can = self.look(connection)
+            self._refuse(can)
+            if objects.install(connection):
+                logger.info("pg_cron: functions of release %s are installed", objects.release())
+            drift = self._planning.drift(connection, self.namespace, schedules, PROBE)
+            wanted = self._wanted(can, drift.ticker, jobs)
             if wanted is not None:
                 connection.execute("SELECT jobmanager.put_ticker(%s, %s, %s, %s, %s, %s)", wanted)
             if drift.unplanned:
                 self._planning.put(connection, [s for s in schedules if s.text in set(drift.unplanned)])
             if drift.unready:
                 connection.execute("SELECT jobmanager.go_on(%s)", (self.namespace,))
-            if wanted is not None or drift.unplanned or drift.unready or drift.entries or not self._is_ready:
-                connection.execute("SELECT jobmanager.sync_entries()")
-            if self.cron_database is not None and (wanted is not None or not self._is_ready):
+            connection.execute("SELECT jobmanager.sync_entries()")
+            if self.cron_database is not None:
                 self.sync_elsewhere(connection)
-            transport = wanted[1] if wanted is not None else drift.ticker["transport"]
-            if transport != "notify" and not drift.keys:
-                logger.warning(
-                    "pg_cron: no signing key, so the application will refuse every call; run `jobmanager init`"
-                )
-        self._notified = transport == "notify"
-        self._scheduled = scheduled
-        self._is_ready = True
-        if self._deliver is not None:
-            self._listen(self._deliver)
+        before = drift.ticker
+        if wanted is None:
+            assert before is not None  # noqa: S101 - then it is as wanted
+            return before["transport"], before["url"], drift.keys
+        if before is not None and before["url"] != wanted[4]:
+            logger.info("event=cron_url_sync_done category=jobs from=%s to=%s", before["url"], wanted[4])
+        return wanted[1], wanted[4], drift.keys
 
     def start(self, deliver: Deliver) -> None:
         if self._deliver is None:
@@ -292,10 +333,9 @@ class PgCronBackend(Backend):
             )
 
     def _wanted(
-        self, connection: Connection, ticker: dict[str, Any] | None, jobs: int
+        self, can: Can, ticker: dict[str, Any] | None, jobs: int
     ) -> tuple[str, str, str, str, str | None, int] | None:
         """How this application should be reached, if that is not on file already."""
-        can = self.look(connection)
         transport: str = self.transport
         if transport == "auto":
             transport = "notify"
@@ -308,24 +348,24 @@ class PgCronBackend(Backend):
             raise ConfigurationError(
                 "JOBMANAGER_PG_CRON_LAYOUT=entries needs pg_cron in the database of the jobs; choose dispatcher."
             )
-        url = self._url_for(ticker)
-        wanted = transport, layout, self.auth, url, WAIT_TIMEOUT if self.wait else CALL_TIMEOUT
-        if ticker is not None:
-            if tuple(ticker[name] for name in ("transport", "layout", "auth", "url", "timeout_ms")) == wanted:
-                return None
-            if ticker["url"] != url:
-                logger.info("event=cron_url_sync_done category=jobs from=%s to=%s", ticker["url"], url)
+        wanted = (
+            transport,
+            layout,
+            self.auth,
+            self._url_for(ticker),
+            WAIT_TIMEOUT if self.wait else CALL_TIMEOUT,
+        )
+        on_file = ("transport", "layout", "auth", "url", "timeout_ms")
+        if ticker is not None and tuple(ticker[name] for name in on_file) == wanted:
+            return None
         return self.namespace, *wanted
 
     def _url_for(self, ticker: dict[str, Any] | None) -> str | None:
         """The URL to keep on file: a developer's machine never overwrites that of a server."""
-        stored = None if ticker is None else ticker["url"]
-        if stored is not None and (self.run_url is None or is_local(self.run_url)):
-            if self.run_url not in (None, stored) and not is_local(stored):
-                logger.info("event=cron_url_sync_skipped category=jobs url=%s stays", stored)
-                return str(stored)
-            return self.run_url or str(stored)
-        return self.run_url
+        stored: str | None = None if ticker is None else ticker["url"]
+        if stored is None or self.run_url is None:
+            return self.run_url or stored
+        return stored if is_local(self.run_url) and not is_local(stored) else self.run_url
 
     def sync_elsewhere(self, connection: Connection) -> None:
         """pg_cron lives in another database: its entries are made there, and command what is here."""
@@ -363,4 +403,4 @@ def key_of(secret: str) -> bytes:
 def is_local(url: str) -> bool:
     """True for a URL that only this machine, or its network, can reach."""
     host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.") or host.endswith(".local")  # noqa: S104 - compared, not bound
+    return re.fullmatch(r"localhost|::1|0\.0\.0\.0|127[.\d]+|.+\.local", host) is not None

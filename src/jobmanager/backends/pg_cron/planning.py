@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
 from jobmanager.backends.pg_cron.database import Connection
-from jobmanager.backends.pg_cron.plan import Plan, plan_of
+from jobmanager.backends.pg_cron.objects import STAMP
+from jobmanager.backends.pg_cron.plan import Plan, plan_of, unsupported
 from jobmanager.clock import Clock
 from jobmanager.schedule import Schedule, zones
+
+logger = logging.getLogger(__name__)
 
 SOON_OVER = timedelta(days=200)
 FIRST_DAYS, LATER_DAYS = 220, 400
@@ -25,8 +29,12 @@ class Drift:
     unplanned: Sequence[str]
     unready: bool
     entries: bool
-    ticker: dict[str, Any]
+    ticker: dict[str, Any] | None
     keys: int
+    release: str | None
+    """Of our objects."""
+    able: Sequence[Any]
+    """What a probe found, that was asked with it."""
 
 
 class Planning:
@@ -35,18 +43,25 @@ class Planning:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def drift(self, connection: Connection, namespace: str, schedules: Iterable[Schedule]) -> Drift:
-        """What is not as it should be."""
+    def drift(
+        self, connection: Connection, namespace: str, schedules: Iterable[Schedule], probe: str
+    ) -> Drift:
+        """What is not as it should be, and what `probe` finds, by one question."""
         texts = sorted(schedule.text for schedule in schedules)
         until = self._clock.now().date() + SOON_OVER
-        row = connection.execute(
-            "SELECT unplanned, unready, entries, ticker, keys FROM jobmanager.drift(%s, %s, %s, %s)",
-            (namespace, texts, zones.version(), until),
+        question = (
+            "SELECT unplanned, unready, entries, ticker, keys, obj_description(to_regprocedure(%s), 'pg_proc'), probe.*"  # noqa: S608 - constants
+            f" FROM jobmanager.drift(%s, %s, %s, %s), ({probe}) AS probe"
+        )
+        row: Sequence[Any] = connection.execute(  # type: ignore[assignment]  # it answers one
+            question.encode(), (STAMP, namespace, texts, zones.version(), until)
         ).fetchone()
-        return Drift(*row)  # type: ignore[misc]  # it answers one row
+        unplanned, unready, entries, ticker, keys, release, *able = row
+        return Drift(unplanned, unready, entries, ticker, keys, release, able)
 
     def put(self, connection: Connection, schedules: Sequence[Schedule]) -> None:
         """Plan these: many at once not as far as few, so that no start waits for it."""
+        schedules = [schedule for schedule in schedules if _can_be_kept(schedule)]
         days = LATER_DAYS if len(schedules) <= AT_ONCE else FIRST_DAYS
         for start in range(0, len(schedules), AT_ONCE):
             plans = [plan_of(each, self._clock.now(), days) for each in schedules[start : start + AT_ONCE]]
@@ -59,6 +74,14 @@ class Planning:
                 "SELECT jobmanager.put_plans(%s::jsonb, %s::jsonb)",
                 (json.dumps([_values(plan) for plan in plans]), json.dumps(rows)),
             )
+
+
+def _can_be_kept(schedule: Schedule) -> bool:
+    """False, and an error in the log, for one that somebody wrote into the table: nobody was there to refuse it."""
+    reason = unsupported(schedule)
+    if reason is not None:
+        logger.error("pg_cron: jobs with this schedule stand still. %s", reason)
+    return reason is None
 
 
 def _values(plan: Plan) -> dict[str, Any]:
