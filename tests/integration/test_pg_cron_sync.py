@@ -446,6 +446,25 @@ def test_an_override_made_in_sql_is_kept_by_those_that_live_and_those_that_come(
     assert kept["next_due_at"] == planned
 
 
+def test_a_schedule_written_in_sql_that_nobody_can_keep_stops_that_job_alone(url: str, caplog: Any) -> None:
+    """No start fails for it, no other job waits for it, and the log names it; `reset` is the way back."""
+    with session(url, OWNER) as owner:
+        synced(url)
+        for number, text in enumerate(("every 10s", "cron 61 * * * * in UTC", "cron 7 * * * * in UTC")):
+            owner.execute("UPDATE jobmanager.jobs SET schedule = %s WHERE id = %s", (text, f"job-{number}"))
+        caplog.clear()
+        with manager(url) as jobs:
+            jobs.sync()
+            assert "'every 10s'" in caplog.text
+            assert "job=job-1 has an override that cannot be used" in caplog.text
+            due = [job(owner, f"job-{number}")["next_due_at"] for number in range(3)]
+            assert due[0] is None
+            assert due[2].minute in (7, 37)  # the server shows the time of a zone that is half an hour beside
+            jobs.reset_job("job-0")
+            jobs.sync()
+            assert job(owner)["next_due_at"] is not None
+
+
 INSERTED = """
 INSERT INTO jobmanager.jobs (id, namespace, declared, state, schedule, accounted_until, next_due_at, history_from, overlap, queue_cap, catch_up,
   catch_up_cap, catch_up_window_seconds, jitter_seconds, max_attempts, retry_on_crash, change_seq)
