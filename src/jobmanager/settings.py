@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -321,6 +323,21 @@ def _shown(field: str, value: object) -> object:
     if field.endswith("_url") and isinstance(value, str):
         return shown_url(value)
     return value
+
+
+def key_of(secret: str) -> bytes:
+    """What signs: the bytes that `whsec_` writes in base64, or those of any other text."""
+    prefix, written, encoded = secret.partition("whsec_")
+    if not written or prefix:
+        return secret.encode()
+    try:
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        pass  # not chained: the error could show a piece of it
+    raise SettingsError(
+        "JOBMANAGER_SECRET begins with whsec_, but no base64 follows. Copy it whole, or leave the prefix out.",
+        name="JOBMANAGER_SECRET",
+    )
 
 
 def shown_url(url: str) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import pty
+import re
+import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +26,8 @@ from tests.pg_net.target import Received, Reply, redirect
 from tests.servers import FreshDatabases, PgCron
 
 from jobmanager import JobManager, Settings
+from jobmanager.backends.pg_cron.backend import PgCronBackend
+from jobmanager.backends.pg_cron.care import Care
 from jobmanager.cli import main
 from jobmanager.web import wsgi
 
@@ -151,8 +158,6 @@ def test_what_init_prints_is_enough_for_an_application_to_start(ready: Operator)
 
 def test_init_leaves_the_environment_as_it_was(operator: Operator) -> None:
     operator.gets("init", "--yes")
-
-    import os
 
     assert {name for name in os.environ if name.startswith("JOBMANAGER_")} - {
         "JOBMANAGER_APP",
@@ -318,6 +323,62 @@ def test_without_a_way_to_call_processes_listen(operator: Operator) -> None:
     assert made["environment"] == {"JOBMANAGER_BACKEND": "pg_cron", "JOBMANAGER_PG_CRON_TRANSPORT": "notify"}
     assert "neither pg_net nor http" in made["warnings"][0]
     assert operator.ask("SELECT transport FROM jobmanager.tickers") == "notify"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "whsec_" + base64.b64encode(bytes(range(32))).decode(),
+        "whsec_" + base64.b64encode(bytes(range(33))).decode(),
+        "whsec_" + base64.b64encode(bytes(range(32))).decode().rstrip("="),
+        "whsec_" + base64.b64encode(bytes(range(100))).decode(),
+        "a plain one: ünïcødé, 'quotes' and \\backslashes\\".replace(" ", "_"),
+        "x0" * 40 + "abcdefgh",
+    ],
+)
+def test_database_and_application_make_the_same_key_of_a_secret(
+    operator: Operator, pg_net: StandIn, secret: str
+) -> None:
+    operator.environment.setenv("JOBMANAGER_SECRET", secret)
+
+    assert operator.gets("init", "--yes", "--url", URL)["secret_state"] == "that of JOBMANAGER_SECRET"
+    assert operator.gets("init", "--yes", "--url", URL)["secret_state"] == "kept"
+
+    care = Care(PgCronBackend(operator.url), actor="test")
+    assert care.knows(secret)
+    assert not care.knows(secret[:-5] + "xxxx" + secret[-1])
+
+
+@pytest.mark.parametrize(
+    ("answers", "code"), [(["nonsense", URL, "y"], 0), ([URL, "n"], 1), ([URL, "\x04"], 1)]
+)
+def test_on_a_terminal_init_asks(operator: Operator, pg_net: StandIn, answers: list[str], code: int) -> None:
+    screen, terminal = pty.openpty()
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "jobmanager", "init"],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "70"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    said = b""
+    for answer in answers:
+        while not said.rstrip().endswith((b"called):", b"[y/N]:")):
+            said += os.read(screen, 4096)
+        os.write(screen, answer.encode() if answer == "\x04" else answer.encode() + b"\n")
+        said = b""
+    with suppress(OSError):  # the terminal is gone with the process
+        while chunk := os.read(screen, 4096):
+            said += chunk
+    os.close(screen)
+    assert asking.wait(30) == code, said.decode()
+    if code:
+        assert "Nothing was changed." in said.decode()
+        assert operator.ask("SELECT to_regnamespace('jobmanager')") is None
+    else:
+        assert re.search(r"JOBMANAGER_SECRET=whsec_[A-Za-z0-9+/]{43}=\s", said.decode()), said.decode()
 
 
 # ---------------------------------------------------------------- Vault

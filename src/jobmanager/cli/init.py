@@ -107,8 +107,12 @@ def _given(settings: Settings, url: str | None) -> dict[str, str | None]:
 
 def _chosen(here: Session, settings: Settings, done: Done, *, ask: bool) -> Settings:
     """The settings with the URL, asked for if it has to be; without one, or where the database cannot call, with `notify`."""
+    from jobmanager.settings import key_of
+
     if settings.pg_cron_transport == "notify":
         return settings
+    for secret in settings.secrets:
+        key_of(secret)  # says now what the database would say too late
     ground = _ground(backend_of(settings))
     if settings.pg_cron_transport == "auto" and not ground.may_be_called_from:
         done.warnings.append(

@@ -234,7 +234,7 @@ def _headers(settings: Settings) -> dict[str, str]:
     if settings.secrets and settings.auth == "bearer":
         headers["Authorization"] = f"Bearer {settings.secrets[0]}"
     elif settings.secrets:
-        from jobmanager.backends.pg_cron.backend import key_of
+        from jobmanager.settings import key_of
 
         second = str(int(SystemClock().now().timestamp()))
         message = f"call_0.{second}.".encode() + PROBE

@@ -6,14 +6,14 @@ Whatever is wrong, the caller hears the same; only the log says what it was.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jobmanager.errors import JobManagerError, SettingsError
+from jobmanager.errors import JobManagerError
+from jobmanager.settings import key_of
 
 TOLERANCE = 300
 """Seconds that a signed call may be old, or ahead of our clock."""
@@ -44,7 +44,7 @@ class Keys:
     """The secrets that are valid now: one, two while one is replaced, or none, which authenticates nobody."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._keys = tuple(_key(secret) for secret in secrets)
+        self._keys = tuple(key_of(secret) for secret in secrets)
         self._digests = tuple(_digest(secret.encode()) for secret in secrets)
 
     def __bool__(self) -> bool:
@@ -93,18 +93,3 @@ def _only(headers: RequestHeaders, name: bytes) -> bytes:
 
 def _digest(text: bytes) -> bytes:
     return hashlib.sha256(text).digest()
-
-
-def _key(secret: str) -> bytes:
-    """What signs: the bytes that `whsec_` writes in base64, or those of any other text."""
-    prefix, written, encoded = secret.partition("whsec_")
-    if not written or prefix:
-        return secret.encode()
-    try:
-        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        pass  # not chained: the error could show a piece of it
-    raise SettingsError(
-        "JOBMANAGER_SECRET begins with whsec_, but no base64 follows. Copy it whole, or leave the prefix out.",
-        name="JOBMANAGER_SECRET",
-    )

@@ -23,7 +23,7 @@ from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import ConfigurationError, JobManagerError, StoreUnavailableError, UnsupportedError
 from jobmanager.job import Job
 from jobmanager.schedule import Schedule
-from jobmanager.settings import Settings
+from jobmanager.settings import Settings, key_of
 from jobmanager.timetable import ScheduledJob
 
 logger = logging.getLogger(__name__)
@@ -392,12 +392,6 @@ def name_elsewhere(name: str, database: str) -> str:
     """An entry's name in the database that has pg_cron: of one name there is one entry, whichever database it commands."""
     is_short = len(database.encode()) <= LONGEST_NAME - len("jm_0123456789abcdef01234567@")
     return f"{name}@{database if is_short else hashlib.sha256(database.encode()).hexdigest()[:24]}"
-
-
-def key_of(secret: str) -> bytes:
-    """What signs: the bytes that `whsec_` writes in base64, or those of any other text."""
-    plain = secret.removeprefix("whsec_")
-    return base64.b64decode(plain + "=" * (-len(plain) % 4)) if plain != secret else secret.encode()
 
 
 def is_local(url: str) -> bool:

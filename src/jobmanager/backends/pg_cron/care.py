@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import Any
 
 from jobmanager.backends.pg_cron import objects
-from jobmanager.backends.pg_cron.backend import OURS_ELSEWHERE, PgCronBackend, key_of, name_elsewhere
+from jobmanager.backends.pg_cron.backend import OURS_ELSEWHERE, PgCronBackend, name_elsewhere
 from jobmanager.backends.pg_cron.database import Connection
 from jobmanager.errors import JobNotFoundError
+from jobmanager.settings import key_of
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.key_of(_secret text) RETURNS bytea
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE WHEN _secret LIKE 'whsec\_%' THEN decode(substr(_secret, 7), 'base64') ELSE convert_to(_secret, 'UTF8') END
+  SELECT CASE WHEN _secret LIKE 'whsec\_%' THEN decode(substr(_secret, 7) || repeat('=', -length(substr(_secret, 7)) & 3), 'base64')
+    ELSE convert_to(_secret, 'UTF8') END
 $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.vault_name(_namespace text) RETURNS text
