@@ -63,6 +63,7 @@ def run() -> Run:
         status=PENDING,
         trigger="manual",
         opened_at=now,
+        accepted_at=now,
         due_at=now,
         concurrency_key="a",
     )
