@@ -59,7 +59,8 @@ class GroupCommit:
     ) -> None:
         """Write soon, then call `then`. BackPressureError if too much waits; endings are always taken, they free room.
 
-        `alone` says that nothing else is in flight: then the caller's thread writes, and saves the way to the writer.
+        `alone` says that nothing else is in flight, or that the caller waits for it: then the caller's thread writes, if
+        the writer does not at that moment, and saves the way to it.
         """
         item = _Item(opens, endings, then)
         if not self._threaded:

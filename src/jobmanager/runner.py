@@ -155,7 +155,7 @@ class Runner:
         """Open one run, wait until that is durable, and get it executed. Raises what the store says against it."""
         if run.status is PENDING and self._registry.job(run.job_id).queues:
             return self._decide(run)
-        refused, errors = self._open_and_wait([run])
+        refused, errors = self._open_and_wait([run], alone=self._pool.in_flight <= 1)
         if run.id in errors:
             raise errors[run.id]
         return self._decide(run) if refused else Verdict("opened", run)
@@ -170,7 +170,7 @@ class Runner:
         self._act_on(verdict, run)
         return verdict
 
-    def _open_and_wait(self, runs: list[Run]) -> tuple[list[Run], Mapping[str, Exception]]:
+    def _open_and_wait(self, runs: list[Run], *, alone: bool) -> tuple[list[Run], Mapping[str, Exception]]:
         """Open these and hand on what was opened; answers what the store refused, and its errors by id."""
         answered = threading.Event()
         answers: list[tuple[list[Run], Mapping[str, Exception]]] = []
@@ -181,7 +181,7 @@ class Runner:
             answered.set()
 
         try:
-            self._recorder.open(runs, then, alone=len(runs) == 1 and self._pool.in_flight <= 1)
+            self._recorder.open(runs, then, alone=alone)
         except StoreError:
             self._give_back(runs)
             raise
@@ -218,7 +218,8 @@ class Runner:
         runs = [
             self.opening(job, now, tick=tick, ours=place < places) for place, (job, tick) in enumerate(free)
         ]
-        refused, errors = self._open_and_wait(runs) if runs else ([], {})
+        # On this thread, which has to wait: what comes meanwhile is accepted together, after it.
+        refused, errors = self._open_and_wait(runs, alone=True) if runs else ([], {})
         if errors:
             raise next(iter(errors.values()))
         for run in [*refused, *in_line]:

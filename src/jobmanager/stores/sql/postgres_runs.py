@@ -26,11 +26,12 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Claims:
-    """The claiming statements, with the types of what they answer."""
+    """The statements that answer whole runs, with the types of what they answer."""
 
     claim: sa.TextualSelect
     claim_these: sa.TextualSelect
     claim_waiting: sa.TextualSelect
+    these: sa.TextualSelect
 
     @classmethod
     def of(cls, runs: sa.Table) -> Claims:
@@ -40,7 +41,8 @@ class Claims:
             sa.column("due_key", sa.Text),
         )
         any_of, these = (sa.text(writes.claim(these=these)).columns(*due, *runs.c) for these in (False, True))
-        return cls(any_of, these, sa.text(writes.CLAIM_WAITING).columns(*runs.c))
+        rows = (sa.text(text).columns(*runs.c) for text in (writes.CLAIM_WAITING, writes.THESE))
+        return cls(any_of, these, *rows)
 
 
 class PostgresRuns(SqlStore):
@@ -62,19 +64,22 @@ class PostgresRuns(SqlStore):
         retried: dict[str, RunStatus] = {}
         fresh = [run for run in opens if not run.announced]
         announced = [run for run in opens if run.announced]
-        with self.writing() if again else self.single() as connection:
-            done = self._write(connection, fresh, final)
-            for ending in again:
-                retried |= self._retry(connection, ending)
-        done |= self._accept(announced) if announced else set()
-        opened = {run.id for run in opens if run.id in done}
+        done: set[str] = set()
+        if fresh or endings:
+            with self.writing() if again else self.single() as connection:
+                done = self._write(connection, fresh, final)
+                for ending in again:
+                    retried |= self._retry(connection, ending)
+        # Apart from what was ended: this very batch may end the run that is now brought a second time.
+        opened = self._accept(announced) if announced else set()
+        opened |= {run.id for run in fresh if run.id in done}
         ended = {ending.run.id: ending.status for ending in final if ending.run.id in done}
-        doubtful = [run for run in opens if run.id not in done]
+        doubtful = [run for run in opens if run.id not in opened]
         doubtful += [ending.run for ending in final if ending.run.id not in done]
         if doubtful:
             with self.single() as connection:
                 found = self._found_rows(connection, doubtful)
-            opened |= {run.id for run in opens if run.id not in done and _is_mine(run, found)}
+            opened |= {run.id for run in opens if run.id not in opened and _is_mine(run, found)}
             for ending in final:
                 if ending.run.id not in done:
                     ended |= _accepted(ending, found)
@@ -114,7 +119,10 @@ class PostgresRuns(SqlStore):
             return set()
 
     def these(self, run_ids: Collection[str]) -> list[Run]:
-        return super().these([run_id for run_id in run_ids if UUID.fullmatch(run_id)])
+        known = [run_id for run_id in run_ids if UUID.fullmatch(run_id)]
+        with self.single() as connection:
+            rows = connection.execute(self._statements.these, {"ids": known}).mappings()
+            return [run_from(row) for row in rows]
 
     def _found_rows(self, connection: Connection, runs: Sequence[Run]) -> dict[str, Any]:
         """(id, status, owner, attempt, accepted_at, started_at) by id of those of these runs that have a row."""

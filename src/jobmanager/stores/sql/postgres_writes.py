@@ -97,13 +97,14 @@ ACCEPTED = {
                  "concurrency_key", "turn", "priority", "dispatched_at", "started_at")
 }  # fmt: skip
 # An announced row becomes the run it was announced for. The guards are those of opening one, but for what was right already.
+# Who holds and who waits are asked for apart: each has its own index, and with both in one question every run would be read.
 ACCEPT = f"""WITH v AS ({_many(ACCEPTED, "opens")}),
  open AS (SELECT v.* FROM v JOIN jobmanager.jobs j ON j.id = v.job_id
    WHERE j.state = 'active' AND v.due_at <= clock_timestamp() AND v.due_at > clock_timestamp() - %(grace)s
      AND (v.expires_at IS NULL OR v.expires_at >= clock_timestamp())
      AND (v.owner IS NULL OR EXISTS (SELECT FROM jobmanager.instances i WHERE i.id = v.owner AND i.dead_at IS NULL))
-     AND (v.turn IS NULL OR NOT EXISTS (SELECT FROM jobmanager.runs h WHERE h.concurrency_key = v.concurrency_key
-       AND h.turn IN ('holds', 'waits')))
+     AND (v.turn IS NULL OR NOT EXISTS (SELECT FROM jobmanager.runs h WHERE h.concurrency_key = v.concurrency_key AND h.turn = 'holds')
+       AND NOT EXISTS (SELECT FROM jobmanager.runs h WHERE h.concurrency_key = v.concurrency_key AND h.turn = 'waits'))
    ORDER BY v.job_id FOR SHARE OF j)
 UPDATE jobmanager.runs r SET status = v.status, due_at = v.due_at, expires_at = v.expires_at, attempt = v.attempt,
  max_attempts = v.max_attempts, retry_on_crash = v.retry_on_crash, owner = v.owner, concurrency_key = v.concurrency_key,
@@ -133,6 +134,8 @@ OPEN_AND_END = f"""WITH opened AS ({_open(_many(OPENED, "opens"))}),
  ended AS ({END} FROM v WHERE {FENCE} AND (SELECT count(*) FROM opened) >= 0 RETURNING r.id), logged AS ({LOG})
 SELECT id::text FROM opened UNION ALL SELECT id::text FROM ended"""
 
+# An array, not a list of any length: one statement, prepared once.
+THESE = "SELECT r.* FROM jobmanager.runs r WHERE r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.due_at, r.id"
 OURS = """SELECT id::text, status, owner, attempt, accepted_at, started_at FROM jobmanager.runs WHERE id = ANY(%(ids)s::uuid[])"""
 RETRY = """WITH open AS
  (SELECT id FROM jobmanager.jobs WHERE id = %(job_id)s AND state IN ('active', 'paused') FOR SHARE)
