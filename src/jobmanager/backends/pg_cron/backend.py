@@ -189,7 +189,8 @@ class PgCronBackend(Backend):
             if wanted is not None:
                 connection.execute("SELECT jobmanager.put_ticker(%s, %s, %s, %s, %s, %s)", wanted)
             if drift.unplanned:
-                self._planning.put(connection, [s for s in schedules if s.text in set(drift.unplanned)])
+                unplanned = frozenset(drift.unplanned)
+                self._planning.put(connection, [s for s in schedules if s.text in unplanned])
             if drift.unready:
                 connection.execute("SELECT jobmanager.go_on(%s)", (self.namespace,))
             connection.execute("SELECT jobmanager.sync_entries()")
