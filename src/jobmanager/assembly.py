@@ -265,6 +265,8 @@ class Assembly:
     def _purge(self) -> None:
         if not self._up:
             return
+        # What a backend keeps outside may have an end, such as plans that are made for some months.
+        self.backend.sync(self.declarations.scheduled(self._settings.grace))
         now = self._clock.now()
         deleted = forget_old_runs(self.store, self._registry.jobs.values(), self._settings, now)
         self.store.forget_dead(now - FORGET_DEAD_AFTER)

@@ -359,10 +359,10 @@ def test_a_job_whose_schedule_cannot_be_worked_with_stops_no_other(pg_cron_url: 
 def test_answers_are_never_read_over_a_crash() -> None:
     """Ids of requests begin at 1 again: fails without the epoch, an old call would get a stranger's answer."""
     server = PgCron()
+    stand_in = StandIn(server.url)
     try:
         server.start()
         server.clear()
-        stand_in = StandIn(server.url)
         stand_in.install()
         stand_in.start()
         with Loop(server.url, stand_in) as loop:
@@ -386,6 +386,6 @@ def test_answers_are_never_read_over_a_crash() -> None:
 
             assert loop.outcomes()[0] == "lost_crash"
             loop.succeeded()
-        stand_in.close()
     finally:
+        stand_in.close()
         server.remove()

@@ -15,6 +15,7 @@ from tests.pg_net.stand_in import StandIn
 from tests.pg_net.target import Received, Reply, Target
 
 from jobmanager import JobManager, RunContext, Settings
+from jobmanager.errors import StoreUnavailableError
 from jobmanager.web import wsgi
 
 SECRET = "whsec_" + base64.b64encode(hashlib.sha256(b"the loop").digest()).decode()
@@ -45,7 +46,11 @@ class Loop:
         self.connection = psycopg.connect(url, autocommit=True)
 
     def __enter__(self) -> Self:
-        self.manager.start()
+        try:
+            self.manager.start()
+        except BaseException:
+            self.__exit__()
+            raise
         self.connection.execute("SELECT jobmanager.put_key('default', %s)", (SECRET,))
         # Only the test lets time pass: no entry of pg_cron does.
         self.connection.execute("SELECT jobmanager.remove_entries()")
@@ -132,5 +137,12 @@ class Loop:
 
     def succeeded(self, job: str = "work", count: int = 1) -> None:
         """Wait until so many runs of the job have succeeded; each instant was started once."""
-        until(lambda: len(self.manager.runs(job, "succeeded")) >= count, 15)
+
+        def enough() -> bool:
+            try:
+                return len(self.manager.runs(job, "succeeded")) >= count
+            except StoreUnavailableError:  # the test restarted the server
+                return False
+
+        until(enough, 15)
         assert len(set(self.started)) == len(self.started)

@@ -79,9 +79,13 @@ class Listener:
                 self._stopping.wait(POLL * random.uniform(1, 1.2))  # noqa: S311
 
     def _hears_itself(self, connection: Connection) -> bool:
-        """LISTEN succeeds behind a transaction pooler, and then nothing ever comes: so ask."""
+        """LISTEN succeeds behind a transaction pooler, and then nothing ever comes: so ask.
+
+        From another session: what a session notifies itself of comes with its own answer, even there.
+        """
         probe = f"probe {uuid.uuid4()}"
-        connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, probe))
+        with self._database.connect() as other:
+            other.execute("SELECT pg_notify(%s, %s)", (CHANNEL, probe))
         deadline = time.monotonic() + ECHO_WITHIN
         while (left := deadline - time.monotonic()) > 0 and not self._stopping.is_set():
             for note in connection.notifies(timeout=min(left, 0.2), stop_after=1):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobmanager.run import PENDING, RUNNING, Run, Turn
+from jobmanager.run import PENDING, RUNNING, SUCCEEDED, Run, Turn
 from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
 
 
@@ -86,6 +86,17 @@ class AnnouncingPromises(StoreGround):
         assert self.write([first]).opened
         assert not self.write([second]).opened
         assert self.write([first]).opened
+
+    def test_brought_again_in_the_batch_that_ends_it_it_stays_ended(self) -> None:
+        self.job()
+        run, owner = self.announced(), self.process()
+        first = self.accepting(run, owner)
+        self.opened(first)
+
+        written = self.write([replace(first, started_at=self.now + seconds(1))], [self.ending(first)])
+
+        assert not written.opened
+        assert written.ended == {run.id: SUCCEEDED}
 
     def test_what_happened_to_the_schedule_since_does_not_matter(self) -> None:
         self.job()
