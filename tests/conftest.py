@@ -18,6 +18,8 @@ from tests.servers import (
     rabbitmq_url,
     redis_server,
     redis_url,
+    still_pg_cron_server,
+    still_pg_cron_url,
 )
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "rabbitmq_url",
     "redis_server",
     "redis_url",
+    "still_pg_cron_server",
+    "still_pg_cron_url",
 ]
 
 # Our own switches, read before the environment is cleared.

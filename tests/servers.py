@@ -491,6 +491,24 @@ def pg_cron_url(pg_cron_server: PgCron) -> str:
     return pg_cron_server.url
 
 
+@pytest.fixture(scope="session")
+def still_pg_cron_server() -> Iterator[PgCron]:
+    """As `pg_cron_server`, but no entry ever runs: for tests that say themselves when a minute has come."""
+    pytest.importorskip("psycopg", reason="needs psycopg: pip install psycopg[binary]")
+    server = PgCron({"cron.max_running_jobs": "0"})
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def still_pg_cron_url(still_pg_cron_server: PgCron) -> str:
+    """As `pg_cron_url`, on the server whose entries never run."""
+    still_pg_cron_server.clear()
+    return still_pg_cron_server.url
+
+
 @pytest.fixture
 def pg_cron_databases(pg_cron_server: PgCron, pg_cron_url: str) -> FreshDatabases:
     """Makes databases beside the one of `pg_cron_url`, in which pg_cron cannot be created; the next test clears them."""

@@ -88,8 +88,8 @@ class TestPgCronBackend(BackendContract):
     url: str
 
     @pytest.fixture(autouse=True)
-    def _fresh_clock(self, pg_cron_url: str) -> Iterator[None]:
-        self.url = pg_cron_url
+    def _fresh_clock(self, still_pg_cron_url: str) -> Iterator[None]:
+        self.url = still_pg_cron_url
         self.open()
         yield
         self.close()
