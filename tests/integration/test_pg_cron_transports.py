@@ -306,3 +306,68 @@ def test_while_pg_cron_is_stuck_a_living_process_opens_the_tick_and_pg_cron_open
     assert sorted(run.scheduled_for for run in runs if run.scheduled_for) == [
         instant + timedelta(minutes=number) for number in range(len(runs))
     ]
+
+
+# ---------------------------------------------------------------- policies
+
+
+@pytest.mark.parametrize(
+    ("overlap", "became"),
+    [
+        ("skip", [("skipped", "overlap")]),
+        ("allow", [("succeeded", None)]),
+        ("queue", [("succeeded", None)]),
+        ("queue_all", [("succeeded", None)]),
+        ("cancel_running", [("succeeded", None)]),
+    ],
+)
+def test_an_announced_tick_that_meets_a_run_becomes_what_the_policy_says(
+    ground: Callable[..., Ground], overlap: Any, became: list[tuple[str, str | None]]
+) -> None:
+    """As on every backend: LEDGER.md's table decides, not SQL."""
+    here = ground()
+    release, entered = threading.Event(), threading.Event()
+
+    def busy(context: RunContext) -> None:
+        if context.scheduled_for is None:
+            entered.set()
+            while not release.wait(0.02):
+                context.raise_if_cancelled()
+
+    here.manager.add_job("busy", busy, cron="* * * * *", overlap=overlap)
+    here.manager.sync()
+    here.database.execute("SELECT jobmanager.remove_entries()")
+    here.manager.trigger_job("busy")
+    assert entered.wait(10)
+    here.make_due()
+    here.fire()
+
+    if overlap in ("skip", "allow", "cancel_running"):
+        until(
+            lambda: [run for run in here.manager.runs("busy") if run.scheduled_for and run.status.closed], 15
+        )
+    else:
+        until(lambda: [run.turn for run in here.manager.runs("busy") if run.scheduled_for] == ["waits"], 15)
+    release.set()
+
+    until(lambda: all(run.status.closed for run in here.manager.runs("busy")), 15)
+    assert [(str(run.status), run.reason) for run in here.manager.runs("busy") if run.scheduled_for] == became
+
+
+def test_a_tick_announced_before_a_pause_is_skipped_and_one_of_a_disabled_job_too(
+    ground: Callable[..., Ground],
+) -> None:
+    here = ground(jobs=2)
+    here.manager.stop(1)
+    here.make_due()
+    assert here.fire() == 2
+    here.manager.stop_job("job-0")
+    with here.manager.store.lock_job("job-1") as page:
+        page.close_pending()
+
+    here.manager.start()
+
+    until(lambda: all(run.status.closed for run in here.manager.runs()), 20)
+    found = {run.job_id: (str(run.status), run.reason) for run in here.manager.runs()}
+    assert found == {"job-0": ("skipped", "paused"), "job-1": ("skipped", "disabled")}
+    assert here.started == []
