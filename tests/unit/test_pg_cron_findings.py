@@ -20,6 +20,7 @@ from jobmanager.backends.pg_cron.case import Case, some
 from jobmanager.backends.pg_cron.entry_findings import _at_full_hour
 from jobmanager.backends.pg_cron.examination import Owner, Server, Ticker
 from jobmanager.backends.pg_cron.knock import knock
+from jobmanager.clock import SystemClock
 
 URL = "postgresql://app@127.0.0.1:1/app"
 SERVER = Server(
@@ -113,6 +114,23 @@ def test_a_server_without_pg_cron() -> None:
 def test_pg_cron_that_was_moved_to_another_database() -> None:
     [finding] = bad(replace(SERVER, schedulers=["postgres"]))
     assert "pg_cron lives in database 'postgres'" in finding.text
+
+
+@pytest.mark.parametrize(("comes_back", "expected"), [(True, []), (False, ["failing"])])
+def test_a_scheduler_that_is_being_started_again(
+    monkeypatch: pytest.MonkeyPatch, comes_back: bool, expected: list[str]
+) -> None:
+    monkeypatch.setattr(SystemClock, "sleep", lambda *_: None)
+    asked = []
+
+    def column(self: Answers, query: str, *_: object) -> list[Any]:
+        asked.append(query)
+        return ["app"] if comes_back and len(asked) == 3 else []
+
+    monkeypatch.setattr(Answers, "column", column)
+    answers: Any = Answers(replace(SERVER, schedulers=[]), TICKER, {})
+    found = server_findings.CHECKS["pg_cron"](Case(PgCronBackend(URL), (), answers))
+    assert [finding.level for finding in found] == expected
 
 
 def test_a_library_with_a_name_like_pg_crons_is_none() -> None:

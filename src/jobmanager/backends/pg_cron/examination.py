@@ -38,6 +38,8 @@ class Server:
     settings: dict[str, str]
 
 
+SCHEDULERS = """SELECT datname::text FROM pg_stat_activity WHERE application_name = 'pg_cron scheduler' AND datname IS NOT NULL"""
+
 SERVER = """SELECT current_database()::text AS database, current_user::text AS role, current_setting('server_version_num')::int AS version,
   clock_timestamp() AS now, (SELECT extversion FROM pg_extension WHERE extname = 'pg_cron') AS extension,
   EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_cron') AS could_have_pg_cron,
