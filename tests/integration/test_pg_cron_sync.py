@@ -413,7 +413,7 @@ def test_an_edit_that_is_rolled_back_leaves_nothing(url: str) -> None:
 
 def test_enabling_never_fires(url: str) -> None:
     """What came due while a job was switched off is not owed; fails if `next_due_at` stayed as it was."""
-    synced(url)
+    synced(url, jobs=1)
     with session(url, OWNER) as owner:
         owner.execute("UPDATE jobmanager.jobs SET state = 'disabled' WHERE id = 'job-0'")
         assert job(owner)["next_due_at"] is None
@@ -517,6 +517,20 @@ def _seconds(connection: Connection, statement: str) -> float:
 # ---------------------------------------------------------------- a schedule that cannot be worked with
 
 
+def test_jobs_that_join_a_thousand_entries_are_looked_up_one_by_one(url: str) -> None:
+    """Fails if the trigger looks through all entries for each: a deployment would run into its time limit of 5 s."""
+    synced(url, jobs=1000)
+    with session(url, OWNER) as connection:
+        connection.execute("SET statement_timeout = '5s'")
+
+        connection.execute(
+            "INSERT INTO jobmanager.jobs SELECT (jsonb_populate_record(j, jsonb_build_object('id', 'more-' || n))).*"
+            " FROM jobmanager.jobs j, generate_series(1, 200) n WHERE j.id = 'job-0'"
+        )
+
+        assert len(names(connection)) == 1201
+
+
 POISON = {
     "a beginning at no time": "UPDATE jobmanager.schedules SET kind = 'every', first_at = 'infinity', step = 60 WHERE schedule = %s",
     "an overflow": "UPDATE jobmanager.schedules SET kind = 'every', first_at = '-infinity', step = 9223372036854775807 WHERE schedule = %s",
@@ -585,15 +599,15 @@ def test_an_application_that_cannot_be_called_stops_no_other(url: str, *, usable
             "UPDATE jobmanager.jobs SET next_due_at = date_trunc('hour', now(), 'UTC'), accounted_until = now() - interval '2 hours',"
             " catch_up_window_seconds = 86400"
         )
-        assert owner.execute("SELECT jobmanager.fire(NULL)").fetchone() == (3,)
+        moment = "date_trunc('hour', now(), 'UTC') + interval '30 minutes'"
+        assert owner.execute(f"SELECT jobmanager.fire(NULL, {moment})").fetchone() == (3,)
         called = owner.execute(
             "SELECT namespace, outcome, runs FROM jobmanager.calls ORDER BY namespace"
         ).fetchall()
         assert called == [("default", "network", 2), ("other", None, 1)]
-        assert owner.execute("SELECT count(*) FROM jobmanager.runs WHERE status = 'pending'").fetchone() == (
-            3,
-        )
-        later = "clock_timestamp() + interval '40 seconds'"
+        pending = owner.execute("SELECT count(*) FROM jobmanager.runs WHERE status = 'pending'").fetchone()
+        assert pending == (3,)
+        later = f"{moment} + interval '40 seconds'"
         assert owner.execute(f"SELECT jobmanager.sweep({later})").fetchone() == (3,)
 
 
@@ -636,7 +650,7 @@ def elsewhere(server: PgCron) -> tuple[str, str]:
         connection.execute(
             "GRANT EXECUTE ON FUNCTION cron.schedule_in_database(text, text, text, text, text, boolean) TO jm_owner"
         )
-    return server.url.replace("/postgres", f"/{name}"), server.url
+    return server.url.removesuffix("postgres") + name, server.url
 
 
 def test_two_entries_in_the_database_that_has_pg_cron_command_the_one_that_has_not(

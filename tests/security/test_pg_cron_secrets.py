@@ -154,12 +154,12 @@ class Application(Loop):
     def exercise(self) -> None:
         """A minute with all that may happen in it: a run that succeeds, one that fails, a call that is refused."""
         self.make_due()
-        assert self.fire() == 2
+        assert self.fire() >= 2  # another minute may have begun
         until(lambda: {run.status for run in self.manager.runs()} == {"succeeded", "failed"}, 30)
         self.answered()
         self.sweep(after=0)
         self.manager.trigger_job("careful", payload=CONFIG)
-        until(lambda: len(self.manager.runs("careful", "succeeded")) == 2, 30)
+        until(lambda: len(self.manager.runs("careful", "succeeded")) >= 2, 30)
 
 
 class Sinks:
