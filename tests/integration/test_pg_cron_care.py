@@ -267,6 +267,21 @@ def test_the_database_that_has_pg_cron_is_named(
     assert operator.ask("SELECT to_regnamespace('jobmanager')") is None
 
 
+def test_what_is_lacking_in_one_database_keeps_the_other_as_it_was(
+    operator: Operator, pg_cron_url: str, pg_cron_databases: FreshDatabases
+) -> None:
+    operator.ask("CREATE ROLE shop LOGIN")
+    operator.ask("DROP EXTENSION pg_cron")
+    operator.environment.setenv("JOBMANAGER_PG_CRON_URL", pg_cron_url)
+    operator.be_at(pg_cron_databases.make().replace("postgres@", "shop@"))
+
+    refused = operator.gets("init", "--yes", code=1)["error"]
+
+    assert refused["sql"] == [f'GRANT CREATE ON DATABASE "{refused["database"]}" TO "shop";']
+    operator.be_at(pg_cron_url)
+    assert operator.ask("SELECT count(*) FROM pg_extension WHERE extname = 'pg_cron'") == 0
+
+
 def test_several_databases_share_one_pg_cron(
     operator: Operator, pg_cron_url: str, pg_cron_databases: FreshDatabases
 ) -> None:

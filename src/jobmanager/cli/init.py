@@ -249,6 +249,8 @@ def _prepare(backend: PgCronBackend, done: Done, *, calls: bool) -> None:
     created: list[str] = []
     elsewhere = backend.cron_database
     if elsewhere is not None:
+        # Tried first, so that nothing is made there if something is lacking here.
+        prepare(backend.database, cron=False, http=calls, keep=False)
         ground, made = prepare(elsewhere, cron=True, http=False, tables=False)
         there += [f"{extension} in {elsewhere.shown}" for extension in _extensions(ground, made)]
         created += made

@@ -69,11 +69,13 @@ def look(connection: Connection) -> Ground:
     return Ground(*row)
 
 
-def prepare(database: Database, *, cron: bool, http: bool, tables: bool = True) -> tuple[Ground, list[str]]:
+def prepare(
+    database: Database, *, cron: bool, http: bool, tables: bool = True, keep: bool = True
+) -> tuple[Ground, list[str]]:
     """Make what is missing in one transaction; answers what there was, and the names of the extensions that were created.
 
     `cron`: this database is to have pg_cron. `http`: it is to call the application, if it can. `tables`: our tables live here.
-    LackingRightError if our role may not, and then nothing is changed.
+    Without `keep` it is only tried. LackingRightError if our role may not, and then nothing is changed.
     """
     with database.transaction(limit="5min") as connection:
         ground = look(connection)
@@ -96,6 +98,8 @@ def prepare(database: Database, *, cron: bool, http: bool, tables: bool = True) 
                 f"{database.shown}: on this server pg_cron lives in database {home!r}. Name that one in JOBMANAGER_PG_CRON_URL; "
                 "jobs and runs stay where they are."
             ) from None
+        if not keep:
+            raise psycopg.Rollback
     return ground, extensions
 
 
