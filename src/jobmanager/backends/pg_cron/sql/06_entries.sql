@@ -10,9 +10,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ELSE format('SELECT jobmanager.fire(%L)', _entry) END
 $$;
 
-CREATE OR REPLACE FUNCTION jobmanager.wanted_entries() RETURNS TABLE (name text, schedule text, command text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT wanted.name, wanted.schedule, jobmanager.command_of(wanted.name) FROM (
+-- What they answer of one entry is looked up: the trigger on jobs asks for each row, and nobody could add a thousand jobs to ten
+-- thousand otherwise. That needs plans made for the argument, which PL/pgSQL makes.
+DROP FUNCTION IF EXISTS jobmanager.wanted_entries(), jobmanager.our_entries();
+
+CREATE OR REPLACE FUNCTION jobmanager.wanted_entries(_entry text DEFAULT NULL) RETURNS TABLE (name text, schedule text, command text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY SELECT wanted.name, wanted.schedule, jobmanager.command_of(wanted.name) FROM (
     SELECT 'jm_sweep' AS name, '* * * * *' AS schedule WHERE EXISTS (SELECT FROM jobmanager.tickers)
     UNION ALL SELECT 'jm_http', '* * * * *' WHERE EXISTS (SELECT FROM jobmanager.tickers WHERE transport = 'http')
     UNION ALL SELECT 'jm_dispatch', '* * * * *'
@@ -20,17 +26,19 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     UNION ALL SELECT jobmanager.entry_name(j.id), s.wakeup FROM jobmanager.jobs j
       JOIN jobmanager.tickers t ON t.namespace = j.namespace AND t.layout = 'entries' AND t.transport <> 'http'
       JOIN jobmanager.schedules s ON s.schedule = j.schedule WHERE j.state = 'active' AND j.next_due_at IS NOT NULL) wanted
-   WHERE wanted.name NOT IN (SELECT p.name FROM jobmanager.paused_entries p)
-$$;
+   WHERE (_entry IS NULL OR wanted.name = _entry) AND wanted.name NOT IN (SELECT p.name FROM jobmanager.paused_entries p);
+END $$;
 
-CREATE OR REPLACE FUNCTION jobmanager.our_entries() RETURNS TABLE (name text, schedule text, command text, active boolean)
+CREATE OR REPLACE FUNCTION jobmanager.our_entries(_entry text DEFAULT NULL)
+RETURNS TABLE (name text, schedule text, command text, active boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF NOT jobmanager.has_table('cron', 'job') THEN
     RETURN;
   END IF;
   RETURN QUERY SELECT c.jobname::text, c.schedule::text, c.command::text, c.active FROM cron.job c
-    WHERE c.username = current_user AND c.database = current_database() AND c.jobname ~ '^jm_([0-9a-f]{24}|dispatch|sweep|http)$'
+    WHERE (_entry IS NULL OR c.jobname = _entry) AND c.username = current_user AND c.database = current_database()
+      AND c.jobname ~ '^jm_([0-9a-f]{24}|dispatch|sweep|http)$'
       AND (c.command = jobmanager.command_of(c.jobname::text) OR c.command ~ '^CALL jobmanager\.sweep_minute\(\d\)$');
 END $$;
 
@@ -46,11 +54,10 @@ BEGIN
     RETURN jsonb_build_object('scheduled', 0, 'unscheduled', 0, 'elsewhere', true);
   END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0));
-  SELECT count(cron.unschedule(o.name)) INTO gone FROM jobmanager.our_entries() o
-    LEFT JOIN jobmanager.wanted_entries() w USING (name)
-   WHERE (_entry IS NULL OR o.name = _entry) AND (w.name IS NULL OR NOT o.active);
-  SELECT count(cron.schedule(w.name, w.schedule, w.command)) INTO made FROM jobmanager.wanted_entries() w
-    LEFT JOIN jobmanager.our_entries() o USING (name)
-   WHERE (_entry IS NULL OR w.name = _entry) AND (o.name IS NULL OR (o.schedule, o.command) IS DISTINCT FROM (w.schedule, w.command));
+  SELECT count(cron.unschedule(o.name)) INTO gone FROM jobmanager.our_entries(_entry) o
+    LEFT JOIN jobmanager.wanted_entries(_entry) w USING (name) WHERE w.name IS NULL OR NOT o.active;
+  SELECT count(cron.schedule(w.name, w.schedule, w.command)) INTO made FROM jobmanager.wanted_entries(_entry) w
+    LEFT JOIN jobmanager.our_entries(_entry) o USING (name)
+   WHERE o.name IS NULL OR (o.schedule, o.command) IS DISTINCT FROM (w.schedule, w.command);
   RETURN jsonb_build_object('scheduled', made, 'unscheduled', gone);
 END $$;
