@@ -18,7 +18,7 @@ from tests.servers import free_port
 from jobmanager import Settings
 from jobmanager.backends.pg_cron import objects
 from jobmanager.cli import main
-from jobmanager.cli.verify import PROBE, endpoint
+from jobmanager.cli.links import PROBE, endpoint
 
 WITHOUT_PSYCOPG = (
     "import sys; sys.modules['psycopg'] = None; from jobmanager.cli import main; sys.exit(main())"
