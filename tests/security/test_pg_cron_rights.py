@@ -32,6 +32,7 @@ from tests.servers import PgCron
 
 from jobmanager import JobManager, RunContext, RunStatus, Settings
 from jobmanager.backends.pg_cron import objects
+from jobmanager.errors import ConfigurationError
 from jobmanager.stores.base import JobRow
 from jobmanager.stores.sql.postgres import PostgresStore
 from jobmanager.testing import FakeClock, RunStoreContract
@@ -293,6 +294,21 @@ def test_an_application_may_look_after_the_entries(url: str) -> None:
         assert connection.execute("SELECT jobmanager.unschedule('jm_sweep')").fetchone() == (True,)
         assert connection.execute("SELECT jobmanager.stats()->>'entries'").fetchone() == ("2",)
         assert connection.execute("SELECT jobmanager.remove_entries()").fetchone() == (1,)
+
+
+def test_an_application_of_another_release_is_told_who_may_help(url: str) -> None:
+    """It may not replace what it does not own, and does not begin with functions of another release."""
+    with session(url, OWNER) as owner:
+        owner.execute(f"COMMENT ON FUNCTION {objects.STAMP} IS 'another'")
+    with (
+        pytest.raises(ConfigurationError, match="`jobmanager pg-cron install --sql` prints"),
+        application(url),
+    ):
+        pass
+    with session(url, OWNER) as owner, owner.transaction():
+        assert objects.install(owner)
+    with application(url) as jobs:
+        assert jobs.started
 
 
 # ---------------------------------------------------------------- attacks by names
