@@ -13,7 +13,7 @@ import pytest
 
 from jobmanager import Cron, CronError, JobManager, Settings
 from jobmanager.backends.base import Backend, Deliver
-from jobmanager.backends.pg_cron import PgCronBackend
+from jobmanager.backends.pg_cron import PgCronBackend, objects
 from jobmanager.backends.pg_cron.database import Database
 from jobmanager.backends.pg_cron.listener import Listener
 from jobmanager.backends.pg_cron.plan import plan_of, unsupported
@@ -165,8 +165,6 @@ def planned(postgres_server: str) -> Iterator[psycopg.Connection[Any]]:
         store.install()
         store.close()
         with Database(url).connect() as connection:
-            from jobmanager.backends.pg_cron import objects
-
             with connection.transaction():
                 objects.install(connection)
             yield connection
@@ -220,6 +218,17 @@ def test_intervals_and_single_instants_need_no_horizon(planned: psycopg.Connecti
     assert planned.execute("SELECT jobmanager.next_tick('cron 1 1 * * * in UTC', now())").fetchall() == [
         (None,)
     ]
+
+
+@pytest.mark.servers
+def test_older_functions_are_replaced_and_newer_ones_stay(planned: psycopg.Connection[Any]) -> None:
+    """Fails if a digest alone decided: in a rolling deployment old and new processes would overwrite each other for ever."""
+    for found, replaced in (("99.abcdef", False), ("0.abcdef", True), ("abcdef", True)):
+        with planned.transaction():
+            planned.execute(f"COMMENT ON FUNCTION {objects.STAMP} IS '{found}'")
+            assert objects.install(planned) is replaced
+            assert objects.installed(planned) == (objects.release() if replaced else found)
+    assert not objects.install(planned)
 
 
 # ---------------------------------------------------------------- what it asks for

@@ -167,11 +167,7 @@ class PgCronBackend(Backend):
         can = Can(*drift.able)
         self._refuse(can)
         ticker = drift.ticker
-        if (
-            ticker is None
-            or drift.release != objects.release()
-            or self._wanted(can, ticker, jobs) is not None
-        ):
+        if ticker is None or objects.is_older(drift.release) or self._wanted(can, ticker, jobs) is not None:
             return None
         if drift.unplanned or drift.unready or drift.entries:
             return None

@@ -12,6 +12,9 @@ from psycopg import sql
 
 MADE_AT_ONCE = 0x6A6F626D  # the advisory lock of whoever makes or changes tables, the store's included
 STAMP = "jobmanager.fire(text,timestamptz)"
+EDITION = (
+    1  # one more with every published change: of two processes that differ, the newer one's functions stay
+)
 
 # What a role needs that runs the application and owns nothing: the store's tables, and the functions meant for it.
 _GRANTS = """
@@ -44,8 +47,14 @@ def script() -> str:
 
 @cache
 def release() -> str:
-    """What tells this text from that of another version."""
-    return hashlib.sha256(script().encode()).hexdigest()[:12]
+    """What tells this text from that of another version: its edition, and a digest of it."""
+    return f"{EDITION}.{hashlib.sha256(script().encode()).hexdigest()[:10]}"
+
+
+def is_older(found: str | None) -> bool:
+    """True for a release that today's is to replace. A newer edition is not: in a rolling deployment both are at work."""
+    edition = (found or "").partition(".")[0]
+    return found != release() and not (edition.isdigit() and int(edition) > EDITION)
 
 
 def installed(connection: psycopg.Connection[Any]) -> str | None:
@@ -56,10 +65,10 @@ def installed(connection: psycopg.Connection[Any]) -> str | None:
 
 def install(connection: psycopg.Connection[Any]) -> bool:
     """Make them, or bring them up to date, inside the caller's transaction; False if they are today's already."""
-    if installed(connection) == release():
+    if not is_older(installed(connection)):
         return False
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (MADE_AT_ONCE,))
-    if installed(connection) == release():
+    if not is_older(installed(connection)):
         return False
     connection.execute(stamped().encode())
     return True

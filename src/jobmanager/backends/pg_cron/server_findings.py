@@ -101,7 +101,7 @@ def _objects(case: Case) -> Iterator[Found]:
             text=f"The functions of this backend are not in database {server.database!r}: nothing fires.",
             fix="Run `jobmanager pg-cron install`, or start the application; --sql prints it for somebody with the right.",
         )
-    elif owner.release != objects.release():
+    elif objects.is_older(owner.release):
         whose = "The next start brings them up to date" if owner.is_us else f"Let {owner.name!r} do it"
         yield Found(
             level="warning" if owner.is_us else "failing",

@@ -95,7 +95,7 @@ DECLARE
   next uuid;
   name text := jobmanager.vault_name(_namespace);
 BEGIN
-  UPDATE jobmanager.signing_keys k SET retired_at = clock_timestamp(), bearer = NULL
+  UPDATE jobmanager.signing_keys k SET retired_at = clock_timestamp(), bearer = NULL, ipad = '', opad = ''
    WHERE k.namespace = _namespace AND k.retired_at IS NULL
      AND k.id < (SELECT max(id) FROM jobmanager.signing_keys WHERE namespace = _namespace);
   GET DIAGNOSTICS ended = ROW_COUNT;
@@ -108,7 +108,7 @@ BEGIN
       ended := ended + 1;
     END IF;
     IF this IS NOT NULL THEN  -- a key in the table is older than any in the Vault
-      WITH gone AS (UPDATE jobmanager.signing_keys k SET retired_at = clock_timestamp(), bearer = NULL
+      WITH gone AS (UPDATE jobmanager.signing_keys k SET retired_at = clock_timestamp(), bearer = NULL, ipad = '', opad = ''
         WHERE k.namespace = _namespace AND k.retired_at IS NULL RETURNING 1) SELECT ended + count(*) INTO ended FROM gone;
     END IF;
   END IF;

@@ -119,14 +119,14 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.wake(_now timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- Call an application that has to plan or to look after the dead, at most once a minute.
+-- Call an application that has to plan or to look after the dead, at most once a minute. Who listens lives, and does both by itself.
 DECLARE
   each record;
 BEGIN
   FOR each IN
     SELECT t.namespace, wanted.kind FROM jobmanager.tickers t, LATERAL (VALUES
         ('plan', jobmanager.needs_planning(t.namespace)), ('sweep', jobmanager.has_orphans(t.namespace, _now))) AS wanted(kind, needed)
-     WHERE wanted.needed AND t.transport <> 'http' AND NOT EXISTS (SELECT FROM jobmanager.calls c WHERE c.namespace = t.namespace
+     WHERE wanted.needed AND t.transport = 'pg_net' AND NOT EXISTS (SELECT FROM jobmanager.calls c WHERE c.namespace = t.namespace
        AND c.kind = wanted.kind AND c.sent_at > _now - interval '60 seconds')
   LOOP
     PERFORM jobmanager.post(each.namespace, each.kind, '{}', _now);
