@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -19,6 +19,7 @@ from jobmanager.chores import Chores
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
 from jobmanager.executor import Executor
+from jobmanager.in_hand import InHand
 from jobmanager.job import Job
 from jobmanager.lease import Lease
 from jobmanager.overlap import Verdict, unstarted
@@ -47,28 +48,6 @@ LONGEST_ACCEPT = timedelta(seconds=10)
 MOST_CLAIMED = 1000
 SHORTEST_OUTAGE = timedelta(seconds=1)
 SHORTEST_WAIT = timedelta(milliseconds=1)
-
-
-class InHand:
-    """Announced runs that this process is about to open. They may be brought again meanwhile, and by several threads."""
-
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
-        self._changed = threading.Condition()
-
-    def take(self, run_id: str, *, patience: float = 0) -> bool:
-        """True if it is the caller's now; False if after so many seconds somebody else still has it."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: run_id not in self._ids, patience):
-                return False
-            self._ids.add(run_id)
-            return True
-
-    def give(self, run_ids: Iterable[str | None]) -> None:
-        """They are decided, or given up; others that were never taken do not matter."""
-        with self._changed:
-            self._ids.difference_update(run_ids)
-            self._changed.notify_all()
 
 
 class Runner:
@@ -458,7 +437,7 @@ class Runner:
             self._reload(job_id)
 
     def _place_is_free(self) -> None:
-        if self._backlog:
+        if self._backlog and self._pool.has_room:
             self._backlog = False
             self._chores.soon(self.claim)
 
