@@ -72,6 +72,13 @@ class Pool:
         return self.workers + int(ahead)
 
     @property
+    def has_room(self) -> bool:
+        """True if a tenth of the places is free: less is not worth a question, for nine tenths are still to be worked off."""
+        with self._lock:
+            capacity = self._capacity()
+            return 10 * (capacity - self._in_flight) >= capacity
+
+    @property
     def in_flight(self) -> int:
         """Places taken: runs that are executing or about to."""
         return self._in_flight
