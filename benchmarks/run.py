@@ -19,6 +19,7 @@ SCRIPTS = (
     "one_a_second",
     "many",
     "celery_backend",
+    "pg_cron_backend",
     "imports",
     "fake_clock",
     "next_fire",

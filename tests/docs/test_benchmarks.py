@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-NOT_RUN = {"measure", "floor", "run", "postgres", "peer_pgqueuer", "celery_sides"}
+NOT_RUN = {"measure", "floor", "run", "postgres", "peer_pgqueuer", "celery_sides", "pg_cron_sides"}
 ON_BOTH_STORES = {"recorder", "runs", "burst", "trigger"}
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in NOT_RUN)
-QUICK = [script for script in SCRIPTS if script != "celery_backend"]  # which has a dozen processes of its own
+SERVERS = {"celery_backend", "pg_cron_backend"}  # with processes of their own
+QUICK = [script for script in SCRIPTS if script not in SERVERS]
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +62,18 @@ def test_runs_and_keeps_its_figures(
         ("burst", "burst"),
         ("trigger", "trigger"),
         ("celery_backend", "celery-backend"),
+        ("pg_cron_backend", "pg-cron-backend"),
     ],
 )
 def test_runs_on_postgresql_and_keeps_its_figures(
-    script: str, name: str, tmp_path: Path, postgres_server: str
+    script: str, name: str, tmp_path: Path, postgres_server: str, request: pytest.FixtureRequest
 ) -> None:
-    only = ("--only", "runs,ticks") if script == "celery_backend" else ()
-    keeps_figures(start(script, tmp_path, "--store", "postgres", *only), tmp_path / f"{name}.json")
+    if script == "pg_cron_backend":
+        request.getfixturevalue("pg_cron_server")
+    words = {"celery_backend": ("--store", "postgres", "--only", "runs,ticks"), "pg_cron_backend": ()}
+    keeps_figures(
+        start(script, tmp_path, *words.get(script, ("--store", "postgres"))), tmp_path / f"{name}.json"
+    )
 
 
 def keeps_figures(process: subprocess.Popen[str], file: Path) -> None:
