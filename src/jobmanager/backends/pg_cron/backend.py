@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import logging
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, timedelta
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Found, Health
 from jobmanager.backends.pg_cron import objects
-from jobmanager.backends.pg_cron.database import Connection, Database
+from jobmanager.backends.pg_cron.database import Connection, Database, is_here
 from jobmanager.backends.pg_cron.listener import Listener
 from jobmanager.backends.pg_cron.plan import unsupported
 from jobmanager.backends.pg_cron.planning import Planning
@@ -393,5 +392,5 @@ def name_elsewhere(name: str, database: str) -> str:
 
 def is_local(url: str) -> bool:
     """True for a URL that only this machine, or its network, can reach."""
-    host = urlsplit(url).hostname or ""
-    return re.fullmatch(r"localhost|::1|0\.0\.0\.0|127[.\d]+|.+\.local", host) is not None
+    host = urlsplit(url).hostname
+    return host is not None and is_here(host)

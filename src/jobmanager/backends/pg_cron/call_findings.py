@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from jobmanager.backends.base import Found
 from jobmanager.backends.pg_cron.case import Case, counted, some, utc
+from jobmanager.backends.pg_cron.database import is_here
 from jobmanager.backends.pg_cron.examination import CALLS, OLDEST_CALL, UNPLANNED, Calls, Ticker, Unplanned
 from jobmanager.backends.pg_cron.knock import Answered, knock
 from jobmanager.backends.pg_cron.link_findings import RESTART
@@ -48,14 +49,14 @@ def _url(case: Case) -> Iterator[Found]:
             text=f"The URL that is called has a secret in its query, which access logs keep: {shown}",
             fix="Take it out of the URL (every call is signed), and replace that secret wherever it is used.",
         )
-    if _is_local(host) and not _is_local(case.ask.host):
+    if is_here(host) and not is_here(case.ask.host):
         yield Found(
             level="failing",
             text=f"The database is on {case.ask.host}, and calls {shown}: that is its own machine, not this one.",
             fix="Set JOBMANAGER_PUBLIC_URL to a URL that the database's host reaches; a tunnel's, while developing.",
         )
     elif wanted is not None and wanted != ticker.url:
-        kept = _is_local(urlsplit(wanted).hostname or "") and not _is_local(host)
+        kept = is_here(urlsplit(wanted).hostname or "") and not is_here(host)
         yield Found(
             level="note" if kept else "warning",
             text=f"the database calls {shown}, and goes on doing so: a developer's machine does not overwrite it"
@@ -71,24 +72,13 @@ def _url(case: Case) -> Iterator[Found]:
         )
 
 
-def _is_local(host: str) -> bool:
-    """This machine: by loopback, by name, or by a socket."""
-    return (
-        host in ("", "localhost", "::1", "0.0.0.0")  # noqa: S104 - compared, not bound
-        or host.startswith(("127.", "/"))
-        or host.endswith(".local")
-    )
-
-
 def _is_near(host: str) -> bool:
     """This machine or a private network, as far as the name tells: one of a cluster has no dots, or says so."""
     try:
         return ip_address(host).is_private
     except ValueError:
         return (
-            _is_local(host)
-            or "." not in host
-            or host.endswith((".internal", ".svc", ".cluster.local", ".lan"))
+            is_here(host) or "." not in host or host.endswith((".internal", ".svc", ".cluster.local", ".lan"))
         )
 
 

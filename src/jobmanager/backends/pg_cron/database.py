@@ -18,6 +18,11 @@ POOLER_WORDS = re.compile(r"[?&](jobmanager_pooler|pgbouncer)=[^&]*")
 TEMPORARY = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
+def is_here(host: str) -> bool:
+    """True for a host that is this machine, by name, loopback or socket, or that only its network knows."""
+    return re.fullmatch(r"localhost|::1|0\.0\.0\.0|127[.\d]+|.+\.local|/.*|", host) is not None
+
+
 class Database:
     """One database by its URL. Nothing is kept open; any thread may use it."""
 
