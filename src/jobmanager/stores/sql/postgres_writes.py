@@ -97,6 +97,7 @@ ACCEPTED = {
                  "concurrency_key", "turn", "priority", "dispatched_at", "started_at")
 }  # fmt: skip
 # An announced row becomes the run it was announced for. The guards are those of opening one, but for what was right already.
+# Rows are found by id alone: the planner takes all that is pending for one row, and would go through it for each of ours.
 # Who holds and who waits are asked for apart: each has its own index, and with both in one question every run would be read.
 ACCEPT = f"""WITH v AS ({_many(ACCEPTED, "opens")}),
  open AS (SELECT v.* FROM v JOIN jobmanager.jobs j ON j.id = v.job_id
@@ -110,7 +111,7 @@ UPDATE jobmanager.runs r SET status = v.status, due_at = v.due_at, expires_at = 
  max_attempts = v.max_attempts, retry_on_crash = v.retry_on_crash, owner = v.owner, concurrency_key = v.concurrency_key,
  turn = v.turn, priority = v.priority, dispatched_at = v.dispatched_at, accepted_at = clock_timestamp(),
  started_at = v.started_at
- FROM open v WHERE r.id = v.id AND r.status = 'pending' AND r.accepted_at IS NULL RETURNING r.id::text"""
+ FROM open v WHERE r.id = v.id AND r.status || '' = 'pending' AND r.accepted_at IS NULL RETURNING r.id::text"""
 
 FENCE = "r.id = v.id AND r.owner = v.owner AND r.attempt = v.attempt AND r.status = 'running'"
 END = """
