@@ -178,12 +178,15 @@ def test_a_second_sigterm_leaves_at_once(store_url: str, start_process: StartPro
 FORKING = (
     SECOND
     + """
+import faulthandler
+
 def fork(count):
     children = []
     for _ in range(count):
         child = os.fork()
         if child == 0:
             code = 1
+            faulthandler.dump_traceback_later(90, exit=True)  # one that hangs says where
             try:
                 assert not jobs.started
                 jobs.start()
