@@ -24,7 +24,7 @@ from jobmanager.clock import SystemClock
 from jobmanager.doctor import Finding, examine
 from jobmanager.web import wsgi
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 SECRET = "whsec_" + base64.b64encode(os.urandom(32)).decode()
 ANOTHER = "whsec_" + base64.b64encode(os.urandom(32)).decode()

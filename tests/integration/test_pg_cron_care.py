@@ -31,7 +31,7 @@ from jobmanager.backends.pg_cron.care import Care
 from jobmanager.cli import main
 from jobmanager.web import wsgi
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 APPLICATION = """
 from jobmanager import JobManager

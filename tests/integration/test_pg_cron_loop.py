@@ -241,13 +241,12 @@ def test_what_nobody_took_within_its_window_is_missed_with_the_reason(loop: Loop
 def test_a_late_announcement_is_settled_by_the_jobs_policy(pg_cron_url: str, pg_net: StandIn) -> None:
     """The application was away for five minutes: with `latest` one instant is caught up, the others are missed."""
     with Loop(pg_cron_url, pg_net) as loop:
-        loop.gate.stop()
+        loop.manager.stop(1)
         instant = loop.make_due(minutes=20)
         loop.fire(instant + timedelta(minutes=5))
         assert loop.ask("SELECT count(*) FROM jobmanager.runs WHERE accepted_at IS NULL") == 6
         announced = {run.id for run in loop.manager.runs("work")}
-        loop.gate.start()
-        loop.sweep(after=LATER)
+        loop.manager.start()
         loop.succeeded()
 
         until(

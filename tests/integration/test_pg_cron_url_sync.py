@@ -16,7 +16,7 @@ from jobmanager import JobManager, Settings
 from jobmanager.backends.pg_cron.backend import is_local
 from jobmanager.errors import StoreUnavailableError
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 SECRET = "Zq7-own-and-random-0123456789-abcdefghij"
 OURS = "https://shop.example.com"

@@ -15,7 +15,7 @@ from tests.pg_net.stand_in import StandIn
 from tests.pg_net.target import Reply, Target, redirect
 from tests.servers import PgCron, free_port
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 JSON = {"Content-Type": "application/json"}
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from tests.pg_net.target import Reply
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 
 @pytest.fixture
