@@ -20,6 +20,12 @@ LATER = 62.0  # seconds: whatever backoff there is, it is over
 
 
 @pytest.fixture
+def pg_cron_url(still_pg_cron_url: str) -> str:
+    """Where no entry runs by itself: a full minute that comes while a test gets ready would bring ticks of its own."""
+    return still_pg_cron_url
+
+
+@pytest.fixture
 def loop(pg_cron_url: str, pg_net: StandIn) -> Iterator[Loop]:
     with Loop(pg_cron_url, pg_net) as loop:
         yield loop
