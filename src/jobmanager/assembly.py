@@ -12,6 +12,7 @@ from jobmanager.account import Account
 from jobmanager.backends.base import Backend
 from jobmanager.burial import Burial
 from jobmanager.chores import Chores
+from jobmanager.claims import Claims
 from jobmanager.clock import Clock
 from jobmanager.declarations import Declarations
 from jobmanager.errors import StoreError, StoreUnavailableError
@@ -20,6 +21,7 @@ from jobmanager.group_commit import GroupCommit
 from jobmanager.isolation import Isolation
 from jobmanager.lease import Lease
 from jobmanager.observe import Observer
+from jobmanager.openings import Openings
 from jobmanager.pool import Pool
 from jobmanager.quiet import Quiet
 from jobmanager.recorder import Recorder
@@ -95,21 +97,34 @@ class Assembly:
             backend=backend.name,
             keep_lines=settings.capture_logs,
         )
-        self.runner = Runner(
+        executes = backend.capabilities.executes_in_process
+        self.openings = Openings(self.lease, executes=executes)
+        self.claims = Claims(
             registry=registry,
-            recorder=self.recorder,
-            account=self.account,
+            store=store,
             executor=self.executor,
             pool=self.pool,
             lease=self.lease,
             chores=self.chores,
             clock=clock,
-            executes=backend.capabilities.executes_in_process,
+            executes=executes,
             dispatch=backend.dispatch,
+        )
+        self.runner = Runner(
+            registry=registry,
+            recorder=self.recorder,
+            account=self.account,
+            executor=self.executor,
+            openings=self.openings,
+            claims=self.claims,
+            pool=self.pool,
+            lease=self.lease,
+            chores=self.chores,
+            clock=clock,
             reload=self._reload,
         )
         self.watch = Watch(self.executor, self.recorder, pool=self.pool, lease=self.lease, clock=clock)
-        self.sweep = Sweep(store, self.account, self.executor, self.runner, lease=self.lease, clock=clock)
+        self.sweep = Sweep(store, self.account, self.executor, self.claims, lease=self.lease, clock=clock)
         self.burial = Burial(store, clock, length=settings.lease)
         self.burial.on_buried = partial(self.chores.soon, self._sweep)
         self.lease.on_beat = self.burial.look
@@ -127,7 +142,7 @@ class Assembly:
             ("watch", self.watch.look, LOOK_EVERY),
             ("cancel poll", self.watch.ask_for_cancel, ASK_FOR_CANCEL_EVERY),
             ("log flush", self.watch.flush_lines, FLUSH_LINES_EVERY),
-            ("claim poll", self.runner.claim, POLL),
+            ("claim poll", self.claims.claim, POLL),
             ("change poll", self._follow_changes, FOLLOW_CHANGES_EVERY),
             ("sweep", self._sweep, settings.sweep),
             ("purge", self._purge, PURGE_EVERY),
@@ -140,7 +155,7 @@ class Assembly:
         if self._installed != declared:
             self.store.install()
             self.declarations.carry_over()
-            self.runner.unknown = self.declarations.unknown
+            self.claims.unknown = self.declarations.unknown
             self._installed = declared
 
     def start(self, *, executes: bool = True) -> None:
@@ -183,7 +198,7 @@ class Assembly:
         if self._keeps_time:
             self.chores.soon(self._sweep)
             self.chores.at(self._clock.now() + self._settings.grace, self._retire_undeclared)
-            self.chores.soon(self.runner.claim)
+            self.chores.soon(self.claims.claim)
 
     def _warn_of_skew(self) -> None:
         skew = (self._clock.now() - self.store.now()).total_seconds()
@@ -247,7 +262,7 @@ class Assembly:
     def _follow_changes(self) -> None:
         """Take over what other processes or operators changed."""
         if self._up and self.declarations.refresh():
-            self.runner.unknown = self.declarations.unknown
+            self.claims.unknown = self.declarations.unknown
             self.backend.sync(self.declarations.scheduled(self._settings.grace))
 
     def follow_changes(self) -> None:

@@ -40,7 +40,7 @@ class Hosting:
 
     def execute(self, run_ids: Sequence[str]) -> None:
         self._begin(executes=True)
-        self._assembly().runner.claim_these(run_ids, here=True)
+        self._assembly().claims.claim_these(run_ids, here=True)
 
     def accept(self, run_ids: Sequence[str]) -> Accepted:
         self._begin(executes=True)

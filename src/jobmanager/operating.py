@@ -60,11 +60,12 @@ class Operating(Wiring):
         assembly = self._ready()
         now = self._clock.now()
         due_at = _moment(now, delay, at)
-        here = self._executes_here and due_at <= now and not job.queues and assembly.runner.take_place()
+        here = self._executes_here and due_at <= now and not job.queues
         by_hand = ByHand(
             payload=checked, priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify
         )
-        run = assembly.runner.opening(job, now, due_at=due_at, ours=here, by_hand=by_hand)
+        ours = here and assembly.claims.reserve(1, sure=True) == 1
+        run = assembly.openings.row(job, now, due_at=due_at, ours=ours, by_hand=by_hand)
         return self._answer(job, assembly.runner.accept(run))
 
     def _answer(self, job: Job, verdict: Verdict) -> Run:
@@ -87,7 +88,7 @@ class Operating(Wiring):
             not self.backend.capabilities.keeps_time and after.status is RunStatus.PENDING and after.attempt
         ):
             self._clock.sleep(max(0.0, (after.due_at - self._clock.now()).total_seconds()))
-            self._assembly.runner.claim_these([after.id])
+            self._assembly.claims.claim_these([after.id])
             after = self._history.run(run.id)
         return after
 
@@ -136,7 +137,7 @@ class Operating(Wiring):
             assembly.attend()
             assembly.lease.start(executes=False)
             self._attending = True
-        return bool(assembly.runner.claim_these([run.id]))
+        return bool(assembly.claims.claim_these([run.id]))
 
     def is_executed_here(self, run_id: str) -> bool:
         """Whether this process owns the run; RunNotFoundError."""
@@ -160,7 +161,7 @@ class Operating(Wiring):
     def redrive(self, run_id: str) -> Run:
         """Open a failed, cancelled, skipped or missed run again, due now; its old outcome stays among its attempts."""
         run = self._ready().account.redrive(self._history.run(run_id).id)
-        self._assembly.runner.claim()
+        self._assembly.claims.claim()
         return run if self._assembly.threaded else self._history.run(run.id)
 
     def dead_letters(self, job: str | None = None, *, limit: int = 50) -> list[Run]:
@@ -190,7 +191,7 @@ class Operating(Wiring):
         """
         made_up = backfill(self._ready().store, job_id, start, end, dry_run=dry_run, by=by)
         if not dry_run:
-            self._assembly.runner.claim()
+            self._assembly.claims.claim()
         return made_up
 
     def run(self, run_id: str) -> Run:

@@ -3,7 +3,7 @@
     deliver(ticks) ─> open, one guarded insert for all ─> execute what is ours ─> end, with the fence
                         └─ refused: somebody else has it, or it is decided under the job's lock
 
-Ticks and starts by hand go the same way; pending runs join it by `claim`. Everything here may be called by any thread.
+Ticks and starts by hand go the same way; what waits in the store joins it by `Claims`. Everything here may be called by any thread.
 """
 
 from __future__ import annotations
@@ -16,36 +16,24 @@ from functools import partial
 
 from jobmanager.account import Account
 from jobmanager.chores import Chores
+from jobmanager.claims import Claims
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
 from jobmanager.executor import Executor
 from jobmanager.in_hand import InHand
 from jobmanager.job import Job
 from jobmanager.lease import Lease
+from jobmanager.openings import Openings
 from jobmanager.overlap import Verdict, unstarted
 from jobmanager.pool import Pool
 from jobmanager.recorder import Recorder
 from jobmanager.registry import Registry
-from jobmanager.run import (
-    EPOCH,
-    FAILED,
-    MICROSECOND,
-    PENDING,
-    RUNNING,
-    TICKED,
-    Accepted,
-    ByHand,
-    Run,
-    RunStatus,
-    Tick,
-    new_id,
-)
+from jobmanager.run import FAILED, PENDING, RUNNING, Accepted, Run, RunStatus, Tick
 from jobmanager.stores.base import Written
 
 logger = logging.getLogger(__name__)
 
 LONGEST_ACCEPT = timedelta(seconds=10)
-MOST_CLAIMED = 1000
 SHORTEST_OUTAGE = timedelta(seconds=1)
 SHORTEST_WAIT = timedelta(milliseconds=1)
 
@@ -60,37 +48,28 @@ class Runner:
         recorder: Recorder,
         account: Account,
         executor: Executor,
+        openings: Openings,
+        claims: Claims,
         pool: Pool,
         lease: Lease,
         chores: Chores,
         clock: Clock,
-        executes: bool,
-        dispatch: Callable[[Job, Run], None],
         reload: Callable[[str], None],
     ) -> None:
-        self.unknown: set[str] = set()
-        """Jobs that only other processes know; their runs are left to them."""
         self._registry = registry
         self._recorder = recorder
         self._account = account
         self._executor = executor
+        self._openings = openings
+        self._claims = claims
         self._pool = pool
         self._lease = lease
         self._chores = chores
         self._clock = clock
-        self._executes = executes
-        self._dispatch = dispatch
         self._reload = reload
         self._last_tick_at: datetime | None = None
         self._lag: float | None = None
-        self._accepting = False
-        self._backlog = False
-        self._claiming = threading.Lock()
         self._in_hand = InHand()
-        self._moments = threading.Lock()
-        self._last_moment = EPOCH
-        executor.on_retry = self._claim_at
-        executor.on_place = self._place_is_free
         executor.on_ended = self._after_end
 
     # ---------------------------------------------------------------- a tick becomes a run
@@ -100,7 +79,7 @@ class Runner:
         jobs = self._registry.jobs
         known = [(jobs[tick.job_id], tick) for tick in ticks if tick.job_id in jobs]
         known = [(job, tick) for job, tick in known if tick.run_id is None or self._in_hand.take(tick.run_id)]
-        if not known or not self._accepting:
+        if not known or not self._claims.accepting:
             self._in_hand.give(tick.run_id for _, tick in known)
             return
         now = self._clock.now()
@@ -111,7 +90,7 @@ class Runner:
         )
         free = [(job, tick) for job, tick in known if not job.queues]
         if len(free) < len(known):
-            in_line = [self.opening(job, now, tick=tick) for job, tick in known if job.queues]
+            in_line = [self._openings.row(job, now, tick=tick) for job, tick in known if job.queues]
             self._chores.soon(partial(self._settle_refused, in_line))
         self._open(free, now)
 
@@ -119,9 +98,10 @@ class Runner:
         """One guarded insert for all: the store says who wins, and only what it refuses is looked at one by one."""
         if not free:
             return
-        ours = self._pool.reserve(len(free)) if self._executes else 0
+        ours = self._claims.reserve(len(free))
         runs = [
-            self.opening(job, now, tick=tick, ours=place < ours) for place, (job, tick) in enumerate(free)
+            self._openings.row(job, now, tick=tick, ours=place < ours)
+            for place, (job, tick) in enumerate(free)
         ]
         try:
             self._recorder.open(runs, self._opened, alone=len(runs) == 1 and self._pool.in_flight <= 1)
@@ -141,10 +121,8 @@ class Runner:
 
     def bring(self, job: Job, tick: Tick) -> Verdict:
         """Accept one tick, and do what its verdict asks for."""
-        ours = self._executes and self.take_place()
-        run = self.opening(job, self._clock.now(), tick=tick, ours=ours and not job.queues)
-        if ours and job.queues:
-            self._pool.release(1)
+        ours = not job.queues and self._claims.reserve(1, sure=True) == 1
+        run = self._openings.row(job, self._clock.now(), tick=tick, ours=ours)
         verdict = self.accept(run)
         self._act_on(verdict, run)
         return verdict
@@ -191,11 +169,12 @@ class Runner:
         rows = self._recorder.store.these(run_ids)
         found = [run for run in rows if run.announced and run.status is PENDING and run.job_id in jobs]
         ticks = [(jobs[run.job_id], Tick(run.job_id, run.instant, run.schedule_rev, run.id)) for run in found]
-        in_line = [self.opening(job, now, tick=tick) for job, tick in ticks if job.queues]
+        in_line = [self._openings.row(job, now, tick=tick) for job, tick in ticks if job.queues]
         free = [(job, tick) for job, tick in ticks if not job.queues]
-        places = self._pool.reserve(len(free)) if free and self._executes and self._is_alive() else 0
+        places = self._claims.reserve(len(free), sure=True)
         runs = [
-            self.opening(job, now, tick=tick, ours=place < places) for place, (job, tick) in enumerate(free)
+            self._openings.row(job, now, tick=tick, ours=place < places)
+            for place, (job, tick) in enumerate(free)
         ]
         # On this thread, which has to wait: what comes meanwhile is accepted together, after it.
         refused, errors = self._open_and_wait(runs, alone=True) if runs else ([], {})
@@ -204,61 +183,10 @@ class Runner:
         for run in [*refused, *in_line]:
             self._act_on(self._decide(run), run)
         if len(found) < len(rows):
-            self._claim_at(now)  # some of them were accepted before, and may wait for a worker
+            self._claims.at(now)  # some of them were accepted before, and may wait for a worker
         left = {run.id for run in rows if run.announced and run.job_id not in jobs}
         known = frozenset(run.id for run in rows)
         return Accepted(known, known - left)
-
-    def opening(
-        self,
-        job: Job,
-        now: datetime,
-        *,
-        tick: Tick | None = None,
-        due_at: datetime | None = None,
-        ours: bool = False,
-        by_hand: ByHand = TICKED,
-    ) -> Run:
-        """The row that would open this run: running if this process executes it at once, else pending.
-
-        It is due when its tick is, or at `due_at`, or now.
-        """
-        instant = tick.scheduled_for if tick else None
-        sent_at = None if self._executes or (due_at and due_at > now) else now
-        due_at = due_at or (now if instant is None else job.due_at(instant))
-        return Run(
-            id=tick.run_id if tick and tick.run_id else new_id(now),
-            job_id=job.id,
-            status=RUNNING if ours else PENDING,
-            trigger="schedule" if tick else "manual",
-            schedule_rev=tick.revision if tick else 0,
-            scheduled_for=instant,
-            due_at=due_at,
-            expires_at=None
-            if instant is None or job.start_deadline is None
-            else instant + job.start_deadline,
-            attempt=1 if ours else 0,
-            owner=self._lease.id if ours else None,
-            max_attempts=job.retry.max_attempts,
-            retry_on_crash=job.retry.on_crash,
-            concurrency_key=f"{job.id}/{by_hand.scope}" if by_hand.scope else job.id,
-            turn=None if job.overlap == "allow" else "waits" if due_at > now else "holds",
-            opened_at=now,
-            accepted_at=None if tick and tick.run_id else now,
-            dispatched_at=sent_at,
-            started_at=self._moment_of_its_own(now) if ours else None,
-            priority=job.priority if by_hand.priority is None else by_hand.priority,
-            payload=by_hand.payload,
-            idempotency_key=by_hand.key,
-            requested_by=by_hand.requested_by,
-            notify=by_hand.notify,
-        )
-
-    def _moment_of_its_own(self, now: datetime) -> datetime:
-        """No two openings of this process have the same: an announced run that is brought twice at once starts once."""
-        with self._moments:
-            self._last_moment = max(now, self._last_moment + MICROSECOND)
-            return self._last_moment
 
     # ---------------------------------------------------------------- after the insert
 
@@ -275,9 +203,9 @@ class Runner:
         ours = [run for run in opened if run.status is RUNNING]
         if ours:
             self._executor.start(ours)
-        self._send([run for run in opened if run.dispatched_at is not None])
+        self._claims.send([run for run in opened if run.dispatched_at is not None])
         for due_at in {run.due_at for run in opened if run.status is PENDING and run.dispatched_at is None}:
-            self._claim_at(due_at)
+            self._claims.at(due_at)
         self._give_back(refused)
 
     def _settle_refused(self, refused: list[Run]) -> None:
@@ -319,7 +247,7 @@ class Runner:
                 self._reload(run.job_id)
             case "late":
                 self._account.settle(run.job_id)
-                self._claim_at(run.due_at)
+                self._claims.at(run.due_at)
             case "early":
                 # By the store's clock; ours may be ahead, and asking again at once would keep both busy until it is due.
                 wait = max(run.due_at - self._recorder.store.now(), SHORTEST_WAIT)
@@ -345,82 +273,9 @@ class Runner:
         if places:
             self._pool.release(places)
 
-    # ---------------------------------------------------------------- pending runs find a worker
-
-    def take_place(self) -> bool:
-        """Reserve a worker for a run that this process is about to open as its own; False if it cannot execute one now."""
-        return self._is_alive() and self._pool.reserve(1) == 1
-
-    def _is_alive(self) -> bool:
-        """Whether the store takes what this process owns; on noop, where nothing beats, it registers here."""
-        return self._lease.ok() or self._lease.beat()
-
-    def claim(self) -> None:
-        """Take as many due pending runs as there is room for; where others execute, send them what is due."""
-        if not self._executes:
-            self._send_due()
-        while self._accepting and self._executes and self._claiming.acquire(blocking=False):
-            claimed: list[Run] = []
-            # Not all of them: ticks that come while the store is asked would find no place, and become pending as well.
-            places = self._pool.reserve(MOST_CLAIMED, share=2)
-            try:
-                if places:
-                    claimed = self._claimed(places)
-                # With all places taken there may be more: the next place that is given back looks again.
-                self._backlog = len(claimed) == places
-            finally:
-                self._pool.release(places - len(claimed))
-                self._claiming.release()
-            if not claimed:
-                return
-            self._executor.start(claimed)
-
-    def claim_these(self, run_ids: Sequence[str], *, here: bool = False) -> int:
-        """Take these pending runs now; answers how many: others may have them, and some may not be due.
-
-        With `here` they are executed on this thread, before this returns.
-        """
-        places = len(run_ids)
-        self._pool.take(places)
-        claimed: list[Run] = []
-        try:
-            claimed = self._claimed(places, run_ids)
-        finally:
-            self._pool.release(places - len(claimed))
-        self._executor.start(claimed, here=here)
-        return len(claimed)
-
-    def _claimed(self, limit: int, run_ids: Sequence[str] = ()) -> list[Run]:
-        lease = self._lease
-        if not self._is_alive():
-            return []
-        return self._recorder.store.claim(
-            lease.id, lease.namespace, limit, unknown=self.unknown, run_ids=run_ids
-        )
-
-    def _send_due(self) -> None:
-        """Send what is due and was sent to nobody, or so long ago that the message must be lost."""
-        namespace, full = self._lease.namespace, True
-        while full and self._accepting and self._is_alive():
-            due = self._recorder.store.to_dispatch(namespace, MOST_CLAIMED, unknown=self.unknown)
-            self._send(due)
-            full = len(due) == MOST_CLAIMED
-
-    def _send(self, runs: Sequence[Run]) -> None:
-        for run in runs:
-            job = self._registry.jobs.get(run.job_id)
-            if job is not None:
-                self._dispatch(job, run)
-
     def vital_signs(self) -> tuple[datetime | None, float | None]:
         """The instant of the last ticks delivered here, and how late they came in seconds."""
         return self._last_tick_at, self._lag
-
-    def _claim_at(self, moment: datetime) -> None:
-        if moment > self._clock.now():
-            self._chores.at(moment, self.claim)
-        else:
-            self._chores.soon(self.claim)
 
     def _after_end(self, run: Run, status: RunStatus) -> None:
         """Whoever waits in line for the key of a run that ended is next."""
@@ -428,7 +283,7 @@ class Runner:
         if job is None:
             return
         if job.queues or job.catch_up == "all":
-            self._chores.soon(self.claim)
+            self._claims.soon()
         if status is FAILED and job.pause_after_failures:
             self._chores.soon(partial(self._pause_if_failing, job.id))
 
@@ -436,18 +291,13 @@ class Runner:
         if self._account.pause_if_failing(job_id):
             self._reload(job_id)
 
-    def _place_is_free(self) -> None:
-        if self._backlog and self._pool.has_room:
-            self._backlog = False
-            self._chores.soon(self.claim)
-
     # ---------------------------------------------------------------- beginning and end
 
     def begin(self) -> None:
         """Accept from now on."""
-        self._accepting = True
+        self._claims.accepting = True
 
     def drain(self, timeout: timedelta) -> None:
         """Accept nothing more and let what runs end, for at most `timeout`."""
-        self._accepting = False
+        self._claims.accepting = False
         self._executor.drain(timeout)

@@ -6,11 +6,11 @@ import logging
 from datetime import timedelta
 
 from jobmanager.account import Account
+from jobmanager.claims import Claims
 from jobmanager.clock import Clock
 from jobmanager.executor import Executor
 from jobmanager.lease import Lease
 from jobmanager.run import PENDING
-from jobmanager.runner import Runner
 from jobmanager.stores.base import RunStore
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Sweep:
         store: RunStore,
         account: Account,
         executor: Executor,
-        runner: Runner,
+        claims: Claims,
         *,
         lease: Lease,
         clock: Clock,
@@ -34,7 +34,7 @@ class Sweep:
         self._store = store
         self._account = account
         self._executor = executor
-        self._runner = runner
+        self._claims = claims
         self._lease = lease
         self._clock = clock
         self._unknown_since: dict[str, float] = {}
@@ -48,7 +48,7 @@ class Sweep:
             logger.warning("%d pending runs missed their start deadline", expired)
         self._account.settle_due()
         self._account.settle_announced()
-        self._runner.claim()
+        self._claims.claim()
 
     def _take_over(self) -> None:
         for run in self._store.take_over():

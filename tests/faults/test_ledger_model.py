@@ -146,8 +146,8 @@ class Ledger(RuleBasedStateMachine):
     def dies_with_a_run(self, job_id: str, attempts: int) -> None:
         """A process opens a run as its own and is gone before the handler's first instruction."""
         manager = self.managers.pop()
-        runner, retire = manager._assembly.runner, self.store.retire
-        run = runner.opening(manager.registry.job(job_id), self.clock.now(), ours=True)
+        retire = self.store.retire
+        run = manager._assembly.openings.row(manager.registry.job(job_id), self.clock.now(), ours=True)
         self.store.write([run], ())
         self.store.retire = lambda _id: None  # type: ignore[method-assign]
         manager.stop(drain=0)

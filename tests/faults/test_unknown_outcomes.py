@@ -255,7 +255,7 @@ def test_a_process_whose_heartbeat_fails_starts_no_handler_after_its_lease(
     beat, store.beat = store.beat, lost
     until(lambda: not jobs._assembly.lease.ok())
     until(lambda: jobs._assembly.pool.reserve(1))
-    run = jobs._assembly.runner.opening(jobs.registry.job("held"), datetime.now(UTC), ours=True)
+    run = jobs._assembly.openings.row(jobs.registry.job("held"), datetime.now(UTC), ours=True)
     assert jobs._assembly.runner.accept(run).finding == "opened"
     assert not started.wait(2 * LEASE)  # that nothing happens meanwhile is what is tested
     store.beat = beat
@@ -277,7 +277,7 @@ def test_a_run_that_waits_for_the_next_heartbeat_is_not_taken_for_forgotten(
     beat, store.beat = store.beat, lost
     until(lambda: not lease.ok())
     until(lambda: jobs._assembly.pool.reserve(1))
-    run = jobs._assembly.runner.opening(jobs.registry.job("held"), datetime.now(UTC), ours=True)
+    run = jobs._assembly.openings.row(jobs.registry.job("held"), datetime.now(UTC), ours=True)
     jobs._assembly.runner.accept(run)
 
     assert until(lambda: jobs._assembly.executor.knows(run.id))
@@ -319,7 +319,7 @@ def test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again(
     jobs.start()
     clock.advance(seconds=1)
     lease = jobs._assembly.lease
-    run = jobs._assembly.runner.opening(jobs.registry.job("lost"), clock.now(), ours=True)
+    run = jobs._assembly.openings.row(jobs.registry.job("lost"), clock.now(), ours=True)
     assert jobs.store.write([run], ()).opened
     clock.advance(seconds=1)
     assert jobs.run(run.id).owner == lease.id  # one sweep may come between the commit and the start
@@ -341,7 +341,7 @@ def test_a_sweep_between_the_commit_and_the_start_does_not_end_the_run(
     trouble = Trouble(jobs)
     runner = jobs._assembly.runner
     until(lambda: jobs._assembly.pool.reserve(1))
-    opening = runner.opening(jobs.registry.job("once"), datetime.now(UTC), ours=True)
+    opening = jobs._assembly.openings.row(jobs.registry.job("once"), datetime.now(UTC), ours=True)
     behind = datetime.now(UTC) - timedelta(minutes=1)
     run = replace(opening, opened_at=behind, started_at=behind, due_at=behind)
     trouble.after = [lambda *_: jobs._assembly.sweep.sweep()]
@@ -493,7 +493,7 @@ def test_a_run_opened_while_its_process_goes_is_not_started_and_not_left_to_othe
 
     trouble.before = [slow]
     until(lambda: jobs._assembly.pool.reserve(1))
-    run = jobs._assembly.runner.opening(jobs.registry.job("late"), datetime.now(UTC), ours=True)
+    run = jobs._assembly.openings.row(jobs.registry.job("late"), datetime.now(UTC), ours=True)
     opener = threading.Thread(target=jobs._assembly.runner.accept, args=(run,))
     opener.start()
     assert writing.wait(60)

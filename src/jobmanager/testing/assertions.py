@@ -95,10 +95,10 @@ def run_due(jobs: JobManager) -> list[Run]:
     """
     before = _ended(jobs)
     if jobs.started:
-        clock, runner = jobs._clock, jobs._assembly.runner  # noqa: SLF001 - the kit may move the parts
+        clock, claims = jobs._clock, jobs._assembly.claims  # noqa: SLF001 - the kit may move the parts
         if isinstance(clock, FakeClock):
             clock.advance()
-        runner.claim()
+        claims.claim()
     return [run for run_id, run in _ended(jobs).items() if run_id not in before]
 
 
