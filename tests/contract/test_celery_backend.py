@@ -231,3 +231,17 @@ def test_making_one_connects_to_nothing() -> None:
 
     backend.stop(timedelta(seconds=1))
     assert not backend.health().ok
+
+
+def test_a_forked_child_keeps_the_jobs_though_a_thread_of_its_parent_was_planning() -> None:
+    """Fails if the child goes on with its parent's timetable, whose lock nobody there gives back."""
+    backend = CeleryBackend(make_app("memory://"), beats=True)
+    due = datetime(2027, 1, 1, tzinfo=UTC)
+    backend.sync([ScheduledJob(Job(id="kept", name="kept", handler="kept", schedule=Every(60)), 1, due)])
+
+    planning = backend.timetable._lock
+    with planning:
+        backend.after_fork()
+        assert planning.locked()
+
+        assert [(entry.name, entry.next_due_at) for entry in backend.entries()] == [("kept", due)]

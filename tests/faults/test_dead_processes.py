@@ -238,6 +238,33 @@ def test_a_child_can_use_the_store_whatever_the_parent_did_with_it_at_the_fork(
     assert set(process("fork(100)")) == {0}, process.errors()
 
 
+FORKING_WHILE_PLANNING = (
+    SECOND
+    + """
+import faulthandler
+
+def fork():
+    with jobs.backend.timetable._lock:  # where the scheduler's thread is for some microseconds a tick
+        child = os.fork()
+        if child == 0:
+            faulthandler.dump_traceback_later(20, exit=True)
+            jobs.start()
+            jobs.stop()
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+)
+
+
+def test_a_child_keeps_time_though_its_parent_was_planning_at_the_fork(
+    tmp_path: Path, start_process: StartProcess
+) -> None:
+    """Fails if a child goes on with its parent's timetable, whose lock nobody there gives back."""
+    process = start_process(f"sqlite:///{tmp_path}/jobs.db", FORKING_WHILE_PLANNING)
+
+    assert process("fork()") == 0, process.errors()
+
+
 def test_children_forked_after_start_use_nothing_of_their_parent_and_share_the_ticks(
     store_url: str, start_process: StartProcess, make_manager: Callable[..., JobManager], tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ class LocalBackend(Backend):
         """In a forked child: the scheduler's thread stayed behind, so this backend counts as stopped."""
         self._scheduler = None
         self._deliver = None
+        self.timetable = Timetable()  # the thread may have been at the old one, whose lock nobody here would give back
         self._draining = threading.RLock()
 
     def entries(self) -> list[Entry]:
