@@ -120,7 +120,8 @@ class LocalBackend(Backend):
         """In a forked child: the scheduler's thread stayed behind, so this backend counts as stopped."""
         self._scheduler = None
         self._deliver = None
-        self.timetable = Timetable()  # the thread may have been at the old one, whose lock nobody here would give back
+        # The parent's thread may have been at the old one, whose lock nobody here would give back.
+        self.timetable = Timetable()
         self._draining = threading.RLock()
 
     def entries(self) -> list[Entry]:

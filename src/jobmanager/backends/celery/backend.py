@@ -167,7 +167,8 @@ class CeleryBackend(Backend):
         self._deliver = None
         self._embedded = None
         self._keeps_time_here = self._beats
-        self.timetable = Timetable()  # a thread may have been at the old one, whose lock nobody here would give back
+        # A thread of the parent may have been at the old one, whose lock nobody here would give back.
+        self.timetable = Timetable()
         self.sync(self._scheduled)
         self._delivering = threading.RLock()
         self._publisher.after_fork()
