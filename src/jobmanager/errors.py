@@ -139,6 +139,10 @@ class RunCancelledError(JobManagerError):
     """Raised inside a handler by `context.raise_if_cancelled()`; let it pass."""
 
 
+class StoppedError(JobManagerError):
+    """The manager of this process was stopped: what an outside system brings is for other processes, until `start()`."""
+
+
 class TransitionError(JobManagerError):
     """A run may not go from its status to the one asked for."""
 

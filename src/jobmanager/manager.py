@@ -17,7 +17,7 @@ from jobmanager.aio import AsyncJobManager
 from jobmanager.backends.base import Backend, Host
 from jobmanager.clock import Clock
 from jobmanager.declaring import Declaring
-from jobmanager.errors import ConfigurationError, PayloadError
+from jobmanager.errors import ConfigurationError, PayloadError, StoppedError
 from jobmanager.hosting import Hosting
 from jobmanager.isolated import is_child
 from jobmanager.isolation import check_handler
@@ -92,8 +92,16 @@ class JobManager(Declaring, Operating):
             raise
         return self
 
+    def _go_on(self) -> None:
+        """Begin, unless somebody stopped this: a call that came meanwhile must not start again what nobody would stop."""
+        with self._lock:
+            if self._stopped:
+                raise StoppedError("The job manager of this process was stopped; start() begins again.")
+            self._begin(executes=True)
+
     def _begin(self, *, executes: bool) -> None:
         with self._lock:
+            self._stopped = False
             if self._started:
                 if executes:
                     self._assembly.execute_too()
@@ -123,7 +131,7 @@ class JobManager(Declaring, Operating):
         return self._as_host()
 
     def _as_host(self) -> Host:
-        return Hosting(self._begin, lambda: self._assembly, self.stop, jobs=self.registry.jobs)
+        return Hosting(self._begin, self._go_on, self.stop, lambda: self._assembly, jobs=self.registry.jobs)
 
     def check(self) -> None:
         """Raise what would fail at the first run: a job whose handler is unknown or out of reach, or whose config does not fit it."""
@@ -154,6 +162,7 @@ class JobManager(Declaring, Operating):
             if self._started or self._attending:
                 self._assembly.stop(self.settings.drain if drain is None else as_duration(drain))
                 self._started = self._attending = False
+                self._stopped = True
         self._signals.remove()
 
     def run_forever(self) -> None:
@@ -200,7 +209,7 @@ class JobManager(Declaring, Operating):
         self._lock = threading.RLock()
         if "store" in self.__dict__:
             self.store.after_fork()
-        was_started, self._started = self._started, False
+        was_started, self._started, self._stopped = self._started, False, False
         self.__dict__.pop("_assembly", None)
         after_fork = getattr(self._given_backend or self.__dict__.get("backend"), "after_fork", None)
         if after_fork is not None:

@@ -43,6 +43,7 @@ class Wiring:
         )
         self._lock = threading.RLock()
         self._started = False
+        self._stopped = False
         self._attending = False
 
     def _as_host(self) -> Host:

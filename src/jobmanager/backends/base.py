@@ -66,7 +66,11 @@ class Found:
 
 
 class Host(Protocol):
-    """The manager, as a backend sees it whose processes are started by somebody else. Any thread may call it."""
+    """The manager, as a backend sees it whose processes are started by somebody else. Any thread may call it.
+
+    What brings work (`execute`, `accept`, `tick`, `plan`, `sweep`) starts the manager where nobody did; after a stop it
+    raises StoppedError instead, until somebody starts it again.
+    """
 
     def queues(self) -> set[str]:
         """The queues that declared jobs name."""

@@ -14,6 +14,7 @@ from jobmanager.errors import (
     JobManagerError,
     JobNotFoundError,
     RunNotFoundError,
+    StoppedError,
     StoreError,
     StoreUnavailableError,
 )
@@ -68,7 +69,7 @@ class NotNowError(JobManagerError):
     """This process does not work now: it could not start, or has been stopped. Another one may."""
 
 
-_LATER = (StoreError, NotNowError)
+_LATER = (StoreError, StoppedError, NotNowError)
 
 
 class Work:
