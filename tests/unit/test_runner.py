@@ -255,6 +255,7 @@ def test_an_active_run_refuses_a_second_start_and_names_itself(jobs: JobManager)
 
     assert conflict.value.run_id == first.id
     assert jobs.wait(other.id).scope == "tenant-7"
+    jobs.wait(first.id)
     assert jobs.wait(jobs.trigger_job("single").id).status is RunStatus.SUCCEEDED
 
 
