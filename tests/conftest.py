@@ -52,8 +52,9 @@ _PATIENCE_SECONDS = 300
 
 # One start too many in a hundred runs is the very thing they look for: a gate that repeats what failed must not repeat these.
 _NO_SECOND_CHANCE = {
-    "test_celery_faults", "test_chaos", "test_golden_local", "test_killed_anywhere", "test_ledger_model", "test_many_processes",
-    "test_mutations", "test_postgres_races", "test_stores", "test_postgres_store", "test_unknown_outcomes",
+    "test_celery", "test_celery_faults", "test_chaos", "test_dead_processes", "test_golden_local", "test_hosts",
+    "test_killed_anywhere", "test_ledger_model", "test_many_processes", "test_mutations", "test_pg_cron_loop",
+    "test_pg_cron_transports", "test_postgres_races", "test_postgres_store", "test_stores", "test_unknown_outcomes",
 }  # fmt: skip
 
 

@@ -273,10 +273,6 @@ class Runner:
         if places:
             self._pool.release(places)
 
-    def vital_signs(self) -> tuple[datetime | None, float | None]:
-        """The instant of the last ticks delivered here, and how late they came in seconds."""
-        return self._last_tick_at, self._lag
-
     def _after_end(self, run: Run, status: RunStatus) -> None:
         """Whoever waits in line for the key of a run that ended is next."""
         job = self._registry.jobs.get(run.job_id)
@@ -301,3 +297,7 @@ class Runner:
         """Accept nothing more and let what runs end, for at most `timeout`."""
         self._claims.accepting = False
         self._executor.drain(timeout)
+
+    def vital_signs(self) -> tuple[datetime | None, float | None]:
+        """The instant of the last ticks delivered here, and how late they came in seconds."""
+        return self._last_tick_at, self._lag

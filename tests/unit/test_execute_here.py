@@ -1,14 +1,11 @@
 """A tool executes a pending run itself when nobody else lives to do it; and what it asks the store for that."""
 
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobmanager import JobManager, JobManagerError, Retry, RunStatus, Settings
-from jobmanager.backends.local import LocalBackend
-from jobmanager.errors import StoppedError
+from jobmanager import JobManager, Retry, RunStatus, Settings
 from jobmanager.run import MISSED, Run, new_id
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -134,56 +131,3 @@ def test_a_closed_gate_is_told_before_the_first_start(declared, monkeypatch):
     assert tool.get_job_status("work").next_run is None
     monkeypatch.setenv("WITH_WORK", "true")
     assert all(item.fires for item in tool.simulate(NOON, NOON + timedelta(minutes=2)))
-
-
-class CalledWhileItStops(LocalBackend):
-    """A call comes in from outside while the application stops, and has to wait for that."""
-
-    def __init__(self):
-        super().__init__()
-        self.caller = None
-        self.answer = None
-
-    def attach(self, host):
-        self._host = host
-
-    def stop(self, timeout):
-        if self.caller is None:
-            self.caller = threading.Thread(target=self._call)
-            self.caller.start()
-        super().stop(timeout)
-
-    def _call(self):
-        try:
-            self.answer = self._host.plan()
-        except JobManagerError as error:
-            self.answer = error
-
-
-def test_a_call_that_comes_during_the_stop_starts_nothing_again(settings):
-    """Fails if what brings work starts a manager that was stopped: it would live on, and nobody would stop it."""
-    backend = CalledWhileItStops()
-    manager = JobManager(settings, backend=backend)
-    manager.job("work", every=3600)(lambda: "done")
-    manager.start()
-    manager.stop()
-    backend.caller.join(10)
-
-    assert isinstance(backend.answer, StoppedError)
-    assert not manager.started
-    with pytest.raises(StoppedError, match=r"start\(\) begins again"):
-        manager.host.accept([])
-
-    manager.start()
-    manager.host.plan()
-    manager.stop()
-    manager.store.close()
-
-
-def test_a_call_starts_a_manager_that_nobody_started(settings):
-    manager = JobManager(settings)
-    manager.host.plan()
-
-    assert manager.started
-    manager.stop()
-    manager.store.close()

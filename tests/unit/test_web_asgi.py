@@ -14,7 +14,13 @@ from types import SimpleNamespace
 import pytest
 from tests.calls import RUNS, Jobs, Replied, ask, bearer, body_of, signed
 
-from jobmanager.errors import BackPressureError, ConfigurationError, StoreError, StoreUnavailableError
+from jobmanager.errors import (
+    BackPressureError,
+    ConfigurationError,
+    StoppedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from jobmanager.run import RunStatus
 from jobmanager.web import asgi, work
 from jobmanager.web.body import LARGEST
@@ -250,9 +256,10 @@ async def test_a_store_that_answers_the_second_time_is_no_trouble():
         ([StoreError("no")], 1),
         ([BackPressureError("full")], 1),
         ([AWAY, StoreError("no")], 2),
+        ([StoppedError("meanwhile")], 1),
     ],
 )
-async def test_a_store_in_trouble_is_503_and_when_to_come_back(troubles, times, caplog):
+async def test_trouble_that_may_pass_is_503_and_when_to_come_back(troubles, times, caplog):
     jobs = Jobs()
     jobs.host.troubles += troubles
     answer = await call(asgi(jobs))
