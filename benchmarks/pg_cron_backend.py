@@ -27,10 +27,10 @@ from measure import Report, answer, child, interleaved, options, percentile
 from plans import distinct
 from postgres import installed
 
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.job import Job
 from jobmanager.schedule import Cron
 from jobmanager.stores.base import JobRow
-from jobmanager.timetable import ScheduledJob
 
 if TYPE_CHECKING:
     import psycopg
@@ -487,7 +487,7 @@ def measure_announce(bench: Bench, report: Report, repeats: int) -> None:
         cases: dict[str, Callable[[], float]] = {
             f"announce, 0 due of {many:,} jobs": partial(took, ANNOUNCED),
             f"fire(), 0 due of {many:,} jobs": partial(took, "SELECT jobmanager.fire(NULL)"),
-            f"an idle pass of the sweep, {many:,} jobs": partial(took, "SELECT jobmanager.sweep()"),
+            f"an idle pass of the sweep, {many:,} jobs": partial(took, "SELECT jobmanager.manager.sweep()"),
         }
         for due in (100,) if bench.quick else (1_000, 5_000):
             cases |= {

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from measure import Report, options
 
-from jobmanager.backends.pg_cron.plan import plan_of
+from jobmanager.backends.pg_cron.plans.plan import plan_of
 from jobmanager.schedule import Cron
 
 START = datetime(2026, 9, 1, tzinfo=UTC)  # 100 days in which most zones change their clocks

@@ -19,10 +19,10 @@ from measure import Case, Report, interleaved, options, rate, scratch
 from postgres import fresh_databases
 
 from jobmanager.clock import SystemClock
-from jobmanager.group_commit import GroupCommit
-from jobmanager.lease import Lease
-from jobmanager.recorder import Recorder
-from jobmanager.redact import Redactor
+from jobmanager.ledger.group_commit import GroupCommit
+from jobmanager.ledger.recorder import Recorder
+from jobmanager.ledger.redaction import Redactor
+from jobmanager.process.heartbeat import Lease
 from jobmanager.run import RUNNING, SUCCEEDED, Ending, Run, new_id
 from jobmanager.stores.base import JobRow, RunStore
 from jobmanager.stores.sql.postgres import PostgresStore

@@ -15,9 +15,9 @@ from typing import Any, get_args, get_type_hints
 
 from jobmanager.backends import BUILT_IN
 from jobmanager.backends.base import Backend, Capabilities
+from jobmanager.backends.resolver import load_backend_class
 from jobmanager.errors import SettingsError, UnsupportedError
 from jobmanager.job import Job, Retry
-from jobmanager.resolver import load_backend_class
 from jobmanager.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]

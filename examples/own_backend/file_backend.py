@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Health
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import ConfigurationError
 from jobmanager.run import Tick
 from jobmanager.settings import Settings
-from jobmanager.timetable import ScheduledJob
 
 logger = logging.getLogger(__name__)
 

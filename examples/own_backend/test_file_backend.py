@@ -7,9 +7,9 @@ import pytest
 from file_backend import FileBackend
 
 from jobmanager.backends.base import Backend
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock
 from jobmanager.testing import BackendContract
-from jobmanager.timetable import ScheduledJob
 
 
 class TestFileBackend(BackendContract):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         RunConflictError,
     )
     from jobmanager.job import Job, Retry
-    from jobmanager.manager import JobManager, get_job_manager, reset_job_manager
+    from jobmanager.manager.manager import JobManager, get_job_manager, reset_job_manager
     from jobmanager.run import JobStatus, Run, RunStatus
     from jobmanager.schedule import At, Cron, Every
     from jobmanager.settings import Settings
@@ -50,7 +50,7 @@ _HOMES = {
     "context": ("RunContext",),
     "errors": ("CancelRun", "CronError", "JobManagerError", "NonRetryable", "RetryLater", "RunConflictError"),
     "job": ("Job", "Retry"),
-    "manager": ("JobManager", "get_job_manager", "reset_job_manager"),
+    "manager.manager": ("JobManager", "get_job_manager", "reset_job_manager"),
     "run": ("JobStatus", "Run", "RunStatus"),
     "schedule": ("At", "Cron", "Every"),
     "settings": ("Settings",),

@@ -21,11 +21,11 @@ from jobmanager import Every
 from jobmanager.backends.base import Backend
 from jobmanager.backends.local import LocalBackend
 from jobmanager.backends.noop import NoopBackend
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.job import Job
 from jobmanager.run import Tick
 from jobmanager.testing import BackendContract
-from jobmanager.timetable import ScheduledJob
 
 Host = Callable[[], AbstractContextManager[BaseScheduler]]
 

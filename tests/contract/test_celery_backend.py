@@ -17,12 +17,12 @@ from jobmanager import Cron, CronError, Every, JobManager, Settings
 from jobmanager.backends.base import Backend
 from jobmanager.backends.celery import CeleryBackend, Scheduler
 from jobmanager.backends.celery.application import make_app
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import ConfigurationError
 from jobmanager.job import Job
 from jobmanager.run import Tick
 from jobmanager.testing import BackendContract, FakeClock
-from jobmanager.timetable import ScheduledJob
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "unit" / "golden.json").read_text())["cases"]
 

@@ -11,10 +11,10 @@ import pytest
 
 from jobmanager import Cron, CronError
 from jobmanager.backends.local import LocalBackend
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.job import Job
 from jobmanager.run import Tick
 from jobmanager.testing import FakeClock
-from jobmanager.timetable import ScheduledJob
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "unit" / "golden.json").read_text())["cases"]
 

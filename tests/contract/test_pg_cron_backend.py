@@ -13,11 +13,13 @@ import pytest
 
 from jobmanager import Cron, CronError, JobManager, Settings
 from jobmanager.backends.base import Backend, Deliver
-from jobmanager.backends.pg_cron import PgCronBackend, objects
+from jobmanager.backends.pg_cron import PgCronBackend
+from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.backends.pg_cron.database import Database
 from jobmanager.backends.pg_cron.listener import Listener
-from jobmanager.backends.pg_cron.plan import plan_of, unsupported
-from jobmanager.backends.pg_cron.planning import Planning
+from jobmanager.backends.pg_cron.plans.installing import Planning
+from jobmanager.backends.pg_cron.plans.plan import plan_of, unsupported
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import ConfigurationError, UnsupportedError
 from jobmanager.job import Job
@@ -25,7 +27,6 @@ from jobmanager.schedule import Every
 from jobmanager.stores.base import JobRow
 from jobmanager.stores.sql.postgres import PostgresStore
 from jobmanager.testing import BackendContract, FakeClock
-from jobmanager.timetable import ScheduledJob
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "unit" / "golden.json").read_text())["cases"]
 

@@ -15,12 +15,12 @@ from jobmanager import Cron
 from jobmanager.backends.base import Deliver, Health
 from jobmanager.backends.local import LocalBackend
 from jobmanager.backends.noop import NoopBackend
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock
 from jobmanager.errors import UnsupportedError
 from jobmanager.job import Job
 from jobmanager.run import Tick
 from jobmanager.testing import BackendContract, broken_promises
-from jobmanager.timetable import ScheduledJob
 
 
 class Sound(LocalBackend):

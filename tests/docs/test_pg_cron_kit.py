@@ -78,7 +78,7 @@ class TestPage:
             assert (KIT / name).exists() or (ROOT / name).exists() or name == "docs/installation.md", name
 
     def test_every_outcome_that_is_named_is_one(self):
-        from jobmanager.backends.pg_cron.call_findings import OUTCOMES
+        from jobmanager.backends.pg_cron.diagnostics.calls import OUTCOMES
 
         _, _, trouble = (KIT / "README.md").read_text().partition("## Trouble")
         seen = " ".join(re.findall(r"^\| ([^|]+) \|", trouble, re.MULTILINE))  # the first column
@@ -280,7 +280,7 @@ class TestSetUp:
 
 class TestHowTo:
     def test_every_outcome_is_explained_and_no_other(self):
-        from jobmanager.backends.pg_cron.call_findings import OUTCOMES
+        from jobmanager.backends.pg_cron.diagnostics.calls import OUTCOMES
 
         page = (ROOT / "docs" / "howto" / "pg-cron.md").read_text()
         _, _, table = page.partition("| outcome |")

@@ -47,7 +47,7 @@ SWITCHES = {
         (OUTCOMES + "test_the_end_of_a_run_that_was_taken_over_is_refused[sqlite]",),
     ),
     "sweep": Mutation(
-        "jobmanager.sweep",
+        "jobmanager.manager.sweep",
         "        self._take_over()\n        self._end_forgotten()\n",
         "        return\n",
         (
@@ -89,38 +89,38 @@ GUARDS = {
         ("tests/contract/test_stores.py",),
     ),
     "lease_ok": Mutation(
-        "jobmanager.executor",
+        "jobmanager.execution.executor",
         "trusted = self._lease.ok() or self._lease.wait_until_ok()",
         "trusted = True",
         (OUTCOMES + "test_a_process_whose_heartbeat_fails_starts_no_handler_after_its_lease[sqlite]",),
     ),
     "takeover": Mutation(
-        "jobmanager.sweep",
+        "jobmanager.manager.sweep",
         "        self._take_over()\n",
         "",
         ("tests/faults/test_dead_processes.py", "-k", "sqlite and killed"),
     ),
     "self-check": Mutation(
-        "jobmanager.sweep",
+        "jobmanager.manager.sweep",
         "        self._end_forgotten()\n",
         "",
         (OUTCOMES + "test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again",),
     ),
-    "account": Mutation("jobmanager.sweep", "        self._account.settle_due()\n", "", MODEL),
+    "account": Mutation("jobmanager.manager.sweep", "        self._account.settle_due()\n", "", MODEL),
     "settle before change": Mutation(
-        "jobmanager.account",
+        "jobmanager.ledger.reconciliation",
         "                self._close_revision(page, end, becomes=after.state)\n",
         "",
         MODEL,
     ),
     "watching": Mutation(
-        "jobmanager.burial",
+        "jobmanager.process.failure_detector",
         "            self._first_seen.clear()\n        self._last_beat",
         "            pass\n        self._last_beat",
         (OUTCOMES + "test_after_an_outage_for_everybody_nobody_is_buried",),
     ),
     "same id on repeat": Mutation(
-        "jobmanager.group_commit",
+        "jobmanager.ledger.group_commit",
         "                pause = min(pause * 2, LONGEST_PAUSE)\n",
         "                opens = [replace(run, id=run.id[:-4] + f'{n:04x}') for n, run in enumerate(opens, 0xA000)]\n",
         (OUTCOMES + "test_an_open_whose_answer_was_lost_after_the_commit_is_repeated_and_starts_once",),
@@ -132,7 +132,7 @@ GUARDS = {
         ("tests/faults/test_changes.py", "-k", "sqlite and deleted and goes_on"),
     ),
     "catch-up cap": Mutation(
-        "jobmanager.gaps",
+        "jobmanager.ledger.missing_instants",
         "inside[-job.catch_up_cap :]",
         "inside",
         (

@@ -19,11 +19,11 @@ from tests.servers import Redis
 from jobmanager import Every, JobManager, RunStatus, Settings
 from jobmanager.backends.celery import CeleryBackend, Scheduler
 from jobmanager.backends.celery.application import make_app
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import SystemClock
 from jobmanager.job import Job
 from jobmanager.run import PENDING, Run, new_id
 from jobmanager.testing import FakeClock
-from jobmanager.timetable import ScheduledJob
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
@@ -231,8 +231,8 @@ def test_a_handler_that_ignores_its_timeout_is_recorded_and_then_killed(
     make_application: MakeApplication, broker: Redis
 ) -> None:
     quick = (
-        "import jobmanager.watch, jobmanager.backends.celery.backend\n"
-        "jobmanager.watch.TIMEOUT_GRACE = timedelta(seconds=0.5)\n"
+        "import jobmanager.execution.supervisor, jobmanager.backends.celery.backend\n"
+        "jobmanager.execution.supervisor.TIMEOUT_GRACE = timedelta(seconds=0.5)\n"
         "jobmanager.backends.celery.backend.KILL_AFTER = 3\n"
     )
     application = make_application(broker.url, quick + QUIET)

@@ -16,9 +16,9 @@ from tests.faults.conftest import LEASE, shape, until
 
 from jobmanager import JobManager, Retry, RunContext, RunStatus
 from jobmanager.errors import StoreError, StoreUnavailableError
+from jobmanager.manager.sweep import FORGOTTEN_AFTER
 from jobmanager.run import Ending, Run
 from jobmanager.stores.base import Written
-from jobmanager.sweep import FORGOTTEN_AFTER
 from jobmanager.testing import FakeClock
 
 MakeManager = Callable[..., JobManager]
@@ -369,7 +369,7 @@ def test_one_job_that_cannot_be_settled_stops_no_other(
 
     store.lock_job = broken
     time.sleep(2.2)  # ticks that nobody opens become the account's
-    caplog.set_level(logging.CRITICAL, "jobmanager.account")
+    caplog.set_level(logging.CRITICAL, "jobmanager.ledger.reconciliation")
     jobs._assembly.account.settle_due()
 
     assert [run.status for run in jobs.runs("b-healthy")] != []
@@ -394,7 +394,7 @@ def test_a_schedule_that_this_version_cannot_read_is_left_to_those_who_can(
 
 def test_a_slow_reading_shortens_nobodys_lease(make_manager: MakeManager, tmp_path: Any) -> None:
     """Fails if silence is counted from before the reading: a sender that beat meanwhile would be buried while it trusts itself."""
-    from jobmanager.burial import Burial
+    from jobmanager.process.failure_detector import Burial
 
     clock = FakeClock()
     jobs = make_manager(f"sqlite:///{tmp_path}/jobs.db", clock=clock, lease_seconds=30)

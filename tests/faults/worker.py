@@ -22,7 +22,8 @@ from tests.faults import mutations  # noqa: F401 - before anything else of the l
 # Named one by one, so that the process all others are forked from has loaded them.
 import jobmanager.backends.local
 import jobmanager.stores.sql.memory  # noqa: F401
-from jobmanager import JobManager, Settings, watch
+from jobmanager import JobManager, Settings
+from jobmanager.execution import supervisor as watch
 
 
 class Hand:

@@ -19,11 +19,11 @@ from jobmanager.backends.celery.application import make_app
 HEAD = """
 import os, sys, time
 from datetime import timedelta
-import jobmanager.assembly, jobmanager.stores.sql.runs
+import jobmanager.manager.assembly, jobmanager.stores.sql.runs
 from jobmanager import JobManager, Retry, RunContext
 from jobmanager.backends.celery import CeleryBackend
 
-jobmanager.assembly.POLL = timedelta(seconds=0.5)
+jobmanager.manager.assembly.POLL = timedelta(seconds=0.5)
 jobmanager.stores.sql.runs.LOST_AFTER = timedelta(seconds=3)
 _effects = os.open("effects", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 

@@ -393,5 +393,5 @@ def test_help_is_fast_and_loads_no_engine(shop):
         "croniter",
         "celery",
         "pydantic_settings",
-        "jobmanager.manager",
+        "jobmanager.manager.manager",
     }

@@ -181,7 +181,7 @@ def test_coroutine_handlers_run_on_the_loop_that_entered_lifespan(tmp_path: Path
 
 
 def test_start_does_nothing_where_a_tool_merely_imports_the_application(tmp_path: Path) -> None:
-    from jobmanager.manager import inert
+    from jobmanager.manager.manager import inert
 
     jobs = JobManager(Settings(database_url=f"sqlite:///{tmp_path}/jobs.db"))
     with inert():

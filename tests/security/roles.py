@@ -11,7 +11,7 @@ import psycopg
 from tests.servers import PgCron
 
 from jobmanager import Settings
-from jobmanager.backends.pg_cron import objects
+from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.clock import SystemClock
 from jobmanager.stores import store_for
 

@@ -31,7 +31,7 @@ from tests.security.roles import (
 from tests.servers import PgCron
 
 from jobmanager import JobManager, RunContext, RunStatus, Settings
-from jobmanager.backends.pg_cron import objects
+from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.errors import ConfigurationError
 from jobmanager.stores.base import JobRow
 from jobmanager.stores.sql.postgres import PostgresStore
@@ -633,7 +633,7 @@ def test_a_schema_that_somebody_planted_in_place_of_an_extensions_is_not_used(ur
             _tried(attacker, f"SELECT * FROM jobmanager.{name}()")
         _tried(attacker, "SELECT * FROM jobmanager.drift('default', '{}', 'x', '2030-01-01')")
         _tried(owner, "SELECT jobmanager.post('default', 'plan', '{}', now())")
-        _tried(owner, "SELECT jobmanager.sweep()")
+        _tried(owner, "SELECT jobmanager.manager.sweep()")
         _tried(owner, "SELECT jobmanager.retire_signing_keys('default')")
         assert [text for text in warnings if text.endswith(f"as {OWNER}")] == []
         assert owner.execute("SELECT count(*) FROM jobmanager.signing_keys").fetchone() == (1,)
@@ -678,7 +678,7 @@ class TestTheStoreWithTheseRights(RunStoreContract):
 
 # A copy for each test would be a gigabyte in all.
 EMPTY = """
-TRUNCATE jobmanager.jobs, jobmanager.runs, jobmanager.attempts, jobmanager.run_logs, jobmanager.instances, jobmanager.declarations,
+TRUNCATE jobmanager.jobs, jobmanager.runs, jobmanager.attempts, jobmanager.run_logs, jobmanager.instances, jobmanager.ledger.job_sync,
   jobmanager.roles RESTART IDENTITY;
 UPDATE jobmanager.meta SET change_seq = 0, swept_at = NULL, last_purge_at = NULL"""
 

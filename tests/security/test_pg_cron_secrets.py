@@ -29,7 +29,7 @@ from tests.security.roles import MAKE_ROLES, OWNER, session, url_of
 from tests.servers import PgCron
 
 from jobmanager import JobManager, RunContext, Settings
-from jobmanager.backends.pg_cron.care import Care
+from jobmanager.backends.pg_cron.admin import Care
 from jobmanager.cli import main
 from jobmanager.errors import JobManagerError
 from jobmanager.web import wsgi

@@ -388,7 +388,7 @@ def test_sync_says_what_would_change_and_then_changes_it(
 def test_a_year_of_seconds_is_settled_in_bites(
     clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobmanager.account.BITE", 10_000)
+    monkeypatch.setattr("jobmanager.ledger.reconciliation.BITE", 10_000)
 
     def secondly() -> JobManager:
         manager = JobManager(Settings(database_url=f"sqlite:///{tmp_path}/jobs.db"), clock=clock)

@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 
 from jobmanager.cli.application import load
-from jobmanager.cli.failures import problem_of
+from jobmanager.cli.output.failures import problem_of
 from jobmanager.errors import JobManagerError
 
 _numbers = count()

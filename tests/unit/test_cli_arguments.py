@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobmanager.cli.arguments import duration, moment, payload
-from jobmanager.cli.failures import UsageError
+from jobmanager.cli.output.failures import UsageError
 
 NOW = datetime(2026, 3, 10, 12, 30, 15, tzinfo=UTC)
 

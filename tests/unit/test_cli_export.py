@@ -15,7 +15,7 @@ import pytest
 from tests.unit.test_wakeup import full_minute, matched
 
 from jobmanager.cli.app import run
-from jobmanager.cli.tickers import TARGETS, ticker_of
+from jobmanager.cli.commands.export_targets import TARGETS, ticker_of
 from jobmanager.schedule import At, Cron, Every
 
 SECRET = "whsec_c2VjcmV0LXRoYXQtbm8tZmlsZS1tYXktaG9sZA=="
@@ -515,7 +515,7 @@ def test_a_store_out_of_reach_is_said_and_the_declarations_are_exported(export, 
     def away(*_):
         raise StoreUnavailableError("the store is away")
 
-    monkeypatch.setattr("jobmanager.cli.views.views", away)
+    monkeypatch.setattr("jobmanager.cli.output.views.views", away)
     code, out, error = export("vercel")
     assert code == 0
     assert "exported as declared, without overrides: the store is away" in error

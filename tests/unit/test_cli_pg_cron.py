@@ -16,9 +16,9 @@ from tests.pg_net.target import Reply, Target, redirect
 from tests.servers import free_port
 
 from jobmanager import Settings
-from jobmanager.backends.pg_cron import objects
+from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.cli import main
-from jobmanager.cli.links import PROBE, endpoint
+from jobmanager.cli.commands.verify_links import PROBE, endpoint
 
 WITHOUT_PSYCOPG = (
     "import sys; sys.modules['psycopg'] = None; from jobmanager.cli import main; sys.exit(main())"

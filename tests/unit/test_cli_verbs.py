@@ -182,7 +182,7 @@ def test_debug_adds_the_traceback(cli):
 
 
 def test_what_nobody_expected_is_one_line_too(cli, monkeypatch):
-    monkeypatch.setattr("jobmanager.manager.JobManager.runs", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("jobmanager.manager.manager.JobManager.runs", lambda *_, **__: 1 / 0)
     said = cli("runs")
     assert (said.code, said.out) == (1, "")
     assert said.err.splitlines()[0] == "error: ZeroDivisionError: division by zero"

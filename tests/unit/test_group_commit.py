@@ -13,7 +13,7 @@ import pytest
 
 from jobmanager.clock import SystemClock
 from jobmanager.errors import StoreUnavailableError
-from jobmanager.group_commit import GroupCommit
+from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.run import PENDING, Ending, Run, new_id
 from jobmanager.stores.base import JobRow, Written
 from jobmanager.stores.sql.sqlite import SqliteStore

@@ -12,9 +12,11 @@ from types import ModuleType
 
 import pytest
 
-from jobmanager import JobManager, Retry, RunStatus, Settings, isolation, watch
+from jobmanager import JobManager, Retry, RunStatus, Settings
 from jobmanager.errors import ConfigurationError, MissingExtraError, PayloadError, UnsupportedError
-from jobmanager.isolated import is_child
+from jobmanager.execution import child_process as isolation
+from jobmanager.execution import supervisor as watch
+from jobmanager.execution.child_main import is_child
 from jobmanager.testing import FakeClock
 
 pytest.importorskip("pebble")
@@ -87,7 +89,7 @@ def short_grace(monkeypatch):
 
 @pytest.fixture
 def quick_flush(monkeypatch):
-    monkeypatch.setattr("jobmanager.assembly.FLUSH_LINES_EVERY", timedelta(seconds=0.1))
+    monkeypatch.setattr("jobmanager.manager.assembly.FLUSH_LINES_EVERY", timedelta(seconds=0.1))
 
 
 # ---------------------------------------------------------------- what the handler has and gives
@@ -190,7 +192,7 @@ def test_an_exception_comes_back_with_its_traceback(jobs):
     assert (run.status, run.error.kind, run.error.type) == (FAILED, "exception", "RefusedError")
     assert run.error.message == "this and that"
     assert 'raise RefusedError("this", "that")' in run.error.traceback
-    assert "isolated.py" not in run.error.traceback
+    assert "child_main.py" not in run.error.traceback
 
 
 @pytest.mark.parametrize(
@@ -348,9 +350,9 @@ def test_no_child_outlives_a_host_that_is_killed(tmp_path, name):
 
 
 def host(name):
-    import jobmanager.assembly
+    import jobmanager.manager.assembly
 
-    jobmanager.assembly.FLUSH_LINES_EVERY = timedelta(seconds=0.1)
+    jobmanager.manager.assembly.FLUSH_LINES_EVERY = timedelta(seconds=0.1)
     jobs = JobManager(Settings(backend="local", database_url="memory://"))
     print(pid_of(jobs, run_of(jobs, name)), flush=True)
     time.sleep(60)

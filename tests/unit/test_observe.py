@@ -127,7 +127,7 @@ def test_an_observer_that_fails_changes_no_run(settings, caplog):
 def test_jobmanager_loads_no_telemetry_by_itself():
     import subprocess
 
-    loads = "import jobmanager, jobmanager.manager, sys; print([m for m in sys.modules if m.startswith(('opentelemetry', 'prometheus', 'pebble', 'multiprocessing'))])"
+    loads = "import jobmanager, jobmanager.manager.manager, sys; print([m for m in sys.modules if m.startswith(('opentelemetry', 'prometheus', 'pebble', 'multiprocessing'))])"
     assert (
         subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True).stdout
         == "[]\n"

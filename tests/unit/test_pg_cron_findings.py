@@ -14,12 +14,15 @@ import pytest
 pytest.importorskip("psycopg", reason="needs psycopg: pip install psycopg[binary]")
 
 from jobmanager.backends.base import Found
-from jobmanager.backends.pg_cron import PgCronBackend, entry_findings, objects, server_findings
-from jobmanager.backends.pg_cron.call_findings import OUTCOMES, _is_near
-from jobmanager.backends.pg_cron.case import Case, some
-from jobmanager.backends.pg_cron.entry_findings import _at_full_hour
-from jobmanager.backends.pg_cron.examination import Owner, Server, Ticker
-from jobmanager.backends.pg_cron.knock import knock
+from jobmanager.backends.pg_cron import PgCronBackend
+from jobmanager.backends.pg_cron import schema as objects
+from jobmanager.backends.pg_cron.diagnostics import entries as entry_findings
+from jobmanager.backends.pg_cron.diagnostics import server as server_findings
+from jobmanager.backends.pg_cron.diagnostics.calls import OUTCOMES, _is_near
+from jobmanager.backends.pg_cron.diagnostics.context import Case, some
+from jobmanager.backends.pg_cron.diagnostics.entries import _at_full_hour
+from jobmanager.backends.pg_cron.diagnostics.http_probe import knock
+from jobmanager.backends.pg_cron.diagnostics.queries import Owner, Server, Ticker
 from jobmanager.clock import SystemClock
 
 URL = "postgresql://app@127.0.0.1:1/app"

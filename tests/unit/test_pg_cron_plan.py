@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit import calendar_oracle as oracle
 from tests.unit.test_wakeup import full_minute, matched
 
-from jobmanager.backends.pg_cron.plan import plan_of, unsupported
+from jobmanager.backends.pg_cron.plans.plan import plan_of, unsupported
 from jobmanager.schedule import At, Cron, Every, zones
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())["cases"]

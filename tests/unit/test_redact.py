@@ -7,7 +7,7 @@ import string
 
 import pytest
 
-from jobmanager.redact import HIDDEN, Redactor
+from jobmanager.ledger.redaction import HIDDEN, Redactor
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 from jobmanager import Settings
 from jobmanager.backends import BUILT_IN, ENTRY_POINT_GROUP
 from jobmanager.backends.base import Backend
+from jobmanager.backends.resolver import Resolution, load_backend_class, resolve
 from jobmanager.errors import (
     ConfigurationError,
     MissingExtraError,
     SettingsError,
     UnknownBackendError,
 )
-from jobmanager.resolver import Resolution, load_backend_class, resolve
 
 PRODUCTION = {"environment": "production"}
 CELERY = {"celery_broker_url": "redis://h/0"}

@@ -96,7 +96,7 @@ def test_a_raised_error_is_recorded_with_its_traceback_and_without_secrets(
         "no row for password=[redacted]",
     )
     assert 'raise LookupError("no row' in run.error.traceback
-    assert "jobmanager/runner.py" not in run.error.traceback
+    assert "jobmanager/execution/" not in run.error.traceback
     assert (
         "hunter2"
         not in f"{run} {[r.getMessage() for r in caplog.records if r.name.startswith('jobmanager')]}"
@@ -337,7 +337,7 @@ def test_a_handler_over_its_timeout_is_asked_to_end_and_fails_with_kind_timeout(
 def test_a_thread_that_ignores_its_timeout_is_let_go_and_its_late_end_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("jobmanager.watch.TIMEOUT_GRACE", timedelta(seconds=0.2))
+    monkeypatch.setattr("jobmanager.execution.supervisor.TIMEOUT_GRACE", timedelta(seconds=0.2))
     jobs = JobManager(Settings(database_url=f"sqlite:///{tmp_path}/jobs.db", workers=1))
     release = threading.Event()
 
@@ -366,7 +366,7 @@ def test_a_thread_that_ignores_its_timeout_is_let_go_and_its_late_end_refused(
 def test_a_coroutine_that_ignores_its_timeout_is_cancelled(
     jobs: JobManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobmanager.watch.TIMEOUT_GRACE", timedelta(seconds=0.1))
+    monkeypatch.setattr("jobmanager.execution.supervisor.TIMEOUT_GRACE", timedelta(seconds=0.1))
 
     @jobs.job("sleeper", timeout=0.1)
     async def sleeper() -> None:

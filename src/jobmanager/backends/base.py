@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal, Protocol
 
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock
 from jobmanager.context import CancelCause
 from jobmanager.errors import UnsupportedError
@@ -15,7 +16,6 @@ from jobmanager.job import Job
 from jobmanager.run import Accepted, Run, Tick, Ticked
 from jobmanager.schedule import Cron
 from jobmanager.settings import Settings
-from jobmanager.timetable import ScheduledJob
 
 Deliver = Callable[[Sequence[Tick]], None]
 Level = Literal["ok", "note", "warning", "failing"]

@@ -21,9 +21,9 @@ from apscheduler.schedulers.base import STATE_STOPPED, BaseScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Health
+from jobmanager.backends.timetable import ScheduledJob, Timetable
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.settings import Settings
-from jobmanager.timetable import ScheduledJob, Timetable
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import ClassVar
 
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Health
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.settings import Settings
-from jobmanager.timetable import ScheduledJob
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobmanager.cli import (
+from jobmanager.cli.commands import (
     bring,
     care,
     celery,
@@ -29,7 +29,7 @@ from jobmanager.cli import (
     verify,
     why,
 )
-from jobmanager.cli.failures import INTERRUPTED, problem_of
+from jobmanager.cli.output.failures import INTERRUPTED, problem_of
 from jobmanager.cli.session import ReaderGoneError, Session
 
 _FLAGS = ("--json", "--no-color", "--debug")

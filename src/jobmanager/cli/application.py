@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from jobmanager.cli.failures import FailedError, UsageError
+from jobmanager.cli.output.failures import FailedError, UsageError
 from jobmanager.errors import JobManagerError
 
 if TYPE_CHECKING:
-    from jobmanager.manager import JobManager
+    from jobmanager.manager.manager import JobManager
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def _refuse_files(target: str, module_name: str, option: str) -> None:
 
 def imported(name: str, load: Callable[[], T], option: str = "--app ") -> T:
     """What `load` answers, which imports the application's code, inert; what goes wrong there is told in one line."""
-    from jobmanager.manager import inert
+    from jobmanager.manager.manager import inert
 
     try:
         with inert():
@@ -109,7 +109,7 @@ def _short(filename: str) -> str:
 
 
 def _named(module: ModuleType, name: str) -> JobManager:
-    from jobmanager.manager import JobManager
+    from jobmanager.manager.manager import JobManager
 
     found: object = module
     for part in name.split("."):
@@ -139,6 +139,6 @@ def _only(module: ModuleType) -> JobManager:
 
 
 def _managers(module: ModuleType) -> dict[str, JobManager]:
-    from jobmanager.manager import JobManager
+    from jobmanager.manager.manager import JobManager
 
     return {name: value for name, value in vars(module).items() if isinstance(value, JobManager)}

@@ -7,7 +7,7 @@ import time
 
 from jobmanager.context import RunContext
 from jobmanager.job import Retry
-from jobmanager.manager import JobManager
+from jobmanager.manager.manager import JobManager
 
 
 def declare(jobs: JobManager) -> None:

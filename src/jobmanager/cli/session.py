@@ -15,7 +15,7 @@ from jobmanager.cli.application import NO_APPLICATION, load
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from jobmanager.manager import JobManager
+    from jobmanager.manager.manager import JobManager
 
 ENDLESS = 10_000  # columns of a pipe: nothing that a program reads is cut or wrapped
 
@@ -39,7 +39,7 @@ class Session:
     @cached_property
     def ledger(self) -> JobManager:
         """The application's manager, or one made of the settings alone: enough to read and end runs."""
-        from jobmanager.manager import JobManager
+        from jobmanager.manager.manager import JobManager
 
         return self.jobs if self.target else JobManager()
 

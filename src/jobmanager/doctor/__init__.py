@@ -12,7 +12,7 @@ from jobmanager.doctor.roles import hosts, roles
 from jobmanager.doctor.surroundings import installation, settings
 from jobmanager.errors import JobManagerError
 from jobmanager.explain import Told, utc
-from jobmanager.manager import JobManager
+from jobmanager.manager.manager import JobManager
 
 __all__ = ["Finding", "Level", "examine", "examine_environment"]
 

@@ -9,12 +9,12 @@ from zoneinfo import ZoneInfo
 
 from jobmanager.backends import GO_ON
 from jobmanager.backends.base import Found
+from jobmanager.backends.resolver import load_backend_class
 from jobmanager.clock import SystemClock
 from jobmanager.doctor.finding import Finding, counted
 from jobmanager.errors import HandlerNotFoundError, MissingExtraError, PayloadError
 from jobmanager.explain import utc
-from jobmanager.manager import JobManager
-from jobmanager.resolver import load_backend_class
+from jobmanager.manager.manager import JobManager
 from jobmanager.schedule import At, Cron
 
 

@@ -8,15 +8,15 @@ import socket
 from collections.abc import Iterator
 from datetime import datetime
 
-from jobmanager.assembly import CLOCKS_AGREE
 from jobmanager.clock import SystemClock
 from jobmanager.doctor.finding import Finding, counted
 from jobmanager.errors import CronError
 from jobmanager.explain import Told, start_one
-from jobmanager.gaps import schedule_of
-from jobmanager.history import effective
-from jobmanager.lease import living
-from jobmanager.manager import JobManager
+from jobmanager.ledger.missing_instants import schedule_of
+from jobmanager.ledger.queries import effective
+from jobmanager.manager.assembly import CLOCKS_AGREE
+from jobmanager.manager.manager import JobManager
+from jobmanager.process.heartbeat import living
 from jobmanager.run import PENDING, RUNNING
 from jobmanager.schedule import Schedule
 from jobmanager.stores.base import Instance

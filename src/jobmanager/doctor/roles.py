@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 from jobmanager.doctor.finding import Finding
 from jobmanager.explain import Told
-from jobmanager.history import effective
-from jobmanager.lease import living
-from jobmanager.manager import JobManager
+from jobmanager.ledger.queries import effective
+from jobmanager.manager.manager import JobManager
+from jobmanager.process.heartbeat import living
 from jobmanager.stores.base import Instance
 
 ON_ITS_WAY = timedelta(seconds=5)

@@ -8,7 +8,7 @@ from datetime import datetime
 from jobmanager.explain import plan, record
 from jobmanager.explain.case import Answer, Case, start_one
 from jobmanager.explain.explanation import Explanation, Told, utc
-from jobmanager.manager import JobManager
+from jobmanager.manager.manager import JobManager
 
 __all__ = ["Explanation", "Told", "explain", "explain_now", "start_one", "utc"]
 

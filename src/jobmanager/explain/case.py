@@ -8,8 +8,8 @@ from functools import cached_property
 
 from jobmanager.errors import JobNotFoundError
 from jobmanager.explain.explanation import Cause, Told, Verdict
-from jobmanager.history import effective
-from jobmanager.manager import JobManager
+from jobmanager.ledger.queries import effective
+from jobmanager.manager.manager import JobManager
 from jobmanager.registry import closest
 from jobmanager.run import Run
 from jobmanager.schedule import Schedule

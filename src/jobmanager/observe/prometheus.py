@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from jobmanager.context import RunContext
 from jobmanager.errors import CronError, MissingExtraError, StoreError
-from jobmanager.lease import living
 from jobmanager.observe import lateness_of
+from jobmanager.process.heartbeat import living
 from jobmanager.run import FAILED, Ending, RunStatus
 from jobmanager.schedule import parse
 from jobmanager.settings import Settings

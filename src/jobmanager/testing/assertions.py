@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from jobmanager.manager import JobManager
+from jobmanager.manager.manager import JobManager
 from jobmanager.run import MISSED, PENDING, SKIPPED, Run, RunStatus
 from jobmanager.testing.clock import FakeClock
 

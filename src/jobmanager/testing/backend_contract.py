@@ -22,15 +22,15 @@ from typing import Any
 import pytest
 
 from jobmanager.backends.base import Backend, Capabilities, Entry, Health
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock
 from jobmanager.errors import ConfigurationError, UnsupportedError
 from jobmanager.job import SLUG, Job, Overlap
-from jobmanager.manager import JobManager
+from jobmanager.manager.manager import JobManager
 from jobmanager.run import PENDING, SUCCEEDED, Tick
 from jobmanager.schedule import Cron, Every, Schedule
 from jobmanager.settings import Settings
 from jobmanager.testing.clock import FakeClock
-from jobmanager.timetable import ScheduledJob
 
 
 class Rings:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from jobmanager.manager import JobManager
+    from jobmanager.manager.manager import JobManager
     from jobmanager.settings import Settings
     from jobmanager.testing.clock import FakeClock
 
@@ -53,7 +53,7 @@ def jobmanager_settings(request: pytest.FixtureRequest) -> Settings:
 @pytest.fixture
 def jobmanager(jobmanager_settings: Settings, jobmanager_clock: FakeClock) -> Iterator[JobManager]:
     """A JobManager, not yet started, on `jobmanager_settings` and `jobmanager_clock`; it is stopped after the test."""
-    from jobmanager.manager import JobManager
+    from jobmanager.manager.manager import JobManager
 
     manager = JobManager(jobmanager_settings, clock=jobmanager_clock)
     yield manager

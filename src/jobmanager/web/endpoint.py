@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobmanager.clock import Clock
-from jobmanager.quiet import Quiet
+from jobmanager.process.throttled_log import Quiet
 from jobmanager.settings import Settings
 from jobmanager.web.answer import (
     NO_JSON,

@@ -18,7 +18,7 @@ from jobmanager.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from jobmanager.quiet import Quiet
+from jobmanager.process.throttled_log import Quiet
 from jobmanager.run import Accepted, Run, RunStatus, Ticked
 from jobmanager.settings import Settings
 from jobmanager.web.answer import FAILED, UNAVAILABLE, Answer, answer, no_such_job

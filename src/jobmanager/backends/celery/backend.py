@@ -18,13 +18,13 @@ from jobmanager.backends.celery.application import QUEUE, make_app
 from jobmanager.backends.celery.findings import examine
 from jobmanager.backends.celery.publisher import Message, Publisher
 from jobmanager.backends.celery.worker import Worker
+from jobmanager.backends.timetable import ScheduledJob, Timetable
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.context import CancelCause
 from jobmanager.errors import ConfigurationError
 from jobmanager.job import Job
 from jobmanager.run import Run
 from jobmanager.settings import Settings
-from jobmanager.timetable import ScheduledJob, Timetable
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
 from jobmanager.backends.celery.application import QUEUE, TASK, is_amqp, queue_named
-from jobmanager.quiet import Quiet
+from jobmanager.process.throttled_log import Quiet
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from celery import Celery, signals
 
 from jobmanager.backends.celery.application import TASK, queue_named
 from jobmanager.errors import ConfigurationError, StoreError
-from jobmanager.quiet import Quiet
+from jobmanager.process.throttled_log import Quiet
 
 if TYPE_CHECKING:
     from jobmanager.backends.celery.backend import CeleryBackend

@@ -13,17 +13,17 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Found, Health
-from jobmanager.backends.pg_cron import objects
+from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.backends.pg_cron.database import Connection, Database, is_here
 from jobmanager.backends.pg_cron.listener import Listener
-from jobmanager.backends.pg_cron.plan import unsupported
-from jobmanager.backends.pg_cron.planning import Planning
+from jobmanager.backends.pg_cron.plans.installing import Planning
+from jobmanager.backends.pg_cron.plans.plan import unsupported
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import ConfigurationError, JobManagerError, StoreUnavailableError, UnsupportedError
 from jobmanager.job import Job
 from jobmanager.schedule import Schedule
 from jobmanager.settings import Settings, key_of
-from jobmanager.timetable import ScheduledJob
 
 logger = logging.getLogger(__name__)
 
@@ -270,7 +270,7 @@ class PgCronBackend(Backend):
         return Health(ok=True, detail=f"the database swept {row[1].total_seconds():.0f} s ago")
 
     def findings(self, jobs: Sequence[Job]) -> Iterable[Found]:
-        from jobmanager.backends.pg_cron.findings import examine  # noqa: PLC0415 - only `doctor` needs it
+        from jobmanager.backends.pg_cron.diagnostics.examine import examine  # noqa: PLC0415 - only `doctor` needs it
 
         return examine(self, jobs)
 
@@ -278,7 +278,7 @@ class PgCronBackend(Backend):
     def left_behind(cls, settings: Settings) -> Iterable[Found]:
         if not settings.database_url.startswith("postgresql"):
             return ()
-        from jobmanager.backends.pg_cron.findings import going_on  # noqa: PLC0415 - only `doctor` needs it
+        from jobmanager.backends.pg_cron.diagnostics.examine import going_on  # noqa: PLC0415 - only `doctor` needs it
 
         return going_on(cls.from_settings(settings))
 

@@ -1,0 +1,1 @@
+"""Checks of a pg_cron database for `jobmanager doctor`."""

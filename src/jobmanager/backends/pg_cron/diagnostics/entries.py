@@ -1,0 +1,241 @@
+"""What is wrong with pg_cron's entries of ours, with the sweep, and with what bounds both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from jobmanager.backends.base import Found
+from jobmanager.backends.pg_cron.diagnostics.context import Case, Entry, counted, some, utc
+from jobmanager.backends.pg_cron.diagnostics.queries import ELSEWHERE, Questions
+from jobmanager.errors import JobManagerError
+
+SILENT_AFTER = 180  # seconds
+LARGEST_DETAILS = 100 * 1024 * 1024
+ALSO_UTC = (
+    "UTC",
+    "GMT",
+    "Etc/UTC",
+    "Etc/GMT",
+    "Etc/UCT",
+    "UCT",
+    "Zulu",
+    "Universal",
+    "Etc/Universal",
+    "GMT0",
+)
+PUT_RIGHT = "The next start of the application puts it right, and so does `jobmanager init`."
+
+# What pg_cron notes of a run that failed, and what helps.
+FAILURES = {
+    "connection failed": "pg_cron logs in to its own server as {owner!r}, and pg_hba.conf asks for a password. Set "
+    "cron.use_background_workers = on and restart the server, or put `host {database} {owner} 127.0.0.1/32 trust` and the same "
+    "for ::1/128 before the other lines of pg_hba.conf.",
+    "invalid transaction termination": "CALL has to be the only statement of its command. " + PUT_RIGHT,
+    "not permitted to log in": 'ALTER ROLE "{owner}" LOGIN;',
+    "permission denied": "Let a superuser run what `jobmanager pg-cron install --sql` prints, as {owner!r}.",
+    "background": "Raise max_worker_processes to the entries that run at once and 8 more, and restart the server.",
+}
+
+
+def _entries(case: Case) -> Iterator[Found]:
+    """Every entry is there, as it should be, and ended well when it last ran."""
+    if case.ticker is None or case.is_elsewhere or case.server.extension is None:
+        return
+    if case.pg_cron.error is not None:
+        yield Found(
+            level="failing",
+            text=f"pg_cron's entries cannot be read by {case.owner_name!r}: {case.pg_cron.error}.",
+            fix=f'Let a superuser run GRANT USAGE ON SCHEMA cron TO "{case.owner_name}".',
+        )
+        return
+    by_drift: dict[str, list[Entry]] = {}
+    for entry in case.pg_cron.entries:
+        by_drift.setdefault(entry.drift, []).append(entry)
+    orphans, paused = by_drift.pop("of no job", []), by_drift.pop("paused", [])
+    by_error: dict[str, list[str]] = {}
+    for entry in by_drift.pop("", []):
+        if entry.error is not None:
+            by_error.setdefault(entry.error, []).append(entry.name)
+    for drift, entries in sorted(by_drift.items()):
+        said = next((f" It failed: {entry.error}." for entry in entries if entry.error), "")
+        text = f"{_named(entries)}: {drift}.{said}"
+        yield Found(level="failing", text=text, fix=_fix(said, case) if said else PUT_RIGHT)
+    for error, names in by_error.items():
+        told = error.strip().partition("\n")[0].rstrip(".")
+        yield Found(level="failing", text=f"{some(names)} failed last: {told}.", fix=_fix(error, case))
+    for entry in paused:
+        yield Found(
+            level="warning",
+            text=f"Entry {entry.name} is paused: {_stops(entry.name)}.",
+            fix=f"jobmanager pg-cron resume {entry.name}",
+        )
+    if orphans:
+        text = f"{_named(orphans)}: of no job any more."
+        yield Found(level="warning", text=text, fix="jobmanager pg-cron purge")
+
+
+def _named(entries: Sequence[Entry]) -> str:
+    return (
+        f"{counted(len(entries), 'entry', 'entries')} of pg_cron, {some([entry.name for entry in entries])}"
+    )
+
+
+def _stops(name: str) -> str:
+    return {"jm_sweep": "nobody looks what became of calls", "jm_http": "nobody is called"}.get(
+        name, "nothing is announced by it"
+    )
+
+
+def _fix(error: str, case: Case) -> str:
+    known = next((fix for words, fix in FAILURES.items() if words in error), None)
+    if known is None:
+        return f"Run the command as {case.owner_name!r} by hand; cron.job_run_details and the server's log say more."
+    return known.format(owner=case.owner_name, database=case.server.database)
+
+
+def _elsewhere(case: Case) -> Iterator[Found]:
+    """pg_cron is in another database, which has both entries, and they command what is here."""
+    if case.backend.cron_database is None or case.ticker is None:
+        return
+    there = Questions(case.backend.cron_database)
+    try:
+        rows = there.rows(ELSEWHERE, case.server.database)
+    except JobManagerError as error:
+        yield Found(
+            level="failing",
+            text=f"The entries in JOBMANAGER_PG_CRON_URL cannot be read: {error}",
+            fix="Correct that URL; its role needs USAGE on the schema cron, and pg_cron has to be in that database.",
+        )
+        return
+    finally:
+        there.close()
+    wanted = {"jm_sweep", "jm_http" if case.ticker.transport == "http" else "jm_dispatch"}
+    good = {
+        name.partition("@")[0] for name, _, command, active, _ in rows if active and "jobmanager." in command
+    }
+    if missing := sorted(wanted - good):
+        text = f"The database of JOBMANAGER_PG_CRON_URL has no active entry {some(missing)} for {case.server.database!r}."
+        yield Found(level="failing", text=text, fix=PUT_RIGHT)
+    for name, _, _, _, said in rows:
+        if said is not None and any(words in said for words in FAILURES):
+            yield Found(
+                level="failing", text=f"{name} failed last: {said.strip().rstrip('.')}.", fix=_fix(said, case)
+            )
+
+
+def _silence(case: Case) -> Iterator[Found]:
+    """The sweep comes by, four times a minute."""
+    ticker = case.ticker
+    if ticker is None:
+        if case.is_installed:
+            yield Found(
+                level="warning",
+                text=f"The database keeps no time for namespace {case.backend.namespace!r} yet.",
+                fix="Start the application, or run `jobmanager init`.",
+            )
+        return
+    if ticker.swept_at is None:
+        yield Found(
+            level="note",
+            text="the database has not swept since it came up; its first pass comes with a full minute",
+        )
+    elif (case.server.now - ticker.swept_at).total_seconds() > SILENT_AFTER:
+        yield Found(
+            level="failing",
+            text=f"pg_cron is silent since {utc(ticker.swept_at)}: no entry of ours has run to its end.",
+            fix="See cron.job_run_details and the server's log: entries of others may hold every place (cron.max_running_jobs), "
+            "or the server may have been asleep.",
+        )
+    else:
+        yield Found(
+            level="ok",
+            text=f"pg_cron {case.server.extension or 'of another database'}, layout {ticker.layout}, transport {ticker.transport}; "
+            f"the database swept {(case.server.now - ticker.swept_at).total_seconds():.0f} s ago",
+        )
+
+
+# ---------------------------------------------------------------- what bounds pg_cron
+
+
+def _bounds(case: Case) -> Iterator[Found]:
+    """Its zone, and how many entries may run at once."""
+    if case.ticker is None or case.is_elsewhere or case.server.extension is None:
+        return
+    settings = case.settings
+    zone = settings.get("cron.timezone")
+    if zone is not None and zone not in ALSO_UTC and case.ticker.layout == "entries":
+        yield Found(
+            level="failing",
+            text=f"cron.timezone is {zone!r}; the entries of jobs are in UTC, and would wake at other times.",
+            fix="Set cron.timezone = 'UTC' or 'GMT' and restart the server, or JOBMANAGER_PG_CRON_LAYOUT=dispatcher.",
+        )
+    elif zone is not None and zone not in ALSO_UTC:
+        yield Found(
+            level="note",
+            text=f"cron.timezone is {zone!r}; that makes no difference to entries of every minute",
+        )
+    at_once = sum(_at_full_hour(entry.schedule) for entry in case.pg_cron.entries)
+    if "cron.max_running_jobs" not in settings:
+        yield Found(
+            level="note",
+            text=f"{case.owner_name!r} cannot read pg_cron's settings, so nothing is known of its bounds: GRANT pg_read_all_settings",
+        )
+        return
+    yield from _too_few(case, at_once, most=int(settings["cron.max_running_jobs"]))
+
+
+def _too_few(case: Case, at_once: int, *, most: int) -> Iterator[Found]:
+    assert case.ticker is not None  # noqa: S101 - looked at before
+    if most == 1 and case.ticker.passes > 1:
+        yield Found(
+            level="failing",
+            text="cron.max_running_jobs is 1, and the sweep holds that one place for 44 s of every minute: ticks come late.",
+            fix="Raise cron.max_running_jobs to 5 or more; or UPDATE jobmanager.tickers SET passes = 1, then SELECT jobmanager.sync_entries().",
+        )
+    elif most < at_once:
+        yield Found(
+            level="warning",
+            text=f"{at_once} entries may want to run at a full hour, and cron.max_running_jobs lets {most}: the others start late.",
+            fix="Set JOBMANAGER_PG_CRON_LAYOUT=dispatcher, or raise cron.max_running_jobs.",
+        )
+    running = min(at_once, most)
+    if case.settings.get("cron.use_background_workers") == "on":
+        bound, name, free = int(case.settings["max_worker_processes"]), "max_worker_processes", 8
+    else:
+        bound, name, free = int(case.settings["max_connections"]), "max_connections", 3
+    if bound < running + free:
+        yield Found(
+            level="warning",
+            text=f"{counted(running, 'entry', 'entries')} may run at once, and {name} is {bound}: some may not start at all.",
+            fix=f"Raise {name} to {running + free} or more and restart the server"
+            + (
+                "."
+                if case.ticker.layout == "dispatcher"
+                else ", or set JOBMANAGER_PG_CRON_LAYOUT=dispatcher."
+            ),
+        )
+
+
+def _at_full_hour(schedule: str) -> bool:
+    """True if minute 0 is in it, as far as the text tells: hours and days differ seldom enough."""
+    minutes = schedule.partition(" ")[0].split(",")
+    return any(re.match(r"(\*|0)(\D|$)", part) for part in minutes)
+
+
+def _size(case: Case) -> Iterator[Found]:
+    if case.ticker is not None and (size := case.pg_cron.bytes) > LARGEST_DETAILS:
+        yield Found(
+            level="warning",
+            text=f"cron.job_run_details has {size / 1024 / 1024:,.0f} MB; pg_cron never clears it. Ours are pruned after 7 days.",
+            fix="DELETE FROM cron.job_run_details WHERE end_time < now() - interval '7 days'; then VACUUM FULL it at a quiet time.",
+        )
+
+
+CHECKS: dict[str, Callable[[Case], Iterator[Found]]] = {
+    "pg_cron's entries": _entries,
+    "The other database": _elsewhere,
+    "The sweep": _silence,
+    "The bounds of pg_cron": _bounds,
+    "The size of cron.job_run_details": _size,
+}

@@ -1,0 +1,139 @@
+"""What is wrong with the means by which the database reaches the application: the transport, the keys, the clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+from jobmanager.backends.base import Found
+from jobmanager.backends.pg_cron.diagnostics.context import Case, counted, some, utc
+
+TOLERANCE, WORTH_A_NOTE = timedelta(seconds=300), timedelta(seconds=2)
+ROTATION = timedelta(days=1)
+RESTART = "Restart the application: its start carries settings over."
+
+
+def _transport(case: Case) -> Iterator[Found]:
+    """The database is able to reach the application in the way that is on file."""
+    ticker, server = case.ticker, case.server
+    if ticker is None:
+        return
+    instead = "or set JOBMANAGER_PG_CRON_TRANSPORT=notify and restart the application"
+    if ticker.transport == "http" and not server.has_http:
+        yield Found(
+            level="failing",
+            text="Calls go by the extension http, which the database does not have.",
+            fix=f"CREATE EXTENSION http, {instead}.",
+        )
+    if ticker.transport == "pg_net" and not server.has_pg_net:
+        yield Found(
+            level="failing",
+            text="Calls go by pg_net, which the database does not have.",
+            fix=f"Add pg_net to shared_preload_libraries and CREATE EXTENSION pg_net, {instead}.",
+        )
+    elif ticker.transport == "pg_net" and not server.senders:
+        yield Found(
+            level="failing",
+            text="pg_net's worker does not run: calls wait in its queue.",
+            fix="SELECT net.worker_restart(); if that does not help, see that shared_preload_libraries has pg_net, and restart the server.",
+        )
+    elif ticker.transport == "pg_net" and server.database not in server.senders:
+        yield Found(
+            level="failing",
+            text=f"pg_net's worker serves database {some(server.senders)}, not {server.database!r}: calls wait for ever.",
+            fix=f"Set pg_net.database_name = '{server.database}' and restart the server, {instead}.",
+        )
+    if ticker.transport == "notify" and not case.ask.hears_itself():
+        yield Found(
+            level="warning",
+            text="No notification comes back: JOBMANAGER_DATABASE_URL goes through a transaction pooler, and runs start up to 6 s late.",
+            fix="Name the database's own port in JOBMANAGER_DATABASE_URL, or the pooler's in session mode.",
+        )
+
+
+def _drift(case: Case) -> Iterator[Found]:
+    """What is on file is what the settings say."""
+    ticker, backend = case.ticker, case.backend
+    if ticker is None:
+        return
+    for name, stored, wanted in (
+        ("JOBMANAGER_PG_CRON_TRANSPORT", ticker.transport, backend.transport),
+        ("JOBMANAGER_PG_CRON_LAYOUT", ticker.layout, backend.layout),
+        ("JOBMANAGER_AUTH", ticker.auth, backend.auth),
+    ):
+        if wanted not in ("auto", stored):
+            yield Found(
+                level="warning",
+                text=f"{name} is {wanted} here, and {stored} in the database.",
+                fix=RESTART,
+            )
+
+
+def _keys(case: Case) -> Iterator[Found]:
+    """The database signs with a secret that the application knows."""
+    ticker, backend = case.ticker, case.backend
+    if ticker is None or ticker.transport == "notify":
+        return
+    keys, message = case.keys, "jobmanager doctor"
+    if keys is None:
+        return
+    ours = backend.signatures(message.encode())
+    is_signed = "SELECT jobmanager.is_signed(%s, %s, %s)"
+    if not keys.live:
+        yield Found(
+            level="failing",
+            text="The database has no signing key: the application refuses every call.",
+            fix="Run `jobmanager init`; it makes one, or takes JOBMANAGER_SECRET.",
+        )
+    elif not ours:
+        yield Found(
+            level="failing",
+            text="JOBMANAGER_SECRET is not set here: this process would refuse every call.",
+            fix="Set it to the secret that `jobmanager init` printed; `jobmanager secret rotate` makes another.",
+        )
+    elif not any(case.ask.column(is_signed, backend.namespace, message, one)[0] for one in ours):
+        yield Found(
+            level="failing",
+            text="JOBMANAGER_SECRET is not the secret that the database signs with: every call is answered 401.",
+            fix="Set JOBMANAGER_SECRET to that secret in every process, or make another with `jobmanager secret rotate`.",
+        )
+    elif ticker.auth == "bearer" and not keys.bearers:
+        yield Found(
+            level="failing",
+            text="JOBMANAGER_AUTH=bearer, and the database keeps no token that it could send.",
+            fix="Run `jobmanager init` once more, or set JOBMANAGER_AUTH=signature and restart the application.",
+        )
+    if keys.more_since is not None and case.server.now - keys.more_since > ROTATION:
+        yield Found(
+            level="warning",
+            text=f"{counted(keys.live, 'key')} sign since {utc(keys.more_since)}: a rotation was not finished.",
+            fix="When every process has the new secret: `jobmanager secret retire`.",
+        )
+    if ticker.auth == "bearer" and ticker.transport == "pg_net":
+        yield Found(
+            level="warning",
+            text="With JOBMANAGER_AUTH=bearer the secret lies in net.http_request_queue, which every role can read.",
+            fix="Set JOBMANAGER_AUTH=signature and restart the application, then `jobmanager secret rotate`.",
+        )
+
+
+def _clocks(case: Case) -> Iterator[Found]:
+    """A call is refused if it is five minutes old."""
+    skew = case.server.now - case.backend.clock.now()
+    told = f"the database's clock is {skew.total_seconds():+,.0f} s off this host's"
+    if case.ticker is not None and case.ticker.transport != "notify" and abs(skew) > TOLERANCE:
+        yield Found(
+            level="failing",
+            text=f"T{told[1:]}; calls more than 300 s old, or ahead, are answered 401.",
+            fix="Let both hosts follow NTP.",
+        )
+    elif abs(skew) > WORTH_A_NOTE:
+        yield Found(level="note", text=told)
+
+
+CHECKS: dict[str, Callable[[Case], Iterator[Found]]] = {
+    "The transport": _transport,
+    "The keys": _keys,
+    "The clocks": _clocks,
+    "The settings in the database": _drift,
+}

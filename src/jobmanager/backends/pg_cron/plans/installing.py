@@ -1,0 +1,97 @@
+"""Plans reach the database before they are needed: at the start, when fewer than 200 days are left, with new zone data."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from jobmanager.backends.pg_cron.database import Connection
+from jobmanager.backends.pg_cron.plans.plan import Plan, plan_of, unsupported
+from jobmanager.backends.pg_cron.schema import STAMP
+from jobmanager.clock import Clock
+from jobmanager.schedule import Schedule, zones
+
+logger = logging.getLogger(__name__)
+
+SOON_OVER = timedelta(days=200)
+FIRST_DAYS, LATER_DAYS = 220, 400
+AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What is not as it should be: schedules without a plan, jobs without an instant, entries; and how calls are made."""
+
+    unplanned: Sequence[str]
+    unready: bool
+    entries: bool
+    ticker: dict[str, Any] | None
+    keys: int
+    release: str | None
+    """Of our objects."""
+    able: Sequence[Any]
+    """What a probe found, that was asked with it."""
+
+
+class Planning:
+    """Makes plans and puts them into the database."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def drift(
+        self, connection: Connection, namespace: str, schedules: Iterable[Schedule], probe: str
+    ) -> Drift:
+        """What is not as it should be, and what `probe` finds, by one question."""
+        texts = sorted(schedule.text for schedule in schedules)
+        until = self._clock.now().date() + SOON_OVER
+        question = (
+            "SELECT unplanned, unready, entries, ticker, keys, obj_description(to_regprocedure(%s), 'pg_proc'), probe.*"  # noqa: S608 - constants
+            f" FROM jobmanager.drift(%s, %s, %s, %s), ({probe}) AS probe"
+        )
+        row: Sequence[Any] = connection.execute(  # type: ignore[assignment]  # it answers one
+            question.encode(), (STAMP, namespace, texts, zones.version(), until)
+        ).fetchone()
+        unplanned, unready, entries, ticker, keys, release, *able = row
+        return Drift(unplanned, unready, entries, ticker, keys, release, able)
+
+    def put(self, connection: Connection, schedules: Sequence[Schedule]) -> None:
+        """Plan these: many at once not as far as few, so that no start waits for it."""
+        schedules = [schedule for schedule in schedules if _can_be_kept(schedule)]
+        days = LATER_DAYS if len(schedules) <= AT_ONCE else FIRST_DAYS
+        for start in range(0, len(schedules), AT_ONCE):
+            plans = [plan_of(each, self._clock.now(), days) for each in schedules[start : start + AT_ONCE]]
+            rows = [
+                {"schedule": plan.schedule, "n": n, "minutes": row.minutes_text, "days": row.days_text}
+                for plan in plans
+                for n, row in enumerate(plan.rows)
+            ]
+            connection.execute(
+                "SELECT jobmanager.put_plans(%s::jsonb, %s::jsonb)",
+                (json.dumps([_values(plan) for plan in plans]), json.dumps(rows)),
+            )
+
+
+def _can_be_kept(schedule: Schedule) -> bool:
+    """False, and an error in the log, for one that somebody wrote into the table: nobody was there to refuse it."""
+    reason = unsupported(schedule)
+    if reason is not None:
+        logger.error("pg_cron: jobs with this schedule stand still. %s", reason)
+    return reason is None
+
+
+def _values(plan: Plan) -> dict[str, Any]:
+    return {
+        "schedule": plan.schedule,
+        "kind": plan.kind,
+        "first_at": None if plan.first_at is None else plan.first_at.isoformat(),
+        "step": None if plan.step is None else plan.step // timedelta(seconds=1),
+        "wakeup": plan.wakeup,
+        "planned_until": "infinity" if plan.planned_until == date.max else plan.planned_until.isoformat(),
+        "tzdata": plan.tzdata,
+        "rows": len(plan.rows),
+    }

@@ -1,0 +1,141 @@
+"""`jobmanager doctor`, `purge` and `version`: is everything in order, and keeping it so."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobmanager.cli.arguments import duration
+from jobmanager.cli.output.failures import FAILED, problem_of
+from jobmanager.cli.output.phrases import both, count, iso, length
+from jobmanager.cli.session import Session
+
+if TYPE_CHECKING:
+    from jobmanager.doctor import Finding
+
+SIGNS = {"ok": ("✓", "green"), "note": ("·", "dim"), "warning": ("!", "yellow"), "failing": ("✗", "red")}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the verbs."""
+    app.command("doctor")(doctor)
+    app.command("purge")(purge)
+    app.command("version")(version)
+
+
+def doctor(ctx: typer.Context) -> None:
+    """Look for what keeps jobs from running.
+
+    Each finding names its fix. Nothing is changed. Exit 1 if a finding is failing.
+    """
+    here: Session = ctx.obj
+    found = _findings(here)
+    failing = any(finding.level == "failing" for finding in found)
+    if here.as_json:
+        listed = [{"check": f.check, "level": f.level, "text": f.text, "fix": f.fix} for f in found]
+        here.emit({"ok": not failing, "findings": listed})
+    else:
+        tell(here, found)
+    if failing:
+        raise typer.Exit(FAILED)
+
+
+def _findings(here: Session) -> list[Finding]:
+    from jobmanager.doctor import Finding, examine, examine_environment
+
+    found = examine_environment()
+    if not here.target:
+        found.append(
+            Finding(
+                check="application",
+                level="note",
+                text="none is named (--app, JOBMANAGER_APP): its declarations are not looked at",
+            )
+        )
+    try:
+        manager = here.ledger
+    except Exception as error:  # noqa: BLE001 - whatever the application does at import is a finding
+        problem = problem_of(error)
+        fix = "Correct that, then ask again." if "`jobmanager doctor`" in problem.hint else problem.hint
+        found.append(Finding(check="application", level="failing", text=problem.message, fix=fix))
+        return found
+    if here.target:
+        found.append(Finding(check="application", level="ok", text=f"{here.target} can be imported"))
+    return [*found, *examine(manager, told=both)]
+
+
+def tell(here: Session, found: list[Finding]) -> None:
+    """Each finding with its fix, and a verdict."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    said = ""
+    for finding in found:
+        sign, style = SIGNS[finding.level]
+        text = Text(finding.text, "dim" if finding.level == "note" else "")
+        if finding.fix:
+            text.append("\ndo: ", "bold").append(finding.fix)
+        table.add_row(Text(sign, style), Text("" if finding.check == said else finding.check, "bold"), text)
+        said = finding.check
+    levels = Counter(finding.level for finding in found)
+    verdict = "failing" if levels["failing"] else "warning" if levels["warning"] else "ok"
+    words = {
+        "failing": f"{levels['failing']} failing, {count(levels['warning'], 'warning')}",
+        "warning": f"nothing failing, {count(levels['warning'], 'warning')}",
+        "ok": "nothing to find fault with",
+    }
+    here.print(table, "", Text(words[verdict], f"bold {SIGNS[verdict][1]}"))
+
+
+def purge(
+    ctx: typer.Context,
+    older_than: Annotated[
+        str | None,
+        typer.Option("--older-than", metavar="LENGTH", help="Like 30d; by default what retention says."),
+    ] = None,
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only of this job.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete runs that ended long ago.
+
+    Running processes do that by themselves, every six hours.
+    """
+    from jobmanager.ledger.retention import forget_old_runs
+
+    here: Session = ctx.obj
+    manager = here.ledger
+    now = manager.store.now()
+    age = manager.settings.retention if older_than is None else duration(older_than)
+    if age < manager.settings.retention and here.console.is_terminal and not (yes or here.as_json):
+        whose = f"of {job}" if job else "of all jobs"
+        typer.confirm(f"Delete every run {whose} that ended before {both(now - age)}?", abort=True)
+    deleted = 0
+    if manager.store.exists():
+        if older_than is None and job is None:
+            deleted = forget_old_runs(manager.store, manager.registry.jobs.values(), manager.settings, now)
+        else:
+            deleted = manager.store.purge(now - age, job_id=job)
+    if here.as_json:
+        here.emit({"deleted": deleted, "before": iso(now - age), "job": job})
+    else:
+        here.print(f"{count(deleted, 'run')} deleted that ended more than {length(age)} ago.")
+
+
+def version(ctx: typer.Context) -> None:
+    """Tell the versions."""
+    from jobmanager import __version__
+
+    here: Session = ctx.obj
+    python = sys.version.partition(" ")[0]
+    if here.as_json:
+        here.emit({"jobmanager": __version__, "python": python, "sqlite": sqlite3.sqlite_version})
+    else:
+        here.print(f"jobmanager {__version__} (Python {python}, SQLite {sqlite3.sqlite_version})")

@@ -1,0 +1,121 @@
+"""`jobmanager worker` and `jobmanager beat`: the processes of the Celery backend, in the foreground."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobmanager.cli.output.failures import UsageError
+from jobmanager.cli.output.phrases import count
+from jobmanager.cli.session import Session
+
+if TYPE_CHECKING:
+    from jobmanager.backends.celery import CeleryBackend
+
+SCHEDULER = "jobmanager.backends.celery:Scheduler"
+COOPERATIVE = ("gevent", "eventlet")
+
+Name = Annotated[
+    str | None,
+    typer.Option("--name", "-n", metavar="NAME@HOST", help="What it is called in `celery inspect`."),
+]
+Level = Annotated[
+    str, typer.Option("--loglevel", "-l", metavar="LEVEL", help="debug, info, warning or error.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the verbs."""
+    app.command("worker")(worker)
+    app.command("beat")(beat)
+
+
+def worker(
+    ctx: typer.Context,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", "-c", min=1, help="Runs at once; by default one per core.")
+    ] = None,
+    pool: Annotated[str, typer.Option("--pool", help="prefork, threads or solo.")] = "prefork",
+    queues: Annotated[
+        str | None,
+        typer.Option(
+            "--queues", "-q", metavar="A,B", help="Only from these; by default all that the jobs name."
+        ),
+    ] = None,
+    with_beat: Annotated[bool, typer.Option("--beat", help="Keep the time, too: for development.")] = False,
+    name: Name = None,
+    level: Level = "info",
+) -> None:
+    """Execute what the beats send (JOBMANAGER_BACKEND=celery). Start as many as you need.
+
+    Ends with Ctrl-C or SIGTERM, after what runs has ended; a second signal leaves at once.
+    """
+    if pool in COOPERATIVE:
+        raise UsageError(
+            f"jobmanager does not run in Celery's pool {pool}: its heartbeat needs real threads.",
+            hint="Use --pool prefork, threads or solo.",
+        )
+    backend = _introduce(ctx.obj, "worker", queues)
+    arguments = ["--quiet", "worker", "--pool", pool, "--loglevel", level]
+    for option, value in (("--concurrency", concurrency), ("--queues", queues), ("--hostname", name)):
+        if value is not None:
+            arguments += [option, str(value)]
+    if with_beat:
+        arguments += ["--beat", "--scheduler", SCHEDULER]
+    backend.app.worker_main(arguments)
+
+
+def beat(ctx: typer.Context, name: Name = None, level: Level = "info") -> None:
+    """Keep the time (JOBMANAGER_BACKEND=celery). Start two or more on different hosts; no tick is sent twice.
+
+    Ends with Ctrl-C or SIGTERM.
+    """
+    backend = _introduce(ctx.obj, "beat")
+    arguments = ["--quiet", "beat", "--scheduler", SCHEDULER, "--pidfile", "", "--loglevel", level]
+    backend.app.start([*arguments, *(_remote_control(name) if name is not None else ())])
+
+
+def _remote_control(name: str) -> list[str]:
+    """Celery 5.7 and newer: beat answers `celery inspect ping` under this name."""
+    from celery import VERSION
+
+    if VERSION < (5, 7):
+        raise UsageError(f"A beat has a name since Celery 5.7; this is {'.'.join(map(str, VERSION[:3]))}.")
+    return ["--enable-remote-control", "--hostname", name]
+
+
+def _introduce(here: Session, verb: str, queues: str | None = None) -> CeleryBackend:
+    """Say what is about to start; UsageError where another backend is chosen or nothing is declared."""
+    jobs = here.jobs
+    if jobs.resolution.backend != "celery":
+        raise UsageError(
+            f"`jobmanager {verb}` belongs to the backend celery; chosen is {jobs.resolution.backend}, "
+            f"because {jobs.resolution.reason}.",
+            hint="Set JOBMANAGER_BACKEND=celery and JOBMANAGER_CELERY_BROKER_URL, or use `jobmanager run`.",
+        )
+    if not jobs.registry.jobs:
+        raise UsageError(
+            "The application declares no job.",
+            hint="Import the modules that do before its JobManager is used.",
+        )
+    backend: CeleryBackend = jobs.backend  # type: ignore[assignment]  # celery is chosen
+    try:
+        broker = backend.app.connection_for_write().as_uri()
+    except ImportError as error:  # of the transport
+        raise UsageError(
+            f"The broker needs the package {error.name or error}, which is not installed.",
+            hint="Install it, or name redis://host:6379/0 or amqp://user:password@host// in JOBMANAGER_CELERY_BROKER_URL.",
+        ) from error
+    if here.as_json:
+        facts = {"event": "starting", "process": verb, "broker": broker, "store": jobs.store.url}
+        here.emit({**facts, "jobs": len(jobs.registry.jobs)}, line=True)
+        return backend
+    from jobmanager.cli.output.tables import dim
+    from jobmanager.cli.output.tables import facts as lines
+
+    shown = [("broker", broker), ("store", jobs.store.url), ("jobs", count(len(jobs.registry.jobs), "job"))]
+    if verb == "worker":
+        shown.append(("queues", queues or ", ".join(backend.queues())))
+    here.print(lines(shown), "", dim("Ctrl-C ends it."))
+    return backend

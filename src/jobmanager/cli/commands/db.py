@@ -1,0 +1,101 @@
+"""`jobmanager db upgrade`, `current`, `sql` and `check`: the version of the tables, and how they get to today's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from jobmanager.cli.output.failures import FAILED, FailedError
+from jobmanager.cli.session import Session
+
+if TYPE_CHECKING:
+    from jobmanager.stores.sql.schema import SchemaStatements
+
+db = typer.Typer(help="The tables: their version, and how they get to today's.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the verbs."""
+    app.add_typer(db, name="db")
+
+
+@db.command("upgrade")
+def upgrade(ctx: typer.Context) -> None:
+    """Make the tables, or bring them to today's version. Several may try at once; what is current stays as it is."""
+    here: Session = ctx.obj
+    store = _store(here)
+    before = store.upgrade()
+    after = store.version()
+    if here.as_json:
+        here.emit({"store": store.url, "before": before, "version": after})
+    elif before == after:
+        here.print(f"{store.url} is at version {after}; nothing to do.")
+    else:
+        here.print(
+            f"{store.url}: {'made' if before is None else f'from version {before}'}, now at version {after}."
+        )
+
+
+@db.command("current")
+def current(ctx: typer.Context) -> None:
+    """Which version the tables are of, and which one this jobmanager needs."""
+    from jobmanager.stores.sql.schema import SCHEMA_VERSION
+
+    here: Session = ctx.obj
+    store = _store(here)
+    found = _version(store)
+    if here.as_json:
+        here.emit({"store": store.url, "version": found, "needed": SCHEMA_VERSION})
+    else:
+        here.print(
+            f"{store.url}: {f'version {found}' if found else 'no tables yet'}; needed is {SCHEMA_VERSION}."
+        )
+
+
+@db.command("sql")
+def sql(ctx: typer.Context) -> None:
+    """What `upgrade` would do, as SQL: for whoever may create tables, when this user may not."""
+    here: Session = ctx.obj
+    store = _store(here)
+    script = "" if _version(store) is not None and store.is_current() else store.upgrade_sql(_version(store))
+    if here.as_json:
+        here.emit({"store": store.url, "sql": script})
+    else:
+        here.print(script.rstrip() or "-- nothing to do")
+
+
+@db.command("check")
+def check(ctx: typer.Context) -> None:
+    """Hold the tables against today's: version, columns, indexes, checks. Exit 1 if anything is missing."""
+    here: Session = ctx.obj
+    store = _store(here)
+    found = _version(store)
+    missing = ["there are no tables yet"] if found is None else store.differences()
+    if found is not None and not store.is_current():
+        missing.insert(0, f"the tables are of version {found}")
+    if here.as_json:
+        here.emit({"store": store.url, "ok": not missing, "version": found, "missing": missing})
+    else:
+        for line in missing:
+            here.print(line)
+        here.print(f"{store.url}: {'run `jobmanager db upgrade`' if missing else 'all there'}.")
+    if missing:
+        raise typer.Exit(FAILED)
+
+
+def _store(here: Session) -> SchemaStatements:
+    from jobmanager.stores.sql.schema import SchemaStatements
+
+    store = here.ledger.store
+    if not isinstance(store, SchemaStatements):
+        raise FailedError(
+            f"{store.url} is no store of ours; its tables are its own affair.",
+            hint="JOBMANAGER_DATABASE_URL names the database whose tables are meant.",
+        )
+    return store
+
+
+def _version(store: SchemaStatements) -> str | None:
+    """The version of the tables; asking makes no SQLite file."""
+    return store.version() if store.exists() else None

@@ -1,0 +1,204 @@
+"""`jobmanager export`: the files with which Vercel, Kubernetes, cron, systemd or GitHub wake the jobs of this application."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobmanager.cli.output.failures import ConflictError, UsageError
+from jobmanager.cli.session import Session
+from jobmanager.errors import StoreError
+
+if TYPE_CHECKING:
+    from jobmanager.cli.commands.export_targets import Ticker
+    from jobmanager.job import Job
+    from jobmanager.schedule import Schedule
+    from jobmanager.settings import Settings
+
+EPILOG = (
+    "Prints the files, or writes them with --out. What the other side cannot keep exactly stands on standard error, job by job: "
+    "it then wakes too often, and the ledger opens one run per instant. No file holds the secret."
+)
+ITSELF = "https://vercel.invalid"  # only paths go into its file
+
+
+class Kind(StrEnum):
+    """Whose clock it is."""
+
+    vercel = "vercel"
+    k8s = "k8s"
+    crontab = "crontab"
+    systemd = "systemd"
+    github = "github"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the verb."""
+    app.command("export", epilog=EPILOG)(export)
+
+
+def export(
+    ctx: typer.Context,
+    target: Annotated[
+        Kind, typer.Argument(metavar="TARGET", help="vercel, k8s, crontab, systemd or github.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write the files into this folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that differ.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Of the application; by default JOBMANAGER_PUBLIC_URL."),
+    ] = None,
+) -> None:
+    """The files with which an external clock calls GET or POST /jobs/tick/JOB, for every job that has a schedule."""
+    from jobmanager.cli.commands.export_targets import TARGETS, record, ticker_of
+    from jobmanager.clock import SystemClock
+
+    here: Session = ctx.obj
+    base = _base(here.jobs.settings, url, target)
+    now = SystemClock().now()
+    tickers = [
+        ticker_of(job, schedule, target.value, url=f"{base}{job}", patience=patience, now=now)
+        for job, schedule, patience in _scheduled(here)
+    ]
+    if not tickers:
+        raise UsageError(
+            "No job of this application has a schedule.",
+            hint="Give one a cron=, every= or at=; see `jobmanager jobs`.",
+        )
+    files = TARGETS[target].renders(tickers)
+    written = _written(out, files, force=force) if out is not None else {}
+    if here.as_json:
+        shown = [
+            {"path": path, "content": content, "written": written.get(path)}
+            for path, content in files.items()
+        ]
+        here.emit({"target": target.value, "files": shown, "jobs": [record(ticker) for ticker in tickers]})
+        return
+    _tell(here, target, tickers)
+    for path in _left_over(out, files) if out is not None and target is Kind.systemd else ():
+        here.aside.print(
+            f"{path}: of no job that has a schedule; disable and delete it.", markup=False, soft_wrap=True
+        )
+    for path, content in files.items():
+        if path in written:
+            here.print(f"{path}: {'written' if written[path] else 'unchanged'}")
+        else:
+            here.print(*([f"# --- {path}"] if len(files) > 1 else []), content.rstrip())
+
+
+# ---------------------------------------------------------------- what to export
+
+
+def _base(settings: Settings, url: str | None, target: Kind) -> str:
+    """Where the ticks go, up to the job's id; UsageError if nobody said where the application is."""
+    public = url or settings.public_url
+    if public is None and target is Kind.vercel:
+        public = ITSELF
+    if public is None:
+        raise UsageError(
+            "Nobody said where the application is.",
+            hint="Give --url https://host, or set JOBMANAGER_PUBLIC_URL.",
+        )
+    if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~-]+)*/?", public):
+        raise UsageError(
+            f"{public!r} cannot be written into these files.",
+            hint="Give https://host/path, of letters, digits and ._~- alone: other characters mean something to a shell.",
+        )
+    return f"{public.rstrip('/')}{settings.run_path.rpartition('/')[0]}/tick/"
+
+
+def _scheduled(here: Session) -> Iterator[tuple[str, Schedule, int]]:
+    """Each job of this application that has a schedule: the schedule in force, and how many seconds a call may take."""
+    from jobmanager.cli.commands.export_targets import LONGEST_WAIT, PATIENCE
+
+    for job in _in_force(here):
+        patience = PATIENCE
+        if here.jobs.settings.wait:
+            patience += LONGEST_WAIT if job.timeout is None else math.ceil(job.timeout.total_seconds())
+        if job.schedule is not None:
+            yield job.id, job.schedule, patience
+
+
+def _in_force(here: Session) -> list[Job]:
+    """The declared jobs with what operators have overridden; without that, and saying so, where the store is away."""
+    from jobmanager.cli.output.views import views
+
+    try:
+        return [view.job for view in views(here.jobs) if view.job is not None]
+    except StoreError as error:
+        here.aside.print(
+            f"Schedules are exported as declared, without overrides: {error}", markup=False, soft_wrap=True
+        )
+        return sorted(here.jobs.registry.declared.values(), key=attrgetter("id"))
+
+
+# ---------------------------------------------------------------- telling and writing it
+
+
+def _tell(here: Session, target: Kind, tickers: Sequence[Ticker]) -> None:
+    """What is not exact, job by job, and what else there is to know: on standard error."""
+    from jobmanager.cli.commands.export_targets import TARGETS
+
+    lines = [f"{ticker.job}: {remark}." for ticker in tickers for remark in ticker.remarks]
+    if tickers[0].url.startswith("http:"):
+        lines.append("The URL is http: the secret travels unencrypted.")
+    lines += TARGETS[target].notes
+    for line in lines:
+        here.aside.print(line, markup=False, soft_wrap=True)
+
+
+def _written(folder: Path, files: Mapping[str, str], *, force: bool) -> dict[str, bool]:
+    """Which files were written, and not the same already; ConflictError, and nothing is written, if one differs."""
+    before = {path: _text(folder / path) for path in files}
+    wanted = {path: _kept(before[path], path, content) for path, content in files.items()}
+    differing = [str(folder / path) for path, text in before.items() if text not in (None, wanted[path])]
+    if differing and not force:
+        raise ConflictError(
+            f"{', '.join(differing)}: there already, and different.",
+            hint="Look at the difference; --force replaces.",
+        )
+    for path, content in wanted.items():
+        if before[path] != content:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(content, encoding="utf-8")
+    return {path: before[path] != content for path, content in wanted.items()}
+
+
+def _left_over(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """Timers of an earlier export that no job stands behind any more."""
+    return sorted(path.name for path in folder.glob("jobmanager-tick@*.timer") if path.name not in files)
+
+
+def _kept(before: str | None, path: str, made: str) -> str:
+    """What a file is to hold: of a vercel.json, everything that is not ours stays."""
+    from jobmanager.cli.commands.export_targets import merged
+
+    if before is None or path != "vercel.json":
+        return made
+    kept = merged(before, made)
+    if kept is None:
+        raise ConflictError(
+            "The vercel.json that is there cannot be read, and may hold more than crons.",
+            hint="Print ours without --out, and put its crons there by hand.",
+        )
+    return kept
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConflictError(
+            f"{path} cannot be read: {error}.", hint="Choose another folder with --out."
+        ) from error

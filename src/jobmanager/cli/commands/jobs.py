@@ -1,0 +1,300 @@
+"""`jobmanager jobs`: what is declared, when it is due, and pausing it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobmanager.cli.output.failures import UsageError
+from jobmanager.cli.output.phrases import both, clock, compact, count, distance, length, utc
+from jobmanager.cli.output.records import run_record
+from jobmanager.cli.output.views import (
+    View,
+    fire_record,
+    fires,
+    handler_name,
+    in_zone,
+    job_record,
+    parameters,
+    policies,
+    policies_in_words,
+    shown_config,
+    views,
+)
+from jobmanager.cli.session import Session
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from jobmanager.manager.manager import JobManager
+
+group = typer.Typer(help="The jobs: list, show, next, pause, resume.", invoke_without_command=True)
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id.")]
+SHOWN_RUNS, SHOWN_FIRES = 5, 5
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the group."""
+    app.add_typer(group, name="jobs")
+
+
+@group.callback()
+def _list_by_default(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        list_jobs(ctx)
+
+
+# ---------------------------------------------------------------- list
+
+
+@group.command("list")
+def list_jobs(ctx: typer.Context) -> None:
+    """Every job: schedule, next run, how the last one went."""
+    here: Session = ctx.obj
+    found = views(here.jobs)
+    if here.as_json:
+        here.emit([job_record(view) for view in found])
+        return
+    from jobmanager.cli.output.tables import Column, dim, listing
+
+    now = here.jobs.store.now()
+    columns = (
+        Column("JOB", yields=True),
+        Column("SCHEDULE", wide=76, folds=True, yields=True),
+        Column("NEXT", wide=110),
+        Column("DUE", right=True),
+        Column("LAST RUN"),
+        Column("TOOK", wide=90, right=True),
+        Column("STATE"),
+    )
+    here.print(listing(here.console, columns, [_row(view, now) for view in found]))
+    if not found:
+        here.print("No job is declared.")
+    here.print("", *(dim(line) for line in _remarks(here.jobs, found)))
+
+
+def _row(view: View, now: datetime) -> tuple[str | Text, ...]:
+    from rich.text import Text
+
+    from jobmanager.cli.output.tables import STYLES, status
+
+    ended = view.last is not None and view.last.status.closed
+    when = view.last and (view.last.finished_at if ended else view.last.started_at or view.last.opened_at)
+    last = status(view.last.status.value) if view.last else Text("never", "dim")
+    return (
+        view.id,
+        view.words,
+        clock(view.next_run, now),
+        distance(view.next_run, now) or "-",
+        last.append(f" {distance(when, now)}", "dim") if when else last,
+        length(view.last.duration) if view.last else "",
+        Text(view.state, STYLES.get(view.state, "") if view.state != "active" else "dim"),
+    )
+
+
+def _remarks(manager: JobManager, found: list[View]) -> list[str]:
+    """What a glance at the list should not miss."""
+    from jobmanager.process.heartbeat import living
+
+    alive = living(manager.store, manager.settings)
+    told = f"{count(len(found), 'job')} in {manager.store.url}; {count(len(alive), 'process', 'processes')} living."
+    remarks = [told]
+    if not alive and any(view.schedule for view in found):
+        remarks.append(_who_could(manager))
+    return remarks
+
+
+def _who_could(manager: JobManager) -> str:
+    from jobmanager.explain import start_one
+
+    if manager.backend.capabilities.keeps_time:
+        return f"Nobody keeps the time now. {start_one(manager)}"
+    chosen = manager.resolution
+    return f"Nothing fires by itself: backend {chosen.backend}, because {chosen.reason}."
+
+
+# ---------------------------------------------------------------- show
+
+
+@group.command("show")
+def show(ctx: typer.Context, job: JobId) -> None:
+    """Everything about one job: schedule, next fires, policies, config, last runs."""
+    here: Session = ctx.obj
+    [view] = views(here.jobs, job)
+    coming = fires(view, here.jobs.store.now(), SHOWN_FIRES)
+    runs = here.jobs.runs(job, limit=SHOWN_RUNS)
+    if here.as_json:
+        here.emit(
+            {
+                **job_record(view),
+                "handler": handler_name(here.jobs, view),
+                "config": shown_config(here.jobs, view),
+                "policies": policies(view),
+                "next_fires": [fire_record(view, fire) for fire in coming],
+                "runs": [run_record(run) for run in runs],
+            }
+        )
+        return
+    from rich.text import Text
+
+    from jobmanager.cli.commands.runs import runs_table
+    from jobmanager.cli.output.tables import facts, heading, status
+
+    state = status(view.state, sign=False)
+    if view.row and view.state != "active":
+        since = f" since {both(view.row.state_at)}" if view.row.state_at else ""
+        state.append(
+            f"{since}{f' by {view.row.state_by}' if view.row.state_by else ''}{f': {view.why}' if view.why else ''}",
+            "default",
+        )
+    here.print(
+        Text.assemble((view.id, "bold"), ("" if view.name == view.id else f"  {view.name}")),
+        facts(
+            [
+                (
+                    "schedule",
+                    f"{view.words}  [{view.schedule.text}]" if view.schedule else "none: by hand only",
+                ),
+                ("state", state),
+                ("handler", handler_name(here.jobs, view)),
+                ("takes", parameters(here.jobs, view)),
+                ("config", compact(shown_config(here.jobs, view) or None)),
+                *((name.replace("_", " "), told) for name, told in policies_in_words(view)),
+                ("known", "" if view.row else "no process has started with it yet"),
+                ("declared", "" if view.job else "not by this application"),
+            ],
+        ),
+    )
+    if coming:
+        here.print("", heading("Next"), _fires_table(here, view, coming))
+    here.print("", heading("Last runs"))
+    here.print(runs_table(here, runs, of_one_job=True) if runs else "none on record")
+
+
+# ---------------------------------------------------------------- next
+
+
+@group.command("next")
+def next_fires(
+    ctx: typer.Context,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="Its id; without it, all jobs.")] = None,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, max=1000, help="How many.")] = 5,
+) -> None:
+    """The next instants at which a job, or any job, is due."""
+    here: Session = ctx.obj
+    now = here.jobs.store.now()
+    found = views(here.jobs, job)
+    planned = sorted(
+        ((fire, view) for view in found for fire in fires(view, now, number)),
+        key=lambda item: (item[0], item[1].id),
+    )[:number]
+    if here.as_json:
+        here.emit([{"job": view.id, **fire_record(view, fire)} for fire, view in planned])
+    elif not planned:
+        state = (
+            f"It is {found[0].state}." if job and found[0].state != "active" else "Nothing has a schedule."
+        )
+        here.print(f"Nothing is due. {state}")
+    else:
+        from jobmanager.cli.output.tables import Column, listing
+
+        if job:
+            here.print(_fires_table(here, planned[0][1], [fire for fire, _ in planned]))
+            return
+        columns = (
+            Column("JOB", yields=True),
+            Column("DUE", right=True),
+            Column("HERE"),
+            Column("UTC", wide=80),
+        )
+        rows = [(view.id, distance(fire, now), clock(fire, now), utc(fire)) for fire, view in planned]
+        here.print(listing(here.console, columns, rows))
+
+
+def _fires_table(here: Session, view: View, coming: list[datetime]) -> RenderableType:
+    from jobmanager.cli.output.tables import Column, listing
+
+    now = here.jobs.store.now()
+    zone, _ = in_zone(view, coming[0])
+    zoned = zone != "UTC"
+    columns = [
+        Column("DUE", right=True),
+        *([Column(zone)] if zoned else []),
+        Column("UTC"),
+    ]
+    rows = []
+    for fire in coming:
+        local = in_zone(view, fire)[1]
+        rows.append(
+            [
+                distance(fire, now),
+                *([f"{local:%a} {local.day:2} {local:%b %H:%M:%S %Z}"] if zoned else []),
+                utc(fire)[:-4],
+            ]
+        )
+    return listing(here.console, columns, rows)
+
+
+# ---------------------------------------------------------------- pause and resume
+
+
+All = Annotated[bool, typer.Option("--all", help="Every job of the application.")]
+OneJob = Annotated[str | None, typer.Argument(metavar="JOB", help="Its id.")]
+
+
+@group.command("pause")
+def pause(
+    ctx: typer.Context,
+    job: OneJob = None,
+    every: All = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for whoever finds it paused.")] = None,
+) -> None:
+    """Stop a job from firing until it is resumed; its ticks are recorded as skipped (paused)."""
+    here: Session = ctx.obj
+    for view in _chosen(here, job, every=every):
+        if view.state == "active" or not every:
+            here.jobs.stop_job(view.id, reason=reason, by=here.user)
+    _tell_states(here, job, "Running runs go on. `jobmanager jobs resume` ends the pause.")
+
+
+@group.command("resume")
+def resume(ctx: typer.Context, job: OneJob = None, every: All = False) -> None:
+    """Let a paused job fire again, from its next instant on; nothing of the pause is made up."""
+    here: Session = ctx.obj
+    for view in _chosen(here, job, every=every):
+        if view.state == "paused" or not every:
+            here.jobs.resume_job(view.id, by=here.user)
+    _tell_states(here, job, "")
+
+
+def _chosen(here: Session, job: str | None, *, every: bool) -> list[View]:
+    if (job is None) == (not every):
+        raise UsageError("Name one job, or give --all.", hint="`jobmanager jobs list` shows the ids.")
+    return views(here.jobs, job)
+
+
+def _tell_states(here: Session, job: str | None, remark: str) -> None:
+    """How things are now."""
+    found = views(here.jobs, job)
+    if here.as_json:
+        records = [job_record(view) for view in found]
+        here.emit(records[0] if job else records)
+        return
+    from jobmanager.cli.output.tables import dim, status
+
+    now = here.jobs.store.now()
+    for view in found:
+        line = status(view.state, sign=False).append(f" {view.id}", "bold")
+        if view.state == "paused" and view.row and view.row.state_at:
+            line.append(
+                f" since {clock(view.row.state_at, now)} by {view.row.state_by or 'somebody'}", "default"
+            )
+            line.append(f": {view.why}" if view.why != "no reason given" else "", "default")
+        elif view.next_run:
+            line.append(f", next {distance(view.next_run, now)}: {both(view.next_run)}", "default")
+        here.print(line)
+    if remark:
+        here.print(dim(remark))

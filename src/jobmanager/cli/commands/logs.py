@@ -1,0 +1,58 @@
+"""`jobmanager logs`: what a run logged, and what it is logging."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobmanager.cli.commands.runs import RunId, find, log_line
+from jobmanager.cli.output.records import line_record
+from jobmanager.cli.session import Session
+from jobmanager.clock import SystemClock
+
+if TYPE_CHECKING:
+    from jobmanager.run import LogLine
+
+LOOK_EVERY_SECONDS = 0.5
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the verb."""
+    app.command("logs")(logs)
+
+
+def logs(
+    ctx: typer.Context,
+    run: RunId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+) -> None:
+    """What a run logged."""
+    here: Session = ctx.obj
+    found = find(here.ledger, run)
+    read, told_attempt, any_line = 0, 1, False
+    while True:
+        # The status first: lines that came with the end are then read too.
+        ended = find(here.ledger, found.id).status.closed
+        for position, attempt, line in here.ledger.store.lines(found.id, after=read):
+            read, any_line = position, True
+            _tell(here, attempt, line, new_attempt=attempt != told_attempt)
+            told_attempt = attempt
+        if ended or not follow:
+            break
+        SystemClock().sleep(LOOK_EVERY_SECONDS)
+    if not any_line and not here.as_json:
+        here.aside.print(
+            "It logged nothing." if ended else "It has logged nothing yet; -f waits for it.", soft_wrap=True
+        )
+
+
+def _tell(here: Session, attempt: int, line: LogLine, *, new_attempt: bool) -> None:
+    if here.as_json:
+        here.emit(line_record(attempt, line), line=True)
+        return
+    from jobmanager.cli.output.tables import dim
+
+    if new_attempt:
+        here.print(dim(f"--- attempt {attempt} ---"))
+    here.print(log_line(line))

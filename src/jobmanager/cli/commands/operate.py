@@ -1,0 +1,255 @@
+"""`jobmanager sync`, `override`, `backfill`, `dead` and `healthcheck`: what operators change, make up and watch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobmanager.cli.arguments import duration, moment, payload
+from jobmanager.cli.commands.runs import find, runs_table
+from jobmanager.cli.output.failures import FAILED, UsageError
+from jobmanager.cli.output.phrases import both, count, iso, length, tail
+from jobmanager.cli.output.records import run_record
+from jobmanager.cli.session import Session
+from jobmanager.ledger.overrides import DURATIONS, WORDS
+
+if TYPE_CHECKING:
+    from jobmanager.ledger.backfill import MadeUp
+    from jobmanager.ledger.job_sync import Change
+
+dead = typer.Typer(help="Dead letters: failed runs nobody has seen to.", invoke_without_command=True)
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id.")]
+MARKS = {"create": "+", "update": "~", "active": "~", "disabled": "~", "undeclared": "-"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the verbs."""
+    app.command("sync")(sync)
+    app.command("override")(override)
+    app.command("backfill")(backfill)
+    app.add_typer(dead, name="dead")
+    app.command("healthcheck")(healthcheck)
+
+
+# ---------------------------------------------------------------- sync and override
+
+
+def sync(
+    ctx: typer.Context,
+    apply: Annotated[
+        bool, typer.Option("--apply/--plan", help="Make it so, or only show it (default).")
+    ] = False,
+) -> None:
+    """What differs between the code and the store: new jobs, changed declarations, jobs nobody declares."""
+    here: Session = ctx.obj
+    changes = here.jobs.sync(plan=True)
+    if apply and changes:
+        here.jobs.sync()
+    if here.as_json:
+        listed = [{"job": c.job_id, "action": c.action, "detail": c.detail} for c in changes]
+        here.emit({"applied": apply, "changes": listed})
+        return
+    for change in changes:
+        here.print(_in_words(change))
+    if not changes:
+        here.print("The store says what the code says.")
+    elif apply:
+        here.print(f"{count(len(changes), 'difference')} carried over. Nothing was fired.")
+    else:
+        here.print(f"{count(len(changes), 'difference')}; `jobmanager sync --apply` carries them over.")
+
+
+def _in_words(change: Change) -> str:
+    said = {
+        "undeclared": "nobody declares it; disabled once no living process does",
+        "active": "enabled again",
+        "disabled": "disabled by its gate",
+    }.get(change.action, f"{change.action} {change.detail}".rstrip())
+    return f"{MARKS[change.action]} {change.job_id}: {said}"
+
+
+def override(
+    ctx: typer.Context,
+    job: JobId,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="WORD=VALUE...", help=f"One of {', '.join(sorted(WORDS))}; config takes JSON."
+        ),
+    ] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Take all overrides back; the code decides.")
+    ] = False,
+) -> None:
+    """Change a job without touching code; kept in the store, never overwritten by a deployment. Nothing fires."""
+    here: Session = ctx.obj
+    if reset == bool(words):
+        raise UsageError(
+            "Say what to change, or --reset.", hint=f"jobmanager override {job} cron='0 3 * * *' timeout=5m"
+        )
+    if reset:
+        here.jobs.reset_job(job, by=here.user)
+    else:
+        here.jobs.override_job(job, by=here.user, **dict(_word(text) for text in words or ()))
+    row = here.jobs.store.job(job)
+    told = dict(row.override or {}) if row else {}
+    if here.as_json:
+        here.emit({"job": job, "override": told})
+    elif told:
+        here.print(
+            f"{job}: overridden {', '.join(f'{word}={value}' for word, value in sorted(told.items()))}"
+        )
+    else:
+        here.print(f"{job}: no override; the code decides.")
+
+
+def _word(text: str) -> tuple[str, Any]:
+    """One `word=value`, read as what the word takes."""
+    word, sign, value = text.partition("=")
+    if not sign:
+        raise UsageError(f"{text!r} says nothing.", hint="Write word=value, for example timeout=5m.")
+    if word == "config":
+        return word, payload(value)
+    if word in DURATIONS or word == "every":
+        return word, duration(value)
+    try:
+        return word, json.loads(value) if word in WORDS - {
+            "cron",
+            "timezone",
+            "overlap",
+            "catch_up",
+        } else value
+    except json.JSONDecodeError:
+        raise UsageError(f"{word}={value!r} is not a number.", hint=f"Write {word}=3.") from None
+
+
+# ---------------------------------------------------------------- backfill and dead letters
+
+
+def backfill(
+    ctx: typer.Context,
+    job: JobId,
+    start: Annotated[str, typer.Option("--from", metavar="MOMENT", help="After this instant.")],
+    end: Annotated[str, typer.Option("--to", metavar="MOMENT", help="Up to this instant.")] = "now",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made up.")] = False,
+) -> None:
+    """Give every instant of a range that did not succeed another chance; runs wait in line for their job."""
+    here: Session = ctx.obj
+    now = here.jobs.store.now()
+    made_up = here.jobs.backfill(job, moment(start, now), moment(end, now), dry_run=dry_run, by=here.user)
+    if here.as_json:
+        listed = [
+            {"scheduled_for": iso(m.scheduled_for), "action": m.action, "run": m.run_id} for m in made_up
+        ]
+        here.emit({"dry_run": dry_run, "instants": listed})
+        return
+    for item in made_up:
+        here.print(
+            f"{both(item.scheduled_for)}  {item.action}{f'  {tail(item.run_id)}' if item.run_id else ''}"
+        )
+    here.print(_summary(made_up, dry_run=dry_run))
+
+
+def _summary(made_up: list[MadeUp], *, dry_run: bool) -> str:
+    actions = Counter(item.action for item in made_up)
+    again = actions["open"] + actions["redrive"]
+    left = ", ".join(
+        f"{number} {action}"
+        for action, number in sorted(actions.items())
+        if action not in ("open", "redrive")
+    )
+    said = f"{count(again, 'run')} {'would be' if dry_run else 'are'} made up"
+    return f"{said}; left as they are: {left}." if left else f"{said}."
+
+
+@dead.callback()
+def _list_by_default(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        list_dead(ctx)
+
+
+@dead.command("list")
+def list_dead(
+    ctx: typer.Context,
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only of this job.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
+) -> None:
+    """Failed runs that were neither redriven nor discarded, newest first."""
+    here: Session = ctx.obj
+    found = here.ledger.dead_letters(job, limit=limit)
+    if here.as_json:
+        here.emit([run_record(run) for run in found])
+    elif found:
+        here.print(runs_table(here, found, of_one_job=job is not None))
+    else:
+        here.print("No dead letters.")
+
+
+@dead.command("redrive")
+def redrive_dead(
+    ctx: typer.Context,
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only of this job.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, oldest first.")] = 100,
+) -> None:
+    """Open dead letters again, oldest first; a process that keeps time executes them."""
+    here: Session = ctx.obj
+    redriven = here.ledger.redrive_all(job, limit=limit)
+    if here.as_json:
+        here.emit([run_record(run) for run in redriven])
+    else:
+        here.print(f"{count(len(redriven), 'run')} opened again.")
+
+
+@dead.command("discard")
+def discard_dead(
+    ctx: typer.Context,
+    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Their ids, or the ends of them.")],
+) -> None:
+    """Take failed runs off the dead letters; they stay on record."""
+    here: Session = ctx.obj
+    discarded = [here.ledger.discard(find(here.ledger, one).id) for one in run]
+    if here.as_json:
+        here.emit([run_record(one) for one in discarded])
+    else:
+        here.print(f"{count(len(discarded), 'dead letter')} discarded.")
+
+
+# ---------------------------------------------------------------- healthcheck
+
+
+def healthcheck(
+    ctx: typer.Context,
+    most: Annotated[
+        str, typer.Option("--max-lag", metavar="LENGTH", help="How late ticks may come and still be well.")
+    ] = "60s",
+) -> None:
+    """For probes: exit 0 if a process of this namespace lives and its ticks come in time, else 1. Reads only."""
+    here: Session = ctx.obj
+    from jobmanager.process.heartbeat import living
+
+    manager, allowed = here.ledger, duration(most)
+    alive = living(manager.store, manager.settings)
+    lags = [instance.lag_seconds for instance in alive if instance.lag_seconds is not None]
+    late = bool(lags) and min(lags) > allowed.total_seconds()
+    ticks = [instance.last_tick_at for instance in alive if instance.last_tick_at is not None]
+    healthy = bool(alive) and not late
+    if here.as_json:
+        here.emit(
+            {
+                "healthy": healthy,
+                "processes": len(alive),
+                "last_tick_at": iso(max(ticks, default=None)),
+                "lag_seconds": min(lags, default=None),
+            }
+        )
+    elif not alive:
+        here.print(f"no process lives in {manager.store.url}")
+    else:
+        last = f"last tick {both(max(ticks))}" if ticks else "no tick yet"
+        verdict = f"ticks come more than {length(allowed)} late" if late else "well"
+        here.print(f"{verdict}: {count(len(alive), 'process', 'processes')}, {last}")
+    if not healthy:
+        raise typer.Exit(FAILED)

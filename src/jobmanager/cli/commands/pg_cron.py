@@ -1,0 +1,405 @@
+"""`jobmanager pg-cron`: the entries of pg_cron and our objects in the database that keeps the time, in an operator's hands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from jobmanager.cli.output.failures import FAILED, ConflictError, FailedError, UsageError
+from jobmanager.cli.output.phrases import both, count, distance, iso
+from jobmanager.cli.session import Session
+
+if TYPE_CHECKING:
+    from jobmanager.backends.pg_cron.admin import Care, CronEntry
+    from jobmanager.backends.pg_cron.backend import PgCronBackend
+    from jobmanager.settings import Settings
+
+T = TypeVar("T")
+
+group = typer.Typer(
+    help="pg_cron's entries, and what is installed in the database that keeps the time.", no_args_is_help=True
+)
+Name = Annotated[str, typer.Argument(metavar="ENTRY|JOB", help="Its name, or the id of a job.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+MEANINGS = {
+    "jm_dispatch": "At full minutes nothing is announced any more. The sweep and living processes still find what is due, later; "
+    "to stop a job, pause the job.",
+    "jm_http": "The database calls nobody any more; living processes still find what is due, later.",
+    "jm_sweep": "Calls that are lost are not repeated, and nobody notes what became of them.",
+}
+
+
+MEANT = ("active", "paused")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the verbs."""
+    app.add_typer(group, name="pg-cron")
+
+
+# ---------------------------------------------------------------- which database is meant
+
+
+def settings_of(here: Session) -> Settings:
+    """The settings of the environment, or of the application, if only that knows the database; UsageError if none is PostgreSQL."""
+    from jobmanager.settings import Settings
+
+    settings = Settings.from_env()
+    if not settings.database_url.startswith("postgresql") and here.target:
+        settings = here.jobs.settings
+    if not settings.database_url.startswith("postgresql"):
+        raise UsageError(
+            "No PostgreSQL database is named.",
+            hint="Set JOBMANAGER_DATABASE_URL=postgresql://user@host/name: the database that keeps the time keeps the runs.",
+        )
+    return settings
+
+
+def backend_of(settings: Settings) -> PgCronBackend:
+    """The backend under these settings, whichever is chosen for running; MissingExtraError without its driver."""
+    from jobmanager.backends.resolver import load_backend_class
+
+    chosen: Any = load_backend_class("pg_cron")
+    backend: PgCronBackend = chosen.from_settings(settings)
+    return backend
+
+
+def care_of(here: Session, settings: Settings | None = None, *, installed: bool = True) -> Care:
+    """The database, to look after; ConflictError where nothing of ours is installed and `installed` asks for it."""
+    backend = backend_of(settings or settings_of(here))
+    from jobmanager.backends.pg_cron import schema as objects
+    from jobmanager.backends.pg_cron.admin import Care
+
+    care = Care(backend, actor=here.user)
+    release = care.release() if installed else objects.release()
+    if release is None:
+        raise ConflictError(
+            f"{care.shown}: nothing of pg_cron's backend is installed here.",
+            hint="Run `jobmanager init`, or correct JOBMANAGER_DATABASE_URL.",
+        )
+    if release != objects.release():
+        here.aside.print(
+            "note: the functions in the database are of another release; `jobmanager pg-cron install` brings them up to date.",
+            soft_wrap=True,
+        )
+    return care
+
+
+# ---------------------------------------------------------------- objects
+
+
+@group.command("install")
+def install(
+    ctx: typer.Context,
+    as_sql: Annotated[bool, typer.Option("--sql", help="Only print it, for whoever may run it.")] = False,
+    role: Annotated[
+        str | None,
+        typer.Option("--role", metavar="NAME", help="A role that shall run the application and own nothing."),
+    ] = None,
+) -> None:
+    """Make our tables and functions in the database, or bring them up to date. Twice is once."""
+    here: Session = ctx.obj
+    if as_sql:
+        _print_sql(here, role)
+        return
+    from jobmanager.backends.pg_cron import schema as objects
+    from jobmanager.clock import SystemClock
+    from jobmanager.stores import store_for
+
+    settings = settings_of(here)
+    care = care_of(here, settings, installed=False)
+    store = store_for(settings, SystemClock())
+    try:
+        store.install()
+    finally:
+        store.close()
+    changed = care.install(role)
+    if here.as_json:
+        here.emit({"database": care.shown, "release": objects.release(), "changed": changed, "role": role})
+        return
+    here.print(
+        f"{care.shown}: functions of release {objects.release()} {'are installed' if changed else 'were there already'}."
+    )
+    if role is not None:
+        here.print(f"Role {role} may run the application.")
+
+
+def _print_sql(here: Session, role: str | None) -> None:
+    from jobmanager.backends.resolver import load_backend_class
+
+    load_backend_class("pg_cron")  # says what to install, if its driver is missing
+    from jobmanager.backends.pg_cron import schema as objects
+
+    script = (
+        "-- Run this as the role that is to own schema jobmanager and pg_cron's entries. It may log in, and before it come, once:\n"
+        "--   CREATE EXTENSION IF NOT EXISTS pg_cron;   GRANT USAGE ON SCHEMA cron TO that_role;   (a superuser)\n"
+        "--   the tables that `jobmanager db sql` prints\n"
+        f"BEGIN;\n{objects.stamped()}{objects.grants(role) if role is not None else ''}COMMIT;"
+    )
+    if here.as_json:
+        here.emit({"release": objects.release(), "sql": script})
+    else:
+        typer.echo(script)
+
+
+@group.command("uninstall")
+def uninstall(
+    ctx: typer.Context,
+    objects: Annotated[
+        bool,
+        typer.Option(
+            "--objects", help="Remove our functions, plans, calls and keys as well. Jobs and runs stay."
+        ),
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Take our entries out of pg_cron: the database keeps this application's time no longer. Jobs and runs stay."""
+    here: Session = ctx.obj
+    care = care_of(here)
+    others = care.others()
+    if objects and others:
+        raise ConflictError(
+            f"The database keeps the time of other applications, too: {', '.join(others)}.",
+            hint="Uninstall those first, each under its JOBMANAGER_NAMESPACE, or leave --objects out.",
+        )
+    what = "all entries, functions and signing keys" if objects else "the entries"
+    confirm(
+        here,
+        f"Remove {what} of this application from {care.shown}? Nothing fires by pg_cron any more.",
+        yes=yes,
+    )
+    vault = objects and care.keeps_secrets_in_vault()
+    gone = care.uninstall(objects_too=objects)
+    if here.as_json:
+        here.emit({"unscheduled": gone, "objects": objects})
+        return
+    here.print(
+        f"{count(gone, 'entry', 'entries')} removed{'; our functions and keys are gone' if objects else ''}. Jobs and runs stay."
+    )
+    if vault:
+        here.print("In Vault the secrets jobmanager_signing_key* are left; delete them by hand.")
+    here.print(
+        "An application that starts with JOBMANAGER_BACKEND=pg_cron brings them back: choose another backend first."
+    )
+
+
+# ---------------------------------------------------------------- entries
+
+
+@group.command("entries")
+def entries(ctx: typer.Context) -> None:
+    """What pg_cron has of ours, and what it should have. Exit 1 if they differ."""
+    here: Session = ctx.obj
+    _show(here, care_of(here).entries(), "pg_cron has no entry of ours; `jobmanager init` makes them.")
+
+
+@group.command("orphans")
+def orphans(ctx: typer.Context) -> None:
+    """Entries of ours that no job wants. Exit 1 if there are any."""
+    here: Session = ctx.obj
+    _show(here, care_of(here).orphans(), "No orphans.")
+
+
+def _show(here: Session, found: list[CronEntry], nothing: str) -> None:
+    wrong = [entry for entry in found if entry.drift not in ("", "paused")]
+    if here.as_json:
+        here.emit([{**asdict(entry), "next_due_at": iso(entry.next_due_at)} for entry in found])
+    elif not found:
+        here.print(nothing)
+    else:
+        _tell(here, found, wrong)
+    if wrong:
+        raise typer.Exit(FAILED)
+
+
+def _tell(here: Session, found: list[CronEntry], wrong: list[CronEntry]) -> None:
+    from rich.text import Text
+
+    from jobmanager.cli.output.tables import Column, listing
+    from jobmanager.clock import SystemClock
+
+    now = SystemClock().now()
+    rows = [
+        (
+            entry.name,
+            entry.job_id or "",
+            entry.schedule,
+            distance(entry.next_due_at, now),
+            Text("ok", "green")
+            if not entry.drift
+            else Text(entry.drift, "yellow" if entry.drift == "paused" else "red"),
+        )
+        for entry in found
+    ]
+    columns = (
+        Column("ENTRY"),
+        Column("JOB", yields=True),
+        Column("SCHEDULE (UTC)", wide=70),
+        Column("NEXT", wide=90, right=True),
+        Column("STATE"),
+    )
+    here.print(listing(here.console, columns, rows))
+    if any(entry.orphan for entry in wrong):
+        here.print("", "`jobmanager pg-cron purge` removes what is of no job.")
+    if any(not entry.orphan for entry in wrong):
+        here.print(
+            "", "The next start of the application puts this right, and `jobmanager init` does so now."
+        )
+    if any(entry.drift == "paused" for entry in found):
+        here.print("", "`jobmanager pg-cron resume ENTRY` ends a pause.")
+
+
+@group.command("pause")
+def pause(ctx: typer.Context, name: Name) -> None:
+    """Switch an entry off until it is resumed; no start brings it back. With a job, or its entry, the job is paused itself."""
+    _switch(ctx.obj, name, active=False)
+
+
+@group.command("resume")
+def resume(ctx: typer.Context, name: Name) -> None:
+    """End a pause; nothing of it is made up."""
+    _switch(ctx.obj, name, active=True)
+
+
+def _switch(here: Session, name: str, *, active: bool) -> None:
+    from jobmanager.backends.pg_cron.admin import FIXED
+
+    care = care_of(here)
+    entry = care.entry_of(name)
+    if entry not in FIXED and care.job_of(entry) is None:
+        raise UsageError(
+            f"Entry {entry} is of no job.",
+            hint="`jobmanager pg-cron purge` removes such entries; `entries` lists all.",
+        )
+    changed = care.set_active(entry, active=active)
+    job = care.job_of(entry)
+    now = _state_now(care, entry) if job is None else job[1]
+    if here.as_json:
+        here.emit({"entry": entry, "job": job[0] if job else None, "state": now, "changed": changed})
+    elif job is not None:
+        here.print(f"Job {job[0]} is {now}{'' if changed else ', as it was'}.")
+    else:
+        unchanged = "" if changed or now not in MEANT else ", as it was"
+        here.print(f"Entry {entry} is {now}{unchanged}.")
+        if now == "paused":
+            here.print(MEANINGS[entry])
+    if now != MEANT[not active]:
+        raise typer.Exit(FAILED)
+
+
+def _state_now(care: Care, entry: str) -> str:
+    """Of an entry of no job: active, paused, or why it is neither."""
+    found = next((known for known in care.entries() if known.name == entry), None)
+    if found is None:
+        return "not in use here"
+    return found.drift or "active"
+
+
+@group.command("unschedule")
+def unschedule(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
+    """Take an entry out of pg_cron. The application's next start brings it back if it is wanted; `pause` lasts."""
+    here: Session = ctx.obj
+    care = care_of(here)
+    entry = care.entry_of(name)
+    confirm(here, f"Take entry {entry} out of pg_cron in {care.shown}?", yes=yes)
+    if not care.unschedule(entry):
+        raise FailedError(
+            f"pg_cron has no entry {entry} of ours.",
+            hint="`jobmanager pg-cron entries` lists them; jobs have one of their own only with JOBMANAGER_PG_CRON_LAYOUT=entries.",
+        )
+    if here.as_json:
+        here.emit({"entry": entry, "unscheduled": True})
+    else:
+        here.print(
+            f"Entry {entry} is out of pg_cron until the application's next start, or `jobmanager init`."
+        )
+
+
+@group.command("purge")
+def purge(ctx: typer.Context, yes: Yes = False) -> None:
+    """Remove every entry of ours that no job wants; foreign entries are never touched. Exit 1 if one could not be removed."""
+    here: Session = ctx.obj
+    care = care_of(here)
+    doomed = care.orphans()
+    if doomed:
+        names = ", ".join(entry.name for entry in doomed[:5]) + (", ..." if len(doomed) > 5 else "")
+        confirm(
+            here, f"Remove {count(len(doomed), 'orphan')} from pg_cron in {care.shown} ({names})?", yes=yes
+        )
+    done = care.purge() if doomed else {"purged": 0, "failed": 0}
+    if here.as_json:
+        here.emit(done)
+    else:
+        here.print(f"purged: {done['purged']}, failed: {done['failed']}")
+        if done["failed"]:
+            here.print("The server's log says why; entries of another role need that role, or a superuser.")
+    if done["failed"]:
+        raise typer.Exit(FAILED)
+
+
+@group.command("stats")
+def stats(ctx: typer.Context) -> None:
+    """Entries, runs and calls of the last 24 hours, and when the database swept last."""
+    here: Session = ctx.obj
+    found = care_of(here).stats()
+    if here.as_json:
+        here.emit(found)
+        return
+    from jobmanager.cli.output.tables import facts
+
+    ended = found["succeeded_24h"] + found["failed_24h"] + found["missed_24h"]
+    rate = f", {found['succeeded_24h'] / ended:.1%} of those that ended" if ended else ""
+    here.print(
+        facts(
+            [
+                ("entries", f"{found['entries']}, {found['active']} active, {found['orphans']} of no job"),
+                ("runs in 24 h", f"{found['runs_24h']:,}"),
+                ("succeeded", f"{found['succeeded_24h']:,}{rate}"),
+                ("failed", f"{found['failed_24h']:,}"),
+                ("missed", f"{found['missed_24h']:,}"),
+                ("calls in 24 h", f"{found['calls_24h']:,}, {found['accepted_24h']:,} accepted"),
+                ("oldest open call", _moment(found.get("oldest_open_call")) or "none"),
+                ("last sweep", _moment(found.get("swept_at")) or "never: pg_cron has not woken us yet"),
+                ("notes of pg_cron", _notes(found)),
+            ]
+        )
+    )
+
+
+def _moment(text: str | None) -> str:
+    from datetime import datetime
+
+    return "" if text is None else both(datetime.fromisoformat(text))
+
+
+def _notes(found: dict[str, Any]) -> str:
+    if found.get("run_details") is None:
+        return ""
+    return f"{found['run_details']:,} rows, {found['run_details_bytes'] / 1_000_000:.1f} MB"
+
+
+# ---------------------------------------------------------------- asking first
+
+
+def confirm(here: Session, question: str, *, yes: bool) -> None:
+    """Ask, where somebody can answer; elsewhere only `--yes` will do."""
+    if yes:
+        return
+    if here.as_json or not here.console.is_terminal:
+        raise UsageError(
+            "This changes the database, and nobody can be asked here.", hint="Give --yes if it is meant."
+        )
+    if not asked(lambda: typer.confirm(question)):
+        raise FailedError("Nothing was changed.")
+
+
+def asked(ask: Callable[[], T]) -> T:
+    """What somebody answers; FailedError if they leave instead."""
+    try:
+        return ask()
+    except typer.Abort:
+        raise FailedError("Nothing was changed.") from None

@@ -1,0 +1,289 @@
+"""`jobmanager runs`, `logs` and `cancel`: what became of ticks and of starts by hand, and ending one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobmanager.cli.output.failures import ConflictError, UsageError
+from jobmanager.cli.output.phrases import both, clock, compact, distance, length, tail
+from jobmanager.cli.output.records import attempt_record, line_record, run_record
+from jobmanager.cli.session import Session
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from jobmanager.manager.manager import JobManager
+    from jobmanager.run import Attempt, LogLine, Progress, Run
+
+group = typer.Typer(help="The runs: list, show.", invoke_without_command=True)
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the end of it.")]
+LOOK_EVERY_SECONDS = 0.5
+LINES_SHOWN = 20
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the group and the verbs."""
+    app.add_typer(group, name="runs")
+    app.command("cancel")(cancel)
+
+
+@group.callback()
+def _list_by_default(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        list_runs(ctx)
+
+
+def find(manager: JobManager, run_id: str) -> Run:
+    """The run whose id this is, or ends so; RunNotFoundError."""
+    return manager.run(run_id.strip().lower())
+
+
+# ---------------------------------------------------------------- list
+
+
+@group.command("list")
+def list_runs(
+    ctx: typer.Context,
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only of this job.")] = None,
+    status: Annotated[
+        list[str] | None,
+        typer.Option("--status", metavar="STATUS", help="Only with this status; may be repeated."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many.")] = 20,
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="RUN", help="Only older ones than this run.")
+    ] = None,
+) -> None:
+    """Runs, newest first."""
+    from jobmanager.run import RunStatus
+
+    here: Session = ctx.obj
+    known = [word.value for word in RunStatus]
+    for word in status or ():
+        if word not in known:
+            raise UsageError(f"{word!r} is no status.", hint=f"It is one of {', '.join(known)}.")
+    if job is not None:
+        from jobmanager.cli.output.views import views
+
+        if here.target:
+            views(here.jobs, job)  # a mistyped id is an error, not an empty list
+    cursor = find(here.ledger, before).id if before else None
+    found = here.ledger.runs(job, status, before=cursor, limit=limit)
+    if here.as_json:
+        here.emit([run_record(run) for run in found])
+    elif found:
+        here.print(runs_table(here, found))
+    else:
+        here.print(f"No such run is on record in {here.ledger.store.url}.")
+
+
+def runs_table(here: Session, found: list[Run], *, of_one_job: bool = False) -> RenderableType:
+    """One line per run: its short id, what became of it, when, how long, and what it said."""
+    from jobmanager.cli.output.tables import Column, listing, status
+
+    now = here.ledger.store.now()
+    columns = (
+        Column("RUN"),
+        *(() if of_one_job else (Column("JOB", yields=True),)),
+        Column("STATUS"),
+        Column("DUE", wide=84),
+        Column("WHEN", right=True),
+        Column("TOOK", wide=66, right=True),
+        Column("WHAT IT SAID" if here.console.is_terminal else "SAID", wide=70, yields=True),
+    )
+    rows = []
+    for run in found:
+        when = run.finished_at or run.started_at or run.opened_at
+        due = (
+            clock(run.scheduled_for, now)
+            if run.scheduled_for
+            else f"by hand ({run.requested_by})"
+            if run.requested_by
+            else "by hand"
+        )
+        rows.append(
+            (
+                tail(run.id),
+                *(() if of_one_job else (run.job_id,)),
+                status(run.status.value),
+                due,
+                distance(when, now),
+                length(run.duration),
+                said(run),
+            )
+        )
+    return listing(here.console, columns, rows)
+
+
+def said(run: Run) -> Text:
+    """The gist of a run on one line: its error, its progress, its reason or its output."""
+    from rich.text import Text
+
+    if run.error is not None:
+        told = f"{run.error.type or run.error.kind}: {run.error.message}"
+        return Text(told.splitlines()[0] if told.strip() else run.error.kind, "red")
+    if run.status.closed:
+        many = f"{run.ticks:,} ticks, " if run.ticks > 1 else ""
+        return Text(
+            f"{many}{run.reason or ''}".strip(", ") or compact(run.output), "" if run.output else "dim"
+        )
+    return Text(_progress_in_words(run.progress), "cyan")
+
+
+def _progress_in_words(progress: Progress | None) -> str:
+    if progress is None:
+        return ""
+    total = f"/{progress.total:,}" if progress.total else ""
+    return f"{progress.processed:,}{total} {progress.message}".strip()
+
+
+# ---------------------------------------------------------------- show
+
+
+@group.command("show")
+def show(ctx: typer.Context, run: RunId) -> None:
+    """Everything about one run: timeline, attempts, error, output, log."""
+    here: Session = ctx.obj
+    found = find(here.ledger, run)
+    store = here.ledger.store
+    attempts, lines = store.attempts(found.id), store.lines(found.id)
+    if here.as_json:
+        record = {
+            **run_record(found),
+            "attempts": [attempt_record(attempt) for attempt in attempts],
+            "lines": [line_record(attempt, line) for _, attempt, line in lines],
+        }
+        here.emit(record)
+        return
+    here.print(*_portrait(here, found, attempts, [(attempt, line) for _, attempt, line in lines]))
+
+
+def _portrait(
+    here: Session, run: Run, attempts: list[Attempt], lines: list[tuple[int, LogLine]]
+) -> list[RenderableType]:
+    from rich.text import Text
+
+    from jobmanager.cli.output.tables import dim, facts, heading, status
+    from jobmanager.ledger.redaction import Redactor
+
+    hidden = Redactor(here.ledger.settings.secret_values())
+    parts: list[RenderableType] = [
+        Text.assemble((run.job_id, "bold"), "  ", status(run.status.value), f"  {run.reason or ''}"),
+        facts(
+            [
+                ("run", run.id),
+                ("started by", _started_by(run)),
+                ("attempt", f"{run.attempt} of {run.max_attempts}" if run.attempt else ""),
+                ("key", run.idempotency_key or ""),
+                ("scope", run.scope or ""),
+                ("blocked by", tail(run.blocked_by) if run.blocked_by else ""),
+                ("ticks", f"{run.ticks:,}, from {both(run.first_for)}" if run.first_for else ""),
+                ("payload", compact(hidden.value(run.payload))),
+                ("progress", _progress_in_words(run.progress)),
+                ("output", _block(run.output)),
+            ],
+        ),
+        "",
+        heading("Timeline"),
+        facts(_timeline(run)),
+    ]
+    for attempt in attempts:
+        parts += ["", heading(f"Attempt {attempt.attempt}"), *_attempt(attempt)]
+    if run.error is not None:
+        parts += [
+            "",
+            heading("Error"),
+            Text(f"{run.error.kind}: {run.error.type}: {run.error.message}", "red"),
+        ]
+        if run.error.traceback:
+            parts.append(Text(run.error.traceback.rstrip(), "dim"))
+    if lines:
+        cut = len(lines) - LINES_SHOWN if here.console.is_terminal else 0
+        parts += ["", heading("Log")]
+        if cut > 0:
+            parts.append(dim(f"... {cut:,} lines before; `jobmanager logs {tail(run.id)}` shows all"))
+        parts += [log_line(line) for _, line in lines[max(0, cut) :]]
+    return parts
+
+
+def _started_by(run: Run) -> str:
+    who = {
+        "schedule": "its schedule",
+        "catch_up": "its schedule, caught up",
+        "manual": "hand",
+        "backfill": "a backfill",
+        "sweep": "the account",
+    }[run.trigger]
+    return f"{who} ({run.requested_by})" if run.requested_by else who
+
+
+def _timeline(run: Run) -> list[tuple[str, str]]:
+    late = f"  {length(run.queue_delay)} after it was due" if run.queue_delay else ""
+    took = f"  after {length(run.duration)}" if run.duration is not None else ""
+    due_later = run.due_at > run.opened_at and run.started_at is None
+    return [
+        ("due", both(run.scheduled_for) if run.scheduled_for else both(run.due_at) if due_later else ""),
+        ("opened", both(run.opened_at)),
+        ("started", f"{both(run.started_at)}{late}" if run.started_at else ""),
+        ("cancel asked", both(run.cancel_requested_at) if run.cancel_requested_at else ""),
+        ("finished", f"{both(run.finished_at)}{took}" if run.finished_at else ""),
+    ]
+
+
+def _attempt(attempt: Attempt) -> list[RenderableType]:
+    from rich.text import Text
+
+    took = attempt.ended_at - attempt.started_at if attempt.started_at else None
+    told = f"{attempt.outcome} {both(attempt.ended_at)}" + (
+        f" after {length(took)}" if took is not None else ""
+    )
+    error = attempt.error
+    return [told, *([Text(f"{error.type or error.kind}: {error.message}", "red")] if error else [])]
+
+
+def _block(value: Any) -> str:
+    """A JSON value, on several lines if it is long."""
+    import json
+
+    one_line = compact(value)
+    return one_line if len(one_line) <= 80 else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def log_line(line: LogLine) -> Text:
+    """A captured line with its time and level."""
+    from rich.text import Text
+
+    style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}.get(line.level, "")
+    moment = line.at.astimezone()
+    return Text.assemble(
+        (f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03} ", "dim"), (f"{line.level:<8}", style), line.text
+    )
+
+
+# ---------------------------------------------------------------- cancel
+
+
+def cancel(ctx: typer.Context, run: RunId) -> None:
+    """Ask a run to end.
+
+    A pending one ends at once, a running one when its handler looks at context.cancelled.
+    """
+    here: Session = ctx.obj
+    before = find(here.ledger, run)
+    if before.status.closed and before.status.value != "cancelled":
+        raise ConflictError(
+            f"Run {tail(before.id)} of {before.job_id} has already ended: {before.status}.",
+            hint=f"`jobmanager runs show {tail(before.id)}` shows how.",
+        )
+    after = here.ledger.cancel(before.id)
+    if here.as_json:
+        here.emit(run_record(after))
+    elif after.status.closed:
+        here.print(f"Run {tail(after.id)} of {after.job_id} is cancelled.")
+    else:
+        here.print(
+            f"Run {tail(after.id)} of {after.job_id} is asked to end; it does when its handler looks at context.cancelled."
+        )

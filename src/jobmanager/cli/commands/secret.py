@@ -1,0 +1,86 @@
+"""`jobmanager secret rotate` and `retire`: another signing secret, without one refused call in between."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobmanager.cli.commands.pg_cron import care_of, confirm, settings_of
+from jobmanager.cli.output.failures import ConflictError
+from jobmanager.cli.output.phrases import count
+from jobmanager.cli.session import Session
+
+group = typer.Typer(help="The secret that the database's calls are signed with.", no_args_is_help=True)
+
+# Both at first: calls that were signed before wait in the database's queue, and a token is sent alone.
+STEPS = (
+    'Start every process of the application with JOBMANAGER_SECRET="NEW OLD": the new secret, a blank, the old one.',
+    "Then `jobmanager secret retire`: only the new one is used from then on.",
+    "With the next deployment leave the old one out of JOBMANAGER_SECRET.",
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the verbs."""
+    app.add_typer(group, name="secret")
+
+
+@group.command("rotate")
+def rotate(
+    ctx: typer.Context,
+    again: Annotated[
+        bool, typer.Option("--again", help="Although the last rotation was not ended: its secret was lost.")
+    ] = False,
+) -> None:
+    """Make a new secret that signs beside the old one, so that both are accepted until `secret retire`. Shown once."""
+    here: Session = ctx.obj
+    settings = settings_of(here)
+    care = care_of(here, settings)
+    before = care.keys()
+    if before == 0:
+        raise ConflictError(
+            f"{care.shown}: there is no secret to replace.", hint="`jobmanager init` makes the first one."
+        )
+    if before > 1 and not again:
+        raise ConflictError(
+            f"The last rotation was not ended: {count(before, 'secret')} sign.",
+            hint="`jobmanager secret retire` ends it. If the newest secret was lost: `jobmanager secret rotate --again`.",
+        )
+    secret = care.new_secret(bearer=settings.auth == "bearer")
+    if here.as_json:
+        here.emit({"secret": secret, "signing": care.keys(), "next": list(STEPS)})
+        return
+    here.print("The new secret, shown this once:", "")
+    typer.echo(f"  {secret}\n")  # never wrapped: it is to be copied
+    for number, step in enumerate(STEPS, start=1):
+        here.print(f"{number}. {step}")
+
+
+@group.command("retire")
+def retire(
+    ctx: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """End a rotation: from now on only the newest secret signs. Every process of the application must have it by then."""
+    here: Session = ctx.obj
+    settings = settings_of(here)
+    care = care_of(here, settings)
+    before = care.keys()
+    if before == 0:
+        raise ConflictError(f"{care.shown}: there is no secret.", hint="`jobmanager init` makes one.")
+    ended = 0
+    if before > 1:
+        confirm(
+            here,
+            "Does every process of the application have the newest secret? Others will refuse all calls.",
+            yes=yes,
+        )
+        ended = care.retire()
+    if here.as_json:
+        here.emit({"retired": ended, "signing": care.keys()})
+    elif not ended:
+        here.print("Only one secret signs; nothing to retire.")
+    else:
+        here.print(f"{count(ended, 'secret')} retired; only the newest signs.")
+        here.print("`jobmanager verify` shows whether the application accepts it.")

@@ -1,0 +1,129 @@
+"""`jobmanager trigger` and `redrive`: start a run by hand, or once more, and watch it if asked to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobmanager.cli.arguments import duration
+from jobmanager.cli.arguments import payload as read_payload
+from jobmanager.cli.commands.runs import RunId, find
+from jobmanager.cli.output.failures import FAILED
+from jobmanager.cli.output.phrases import both, compact, distance, length, tail
+from jobmanager.cli.output.records import run_record
+from jobmanager.cli.session import Session
+
+if TYPE_CHECKING:
+    from jobmanager.manager.manager import JobManager
+    from jobmanager.run import Run
+
+Wait = Annotated[
+    bool,
+    typer.Option("--wait", "-w", help="Watch it to its end; executed here if no living process does it."),
+]
+Timeout = Annotated[
+    str | None, typer.Option("--timeout", metavar="LENGTH", help="Wait at most so long, like 30s or 5m.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the verbs."""
+    app.command("trigger")(trigger)
+    app.command("redrive")(redrive)
+
+
+def trigger(
+    ctx: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Its id.")],
+    payload: Annotated[
+        str | None,
+        typer.Option(
+            "--payload",
+            "-p",
+            metavar="JSON",
+            help="Arguments: a JSON object, @file, or - for standard input.",
+        ),
+    ] = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="Idempotency key: the same key again answers with the same run."),
+    ] = None,
+    delay: Annotated[
+        str | None, typer.Option("--delay", metavar="LENGTH", help="Start it so much later.")
+    ] = None,
+    scope: Annotated[str | None, typer.Option("--scope", help="Tenant part of the concurrency key.")] = None,
+) -> None:
+    """Start a run by hand.
+
+    A living process takes it within seconds; with --wait, if none lives, it is executed here.
+
+    Exit 1 if it was waited for and did not succeed, 3 if an active run is in the way.
+    """
+    here: Session = ctx.obj
+    limit = None if timeout is None else duration(timeout)
+    later = None if delay is None else duration(delay)
+    run = here.jobs.trigger_job(
+        job, read_payload(payload), delay=later, key=key, scope=scope, requested_by=here.user
+    )
+    _go_on(here, here.jobs, run, wait=wait or limit is not None, limit=limit)
+
+
+def redrive(ctx: typer.Context, run: RunId, wait: Wait = False, timeout: Timeout = None) -> None:
+    """Open an ended run again.
+
+    One that failed or was cancelled, skipped or missed; its old outcome stays among its attempts.
+    """
+    here: Session = ctx.obj
+    limit = None if timeout is None else duration(timeout)
+    watch = wait or limit is not None
+    manager = here.jobs if watch else here.ledger  # executing it here takes the application's handlers
+    again = manager.redrive(find(manager, run).id)
+    _go_on(here, manager, again, wait=watch, limit=limit)
+
+
+def _go_on(here: Session, manager: JobManager, run: Run, *, wait: bool, limit: object) -> None:
+    from datetime import timedelta
+
+    if wait and not run.status.closed:
+        from jobmanager.cli.output.waiting import watch
+
+        run = watch(here, manager, run, limit if isinstance(limit, timedelta) else None)
+    if here.as_json:
+        here.emit(run_record(run))
+    else:
+        _tell(here, manager, run)
+    if run.status.closed and run.status.value != "succeeded":
+        raise typer.Exit(FAILED)
+
+
+def _tell(here: Session, manager: JobManager, run: Run) -> None:
+    from jobmanager.cli.output.tables import dim, status
+
+    line = status(run.status.value).append(f" {tail(run.id)}", "bold").append(f" {run.job_id}", "default")
+    if not run.status.closed:
+        here.print(line, dim(_what_follows(manager, run)))
+        return
+    if run.duration is not None:
+        line.append(f" in {length(run.duration)}", "default")
+    if run.error is not None:
+        line.append(f": {run.error.type or run.error.kind}: {run.error.message}", "red")
+    elif run.output is not None:
+        line.append(f"  {compact(run.output)}", "default")
+    elif run.reason:
+        line.append(f" ({run.reason})", "default")
+    here.print(line)
+    if run.error is not None:
+        here.print(dim(f"`jobmanager runs show {tail(run.id)}` has the traceback and the log."))
+
+
+def _what_follows(manager: JobManager, run: Run) -> str:
+    now = manager.store.now()
+    if run.due_at > now:
+        return f"It is due {distance(run.due_at, now)}: {both(run.due_at)}."
+    executors = manager.executors(run.job_id)
+    if executors:
+        return f"{executors[0].host} pid {executors[0].pid} takes it within seconds. `jobmanager logs {tail(run.id)} -f` follows it."
+    return "No living process executes this job; it waits until one starts. With --wait it would run here."

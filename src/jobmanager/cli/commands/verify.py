@@ -1,0 +1,50 @@
+"""`jobmanager verify`: whether pg_cron really brings runs to this application, by looking at each link of the chain."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobmanager.cli.arguments import duration
+from jobmanager.cli.commands.care import tell
+from jobmanager.cli.commands.pg_cron import care_of, settings_of
+from jobmanager.cli.output.failures import FAILED, UsageError
+from jobmanager.cli.session import Session
+
+
+def add_to(app: typer.Typer) -> None:
+    """Announce the verb."""
+    app.command("verify")(verify)
+
+
+def verify(
+    ctx: typer.Context,
+    job: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="Run this job now, and see it succeed.")
+    ] = None,
+    patience: Annotated[
+        str, typer.Option("--timeout", metavar="LENGTH", help="Wait so long for pg_cron, and for the run.")
+    ] = "90s",
+) -> None:
+    """Look at each link from pg_cron to the application. Without JOB no run is started. Exit 1 if a link is broken."""
+    here: Session = ctx.obj
+    limit = duration(patience)
+    settings = settings_of(here)
+    if job is not None and here.jobs.resolution.backend != "pg_cron":
+        raise UsageError(
+            f"The application's backend is {here.jobs.resolution.backend}, because {here.jobs.resolution.reason}.",
+            hint="Set JOBMANAGER_BACKEND=pg_cron, as where it is deployed; or leave JOB out.",
+        )
+    care = care_of(here, settings)
+    from jobmanager.cli.commands.verify_links import looked_at
+
+    found = list(looked_at(here, settings, care, job, limit))
+    failing = any(finding.level == "failing" for finding in found)
+    if here.as_json:
+        listed = [{"check": f.check, "level": f.level, "text": f.text, "fix": f.fix} for f in found]
+        here.emit({"ok": not failing, "checks": listed})
+    else:
+        tell(here, found)
+    if failing:
+        raise typer.Exit(FAILED)

@@ -1,0 +1,224 @@
+"""A job as people and programs see it: what is declared, what is stored, what is due and how it went last."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from jobmanager.cli.output.phrases import iso, length
+from jobmanager.cli.output.records import run_record, state_record
+from jobmanager.errors import JobNotFoundError
+from jobmanager.ledger.overrides import in_force
+
+if TYPE_CHECKING:
+    from jobmanager.job import Job
+    from jobmanager.manager.manager import JobManager
+    from jobmanager.run import Run
+    from jobmanager.schedule import Schedule
+    from jobmanager.stores.base import JobRow
+
+
+@dataclass(frozen=True)
+class View:
+    """A job as declared here, as stored, and its latest runs. One of `job` and `row` is there."""
+
+    id: str
+    job: Job | None
+    row: JobRow | None
+    schedule: Schedule | None
+    next_run: datetime | None
+    last: Run | None
+    state: str
+    why: str
+
+    @property
+    def name(self) -> str:
+        return self.job.name if self.job else str(self.declared.get("name", self.id))
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What is in force: as the code that started last declared it, or this code, with what was overridden."""
+        overridden = self.job is not None and self.row is not None and self.row.override
+        stored = None if overridden or self.row is None else self.row.declared
+        text = stored or (self.job.declared() if self.job else "{}")
+        return dict(json.loads(text))
+
+    @property
+    def words(self) -> str:
+        return self.schedule.describe() if self.schedule else "by hand"
+
+
+def views(manager: JobManager, wanted: str | None = None) -> list[View]:
+    """Every job that is declared here or stored in this namespace, by id; JobNotFoundError if `wanted` is none of them."""
+    from jobmanager.ledger.queries import closed_because, effective, next_run
+    from jobmanager.registry import closest
+
+    stored = manager.store.jobs() if manager.store.exists() else []
+    rows = {
+        row.id: row
+        for row in stored
+        if row.namespace == manager.settings.namespace or row.id in manager.registry.jobs
+    }
+    known = {*rows, *manager.registry.jobs}
+    if wanted is not None and wanted not in known:
+        raise JobNotFoundError(
+            f"No job {wanted!r} is declared or stored.{closest(wanted, known)}", job_id=wanted
+        )
+    ids = sorted(known if wanted is None else {wanted})
+    last = manager.store.last_runs([job_id for job_id in ids if job_id in rows]) if rows else {}
+    now = manager.store.now()
+    found = []
+    for job_id in ids:
+        job, row = manager.registry.declared.get(job_id), rows.get(job_id)
+        if job is not None and row is not None:
+            job = in_force(job, row.override)
+        state, _, why = closed_because(job, row).partition(": ")
+        found.append(
+            View(
+                id=job_id,
+                job=job,
+                row=row,
+                schedule=effective(job, row),
+                next_run=next_run(job, row, now),
+                last=next(iter(last.get(job_id, [])), None),
+                state=state or "active",
+                why=why,
+            )
+        )
+    return found
+
+
+def job_record(view: View) -> dict[str, Any]:
+    """A job as a JSON document."""
+    return {
+        "id": view.id,
+        "name": view.name,
+        "declared_here": view.job is not None,
+        "schedule": view.schedule.text if view.schedule else None,
+        "schedule_in_words": view.words,
+        **state_record(view.row),
+        "state": view.state,
+        "next_run": iso(view.next_run),
+        "last_status": view.last.status.value if view.last else None,
+        "last_run": run_record(view.last) if view.last else None,
+    }
+
+
+def fires(view: View, now: datetime, number: int) -> list[datetime]:
+    """The next instants that will fire: none while the job is paused or disabled."""
+    return view.schedule.upcoming(now, number) if view.schedule and view.next_run else []
+
+
+def fire_record(view: View, fire: datetime) -> dict[str, Any]:
+    """An instant in UTC and in the job's zone."""
+    zone, local = in_zone(view, fire)
+    return {"utc": iso(fire), "zone": zone, "in_zone": local.isoformat()}
+
+
+def in_zone(view: View, moment: datetime) -> tuple[str, datetime]:
+    """The zone of the job's schedule, and the moment in it."""
+    from zoneinfo import ZoneInfo
+
+    from jobmanager.schedule import Cron
+
+    zone = view.schedule.timezone if isinstance(view.schedule, Cron) else "UTC"
+    return zone, moment.astimezone(ZoneInfo(zone))
+
+
+def policies(view: View) -> dict[str, Any]:
+    """The job's policies as they are declared; retry only where the code is at hand."""
+    told = {key: value for key, value in view.declared.items() if key not in ("name", "handler", "config")}
+    if view.job:
+        retry = view.job.retry
+        told["retry"] = {
+            "max_attempts": retry.max_attempts,
+            "delays": None if retry.delays is None else list(retry.delays),
+            "base": retry.base,
+            "factor": retry.factor,
+            "max_delay": retry.max_delay,
+            "jitter": retry.jitter,
+            "on_crash": retry.on_crash,
+        }
+    return told
+
+
+def policies_in_words(view: View) -> list[tuple[str, str]]:
+    """The policies for people, by name."""
+    told = policies(view)
+    retry = told.get("retry")
+    attempts = "no retry"
+    if told.get("max_attempts", 1) > 1:
+        attempts = f"up to {told['max_attempts']} attempts"
+        if retry and retry["delays"]:
+            attempts += ", after " + ", ".join(f"{delay:g} s" for delay in retry["delays"])
+        elif retry:
+            attempts += f", after {retry['base']:g} s and then {retry['factor']:g} times longer, at most {retry['max_delay']:g} s"
+    window = length(timedelta(seconds=told.get("catch_up_window_seconds", 0)))
+    timeout = told.get("timeout_seconds")
+    return [
+        ("overlap", str(told.get("overlap", ""))),
+        (
+            "catch_up",
+            "none" if told.get("catch_up") == "none" else f"{told.get('catch_up', '')} of the last {window}",
+        ),
+        ("retry", attempts),
+        ("timeout", length(timedelta(seconds=timeout)) if timeout else "none"),
+        (
+            "start deadline",
+            length(timedelta(seconds=told["start_deadline_seconds"]))
+            if told.get("start_deadline_seconds")
+            else "",
+        ),
+        (
+            "jitter",
+            f"up to {length(timedelta(seconds=told['jitter_seconds']))}"
+            if told.get("jitter_seconds")
+            else "",
+        ),
+        (
+            "pauses",
+            f"after {told['pause_after_failures']} failures in a row"
+            if told.get("pause_after_failures")
+            else "",
+        ),
+        ("isolation", "a process of its own" if told.get("isolation") == "process" else ""),
+        ("priority", str(told["priority"]) if told.get("priority") else ""),
+    ]
+
+
+def handler_name(manager: JobManager, view: View) -> str:
+    """The handler's key, and the code behind it, where this process has it."""
+    key = view.job.handler if view.job else str(view.declared.get("handler", ""))
+    handler = manager.registry.handlers.get(key)
+    if handler is None:
+        return f"{key} (not registered in this application)"
+    target = handler.target
+    code = (
+        target
+        if isinstance(target, str)
+        else f"{target.__module__}:{getattr(target, '__qualname__', target)}"
+    )
+    return code if key == view.id else f"{key} = {code}"
+
+
+def parameters(manager: JobManager, view: View) -> str:
+    """What a payload may name: the handler's parameters, as they are written."""
+    from inspect import signature
+
+    from jobmanager.errors import HandlerNotFoundError
+
+    handler = manager.registry.handlers.get(view.job.handler) if view.job else None
+    try:
+        taken = signature(handler.function).parameters if handler else {}
+    except HandlerNotFoundError:
+        return ""
+    return ", ".join(str(parameter) for name, parameter in taken.items() if name != "context") or "nothing"
+
+
+def shown_config(manager: JobManager, view: View) -> Any:
+    """The config as anybody may see it."""
+    from jobmanager.ledger.redaction import Redactor
+
+    return Redactor(manager.settings.secret_values()).value(view.declared.get("config") or {})

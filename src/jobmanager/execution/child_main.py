@@ -1,0 +1,228 @@
+"""The child's side of `isolation="process"`: imports the handler, calls it with a context that talks to the host, and answers how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobmanager.clock import SystemClock
+from jobmanager.context import RunContext, current_run
+from jobmanager.errors import HandlerNotFoundError, PayloadError
+from jobmanager.execution import log_capture as capture
+from jobmanager.execution.outcome import Outcome, not_startable, outcome_of
+from jobmanager.job import Job
+from jobmanager.registry import Handler
+from jobmanager.run import Run
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+CHILD_NAME = "jobmanager-handler"
+TELL_EVERY = 0.25  # seconds
+LONGEST_ANSWER = 1.0  # seconds
+MOST_OUTPUT = 1024 * 1024
+START_KEPT = 16 * 1024
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What the child is told: the run and its job, where the handler is, and how the host logs."""
+
+    job: Job
+    run: Run
+    path: str
+    backend: str
+    started_at: datetime
+    capture_logs: bool
+    levels: Mapping[str, int]
+
+
+def is_child() -> bool:
+    """True in a process that exists for one handler, also while it imports the application: nothing may start there."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.current_process().name.startswith(CHILD_NAME)
+
+
+def work(assignment: Assignment, pipe: Connection) -> Outcome:
+    """Call the handler and answer how it ended. Called once, in the child's main thread."""
+    _die_with_the_host()
+    # A signal handler in Python would wait for C code to return; whoever ends this process must not.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for name, level in assignment.levels.items():
+        logging.getLogger(name).setLevel(level)
+    if assignment.capture_logs:
+        capture.start()
+    host = Host(pipe)
+    context = IsolatedContext(assignment, host)
+    threading.Thread(target=host.attend, args=(context,), name="jobmanager-host", daemon=True).start()
+    outcome = _answer(assignment, context)
+    host.tell_progress(context)
+    host.tell("done", None)
+    # What follows is the end of the process without its exit handlers: nothing printed or logged may be lost.
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    return outcome
+
+
+def _answer(assignment: Assignment, context: RunContext) -> Outcome:
+    handler = Handler(assignment.job.handler, assignment.path)
+    try:
+        function = handler.function
+        arguments = handler.call_arguments(context)
+    except (HandlerNotFoundError, PayloadError) as error:
+        return not_startable(error)
+    except Exception as error:  # noqa: BLE001 - whatever the handler's module raises is on record
+        return outcome_of(context, None, error)
+    current_run.set(context)
+    returned, raised = None, None
+    try:
+        with _memory(assignment.job.memory_limit):
+            returned = function(**arguments)
+            if asyncio.iscoroutine(returned):
+                returned = asyncio.run(returned)
+    except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded
+        raised = error
+    outcome = outcome_of(context, returned, raised)
+    return replace(outcome, output=_portable(outcome.output))
+
+
+def _portable(output: Any) -> Any:
+    """The output as plain JSON values, so that it reaches the host whatever it was; the recorder bounds it there."""
+    try:
+        text = json.dumps(output, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        return {"not_json": str(error)[:200], "repr": _repr(output)}
+    if len(text) > MOST_OUTPUT:
+        return {"clipped": f"{len(text):,} bytes of JSON, more than 64 KiB", "start": text[:START_KEPT]}
+    return json.loads(text)
+
+
+def _repr(output: Any) -> str:
+    try:
+        return repr(output)[:1000]
+    except Exception as error:  # noqa: BLE001 - an output that cannot even be shown is still an output
+        return f"<no repr: {type(error).__name__}>"
+
+
+@contextlib.contextmanager
+def _memory(limit: int | None) -> Iterator[None]:
+    """Inside, allocations beyond `limit` MiB more than are taken now raise MemoryError."""
+    if limit is None:
+        yield
+        return
+    import resource  # noqa: PLC0415 - not on every system
+
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = taken + limit * MIB
+    resource.setrlimit(
+        resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+    )
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _die_with_the_host() -> None:
+    """On Linux also where the handler never lets our thread see that the pipe closed."""
+    if sys.platform != "linux":
+        return
+    import ctypes  # noqa: PLC0415
+
+    set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+class Host:
+    """The process that started this one, at the other end of the pipe. Any thread may tell it something."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._lock = threading.RLock()
+        self._answers: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
+        self._asking = threading.Lock()
+        self._questions = 0
+
+    def tell(self, *message: object) -> None:
+        """Send a message; a host that is gone is noticed by `attend`."""
+        with self._lock, contextlib.suppress(OSError):
+            self._pipe.send(message)
+
+    def tell_progress(self, context: RunContext) -> None:
+        # Taken and sent in one: what another thread just took must not be overtaken by the last word.
+        with self._lock:
+            progress = context.take_progress()
+            if progress is not None:
+                self.tell("progress", progress)
+
+    def lease_ok(self) -> bool:
+        """As the host says; False if it does not answer within a second."""
+        with self._asking:
+            self._questions += 1
+            self.tell("lease_ok", self._questions)
+            try:
+                while True:
+                    question, answer = self._answers.get(timeout=LONGEST_ANSWER)
+                    if question == self._questions:
+                        return answer
+            except queue.Empty:
+                return False
+
+    def attend(self, context: RunContext) -> None:
+        """Tell progress, hear requests to end, and end this process with its host."""
+        try:
+            while True:
+                if self._pipe.poll(TELL_EVERY):
+                    self._hear(context)
+                self.tell_progress(context)
+        except (EOFError, OSError):
+            os._exit(1)
+
+    def _hear(self, context: RunContext) -> None:
+        match self._pipe.recv():
+            case "end", cause:
+                context.ask_to_end(cause)
+            case "lease_ok", question, answer:
+                self._answers.put((question, answer))
+
+
+class IsolatedContext(RunContext):
+    """The context of a handler in a child process: its log lines go to the host at once, so that a crash loses none."""
+
+    __slots__ = ("_host",)
+
+    def __init__(self, assignment: Assignment, host: Host) -> None:
+        super().__init__(
+            assignment.job,
+            assignment.run,
+            clock=SystemClock(),
+            lease_ok=host.lease_ok,
+            keep_lines=assignment.capture_logs,
+            backend=assignment.backend,
+        )
+        self.started_at = assignment.started_at
+        self._host = host
+
+    def add_line(self, level: int, text: str) -> None:
+        super().add_line(level, text)
+        with self._lock:
+            lines, self._lines = self._lines, []
+            self._taken += len(lines)
+        for _, kept, line in lines:
+            self._host.tell("line", kept, line)

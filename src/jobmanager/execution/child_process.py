@@ -1,0 +1,204 @@
+"""`isolation="process"`: the handler runs in a child process of its own, which may be killed without harm to this one.
+
+This side starts the child, hears what it tells, passes requests to end on to it, and says how it ended. `child_main.py` is the child's side.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import pickle
+import signal
+import sys
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from jobmanager.context import RunContext
+from jobmanager.errors import ConfigurationError, MissingExtraError, RunCancelledError, UnsupportedError
+from jobmanager.execution.child_main import CHILD_NAME, Assignment, work
+from jobmanager.execution.outcome import Outcome, crashed, outcome_of
+from jobmanager.job import Job
+from jobmanager.registry import Handler
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from pebble import ProcessFuture
+
+LOOK_EVERY = 0.1  # seconds
+
+
+def check_machine(job: Job) -> None:
+    """MissingExtraError or UnsupportedError if this machine cannot isolate the job as it asks for."""
+    if job.isolation != "process":
+        return
+    if importlib.util.find_spec("pebble") is None:
+        raise MissingExtraError(
+            f"Job {job.id!r} asks for isolation='process', which needs the package pebble. "
+            "Install jobmanager-backends[process].",
+            extra="process",
+        )
+    if job.memory_limit is not None and sys.platform != "linux":
+        raise UnsupportedError(
+            f"Job {job.id!r} asks for memory_limit, which only Linux enforces; this is {sys.platform}. Leave it out."
+        )
+
+
+def check_handler(job: Job, handler: Handler) -> None:
+    """ConfigurationError if a child process could not find the handler or take over the job."""
+    if job.isolation != "process":
+        return
+    import_path(handler)
+    try:
+        pickle.dumps(_without_gate(job))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigurationError(
+            f"Job {job.id!r} asks for isolation='process', but a child process cannot take it over: {error}. "
+            "Name exceptions of module level in its retry policy, and plain values in its config."
+        ) from error
+
+
+def import_path(handler: Handler) -> str:
+    """The "module:function" by which another process finds the handler; ConfigurationError if there is none."""
+    target = handler.target
+    if isinstance(target, str):
+        return target
+    module = getattr(target, "__module__", None) or ""
+    name = getattr(target, "__qualname__", "")
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is None or found != target or (module == "__main__" and not _main_is_a_file()):
+        raise ConfigurationError(
+            f"Handler {handler.key!r} runs in a child process, which cannot import it as '{module}:{name}'. "
+            "Make it a function at the top of a module, or name it as 'package.module:function'."
+        )
+    return f"{module}:{name}"
+
+
+def _main_is_a_file() -> bool:
+    """True if a spawned process finds what `__main__` defines: not at a prompt, and not in a package's `__main__.py`."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    return hasattr(main, "__file__") if spec is None else not spec.name.endswith("__main__")
+
+
+def _without_gate(job: Job) -> Job:
+    """The job as the child needs it; whether it is enabled was decided here, often by a lambda."""
+    return replace(job, enabled_when=True)
+
+
+class Isolation:
+    """Runs attempts in child processes, one fresh process each. Any thread."""
+
+    def __init__(self, *, capture_logs: bool) -> None:
+        self._capture_logs = capture_logs
+
+    def attempt(self, context: RunContext, handler: Handler) -> Outcome:
+        """How the handler ended in a child process; waits until it did or was killed.
+
+        On a clock moved by hand and on noop too: the child runs for real while that clock stands still.
+        """
+        try:
+            return self._attempt(context, handler)
+        except Exception as error:  # noqa: BLE001 - no child could be started, or it answered nonsense: on record like a handler's
+            return outcome_of(context, None, error)
+
+    def _attempt(self, context: RunContext, handler: Handler) -> Outcome:
+        # Here and not on top: importing jobmanager must not cost multiprocessing.
+        import multiprocessing  # noqa: PLC0415
+
+        from pebble import ProcessExpired, concurrent  # noqa: PLC0415
+
+        assignment = Assignment(
+            job=_without_gate(context.job),
+            run=context.run,
+            path=import_path(handler),
+            backend=context.backend,
+            started_at=context.started_at,
+            capture_logs=self._capture_logs,
+            levels=_levels(),
+        )
+        name = f"{CHILD_NAME} {context.job.id} {context.run_id} {context.attempt}"
+        spawning = multiprocessing.get_context("spawn")  # a fork would copy locks that our threads hold
+        ours, theirs = spawning.Pipe()
+        with ours:
+            with theirs:
+                # pebble 5.2 announces `mp_context`, reads `context` and ignores what it does not know: it would fork.
+                start = concurrent.process(  # type: ignore[call-overload]
+                    name=name, daemon=True, mp_context=spawning, context=spawning
+                )(work)
+                future = start(assignment, theirs)
+            context.interrupted_by(partial(_kill, name))
+            _listen(context, ours, future)
+            try:
+                outcome: Outcome = future.result()
+                return outcome
+            except ProcessExpired as error:
+                if context.interrupted:
+                    return outcome_of(context, None, RunCancelledError("killed"))
+                return crashed(context, _death(error.exitcode))
+
+
+def _listen(context: RunContext, pipe: Connection, future: ProcessFuture[Outcome]) -> None:
+    """Take in what the child tells, and tell it of a request to end, until it has no more to say."""
+    told = None
+    while True:
+        try:
+            if pipe.poll(LOOK_EVERY):
+                if not _hear(context, pipe):
+                    return
+            elif future.done():
+                return
+            cause = context.cancel_cause
+            if cause is not None and told is None:
+                told = cause
+                pipe.send(("end", cause))
+            if cause == "lease":
+                # Somebody else may start this run at any moment, and nobody accepts what this attempt writes.
+                context.interrupt()
+        except (EOFError, OSError):
+            return
+
+
+def _hear(context: RunContext, pipe: Connection) -> bool:
+    """One message of the child; False if it was the last one."""
+    match pipe.recv():
+        case "line", level, text:
+            context.add_line(level, text)
+        case "progress", progress:
+            context.progress(progress.processed, progress.total, progress.message)
+        case "lease_ok", question:
+            pipe.send(("lease_ok", question, context.lease_ok()))
+        case "done", _:
+            return False
+    return True
+
+
+def _kill(name: str) -> None:
+    import multiprocessing  # noqa: PLC0415
+
+    for child in multiprocessing.active_children():
+        if child.name == name:
+            child.kill()
+
+
+def _death(exitcode: int | None) -> str:
+    """What an exit code says, in words."""
+    if exitcode is None or exitcode >= 0:
+        return f"the handler's process ended with exit code {exitcode} instead of an answer"
+    try:
+        by = signal.Signals(-exitcode).name
+    except ValueError:
+        by = f"signal {-exitcode}"
+    hint = "; the machine may be out of memory, or somebody killed it" if by == "SIGKILL" else ""
+    return f"the handler's process was ended by {by}{hint}"
+
+
+def _levels() -> dict[str, int]:
+    """The levels set on loggers here, so that the child's handlers log what they would log here."""
+    loggers = list(logging.root.manager.loggerDict.items())
+    levels = {name: logger.level for name, logger in loggers if isinstance(logger, logging.Logger)}
+    levels[""] = logging.root.level
+    return {name: level for name, level in levels.items() if level != logging.NOTSET}

@@ -1,0 +1,71 @@
+"""The row that would open a run. The store decides whether it does."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+
+from jobmanager.job import Job
+from jobmanager.process.heartbeat import Lease
+from jobmanager.run import EPOCH, MICROSECOND, PENDING, RUNNING, TICKED, ByHand, Run, Tick, new_id
+
+
+class Openings:
+    """Makes the rows of this process. Any thread may ask."""
+
+    def __init__(self, lease: Lease, *, executes: bool) -> None:
+        self._lease = lease
+        self._executes = executes
+        self._moments = threading.Lock()
+        self._last_moment = EPOCH
+
+    def row(
+        self,
+        job: Job,
+        now: datetime,
+        *,
+        tick: Tick | None = None,
+        due_at: datetime | None = None,
+        ours: bool = False,
+        by_hand: ByHand = TICKED,
+    ) -> Run:
+        """A run of the job that is due when its tick is, or at `due_at`, or now.
+
+        With `ours` it is running from the beginning, as this process has a worker for it; else pending.
+        """
+        instant = tick.scheduled_for if tick else None
+        sent_at = None if self._executes or (due_at and due_at > now) else now
+        due_at = due_at or (now if instant is None else job.due_at(instant))
+        return Run(
+            id=tick.run_id if tick and tick.run_id else new_id(now),
+            job_id=job.id,
+            status=RUNNING if ours else PENDING,
+            trigger="schedule" if tick else "manual",
+            schedule_rev=tick.revision if tick else 0,
+            scheduled_for=instant,
+            due_at=due_at,
+            expires_at=None
+            if instant is None or job.start_deadline is None
+            else instant + job.start_deadline,
+            attempt=1 if ours else 0,
+            owner=self._lease.id if ours else None,
+            max_attempts=job.retry.max_attempts,
+            retry_on_crash=job.retry.on_crash,
+            concurrency_key=f"{job.id}/{by_hand.scope}" if by_hand.scope else job.id,
+            turn=None if job.overlap == "allow" else "waits" if due_at > now else "holds",
+            opened_at=now,
+            accepted_at=None if tick and tick.run_id else now,
+            dispatched_at=sent_at,
+            started_at=self._moment_of_its_own(now) if ours else None,
+            priority=job.priority if by_hand.priority is None else by_hand.priority,
+            payload=by_hand.payload,
+            idempotency_key=by_hand.key,
+            requested_by=by_hand.requested_by,
+            notify=by_hand.notify,
+        )
+
+    def _moment_of_its_own(self, now: datetime) -> datetime:
+        """No two openings of this process have the same: an announced run that is brought twice at once starts once."""
+        with self._moments:
+            self._last_moment = max(now, self._last_moment + MICROSECOND)
+            return self._last_moment

@@ -1,0 +1,79 @@
+"""Backfill: make up instants of the past by hand, one range at a time, and say beforehand what that would do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from jobmanager.errors import ConfigurationError, JobDisabledError
+from jobmanager.ledger.missing_instants import pending_row, schedule_of
+from jobmanager.ledger.reconciliation import in_line_again
+from jobmanager.run import SUCCEEDED, Run
+from jobmanager.stores.base import JobTransaction, RunStore
+
+MOST = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeUp:
+    """What backfill does with one instant.
+
+    `open` a new run, `redrive` the row it has, or leave it: `done`, `active`, `folded` into a row that stands for many, or
+    `not due` yet by the account.
+    """
+
+    scheduled_for: datetime
+    action: Literal["open", "redrive", "done", "active", "folded", "not due"]
+    run_id: str | None = None
+
+
+def backfill(
+    store: RunStore, job_id: str, start: datetime, end: datetime, *, dry_run: bool, by: str | None
+) -> list[MadeUp]:
+    """Give every instant of the job in (start, end] another chance, in order; with `dry_run` only say so.
+
+    Runs wait in line for the job's key. Raises ConfigurationError for a job without schedule or more than 1,000 instants.
+    """
+    with store.lock_job(job_id) as page:
+        schedule = schedule_of(page.job)
+        if schedule is None:
+            raise ConfigurationError(f"Job {job_id!r} has no schedule; start it by hand instead.")
+        if not page.job.open:
+            raise JobDisabledError(
+                f"Job {job_id!r} is {page.job.state}; enable it before backfilling.", job_id=job_id
+            )
+        instants = []
+        for instant in schedule.between(start, min(end, page.now)):
+            instants.append(instant)
+            if len(instants) > MOST:
+                raise ConfigurationError(
+                    f"More than {MOST:,} instants between {start} and {end}; take smaller steps."
+                )
+        return [_make_up(page, instant, dry_run=dry_run, by=by) for instant in instants]
+
+
+def _make_up(page: JobTransaction, instant: datetime, *, dry_run: bool, by: str | None) -> MadeUp:
+    row = page.run_for(instant)
+    if row is not None:
+        return _again(page, row, instant, dry_run=dry_run)
+    if page.range_over(instant) is not None:
+        return MadeUp(scheduled_for=instant, action="folded")
+    if instant > page.job.accounted_until:
+        return MadeUp(scheduled_for=instant, action="not due")
+    run = pending_row(page, instant, "backfill", by=by)
+    if not dry_run:
+        page.insert(run)
+    return MadeUp(scheduled_for=instant, action="open", run_id=None if dry_run else run.id)
+
+
+def _again(page: JobTransaction, row: Run, instant: datetime, *, dry_run: bool) -> MadeUp:
+    if not row.status.closed:
+        return MadeUp(scheduled_for=instant, action="active", run_id=row.id)
+    if row.status is SUCCEEDED:
+        return MadeUp(scheduled_for=instant, action="done", run_id=row.id)
+    if row.ticks > 1:
+        return MadeUp(scheduled_for=instant, action="folded", run_id=row.id)
+    if not dry_run:
+        in_line_again(page, row)
+    return MadeUp(scheduled_for=instant, action="redrive", run_id=row.id)

@@ -1,0 +1,268 @@
+"""What the code declares against what the store holds: seeds new jobs, carries over changes, retires what is gone."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobmanager.backends.timetable import ScheduledJob
+from jobmanager.errors import ConfigurationError, CronError
+from jobmanager.job import Job
+from jobmanager.ledger.missing_instants import schedule_of
+from jobmanager.ledger.overrides import in_force
+from jobmanager.ledger.reconciliation import Account
+from jobmanager.registry import Registry
+from jobmanager.stores.base import POLICIES, JobBrief, JobRow, RunStore
+
+logger = logging.getLogger(__name__)
+
+GATED, UNDECLARED = "gate", "undeclared"
+OURS = (GATED, UNDECLARED)  # reasons for `disabled` that the code gave, so the code may take them back
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One difference between the code and the store."""
+
+    job_id: str
+    action: str
+    detail: str = ""
+
+
+class Declarations:
+    """Keeps the stored jobs in step with the declared ones. Nothing here ever fires a job."""
+
+    def __init__(self, registry: Registry, store: RunStore, account: Account, *, namespace: str) -> None:
+        self._registry = registry
+        self._store = store
+        self._account = account
+        self._namespace = namespace
+        self._plain: dict[str, ScheduledJob | None] = {}
+        """Jobs of ours that are stored as the code says, and active: of their rows nothing else has to be kept."""
+        self._rows: dict[str, JobRow] = {}
+        self._seq = -1
+
+    @property
+    def rows(self) -> Mapping[str, JobRow]:
+        """The stored jobs, as last read, that are not simply as the code says: paused, disabled, overridden, others'."""
+        return self._rows
+
+    @property
+    def unknown(self) -> set[str]:
+        """Jobs of this namespace that only other processes declare."""
+        return {
+            row.id
+            for row in self._rows.values()
+            if row.namespace == self._namespace and row.id not in self._registry.jobs
+        }
+
+    def refresh(self) -> bool:
+        """Read what changed in the store since the last time; True if anything did."""
+        seq = self._store.change_seq()
+        if seq == self._seq:
+            return False
+        page = self._store.briefs(changed_since=self._seq, limit=PAGE)
+        while page:
+            special = [brief.id for brief in page if not self._keep_plain(brief)]
+            for row in self._store.jobs(ids=special) if special else ():
+                self._plain.pop(row.id, None)
+                self._rows[row.id] = row
+                if row.id in self._registry.declared:
+                    self._registry.jobs[row.id] = self._in_force(row)
+            page = self._store.briefs(changed_since=self._seq, after=page[-1].id, limit=PAGE)
+        self._seq = seq
+        return True
+
+    def _keep_plain(self, stored: JobBrief) -> bool:
+        """Keep what is needed of a job of ours that is stored as the code says; False if it is another one."""
+        declared = self._registry.declared.get(stored.id)
+        if declared is None or not self._is_plain(declared, stored):
+            return False
+        due = stored.next_due_at
+        # Under the id the code brought: that of the row would be kept a second time.
+        self._plain[declared.id] = None if due is None else ScheduledJob(declared, stored.schedule_rev, due)
+        self._registry.jobs[stored.id] = declared
+        self._rows.pop(stored.id, None)
+        return True
+
+    def _is_stored(self, job_id: str) -> bool:
+        return job_id in self._plain or job_id in self._rows
+
+    def _is_plain(self, declared: Job, stored: JobBrief) -> bool:
+        return (
+            stored.state == "active"
+            and not stored.override
+            and stored.namespace == self._namespace
+            and (stored.next_due_at is None) == (declared.schedule is None)
+            and stored.schedule == _text(declared)
+            and stored.declared == declared.declared()
+        )
+
+    def plan(self) -> list[Change]:
+        """What `carry_over` would do."""
+        new, edited, states = self._differences()
+        return [
+            *(Change(job_id=row.id, action="create", detail=row.schedule) for row in new),
+            *(Change(job_id=row.id, action="update", detail=self._what(row)) for row in edited),
+            *(Change(job_id=job_id, action=state) for job_id, state in states.items()),
+            *(Change(job_id=job_id, action="undeclared") for job_id in sorted(self.unknown)),
+        ]
+
+    def carry_over(self) -> None:
+        """Seed new jobs, write changed declarations, follow the gates. Unchanged jobs cost nothing; twice is once."""
+        new, edited, states = self._differences()
+        for start in range(0, len(new), PAGE):
+            self._store.add_jobs(new[start : start + PAGE])
+            for row in new[start : start + PAGE]:
+                if row.next_due_at is None and row.schedule != "none" and row.state == "active":
+                    logger.warning("job=%s will never fire: %r has passed", row.id, row.schedule)
+        policies = {row.id: row for row in edited if row.schedule == self._rows[row.id].schedule}
+        if policies:
+            for row in policies.values():
+                logger.warning("job=%s changes with this start: %s", row.id, self._what(row))
+            self._store.declare(policies)
+        for row in edited:
+            before = self._rows[row.id]
+            if before.namespace != row.namespace:
+                logger.warning(
+                    "job=%s was declared by namespace %s; it is ours now", row.id, before.namespace
+                )
+            if row.id not in policies:
+                logger.warning("job=%s schedule changes from %r to %r", row.id, before.schedule, row.schedule)
+                self._account.change(row.id, declaration=row)
+        for job_id, state in states.items():
+            reason = GATED if state == "disabled" else None
+            self._account.change(
+                job_id, state="disabled" if state == "disabled" else "active", reason=reason, by="code"
+            )
+        self.refresh()
+
+    def _differences(self) -> tuple[list[JobRow], list[JobRow], dict[str, str]]:
+        self.refresh()
+        now = self._store.now()
+        new, edited, states = [], [], {}
+        for job in self._registry.declared.values():
+            enabled = job.gate(os.environ)
+            if job.id in self._plain:
+                if not enabled:
+                    states[job.id] = "disabled"
+                continue
+            row = self._rows.get(job.id)
+            if row is None:
+                new.append(self._row(job, now, enabled=enabled))
+                continue
+            declared = self._row(job, now, enabled=enabled, override=row.override)
+            if self._what(declared):
+                edited.append(declared)
+            if enabled and row.state == "disabled" and row.state_reason in OURS:
+                states[job.id] = "active"
+            elif not enabled and row.open:
+                states[job.id] = "disabled"
+        return new, edited, states
+
+    def _what(self, declared: JobRow) -> str:
+        """Names of what differs from the stored row."""
+        row = self._rows[declared.id]
+        names = ("schedule", "namespace", "declared", *POLICIES)
+        return ", ".join(name for name in names if getattr(row, name) != getattr(declared, name))
+
+    def overridden(self, job_id: str, override: Mapping[str, Any] | None) -> JobRow:
+        """The row of a declared job with this override; whatever is wrong with it is raised."""
+        job = self._registry.declared[job_id]
+        in_force(job, override)
+        return self._row(job, self._store.now(), enabled=job.gate(os.environ), override=override)
+
+    def _in_force(self, row: JobRow) -> Job:
+        declared = self._registry.declared[row.id]
+        try:
+            return in_force(declared, row.override)
+        except (ConfigurationError, CronError) as error:
+            logger.error("job=%s has an override that cannot be used, the code decides: %s", row.id, error)
+            return declared
+
+    def _row(
+        self, declared: Job, now: datetime, *, enabled: bool, override: Mapping[str, Any] | None = None
+    ) -> JobRow:
+        """What the store should hold: the job in force, and beside it what the code says and what was overridden."""
+        try:
+            job = in_force(declared, override)
+        except (ConfigurationError, CronError):
+            job = declared
+        return JobRow(
+            id=job.id,
+            namespace=self._namespace,
+            declared=declared.declared(),
+            override=override,
+            schedule=_text(job),
+            state="active" if enabled else "disabled",
+            state_reason=None if enabled else GATED,
+            state_at=now,
+            accounted_until=now,
+            history_from=now,
+            # First registration: what was due before is no business of ours, and nothing fires.
+            next_due_at=job.schedule.next_after(now)
+            if job.schedule and enabled and not self._is_stored(job.id)
+            else None,
+            overlap=job.overlap,
+            queue_cap=job.queue_cap,
+            catch_up=job.catch_up,
+            catch_up_cap=job.catch_up_cap,
+            catch_up_window=job.catch_up_window,
+            start_deadline=job.start_deadline,
+            jitter=job.jitter,
+            pause_after_failures=job.pause_after_failures,
+            max_attempts=job.retry.max_attempts,
+            retry_on_crash=job.retry.on_crash,
+        )
+
+    def retire_undeclared(self) -> None:
+        """Disable the namespace's jobs that no living process declares; a process without jobs retires nothing."""
+        if not self._registry.jobs:
+            return
+        self.refresh()
+        gone = self.unknown - self._store.declared_by_living(self._namespace)
+        for job_id in sorted(gone):
+            if self._rows[job_id].open:
+                logger.warning("job=%s is declared by no living process any more; it is disabled", job_id)
+                self._account.change(job_id, state="disabled", reason=UNDECLARED, by="code")
+
+    def scheduled(self, grace: timedelta) -> list[ScheduledJob]:
+        """The active jobs of this process with the next instant each is due, by the stored schedule."""
+        earliest = self._store.now() - grace
+        scheduled = []
+        # Older instants are the account's; the timetable goes on from what can still be on time.
+        for plain in filter(None, self._plain.values()):
+            late = earliest - plain.job.jitter if plain.job.jitter else earliest
+            if plain.next_due_at is not None and plain.next_due_at > late:
+                scheduled.append(plain)
+            else:
+                scheduled.append(replace(plain, next_due_at=plain.schedule.next_after(late)))
+        for row in self._rows.values():
+            job = self._registry.jobs.get(row.id)
+            if job is None or row.state != "active" or row.schedule == "none":
+                continue
+            effective, due = self._as_stored(job, row), row.next_due_at
+            if effective.schedule is None:
+                continue
+            if due is None or due <= earliest - row.jitter:
+                due = effective.schedule.next_after(max(row.accounted_until, earliest - row.jitter))
+            scheduled.append(ScheduledJob(effective, row.schedule_rev, due))
+        return scheduled
+
+    def _as_stored(self, job: Job, row: JobRow) -> Job:
+        if job.schedule is not None and job.schedule.text == row.schedule:
+            return job
+        try:
+            return replace(job, schedule=schedule_of(row))
+        except CronError as error:
+            logger.error("job=%s has a stored schedule this version cannot read: %s", job.id, error)
+            return replace(job, schedule=None)
+
+
+def _text(job: Job) -> str:
+    return job.schedule.text if job.schedule else "none"

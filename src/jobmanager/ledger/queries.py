@@ -1,0 +1,140 @@
+"""Reading the ledger: status, metrics, runs. True across processes, since it asks the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from jobmanager.errors import CronError, RunNotFoundError
+from jobmanager.job import Job
+from jobmanager.ledger.missing_instants import schedule_of
+from jobmanager.registry import Registry
+from jobmanager.run import FAILED, RUNNING, JobMetrics, JobStatus, Run, RunStatus
+from jobmanager.schedule import Schedule
+from jobmanager.stores.base import JobRow, RunStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One instant of a simulation; `fires` False with the reason in `why` when nothing would start."""
+
+    job_id: str
+    scheduled_for: datetime
+    fires: bool
+    why: str
+
+
+class History:
+    """Answers about jobs and runs; never creates a store that is not there."""
+
+    def __init__(self, registry: Registry, store: RunStore) -> None:
+        self._registry = registry
+        self._store = store
+
+    def run(self, run_id: str) -> Run:
+        """The run with this id, or whose id ends so; RunNotFoundError otherwise."""
+        run = self._store.run(run_id) if self._store.exists() else None
+        if run is None:
+            raise RunNotFoundError(f"No run {run_id!r} in {self._store.url}.", run_id=run_id)
+        return run
+
+    def runs(
+        self,
+        job_id: str | None,
+        statuses: Collection[RunStatus],
+        before: str | None,
+        limit: int,
+        *,
+        dead: bool = False,
+    ) -> list[Run]:
+        if not self._store.exists():
+            return []
+        return self._store.runs(job_id=job_id, statuses=statuses, before=before, limit=limit, dead=dead)
+
+    def statuses(self, job_ids: Sequence[str] | None = None) -> list[JobStatus]:
+        """Status of these jobs, or of all, by id; unknown ids are left out."""
+        rows = {row.id: row for row in self._store.jobs()} if self._store.exists() else {}
+        wanted = sorted({*rows, *self._registry.jobs}) if job_ids is None else job_ids
+        known = [job_id for job_id in wanted if job_id in rows or job_id in self._registry.jobs]
+        last = self._store.last_runs([job_id for job_id in known if job_id in rows]) if rows else {}
+        return [self._status(job_id, rows.get(job_id), last.get(job_id, [])) for job_id in known]
+
+    def _status(self, job_id: str, row: JobRow | None, last: Sequence[Run]) -> JobStatus:
+        job = self._registry.jobs.get(job_id)
+        running = next((run for run in last if run.status is RUNNING), None)
+        ended = next((run for run in last if run.status.closed and run.started_at), None)
+        latest = running or ended or (last[0] if last else None)
+        return JobStatus(
+            id=job_id,
+            name=job.name if job else job_id,
+            status=_word(row, running, ended),
+            last_run=(latest.started_at or latest.scheduled_for or latest.opened_at) if latest else None,
+            next_run=next_run(job, row, self._store.now()),
+            duration=ended.duration if ended else None,
+            error=ended.error.message if ended and ended.error else None,
+        )
+
+    def metrics(self) -> JobMetrics:
+        return self._store.metrics() if self._store.exists() else EMPTY_METRICS
+
+    def simulate(self, start: datetime, end: datetime) -> list[Planned]:
+        """Every instant in (start, end] that the schedules ask for, in order, and whether it would start a run."""
+        rows = {row.id: row for row in self._store.jobs()} if self._store.exists() else {}
+        planned = []
+        for job in self._registry.jobs.values():
+            row = rows.get(job.id)
+            schedule = effective(job, row)
+            if schedule is None:
+                continue
+            closed = closed_because(job, row)
+            fires, why = not closed, closed or schedule.describe()
+            planned += [
+                Planned(job_id=job.id, scheduled_for=instant, fires=fires, why=why)
+                for instant in schedule.between(start, end)
+            ]
+        return sorted(planned, key=lambda item: (item.scheduled_for, item.job_id))
+
+
+def next_run(job: Job | None, row: JobRow | None, now: datetime) -> datetime | None:
+    """The next instant the job is due, None if it is paused, disabled or has no schedule."""
+    schedule = effective(job, row)
+    return None if schedule is None or closed_because(job, row) else schedule.next_after(now)
+
+
+def closed_because(job: Job | None, row: JobRow | None) -> str:
+    """Why ticks of the job open no run: its stored state, or its gate if no process has started with it yet; '' if they do."""
+    if row is not None and row.state != "active":
+        return f"{row.state}: {row.state_reason or 'no reason given'}"
+    return "disabled: gate" if row is None and job is not None and not job.gate(os.environ) else ""
+
+
+def effective(job: Job | None, row: JobRow | None) -> Schedule | None:
+    """The schedule that holds: the stored one, the declared one while nothing is stored; None without one."""
+    if row is None:
+        return job.schedule if job else None
+    try:
+        return schedule_of(row)
+    except CronError:
+        return None
+
+
+def _word(
+    row: JobRow | None, running: Run | None, ended: Run | None
+) -> Literal["running", "completed", "failed", "scheduled", "stopped"]:
+    if running is not None:
+        return "running"
+    if row is not None and row.state != "active":
+        return "stopped"
+    if ended is None:
+        return "scheduled"
+    if ended.status is FAILED:
+        return "failed"
+    return "completed" if ended.status is RunStatus.SUCCEEDED else "scheduled"
+
+
+EMPTY_METRICS = JobMetrics(
+    total_executions=0, successful_jobs=0, failed_jobs=0, average_job_duration=timedelta(0), last_cleanup=None
+)

@@ -1,0 +1,248 @@
+"""The account of a job: which instants were due and have no row, and how a job changes without losing or inventing one.
+
+`settle` fills the holes up to a moment; `change` settles by the old rule first and then moves the watermark, in one transaction,
+so an edit, a pause or a resume never fires anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from jobmanager.errors import (
+    CronError,
+    JobDisabledError,
+    RunNotFoundError,
+    StoreUnavailableError,
+    TransitionError,
+)
+from jobmanager.ledger.missing_instants import (
+    Missing,
+    caught_up,
+    grow_pause,
+    missing_of,
+    record_missed,
+    row_of,
+    schedule_of,
+)
+from jobmanager.ledger.overlap import take_turn
+from jobmanager.run import (
+    FAILED,
+    PENDING,
+    RUNNING,
+    SKIPPED,
+    SUCCEEDED,
+    Run,
+    Trigger,
+    check_transition,
+)
+from jobmanager.stores.base import POLICIES, JobRow, JobState, JobTransaction, RunStore
+
+logger = logging.getLogger(__name__)
+
+BITE = 200_000  # instants settled under one lock
+
+
+class Account:
+    """Keeps the account of every job. Any process may settle any job: the job's lock and the unique tick decide."""
+
+    def __init__(self, store: RunStore, *, grace: timedelta) -> None:
+        self._store = store
+        self._grace = grace
+
+    def settle_due(self, limit: int = 50) -> int:
+        """Settle jobs whose next instant is overdue by more than `grace`; answers how many runs were opened.
+
+        A job that cannot be settled is logged and never stops the others.
+        """
+        opened, settled = 0, set[str]()
+        while True:
+            due = self._store.due_jobs(self._store.now() - self._grace, limit + len(settled))
+            left = [job_id for job_id in due if job_id not in settled]
+            for job_id in left:
+                try:
+                    opened += self.settle(job_id)
+                except StoreUnavailableError:
+                    raise
+                except Exception:
+                    logger.exception("job=%s cannot be settled; the others are", job_id)
+            settled.update(left)
+            if len(left) < limit:
+                return opened
+
+    def settle_announced(self, limit: int = 50) -> int:
+        """Settle jobs of which something was announced, and accepted by nobody while it was on time."""
+        late = self._store.left_announced(self._store.now() - self._grace, limit)
+        return sum(self.settle(job_id) for job_id in late)
+
+    def settle(self, job_id: str) -> int:
+        """Account for every instant of the job that is more than `grace` old; answers how many runs were opened."""
+        opened, complete = self._settle_late_announcements(job_id), False
+        while not complete:
+            with self._store.lock_job(job_id) as page:
+                count, complete = self._settle(page)
+            opened += count
+        return opened
+
+    def _settle_late_announcements(self, job_id: str) -> int:
+        """What was announced and not accepted in time is as if nobody had noticed it: the same policy says what becomes of it."""
+        with self._store.lock_job(job_id) as page:
+            paused = page.job.state == "paused"
+            ids = page.announced(page.now if paused else page.now - self._grace - page.job.jitter)
+            if not ids:
+                return 0
+            page.withdraw(list(ids.values()))
+            return self._fill(page, Missing(sorted(ids), set(), max(ids), ids=ids))
+
+    def _settle(self, page: JobTransaction) -> tuple[int, bool]:
+        """One bite of it: how many runs were opened, and whether nothing is left."""
+        until = max(page.now - self._grace - page.job.jitter, page.job.accounted_until)
+        try:
+            schedule = schedule_of(page.job)
+        except CronError as error:
+            # Somebody with a newer version can read it: until then nothing is due, and nothing counts as accounted for.
+            logger.error("job=%s cannot be settled: %s", page.job.id, error)
+            return 0, True
+        account = missing_of(page, schedule if page.job.open else None, until, bite=BITE)
+        opened = self._fill(page, account)
+        page.save(
+            replace(
+                page.job,
+                accounted_until=account.until,
+                next_due_at=schedule.next_after(account.until) if schedule and page.job.open else None,
+            )
+        )
+        return opened, account.complete
+
+    def change(
+        self,
+        job_id: str,
+        *,
+        state: JobState | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+        declaration: JobRow | None = None,
+    ) -> JobRow:
+        """Settle the job by its old rule up to now, then give it a new state, or a new declaration, from the next instant on.
+
+        Nothing changes, and nothing is written, if it is so already.
+        """
+        with self._store.lock_job(job_id) as page:
+            before = page.job
+            after = before if declaration is None else _declared_anew(before, declaration)
+            if state is not None and state != before.state:
+                after = replace(after, state=state, state_reason=reason, state_by=by, state_at=page.now)
+            if after == before:
+                return before
+            if (after.state, after.schedule) != (before.state, before.schedule):
+                end = max(page.now, before.accounted_until, page.newest_instant() or before.accounted_until)
+                self._close_revision(page, end, becomes=after.state)
+                schedule = schedule_of(after)
+                after = replace(
+                    after,
+                    schedule_rev=before.schedule_rev + 1,
+                    accounted_until=end,
+                    next_due_at=schedule.next_after(end) if schedule and after.open else None,
+                )
+            page.save(replace(after, definition_rev=before.definition_rev + 1))
+            if before.open and not after.open:
+                page.close_pending()
+            return page.job
+
+    def pause_if_failing(self, job_id: str) -> bool:
+        """Pause the job (reason `failures`) if its last `pause_after_failures` runs all failed; True if it was paused now."""
+        with self._store.lock_job(job_id) as page:
+            wanted = page.job.pause_after_failures
+            last = page.last_ended(wanted) if wanted else []
+            failing = len(last) == wanted and all(run.status is FAILED for run in last)
+            is_active = page.job.state == "active"
+        if failing and is_active:
+            logger.error("job=%s is paused: its last %d runs failed", job_id, wanted)
+            self.change(job_id, state="paused", reason="failures", by="pause_after_failures")
+        return failing and is_active
+
+    def redrive(self, run_id: str) -> Run:
+        """Open a closed run again, due now; TransitionError for one that is open or succeeded, or stands for many ticks."""
+        found = self._store.run(run_id)
+        if found is None:
+            raise RunNotFoundError(f"No run {run_id!r}.", run_id=run_id)
+        with self._store.lock_job(found.job_id) as page:
+            run = page.get(found.id) or found
+            check_transition(run.status if run.status is not RUNNING else SUCCEEDED, PENDING)
+            if run.ticks != 1:
+                raise TransitionError(
+                    f"Run {run_id} stands for {run.ticks:,} ticks; start the job by hand instead."
+                )
+            if not page.job.open:
+                raise JobDisabledError(
+                    f"Job {run.job_id!r} is {page.job.state}; enable it before redriving its runs.",
+                    job_id=run.job_id,
+                )
+            return in_line_again(page, run)
+
+    # ---------------------------------------------------------------- filling holes
+
+    def _fill(self, page: JobTransaction, account: Missing) -> int:
+        """Give every missing instant its row, by the job's catch-up policy; answers how many run."""
+        missing = account.instants
+        if not missing:
+            return 0
+        if page.job.state == "paused":
+            grow_pause(page, missing)
+            return 0
+        again = caught_up(page, account)
+        chosen = set(again)
+        record_missed(page, [instant for instant in missing if instant not in chosen], account)
+        for instant in again:
+            # Runs of `all` wait for one another: under `skip` the second would skip itself.
+            waits = page.job.catch_up == "all"
+            self._open(page, instant, "catch_up", waits=waits, run_id=account.ids.get(instant))
+        return len(again)
+
+    def _close_revision(self, page: JobTransaction, end: datetime, *, becomes: JobState) -> None:
+        """Account for the old rule up to `end`: what is on time still runs or is skipped, older instants are missed."""
+        try:
+            account = missing_of(page, schedule_of(page.job) if page.job.open else None, end, bite=None)
+            missing = account.instants
+        except CronError as error:
+            logger.error("job=%s had an unreadable schedule: %s", page.job.id, error)
+            return
+        if page.job.state == "paused":
+            grow_pause(page, missing)
+            return
+        on_time = [instant for instant in missing if instant > page.now - self._grace]
+        record_missed(page, missing[: len(missing) - len(on_time)], account)
+        if becomes == "paused":
+            grow_pause(page, on_time)
+            return
+        for instant in on_time:
+            if becomes == "active":
+                self._open(page, instant, "schedule")
+            else:
+                page.insert(row_of(page, instant, SKIPPED, "disabled"))
+
+    def _open(
+        self,
+        page: JobTransaction,
+        instant: datetime,
+        trigger: Trigger,
+        *,
+        waits: bool = False,
+        run_id: str | None = None,
+    ) -> None:
+        """Open a pending run for the instant, or record what the overlap policy makes of it."""
+        run = row_of(page, instant, PENDING, None, trigger=trigger)
+        run = replace(run, id=run_id or run.id)
+        take_turn(page, replace(run, turn="waits") if waits and run.turn else run)
+
+
+def in_line_again(page: JobTransaction, run: Run) -> Run:
+    """Open a closed run again: pending, due now, waiting for its key, with as many attempts as the policy gives."""
+    turn = None if page.job.overlap == "allow" else "waits"
+    return page.reopen(run, max_attempts=run.attempt + page.job.max_attempts, turn=turn)
+
+
+def _declared_anew(before: JobRow, declaration: JobRow) -> JobRow:
+    taken = ("namespace", "declared", "override", "schedule", *POLICIES)
+    return replace(before, **{name: getattr(declaration, name) for name in taken})

@@ -1,0 +1,220 @@
+"""The only writer of runs: opens, ends and bounds what is written. What two processes race for is settled in the store."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobmanager.errors import PayloadError
+from jobmanager.ledger.group_commit import GroupCommit
+from jobmanager.ledger.overlap import Verdict, in_line, missed_deadline, take_turn, unstarted
+from jobmanager.ledger.redaction import Redactor
+from jobmanager.run import (
+    PENDING,
+    RUNNING,
+    Ending,
+    Failure,
+    LogLine,
+    Run,
+    RunStatus,
+    check_transition,
+)
+from jobmanager.stores.base import JobTransaction, RunStore, Written
+
+logger = logging.getLogger(__name__)
+
+MAX_JSON = 64 * 1024
+MAX_TRACEBACK = 16 * 1024
+MAX_MESSAGE = 2000
+
+
+class Recorder:
+    """Writes runs through group commit, and decides under the job's lock what a refused one becomes."""
+
+    def __init__(
+        self, store: RunStore, commits: GroupCommit, *, grace: timedelta, redactor: Redactor
+    ) -> None:
+        self.store = store
+        self.redactor = redactor
+        self._commits = commits
+        self._grace = grace
+
+    # ---------------------------------------------------------------- opening
+
+    def open(
+        self,
+        runs: Sequence[Run],
+        then: Callable[[list[Run], list[Run], Written], None],
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Open runs in one guarded insert; `then(opened, refused, written)` follows on the writer's thread."""
+
+        def committed(written: Written) -> None:
+            opened = [run for run in runs if run.id in written.opened]
+            refused = (
+                [] if len(opened) == len(runs) else [run for run in runs if run.id not in written.opened]
+            )
+            then(opened, refused, written)
+
+        self._commits.submit(runs, (), committed, alone=alone)
+
+    def decide(self, run: Run) -> Verdict:
+        """The first line that fits of what a refused run becomes (LEDGER.md section 3), settled under the job's lock."""
+        with self.store.lock_job(run.job_id) as page:
+            row = page.run_for(run.scheduled_for) if run.scheduled_for else None
+            if row is not None and row.status is PENDING and row.announced:
+                return self._accepted(page, row, run)
+            return self._answer(page, run) or take_turn(page, run)
+
+    def _accepted(self, page: JobTransaction, row: Run, run: Run) -> Verdict:
+        """What becomes of an announced row: its tick counts, whatever has happened to the schedule since."""
+        run = replace(run, id=row.id, opened_at=row.opened_at, accepted_at=page.now)
+        if not page.job.open:
+            page.close_pending()
+            return Verdict("disabled")
+        if page.job.state == "paused" or run.due_at <= page.now - self._grace:
+            return Verdict("late")
+        if run.owner is not None and not page.is_alive(run.owner):
+            return Verdict("dead")
+        page.withdraw([row.id])
+        if run.expires_at is not None and run.expires_at < page.now:
+            page.insert(missed_deadline(run, page.now))
+            return Verdict("deadline")
+        if run.due_at > page.now:
+            run = in_line(run) if run.turn else unstarted(run)
+        return take_turn(page, run)
+
+    def _answer(self, page: JobTransaction, run: Run) -> Verdict | None:
+        mine = page.get(run.id)
+        if mine is not None:
+            return Verdict("duplicate" if run.announced else "opened", mine)
+        if run.idempotency_key is not None:
+            earlier = page.run_with_key(run.idempotency_key)
+            if earlier is not None:
+                return Verdict("duplicate", earlier)
+        if run.scheduled_for is not None:
+            finding = self._tick_finding(page, run, run.scheduled_for)
+            if finding is not None:
+                return finding
+        if not page.job.open:
+            return Verdict("disabled")
+        if run.owner is not None and not page.is_alive(run.owner):
+            return Verdict("dead")
+        return None
+
+    def _tick_finding(self, page: JobTransaction, run: Run, instant: datetime) -> Verdict | None:
+        row = page.run_for(instant)
+        if row is not None:
+            return Verdict("duplicate", row)
+        if page.job.schedule_rev != run.schedule_rev:
+            return Verdict("stale")
+        if page.job.state != "active":
+            return Verdict("paused" if page.job.state == "paused" else "disabled")
+        if instant <= page.job.accounted_until:
+            return Verdict("accounted")
+        if run.due_at > page.now:
+            return Verdict("early")
+        if run.due_at <= page.now - self._grace:
+            return Verdict("late")
+        if run.expires_at is not None and run.expires_at < page.now:
+            page.insert(missed_deadline(run, page.now))
+            return Verdict("deadline")
+        return None
+
+    # ---------------------------------------------------------------- ending
+
+    def end(
+        self, ending: Ending, then: Callable[[Ending, RunStatus | None], None], *, alone: bool = False
+    ) -> None:
+        """Close an attempt with the fence; `then(ending, status)` follows on the writer's thread with what was written.
+
+        The status is None if the fence refused it: the run belongs to somebody else now.
+        """
+        check_transition(RUNNING, ending.status if ending.retry_at is None else PENDING)
+        bounded = self._bounded(ending)
+        run = ending.run
+
+        def committed(written: Written) -> None:
+            if run.id in written.errors:
+                text = "job=%s run_id=%s its end is not on record; the sweep ends it: %s"
+                logger.warning(text, run.job_id, run.id, written.errors[run.id])
+            else:
+                then(bounded, written.ended.get(run.id))
+
+        self._commits.submit((), (bounded,), committed, alone=alone)
+
+    def _bounded(self, ending: Ending) -> Ending:
+        if ending.output is None and ending.error is None and not ending.lines:
+            return ending
+        return replace(
+            ending,
+            output=self.bounded(ending.output),
+            error=self._bounded_failure(ending.error),
+            lines=self.redacted(ending.lines),
+        )
+
+    def bounded(self, output: Any) -> Any:
+        """The output as JSON of at most 64 KiB without secrets; what does not fit is cut, with a marker that says so."""
+        if output is None:
+            return None
+        try:
+            output = self.redactor.value(output)
+            text = json.dumps(output, allow_nan=False)
+        except Exception as error:  # noqa: BLE001 - whatever a handler returned, the end of its run is recorded
+            return {"not_json": str(error)[:200], "repr": self._shown(output)}
+        if len(text) <= MAX_JSON:
+            return output
+        return {"clipped": f"{len(text):,} bytes of JSON, more than 64 KiB", "start": text[: MAX_JSON // 2]}
+
+    def _shown(self, output: Any) -> str:
+        try:
+            return self.redactor.text(repr(output))[:1000]
+        except Exception as error:  # noqa: BLE001 - its repr is the handler's code too
+            return f"<no repr: {type(error).__name__}>"
+
+    def _bounded_failure(self, failure: Failure | None) -> Failure | None:
+        if failure is None:
+            return None
+        # The last lines of a traceback name the error, the first ones the way to it.
+        traceback = self._ends_of(failure.traceback, MAX_TRACEBACK)
+        message = self._start_of(failure.message, MAX_MESSAGE)
+        return replace(failure, message=message, traceback=traceback)
+
+    def _start_of(self, text: str, most: int) -> str:
+        """The beginning of the text, without secrets. Twice of what is kept is searched: a megabyte would take long."""
+        found = self.redactor.text(text[: 2 * most])
+        return found if len(text) <= most else f"{found[:most]} [... cut]"
+
+    def _ends_of(self, text: str, most: int) -> str:
+        """Both ends of the text, without secrets; one that the search does not see whole lies beyond what is kept."""
+        if len(text) <= most:
+            return self.redactor.text(text)
+        half = most // 2
+        head, tail = self.redactor.text(text[:most]), self.redactor.text(text[-most:])
+        return f"{head[:half]}\n[... {len(text) - most:,} characters cut ...]\n{tail[-half:]}"
+
+    def redacted(self, lines: Sequence[LogLine]) -> tuple[LogLine, ...]:
+        """The same lines without secrets."""
+        return tuple(LogLine(line.at, line.level, self.redactor.text(line.text)) for line in lines)
+
+
+def checked_payload(payload: Any) -> Any:
+    """The payload if it is a JSON object of at most 64 KiB; PayloadError otherwise."""
+    if payload is None:
+        return None
+    if not isinstance(payload, dict) or not all(isinstance(key, str) for key in payload):
+        raise PayloadError(f"A payload is a dict with text keys, not {type(payload).__name__}.")
+    try:
+        size = len(json.dumps(payload, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"The payload is not JSON: {error}. Pass ids and plain values.") from error
+    if size > MAX_JSON:
+        raise PayloadError(
+            f"The payload has {size:,} bytes, more than 65,536 (64 KiB). Pass an id and let the handler load the rest."
+        )
+    return payload

@@ -1,0 +1,1 @@
+"""JobManager, and what it is assembled of."""

@@ -1,0 +1,293 @@
+"""The parts of one manager, wired, and their life in one process: come up, keep going, drain, go down."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+
+from jobmanager.backends.base import Backend
+from jobmanager.clock import Clock
+from jobmanager.errors import StoreError, StoreUnavailableError
+from jobmanager.execution import log_capture as capture
+from jobmanager.execution.child_process import Isolation
+from jobmanager.execution.claiming import Claims
+from jobmanager.execution.executor import Executor
+from jobmanager.execution.new_runs import Openings
+from jobmanager.execution.runner import Runner
+from jobmanager.execution.supervisor import ASK_FOR_CANCEL_EVERY, FLUSH_LINES_EVERY, LOOK_EVERY, Watch
+from jobmanager.execution.worker_pool import Pool
+from jobmanager.ledger.group_commit import GroupCommit
+from jobmanager.ledger.job_sync import Declarations
+from jobmanager.ledger.reconciliation import Account
+from jobmanager.ledger.recorder import Recorder
+from jobmanager.ledger.redaction import Redactor
+from jobmanager.ledger.retention import forget_old_runs
+from jobmanager.manager.sweep import Sweep
+from jobmanager.observe import Observer
+from jobmanager.process.background import Chores
+from jobmanager.process.failure_detector import Burial
+from jobmanager.process.heartbeat import Lease
+from jobmanager.process.throttled_log import Quiet
+from jobmanager.registry import Registry
+from jobmanager.run import Tick, Ticked
+from jobmanager.settings import Settings
+from jobmanager.stores.base import RunStore
+
+logger = logging.getLogger(__name__)
+
+POLL = timedelta(seconds=5)
+FOLLOW_CHANGES_EVERY = timedelta(seconds=1)
+CLOCKS_AGREE = timedelta(seconds=2)
+COME_UP_AGAIN = timedelta(seconds=2)
+PURGE_EVERY = timedelta(hours=6)
+SHORTEST = timedelta(microseconds=1)
+FORGET_DEAD_AFTER = timedelta(days=1)
+
+
+class Assembly:
+    """Everything between the public face and the store. Building it connects to nothing."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        store: RunStore,
+        backend: Backend,
+        settings: Settings,
+        clock: Clock,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        keeps_time = backend.capabilities.keeps_time
+        threaded = keeps_time and not clock.drive(None, _nothing)
+        clock.release(_nothing)
+        self._registry = registry
+        self.store = store
+        self.backend = backend
+        self._settings = settings
+        self._clock = clock
+        self.account = Account(store, grace=settings.grace)
+        self.declarations = Declarations(registry, store, self.account, namespace=settings.namespace)
+        self._quiet = outage = Quiet(logger)  # whoever meets it, one line in five seconds is enough
+        self.lease = Lease(
+            store,
+            clock,
+            namespace=settings.namespace,
+            length=settings.lease,
+            declares=registry.jobs.keys(),
+            executes=keeps_time,
+            quiet=outage,
+        )
+        self.commits = GroupCommit(store, clock, threaded=threaded, quiet=outage)
+        self.recorder = Recorder(
+            store, self.commits, grace=settings.grace, redactor=Redactor(settings.secret_values())
+        )
+        self.pool = Pool(settings.workers, threaded=threaded)
+        self.chores = Chores(clock, quiet=outage)
+        self.executor = Executor(
+            registry=registry,
+            recorder=self.recorder,
+            pool=self.pool,
+            lease=self.lease,
+            clock=clock,
+            isolation=Isolation(capture_logs=settings.capture_logs),
+            cause_of=backend.cause_of,
+            observers=observers,
+            backend=backend.name,
+            keep_lines=settings.capture_logs,
+        )
+        executes = backend.capabilities.executes_in_process
+        self.openings = Openings(self.lease, executes=executes)
+        self.claims = Claims(
+            registry=registry,
+            store=store,
+            executor=self.executor,
+            pool=self.pool,
+            lease=self.lease,
+            chores=self.chores,
+            clock=clock,
+            executes=executes,
+            dispatch=backend.dispatch,
+        )
+        self.runner = Runner(
+            registry=registry,
+            recorder=self.recorder,
+            account=self.account,
+            executor=self.executor,
+            openings=self.openings,
+            claims=self.claims,
+            pool=self.pool,
+            lease=self.lease,
+            chores=self.chores,
+            clock=clock,
+            reload=self._reload,
+        )
+        self.watch = Watch(self.executor, self.recorder, pool=self.pool, lease=self.lease, clock=clock)
+        self.sweep = Sweep(store, self.account, self.executor, self.claims, lease=self.lease, clock=clock)
+        self.burial = Burial(store, clock, length=settings.lease)
+        self.burial.on_buried = partial(self.chores.soon, self._sweep)
+        self.lease.on_beat = self.burial.look
+        self.lease.on_silence = self.burial.forget
+        self.lease.on_lost = self.watch.lost
+        self.lease.vital_signs = self.runner.vital_signs
+        self.threaded = threaded
+        """False on a clock moved by hand and on noop: then runs execute inline, in the caller's thread."""
+        self._keeps_time = keeps_time
+        self._executes = True
+        self._installed = -1
+        self._up = False
+        self._capturing = False
+        for name, act, every in (
+            ("watch", self.watch.look, LOOK_EVERY),
+            ("cancel poll", self.watch.ask_for_cancel, ASK_FOR_CANCEL_EVERY),
+            ("log flush", self.watch.flush_lines, FLUSH_LINES_EVERY),
+            ("claim poll", self.claims.claim, POLL),
+            ("change poll", self._follow_changes, FOLLOW_CHANGES_EVERY),
+            ("sweep", self._sweep, settings.sweep),
+            ("purge", self._purge, PURGE_EVERY),
+        ):
+            self.chores.add(name, act, every=every)
+
+    def install(self) -> None:
+        """Make the store ready and carry the declarations over; again only when there are more of them."""
+        declared = len(self._registry.declared)
+        if self._installed != declared:
+            self.store.install()
+            self.declarations.carry_over()
+            self.claims.unknown = self.declarations.unknown
+            self._installed = declared
+
+    def start(self, *, executes: bool = True) -> None:
+        """Begin to keep time and execute. An outage of the store is waited out behind; a wrong configuration raises.
+
+        `executes` False: pending runs are taken by other processes.
+        """
+        self._executes = executes
+        self.attend()
+        try:
+            self._come_up()
+        except StoreUnavailableError as error:
+            logger.warning("not up yet, trying again every %s: %s", COME_UP_AGAIN, error)
+            self.chores.at(self._clock.now() + COME_UP_AGAIN, self._try_again)
+
+    def execute_too(self) -> None:
+        """After `start`: pending runs are brought here, too."""
+        if self._keeps_time:
+            self.lease.start()
+
+    def attend(self) -> None:
+        """Execute what this process claims itself, without keeping time."""
+        if self._settings.capture_logs and not self._capturing:
+            capture.start()
+            self._capturing = True
+        self.executor.resume()
+        if self._keeps_time:
+            self.chores.start()
+
+    def _come_up(self) -> None:
+        self._installed = -1
+        self.install()
+        self._warn_of_skew()
+        if self._keeps_time:
+            self.lease.start(executes=self._executes)
+        self.runner.begin()
+        self.backend.sync(self.declarations.scheduled(self._settings.grace))
+        self.backend.start(self.runner.deliver)
+        self._up = True
+        if self._keeps_time:
+            self.chores.soon(self._sweep)
+            self.chores.at(self._clock.now() + self._settings.grace, self._retire_undeclared)
+            self.chores.soon(self.claims.claim)
+
+    def _warn_of_skew(self) -> None:
+        skew = (self._clock.now() - self.store.now()).total_seconds()
+        if abs(skew) >= CLOCKS_AGREE.total_seconds():
+            text = (
+                "this host's clock is %+.1f s off the store's, which decides what is due: let both follow NTP"
+            )
+            logger.warning(text, skew)
+
+    def _try_again(self) -> None:
+        try:
+            self._come_up()
+            logger.info("up: the store answers")
+        except StoreError as error:
+            self._quiet.warning("still not up: %s", error)
+            self.chores.at(self._clock.now() + COME_UP_AGAIN, self._try_again)
+
+    def stop(self, drain: timedelta) -> None:
+        """Accept nothing more, let running handlers end for at most `drain`, record the rest, say good-bye. Twice is safe."""
+        if not self._up:
+            self.chores.stop()  # it may be coming up at this very moment; what is half up cannot be stopped
+        self.backend.stop(timedelta(seconds=5))
+        self.runner.drain(drain)
+        self.chores.stop()
+        self.commits.stop(5.0)
+        self.commits.stop(5.0)  # the ends of what only now turned out to be opened
+        self.pool.stop()
+        self.lease.stop()
+        if self._capturing:
+            capture.stop()
+            self._capturing = False
+        self._up = False
+        if not self.threaded:
+            self.executor.resume()  # what is started by hand later still runs, inline
+
+    def sync(self) -> None:
+        """Carry the declarations over and tell the backend, and the others what this process declares."""
+        self._installed = -1
+        self.install()
+        self.lease.announce()
+        self.backend.sync(self.declarations.scheduled(self._settings.grace))
+
+    def tick(self, job_id: str) -> Ticked:
+        """Open a run for the job's last due instant; one that is too late is left to its catch-up policy."""
+        job = self._registry.job(job_id)
+        row = self.store.job(job_id)
+        if job.schedule is None or row is None:
+            return Ticked("not_due")
+        now = self.store.now()
+        instant = job.schedule.previous_before(now + SHORTEST)
+        if instant is None or instant <= row.accounted_until:
+            found = None if instant is None else self.store.run_for(job_id, instant)
+            return Ticked("duplicate" if found else "not_due", found.id if found else None, instant)
+        verdict = self.runner.bring(job, Tick(job_id, instant, row.schedule_rev))
+        return Ticked(verdict.finding, verdict.run.id if verdict.run else None, instant)
+
+    def _reload(self, job_id: str) -> None:
+        logger.info("job=%s changed elsewhere; reading it again", job_id)
+        self._follow_changes()
+
+    def _follow_changes(self) -> None:
+        """Take over what other processes or operators changed."""
+        if self._up and self.declarations.refresh():
+            self.claims.unknown = self.declarations.unknown
+            self.backend.sync(self.declarations.scheduled(self._settings.grace))
+
+    def follow_changes(self) -> None:
+        """As the poll does every second, now."""
+        self._follow_changes()
+
+    def _sweep(self) -> None:
+        if self._up and self.lease.ok():
+            self.sweep.sweep()
+
+    def _retire_undeclared(self) -> None:
+        self.declarations.retire_undeclared()
+        self._follow_changes()
+
+    def _purge(self) -> None:
+        if not self._up:
+            return
+        # What a backend keeps outside may have an end, such as plans that are made for some months.
+        self.backend.sync(self.declarations.scheduled(self._settings.grace))
+        now = self._clock.now()
+        deleted = forget_old_runs(self.store, self._registry.jobs.values(), self._settings, now)
+        self.store.forget_dead(now - FORGET_DEAD_AFTER)
+        if deleted:
+            logger.info("purged %d runs that were older or more than retention keeps", deleted)
+
+
+def _nothing() -> None:
+    """Asks a clock whether it drives, and no more."""

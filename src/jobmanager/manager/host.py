@@ -1,0 +1,69 @@
+"""The manager in processes that an outside system starts (Celery's beats and workers): what their backend may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from jobmanager.job import Job
+from jobmanager.manager.assembly import Assembly
+from jobmanager.run import Accepted, Ticked
+
+
+class Begin(Protocol):
+    """Starts the manager in this process, even if it was stopped before; twice is once."""
+
+    def __call__(self, *, executes: bool) -> None: ...
+
+
+class Hosting:
+    """The Host of a manager's backend. What brings work starts the manager, but none that was stopped: StoppedError."""
+
+    def __init__(
+        self,
+        begin: Begin,
+        go_on: Callable[[], None],
+        stop: Callable[[], None],
+        assembly: Callable[[], Assembly],
+        *,
+        jobs: Mapping[str, Job],
+    ) -> None:
+        self._begin = begin
+        self._go_on = go_on
+        self._stop = stop
+        self._assembly = assembly
+        self._jobs = jobs
+
+    def queues(self) -> set[str]:
+        return {job.queue for job in self._jobs.values() if job.queue is not None}
+
+    def attend(self, *, executes: bool) -> None:
+        self._begin(executes=executes)
+
+    def execute(self, run_ids: Sequence[str]) -> None:
+        self._go_on()
+        self._assembly().claims.claim_these(run_ids, here=True)
+
+    def accept(self, run_ids: Sequence[str]) -> Accepted:
+        self._go_on()
+        return self._assembly().runner.accept_announced(run_ids)
+
+    def tick(self, job_id: str) -> Ticked:
+        self._go_on()
+        return self._assembly().tick(job_id)
+
+    def plan(self) -> None:
+        self._go_on()
+        self._assembly().sync()
+
+    def sweep(self) -> None:
+        self._go_on()
+        self._assembly().sweep.sweep()
+
+    def take_role(self, role: str) -> bool:
+        assembly = self._assembly()
+        lease = assembly.lease
+        return lease.ok() and assembly.store.take_role(f"{lease.namespace}/{role}", lease.id)
+
+    def stop(self) -> None:
+        self._stop()

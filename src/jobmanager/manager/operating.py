@@ -1,0 +1,316 @@
+"""Operating jobs: start, await, cancel and redrive runs, pause and resume jobs, and answer about all of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobmanager.errors import (
+    JobDisabledError,
+    JobNotFoundError,
+    PayloadError,
+    RunConflictError,
+    TransitionError,
+    WaitTimeoutError,
+)
+from jobmanager.job import Job
+from jobmanager.ledger.backfill import MadeUp, backfill
+from jobmanager.ledger.job_sync import Change
+from jobmanager.ledger.overlap import Verdict
+from jobmanager.ledger.overrides import checked, in_force
+from jobmanager.ledger.queries import Planned
+from jobmanager.ledger.recorder import checked_payload
+from jobmanager.manager.parts import Wiring
+from jobmanager.process.heartbeat import living
+from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
+from jobmanager.stores.base import Instance, JobRow, JobState
+
+logger = logging.getLogger(__name__)
+
+Seconds = timedelta | float
+
+
+class Operating(Wiring):
+    """What applications and operators do with jobs. Any thread; the store is installed on first use."""
+
+    def trigger_job(
+        self,
+        job_id: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        delay: Seconds | None = None,
+        at: datetime | None = None,
+        priority: int | None = None,
+        key: str | None = None,
+        scope: str | None = None,
+        requested_by: str | None = None,
+        notify: bool = False,
+    ) -> Run:
+        """Start a run by hand, now or later, and answer at once with its record; it never consumes a tick.
+
+        In a started process it executes here, in one that was not started it waits for a process that was; on noop it runs
+        inline and is returned ended. With `key` an existing run of the job with that key is returned instead. Raises
+        RunConflictError (with the active run's id), JobDisabledError, JobNotFoundError or PayloadError.
+        """
+        job = self.registry.job(job_id)
+        checked = checked_payload(None if payload is None else dict(payload))
+        self._check_payload(job, checked or {})
+        assembly = self._ready()
+        now = self._clock.now()
+        due_at = _moment(now, delay, at)
+        here = self._executes_here and due_at <= now and not job.queues
+        by_hand = ByHand(
+            payload=checked, priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify
+        )
+        ours = here and assembly.claims.reserve(1, sure=True) == 1
+        run = assembly.openings.row(job, now, due_at=due_at, ours=ours, by_hand=by_hand)
+        return self._answer(job, assembly.runner.accept(run))
+
+    def _answer(self, job: Job, verdict: Verdict) -> Run:
+        match verdict.finding, verdict.run:
+            case "conflict", Run() as active:
+                raise RunConflictError(
+                    f"Job {job.id!r} has an active run {active.id} ({active.status}); overlap={job.overlap!r} allows no second one.",
+                    run_id=active.id,
+                )
+            case (("opened" | "duplicate"), Run() as run):
+                return run if self._assembly.threaded else self._inline(run)
+        raise JobDisabledError(
+            f"Job {job.id!r} is disabled and cannot be started by hand either.", job_id=job.id
+        )
+
+    def _inline(self, run: Run) -> Run:
+        """The run after what was executed inline; where nobody keeps the time, further attempts follow at once."""
+        after = self._history.run(run.id)
+        while (
+            not self.backend.capabilities.keeps_time and after.status is RunStatus.PENDING and after.attempt
+        ):
+            self._clock.sleep(max(0.0, (after.due_at - self._clock.now()).total_seconds()))
+            self._assembly.claims.claim_these([after.id])
+            after = self._history.run(run.id)
+        return after
+
+    def _check_payload(self, job: Job, payload: Mapping[str, Any]) -> None:
+        handler = self.registry.handlers.get(job.handler)
+        if handler is not None and not isinstance(handler.target, str):
+            handler.arguments(job.config, payload)
+
+    def wait(self, run_id: str, timeout: Seconds | None = 30) -> Run:
+        """The run once it has ended; WaitTimeoutError after `timeout` seconds (None: no limit), RunNotFoundError.
+
+        Ends of runs of this process are noticed at once, those of other processes within half a second.
+        """
+        deadline = None if timeout is None else self._clock.monotonic() + as_duration(timeout).total_seconds()
+        executor = self._assembly.executor
+        pause = 0.02
+        try:
+            while True:
+                ended = executor.event_of(run_id)
+                run = self._history.run(run_id)
+                if run.status.closed:
+                    return run
+                left = pause if deadline is None else deadline - self._clock.monotonic()
+                if left <= 0:
+                    raise WaitTimeoutError(
+                        f"Run {run_id} is still {run.status} after {timeout} s; it goes on."
+                    )
+                if self._assembly.threaded:
+                    ended.wait(min(pause, left))
+                else:
+                    self._clock.sleep(min(pause, left))  # nobody else could end it meanwhile, but time may
+                pause = min(pause * 1.5, 0.5)
+        finally:
+            executor.forget(run_id)
+
+    def execute_here(self, run_id: str) -> bool:
+        """Execute a due pending run in this process, which was not started, unless a living one may take it; True if taken.
+
+        A run that goes back to pending between attempts must be asked for again. `stop()` ends what was taken.
+        """
+        run = self._history.run(run_id)
+        if self._started or run.status is not RunStatus.PENDING or self.executors(run.job_id):
+            return False
+        assembly = self._ready()
+        with self._lock:
+            assembly.attend()
+            assembly.lease.start(executes=False)
+            self._attending = True
+        return bool(assembly.claims.claim_these([run.id]))
+
+    def is_executed_here(self, run_id: str) -> bool:
+        """Whether this process owns the run; RunNotFoundError."""
+        return self._history.run(run_id).owner == self._assembly.lease.id
+
+    def executors(self, job_id: str) -> list[Instance]:
+        """The living processes that take pending runs of this job; empty if nobody does."""
+        executing = [instance for instance in living(self.store, self.settings) if instance.executes]
+        if executing and job_id not in self.store.declared_by_living(self.settings.namespace):
+            return []
+        return executing
+
+    def cancel(self, run_id: str) -> Run:
+        """Ask a run to end: a pending one ends at once, a running one when its handler looks; a closed one is unchanged."""
+        run = self._ready().store.cancel(self._history.run(run_id).id)
+        context = self._assembly.executor.running.get(run.id)
+        if context is not None:
+            context.ask_to_end("requested")
+        return run
+
+    def redrive(self, run_id: str) -> Run:
+        """Open a failed, cancelled, skipped or missed run again, due now; its old outcome stays among its attempts."""
+        run = self._ready().account.redrive(self._history.run(run_id).id)
+        self._assembly.claims.claim()
+        return run if self._assembly.threaded else self._history.run(run.id)
+
+    def dead_letters(self, job: str | None = None, *, limit: int = 50) -> list[Run]:
+        """Failed runs that were neither redriven nor discarded, newest first."""
+        return self._history.runs(job, (), None, limit, dead=True)
+
+    def discard(self, run_id: str) -> Run:
+        """Take a failed run off the dead letters; it stays on record. Twice is once."""
+        return self._ready().store.discard(self._history.run(run_id).id)
+
+    def redrive_all(self, job: str | None = None, *, limit: int = 100) -> list[Run]:
+        """Redrive dead letters, oldest first, at most `limit`; those whose job is disabled are left."""
+        redriven = []
+        for run in reversed(self.dead_letters(job, limit=limit)):
+            try:
+                redriven.append(self.redrive(run.id))
+            except (JobDisabledError, TransitionError) as error:
+                logger.warning("run_id=%s not redriven: %s", run.id, error)
+        return redriven
+
+    def backfill(
+        self, job_id: str, start: datetime, end: datetime, *, dry_run: bool = False, by: str | None = None
+    ) -> list[MadeUp]:
+        """Give every instant of the job in (start, end] that did not succeed another chance; `dry_run` only lists.
+
+        At most 1,000 instants; a missed stretch that is folded into one row is left as it is.
+        """
+        made_up = backfill(self._ready().store, job_id, start, end, dry_run=dry_run, by=by)
+        if not dry_run:
+            self._assembly.claims.claim()
+        return made_up
+
+    def run(self, run_id: str) -> Run:
+        """The run with this id or unambiguous end of an id; RunNotFoundError."""
+        return self._history.run(run_id)
+
+    def runs(
+        self,
+        job: str | None = None,
+        status: str | Collection[str] | None = None,
+        *,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> list[Run]:
+        """Runs, newest first; `status` one or several; `before` the id of the last run of the page before.
+
+        Those of one job come by the instant each stands for, those of all jobs by when they were opened.
+        """
+        wanted = [status] if isinstance(status, str) else status or ()
+        return self._history.runs(job, [RunStatus(word) for word in wanted], before, limit)
+
+    # ---------------------------------------------------------------- jobs
+
+    def stop_job(self, job_id: str, *, reason: str | None = None, by: str | None = None) -> None:
+        """Pause the job, remembered in the store: its ticks are recorded as skipped (paused). Twice is once."""
+        self._change_state(job_id, "paused", reason, by)
+
+    def resume_job(self, job_id: str, *, by: str | None = None) -> None:
+        """End a pause: the first tick is the next one of the schedule; nothing of the pause is made up."""
+        self._change_state(job_id, "active", None, by)
+
+    def stop_all_jobs(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Pause every job of this manager."""
+        for job_id in self.registry.jobs:
+            if self._row(job_id).state == "active":
+                self.stop_job(job_id, reason=reason, by=by)
+
+    def resume_all_jobs(self, *, by: str | None = None) -> None:
+        """Resume every paused job of this manager."""
+        for job_id in self.registry.jobs:
+            if self._row(job_id).state == "paused":
+                self.resume_job(job_id, by=by)
+
+    def override_job(self, job_id: str, *, by: str | None = None, **words: Any) -> None:
+        """Change a job without touching code: `cron`, `timezone`, `every`, `config`, `timeout`, `max_attempts` and policies.
+
+        Kept in the store beside the declaration, and never overwritten by it; nothing fires. The words add to earlier ones.
+        Raises ConfigurationError or CronError for what a declaration could not say either.
+        """
+        before = self._row(job_id).override or {}
+        self._override(job_id, {**before, **checked(words)}, by)
+
+    def reset_job(self, job_id: str, *, by: str | None = None) -> None:
+        """Take every override back: the code decides again."""
+        self._override(job_id, None, by)
+
+    def _override(self, job_id: str, override: dict[str, Any] | None, by: str | None) -> None:
+        assembly = self._ready()
+        self.registry.job(job_id)
+        row = assembly.declarations.overridden(job_id, override)
+        self._backend_class.check(in_force(self.registry.declared[job_id], override))
+        assembly.account.change(job_id, declaration=row, by=by)
+        assembly.follow_changes()
+        assembly.declarations.refresh()
+
+    def _change_state(self, job_id: str, state: JobState, reason: str | None, by: str | None) -> None:
+        row = self._row(job_id)
+        if not row.open:
+            raise JobDisabledError(
+                f"Job {job_id!r} is {row.state} ({row.state_reason}); it can be neither paused nor resumed.",
+                job_id=job_id,
+            )
+        self._assembly.account.change(job_id, state=state, reason=reason, by=by)
+        self._assembly.follow_changes()
+
+    def _row(self, job_id: str) -> JobRow:
+        row = self._ready().store.job(job_id)
+        if row is None:
+            raise JobNotFoundError(f"No job {job_id!r} is declared or stored.", job_id=job_id)
+        return row
+
+    def get_job_status(self, job_id: str) -> JobStatus | None:
+        """The job's status across all processes; None if nobody knows the id."""
+        found = self._history.statuses([job_id])
+        return found[0] if found else None
+
+    def get_all_job_statuses(self) -> list[JobStatus]:
+        """The status of every declared or stored job, by id."""
+        return self._history.statuses()
+
+    def get_job_metrics(self) -> JobMetrics:
+        """Counts over all runs on record, of all processes."""
+        return self._history.metrics()
+
+    def simulate(self, start: datetime, end: datetime) -> list[Planned]:
+        """What would fire in (start, end], in order, and why; nothing is written and nothing fires."""
+        return self._history.simulate(start, end)
+
+    def sync(self, plan: bool = False) -> list[Change]:  # noqa: FBT001, FBT002 - sync(plan=True) is the published name
+        """What differs between the code and the store; without `plan` it is carried over and the backend told."""
+        if not plan:
+            changes = self._assembly.declarations.plan() if self.store.exists() else []
+            self._assembly.sync()
+            return changes
+        if not self.store.exists():
+            return [Change(job_id=job.id, action="create") for job in self.registry.jobs.values()]
+        return self._assembly.declarations.plan()
+
+
+def as_duration(value: Seconds) -> timedelta:
+    """Seconds or a timedelta as a timedelta."""
+    return value if isinstance(value, timedelta) else timedelta(seconds=value)
+
+
+def _moment(now: datetime, delay: Seconds | None, at: datetime | None) -> datetime:
+    if delay is not None and at is not None:
+        raise PayloadError("Give either delay or at, not both.")
+    if at is not None:
+        if at.tzinfo is None:
+            raise PayloadError("at needs a zone: pass an aware datetime, for example datetime.now(UTC).")
+        return max(at, now)
+    return now if delay is None else now + max(as_duration(delay), timedelta(0))

@@ -1,0 +1,79 @@
+"""The account check of every live process: what should have rung and did not, and what died. Harmless when many do it at once."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from jobmanager.clock import Clock
+from jobmanager.execution.claiming import Claims
+from jobmanager.execution.executor import Executor
+from jobmanager.ledger.reconciliation import Account
+from jobmanager.process.heartbeat import Lease
+from jobmanager.run import PENDING
+from jobmanager.stores.base import RunStore
+
+logger = logging.getLogger(__name__)
+
+FORGOTTEN_AFTER = timedelta(seconds=10)
+
+
+class Sweep:
+    """Takes over the runs of dead processes, settles overdue accounts, and gets what that opened executed."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        account: Account,
+        executor: Executor,
+        claims: Claims,
+        *,
+        lease: Lease,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._account = account
+        self._executor = executor
+        self._claims = claims
+        self._lease = lease
+        self._clock = clock
+        self._unknown_since: dict[str, float] = {}
+
+    def sweep(self) -> None:
+        """One round: every `sweep` seconds, once after start, and when somebody was declared dead."""
+        self._take_over()
+        self._end_forgotten()
+        expired = self._store.expire_pending()
+        if expired:
+            logger.warning("%d pending runs missed their start deadline", expired)
+        self._account.settle_due()
+        self._account.settle_announced()
+        self._claims.claim()
+
+    def _take_over(self) -> None:
+        for run in self._store.take_over():
+            after = "it is tried again" if run.status is PENDING else str(run.status)
+            logger.warning(
+                "job=%s run_id=%s attempt %d died with its process: %s",
+                run.job_id,
+                run.id,
+                run.attempt,
+                after,
+            )
+
+    def _end_forgotten(self) -> None:
+        """Runs that are ours by the record, but that nothing here executes: an answer of the store was lost on its way.
+
+        Only those that two sweeps met, ten seconds apart: the first may have come between the commit and the start.
+        """
+        now = self._clock.monotonic()
+        ours = self._store.running_of(self._lease.id)
+        unknown = {run.id: run for run in ours if not self._executor.knows(run.id)}
+        self._unknown_since = {run_id: self._unknown_since.get(run_id, now) for run_id in unknown}
+        for run_id, since in self._unknown_since.items():
+            if now - since > FORGOTTEN_AFTER.total_seconds():
+                run = unknown[run_id]
+                fields = run.log_fields(self._executor.backend)
+                text = "job=%s run_id=%s is ours and was never started here"
+                logger.warning(text, run.job_id, run.id, extra=fields)
+                self._executor.end_forgotten(run)

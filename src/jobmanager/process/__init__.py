@@ -1,0 +1,1 @@
+"""This process among the others: heartbeat, failure detection, background thread, signals."""
