@@ -22,7 +22,7 @@ from jobmanager.clock import SystemClock
 from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import Redactor
-from jobmanager.process.heartbeat import Lease
+from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.run import RUNNING, SUCCEEDED, Ending, Run, new_id
 from jobmanager.stores.base import JobRow, RunStore
 from jobmanager.stores.sql.postgres import PostgresStore
@@ -42,7 +42,7 @@ class Client:
         self._store.install()
         self._jobs = [f"job-{number}" for number in range(in_flight)]
         self._store.add_jobs([_row(job_id, clock.now()) for job_id in self._jobs])
-        self._lease = Lease(self._store, clock, namespace="default", length=timedelta(hours=1))
+        self._lease = Heartbeat(self._store, clock, namespace="default", length=timedelta(hours=1))
         self._lease.beat()
         self._commits = GroupCommit(self._store, clock, threaded=True)
         self._recorder = Recorder(self._store, self._commits, grace=GRACE, redactor=Redactor(()))

@@ -179,7 +179,7 @@ class RunContext:
     def last_progress(self) -> Progress | None:
         return self._progress
 
-    def take_end(self) -> bool:
+    def claim_completion(self) -> bool:
         """True for the first caller only: the one who records how this attempt ended."""
         with self._lock:
             taken, self._ended = self._ended, True

@@ -118,7 +118,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """What the last due instant of a job became; `finding` is of `jobmanager.ledger.overlap.Finding`, or `not_due`."""
+    """What the last due instant of a job became; `finding` is of `jobmanager.ledger.overlap.OpenOutcome`, or `not_due`."""
 
     finding: str
     run_id: str | None = None

@@ -118,7 +118,7 @@ class LooksBeforeItLeaps(NoUniqueTick):
     """Asks whether the tick is taken, then inserts: between the two somebody else does the same."""
 
     def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
-        taken = self.taken(opens)
+        taken = self.already_recorded(opens)
         time.sleep(0.0001)  # the processor is somebody else's now and then
         return super().write([run for run in opens if run.id not in taken], endings)
 
@@ -152,8 +152,8 @@ class OneBadTickSpoilsTheBatch(MemoryStore):
 
 
 class OneTwinIsEnough(MemoryStore):
-    def taken(self, runs: Sequence[Run]) -> set[str]:
-        return super().taken(list({(run.job_id, run.scheduled_for): run for run in runs}.values()))
+    def already_recorded(self, runs: Sequence[Run]) -> set[str]:
+        return super().already_recorded(list({(run.job_id, run.scheduled_for): run for run in runs}.values()))
 
 
 class CommitsWhatFailed(MemoryStore):
@@ -162,9 +162,9 @@ class CommitsWhatFailed(MemoryStore):
     @contextmanager
     def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
         failure = None
-        with super().lock_job(job_id) as page:
+        with super().lock_job(job_id) as txn:
             try:
-                yield page
+                yield txn
             except ZeroDivisionError as error:
                 failure = error
         if failure is not None:
@@ -176,10 +176,10 @@ class ReadsBeforeItLocks(MemoryStore):
     def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
         seen = self.job(job_id)
         time.sleep(0.001)
-        with super().lock_job(job_id) as page:
+        with super().lock_job(job_id) as txn:
             if seen is not None:
-                page.job = seen
-            yield page
+                txn.job = seen
+            yield txn
 
 
 class LocksOnlyToWrite(MemoryStore):
@@ -187,12 +187,12 @@ class LocksOnlyToWrite(MemoryStore):
 
     @contextmanager
     def lock_job(self, job_id: str) -> Iterator[Any]:
-        with super().lock_job(job_id) as page:
-            seen = page.job
+        with super().lock_job(job_id) as txn:
+            seen = txn.job
         decided = Decided(seen)
         yield decided
-        with super().lock_job(job_id) as page:
-            page.save(decided.job)
+        with super().lock_job(job_id) as txn:
+            txn.save(decided.job)
 
 
 class Decided:
@@ -209,8 +209,8 @@ class InventsJobs(MemoryStore):
         if self.job(job_id) is None:
             yield None
         else:
-            with super().lock_job(job_id) as page:
-                yield page
+            with super().lock_job(job_id) as txn:
+                yield txn
 
 
 class ChangesGoUnnoticed(MemoryStore):
@@ -221,8 +221,8 @@ class ChangesGoUnnoticed(MemoryStore):
 class EverySettlementIsAChange(MemoryStore):
     @contextmanager
     def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
-        with super().lock_job(job_id) as page:
-            yield page
+        with super().lock_job(job_id) as txn:
+            yield txn
             with self.writing_already() as connection:
                 self.next_change(connection)
 
@@ -319,9 +319,9 @@ class TheDeadBeat(MemoryStore):
 
 
 class BuriesWhoSpoke(MemoryStore):
-    def bury(self, instance: Instance) -> bool:
+    def mark_dead(self, instance: Instance) -> bool:
         living = {each.id: each for each in self.instances()}
-        return instance.id in living and super().bury(living[instance.id])
+        return instance.id in living and super().mark_dead(living[instance.id])
 
 
 class TheDeadDeclare(MemoryStore):
@@ -366,15 +366,15 @@ class CountsWhatNeverRan(MemoryStore):
 
 class ForgetsStretches(MemoryStore):
     def run_for(self, job_id: str, instant: Any) -> Run | None:
-        with self.lock_job(job_id) as page:
-            return page.run_for(instant)
+        with self.lock_job(job_id) as txn:
+            return txn.run_for(instant)
 
 
 class PurgesWhatIsNotAccounted(MemoryStore):
     def purge(self, before: Any, **which: Any) -> int:
         for row in self.jobs():
-            with self.lock_job(row.id) as page:
-                page.save(replace(row, accounted_until=before + timedelta(days=1)))
+            with self.lock_job(row.id) as txn:
+                txn.save(replace(row, accounted_until=before + timedelta(days=1)))
         return super().purge(before, **which)
 
 
@@ -383,8 +383,8 @@ class PurgeForgetsWhereHistoryBegins(MemoryStore):
         rows = self.jobs()
         purged = super().purge(before, **which)
         for row in rows:
-            with self.lock_job(row.id) as page:
-                page.save(replace(page.job, history_from=row.history_from))
+            with self.lock_job(row.id) as txn:
+                txn.save(replace(txn.job, history_from=row.history_from))
         return purged
 
 
@@ -438,14 +438,16 @@ class TrustsTheMessage(MemoryStore):
 
 
 class EverybodyHasTheRole(MemoryStore):
-    def take_role(self, role: str, instance_id: str) -> bool:
+    def acquire_role(self, role: str, instance_id: str) -> bool:
         return True
 
 
 class TheRoleStaysWithTheDead(MemoryStore):
-    def take_role(self, role: str, instance_id: str) -> bool:
+    def acquire_role(self, role: str, instance_id: str) -> bool:
         self.had = getattr(self, "had", {})
-        return super().take_role(role, instance_id) and self.had.setdefault(role, instance_id) == instance_id
+        return (
+            super().acquire_role(role, instance_id) and self.had.setdefault(role, instance_id) == instance_id
+        )
 
 
 BROKEN_STORES: Mapping[type[MemoryStore], str] = {
@@ -567,57 +569,57 @@ BROKEN_STATEMENTS: Mapping[str, tuple[str, str, str, str]] = {
 
 BROKEN_PAGES: Mapping[str, tuple[str, Callable[..., Any], str]] = {
     "nobody holds a key": (
-        "holder", lambda page, truth, key: None, "test_the_holder_is_the_run_whose_turn_it_is"),
+        "holder", lambda txn, truth, key: None, "test_the_holder_is_the_run_whose_turn_it_is"),
     "a holder is whoever came last": (
-        "holder", lambda page, truth, key: page._first(page._runs.c.concurrency_key == key),
+        "holder", lambda txn, truth, key: txn._first(txn._runs.c.concurrency_key == key),
         "test_the_holder_is_the_run_whose_turn_it_is"),
     "the line is a crowd": (
-        "waiting", lambda page, truth, key: truth(key)[::-1], "test_due_runs_that_wait_for_a_key_stand_in_line"),
+        "waiting", lambda txn, truth, key: truth(key)[::-1], "test_due_runs_that_wait_for_a_key_stand_in_line"),
     "pending runs stay": (
-        "close_pending", lambda page, truth: None,
+        "close_pending", lambda txn, truth: None,
         "test_closing_what_is_pending_skips_first_attempts_of_ticks_and_cancels_the_rest"),
     "nobody is superseded": (
-        "supersede", lambda page, truth, run: None,
+        "supersede", lambda txn, truth, run: None,
         "test_a_pending_run_can_be_superseded_and_a_running_one_cannot"),
     "nobody is asked": (
-        "request_cancel", lambda page, truth, run: None,
+        "request_cancel", lambda txn, truth, run: None,
         "test_the_owner_of_a_running_run_is_asked_to_end_it_once"),
     "the first instant counts twice": (
-        "instants", lambda page, truth, after, until: truth(after - timedelta(seconds=1), until),
+        "instants", lambda txn, truth, after, until: truth(after - timedelta(seconds=1), until),
         "test_instants_are_those_of_the_job_s_rows_after_and_until"),
     "skipped counts as opened": (
-        "opened_after", lambda page, truth, instant: (page.newest_instant() or instant) > instant,
+        "opened_after", lambda txn, truth, instant: (txn.newest_instant() or instant) > instant,
         "test_a_later_tick_counts_as_opened_unless_it_was_skipped_or_missed"),
     "a pause grows beyond the watermark": (
-        "pause_row", lambda page, truth: page.run_for(page.newest_instant()),
+        "pause_row", lambda txn, truth: txn.run_for(txn.newest_instant()),
         "test_a_pause_row_beyond_the_watermark_does_not_grow"),
     "any row is a pause": (
-        "pause_row", lambda page, truth: page.run_for(page.newest_instant()),
+        "pause_row", lambda txn, truth: txn.run_for(txn.newest_instant()),
         "test_the_pause_row_is_the_newest_row_if_it_is_one"),
     "a row does not grow": (
-        "grow", lambda page, truth, run: None, "test_growing_a_row_moves_its_ends_and_its_ticks"),
+        "grow", lambda txn, truth, run: None, "test_growing_a_row_moves_its_ends_and_its_ticks"),
     "somebody always lived": (
-        "was_alive", lambda page, truth, instant: True,
+        "was_alive", lambda txn, truth, instant: True,
         "test_somebody_was_alive_between_a_start_and_the_last_sign_of_life"),
     "only the living lived": (
-        "was_alive", lambda page, truth, instant: truth(instant) and bool(page._store.instances()),
+        "was_alive", lambda txn, truth, instant: truth(instant) and bool(txn._store.instances()),
         "test_a_process_that_died_since_was_alive_then"),
     "strangers live": (
-        "is_alive", lambda page, truth, instance_id: True, "test_an_unknown_instance_counts_as_dead"),
+        "is_alive", lambda txn, truth, instance_id: True, "test_an_unknown_instance_counts_as_dead"),
     "everything can be inserted": (
-        "insert", lambda page, truth, run: truth(run) or True,
+        "insert", lambda txn, truth, run: truth(run) or True,
         "test_a_taken_id_tick_key_or_turn_is_not_inserted"),
     "keys are shared by all jobs": (
-        "run_with_key", lambda page, truth, key: page._first(page._runs.c.idempotency_key == key),
+        "run_with_key", lambda txn, truth, key: txn._first(txn._runs.c.idempotency_key == key),
         "test_a_run_is_found_by_id_by_tick_and_by_key"),
     "a stretch is its last instant": (
-        "range_over", lambda page, truth, instant: page.run_for(instant),
+        "range_over", lambda txn, truth, instant: txn.run_for(instant),
         "test_a_stretch_is_found_by_any_instant_it_covers"),
     "skipped counts as executed": (
-        "last_ended", lambda page, truth, count: [run for run in page._store.runs() if run.finished_at][:count],
+        "last_ended", lambda txn, truth, count: [run for run in txn._store.runs() if run.finished_at][:count],
         "test_the_last_ended_runs_are_those_that_were_executed"),
     "the old outcome is forgotten": (
-        "reopen", lambda page, truth, run, **how: truth(replace(run, error=None, attempt=0), **how),
+        "reopen", lambda txn, truth, run, **how: truth(replace(run, error=None, attempt=0), **how),
         "test_a_reopened_run_is_pending_and_due_and_its_outcome_becomes_an_attempt"),
 }  # fmt: skip
 
@@ -626,9 +628,9 @@ def with_broken_page(method: str, instead: Callable[..., Any]) -> type[MemorySto
     class Broken(MemoryStore):
         @contextmanager
         def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
-            with super().lock_job(job_id) as page:
-                setattr(page, method, partial(instead, page, getattr(page, method)))
-                yield page
+            with super().lock_job(job_id) as txn:
+                setattr(txn, method, partial(instead, txn, getattr(txn, method)))
+                yield txn
 
     return Broken
 

@@ -109,7 +109,7 @@ GUARDS = {
     "account": Mutation("jobmanager.manager.sweep", "        self._account.settle_due()\n", "", MODEL),
     "settle before change": Mutation(
         "jobmanager.ledger.reconciliation",
-        "                self._close_revision(page, end, becomes=after.state)\n",
+        "                self._close_revision(txn, end, becomes=after.state)\n",
         "",
         MODEL,
     ),

@@ -56,7 +56,7 @@ def running_there(process: Process, job_id: str, folder: Path) -> str:
 def test_the_run_of_a_killed_process_fails_as_crashed_within_a_few_leases(
     jobs: JobManager, process: Process, tmp_path: Path
 ) -> None:
-    """Fails without burial or takeover."""
+    """Fails without failure_detector or takeover."""
     run_id = running_there(process, "once", tmp_path)
     process.close()
     jobs.start()
@@ -69,7 +69,7 @@ def test_the_run_of_a_killed_process_fails_as_crashed_within_a_few_leases(
 def test_with_attempts_left_the_run_of_a_killed_process_is_tried_again(
     jobs: JobManager, process: Process, tmp_path: Path
 ) -> None:
-    """Fails without burial or takeover."""
+    """Fails without failure_detector or takeover."""
     run_id = running_there(process, "twice", tmp_path)
     process.close()
     jobs.start()

@@ -260,7 +260,7 @@ def open_without_a_beat(jobs: JobManager) -> Run:
     """Open a run as this process's own while the lease is not sure of itself."""
     runner = jobs._assembly.runner
     until(lambda: jobs._assembly.pool.reserve(1))
-    run = jobs._assembly.openings.row(jobs.registry.job("held"), jobs._clock.now(), ours=True)
+    run = jobs._assembly.openings.build(jobs.registry.job("held"), jobs._clock.now(), ours=True)
     assert runner.accept(run).finding == "opened"
     return run
 

@@ -147,7 +147,7 @@ class Ledger(RuleBasedStateMachine):
         """A process opens a run as its own and is gone before the handler's first instruction."""
         manager = self.managers.pop()
         retire = self.store.retire
-        run = manager._assembly.openings.row(manager.registry.job(job_id), self.clock.now(), ours=True)
+        run = manager._assembly.openings.build(manager.registry.job(job_id), self.clock.now(), ours=True)
         self.store.write([run], ())
         self.store.retire = lambda _id: None  # type: ignore[method-assign]
         manager.stop(drain=0)

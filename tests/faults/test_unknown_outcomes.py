@@ -255,7 +255,7 @@ def test_a_process_whose_heartbeat_fails_starts_no_handler_after_its_lease(
     beat, store.beat = store.beat, lost
     until(lambda: not jobs._assembly.lease.ok())
     until(lambda: jobs._assembly.pool.reserve(1))
-    run = jobs._assembly.openings.row(jobs.registry.job("held"), datetime.now(UTC), ours=True)
+    run = jobs._assembly.openings.build(jobs.registry.job("held"), datetime.now(UTC), ours=True)
     assert jobs._assembly.runner.accept(run).finding == "opened"
     assert not started.wait(2 * LEASE)  # that nothing happens meanwhile is what is tested
     store.beat = beat
@@ -277,7 +277,7 @@ def test_a_run_that_waits_for_the_next_heartbeat_is_not_taken_for_forgotten(
     beat, store.beat = store.beat, lost
     until(lambda: not lease.ok())
     until(lambda: jobs._assembly.pool.reserve(1))
-    run = jobs._assembly.openings.row(jobs.registry.job("held"), datetime.now(UTC), ours=True)
+    run = jobs._assembly.openings.build(jobs.registry.job("held"), datetime.now(UTC), ours=True)
     jobs._assembly.runner.accept(run)
 
     assert until(lambda: jobs._assembly.executor.knows(run.id))
@@ -319,7 +319,7 @@ def test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again(
     jobs.start()
     clock.advance(seconds=1)
     lease = jobs._assembly.lease
-    run = jobs._assembly.openings.row(jobs.registry.job("lost"), clock.now(), ours=True)
+    run = jobs._assembly.openings.build(jobs.registry.job("lost"), clock.now(), ours=True)
     assert jobs.store.write([run], ()).opened
     clock.advance(seconds=1)
     assert jobs.run(run.id).owner == lease.id  # one sweep may come between the commit and the start
@@ -341,7 +341,7 @@ def test_a_sweep_between_the_commit_and_the_start_does_not_end_the_run(
     trouble = Trouble(jobs)
     runner = jobs._assembly.runner
     until(lambda: jobs._assembly.pool.reserve(1))
-    opening = jobs._assembly.openings.row(jobs.registry.job("once"), datetime.now(UTC), ours=True)
+    opening = jobs._assembly.openings.build(jobs.registry.job("once"), datetime.now(UTC), ours=True)
     behind = datetime.now(UTC) - timedelta(minutes=1)
     run = replace(opening, opened_at=behind, started_at=behind, due_at=behind)
     trouble.after = [lambda *_: jobs._assembly.sweep.sweep()]
@@ -394,7 +394,7 @@ def test_a_schedule_that_this_version_cannot_read_is_left_to_those_who_can(
 
 def test_a_slow_reading_shortens_nobodys_lease(make_manager: MakeManager, tmp_path: Any) -> None:
     """Fails if silence is counted from before the reading: a sender that beat meanwhile would be buried while it trusts itself."""
-    from jobmanager.process.failure_detector import Burial
+    from jobmanager.process.failure_detector import FailureDetector
 
     clock = FakeClock()
     jobs = make_manager(f"sqlite:///{tmp_path}/jobs.db", clock=clock, lease_seconds=30)
@@ -410,13 +410,13 @@ def test_a_slow_reading_shortens_nobodys_lease(make_manager: MakeManager, tmp_pa
         other._assembly.lease.beat()
         return instances()
 
-    burial = Burial(store, clock, length=timedelta(seconds=30))
+    failure_detector = FailureDetector(store, clock, length=timedelta(seconds=30))
     store.instances = slow
-    burial.look(jobs._assembly.lease.id)
+    failure_detector.check(jobs._assembly.lease.id)
     store.instances = instances
     for _ in range(2):
         clock.advance(seconds=11)
-        burial.look(jobs._assembly.lease.id)
+        failure_detector.check(jobs._assembly.lease.id)
     alive = {instance.id for instance in instances()}
 
     assert other._assembly.lease.id in alive
@@ -432,12 +432,12 @@ def test_after_an_outage_for_everybody_nobody_is_buried(make_manager: MakeManage
         manager.store.install()
         manager._assembly.lease.beat()
     me, other = managers
-    burial = me._assembly.burial
-    burial.look(me._assembly.lease.id)
+    failure_detector = me._assembly.failure_detector
+    failure_detector.check(me._assembly.lease.id)
     clock.advance(seconds=7)
-    burial.look(me._assembly.lease.id)
+    failure_detector.check(me._assembly.lease.id)
     clock.advance(seconds=40)  # nobody's beat got through
-    burial.look(me._assembly.lease.id)
+    failure_detector.check(me._assembly.lease.id)
 
     assert other._assembly.lease.id in {instance.id for instance in me.store.instances()}
 
@@ -462,7 +462,7 @@ def test_the_end_of_a_run_that_was_taken_over_is_refused(
     # It never learns that it was declared dead: had it, it would not even ask to write its end.
     store: Any = jobs.store
     store.beat = lambda *_, **__: True
-    until(lambda: other.store.bury(next(i for i in other.store.instances() if i.id == run.owner)))
+    until(lambda: other.store.mark_dead(next(i for i in other.store.instances() if i.id == run.owner)))
     other.start()
     until(lambda: other.run(run.id).status is RunStatus.SUCCEEDED)
     go.set()
@@ -493,7 +493,7 @@ def test_a_run_opened_while_its_process_goes_is_not_started_and_not_left_to_othe
 
     trouble.before = [slow]
     until(lambda: jobs._assembly.pool.reserve(1))
-    run = jobs._assembly.openings.row(jobs.registry.job("late"), datetime.now(UTC), ours=True)
+    run = jobs._assembly.openings.build(jobs.registry.job("late"), datetime.now(UTC), ours=True)
     opener = threading.Thread(target=jobs._assembly.runner.accept, args=(run,))
     opener.start()
     assert writing.wait(60)

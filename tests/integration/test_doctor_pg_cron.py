@@ -45,7 +45,7 @@ def endpoint(signed: Reply | None = None) -> Callable[[Received], Reply]:
     return answer
 
 
-class Ground:
+class Prerequisites:
     """A database that a superuser's session breaks, and managers whose jobs it keeps the time of."""
 
     def __init__(self, url: str) -> None:
@@ -156,8 +156,8 @@ class Ground:
 
 
 @pytest.fixture
-def ground(pg_cron_url: str) -> Iterator[Ground]:
-    made = Ground(pg_cron_url)
+def ground(pg_cron_url: str) -> Iterator[Prerequisites]:
+    made = Prerequisites(pg_cron_url)
     try:
         yield made
     finally:
@@ -175,38 +175,38 @@ def bad(jobs: JobManager) -> list[Finding]:
 # ---------------------------------------------------------------- the server and the rights
 
 
-def unreachable(ground: Ground) -> JobManager:
+def unreachable(ground: Prerequisites) -> JobManager:
     return ground.manager(f"postgresql://postgres:hunter2@127.0.0.1:{free_port()}/postgres")
 
 
-def no_extension(ground: Ground) -> JobManager:
+def no_extension(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do("DROP EXTENSION pg_cron CASCADE")
     return jobs
 
 
-def functions_gone(ground: Ground) -> JobManager:
+def functions_gone(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do("DROP FUNCTION jobmanager.fire")
     return jobs
 
 
-def another_release(ground: Ground) -> JobManager:
+def another_release(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do(f"COMMENT ON FUNCTION {objects.STAMP} IS 'of last year'")
     return jobs
 
 
-def nothing_may_be_installed(ground: Ground) -> JobManager:
+def nothing_may_be_installed(ground: Prerequisites) -> JobManager:
     return ground.manager(ground.role())
 
 
-def no_usage(ground: Ground) -> JobManager:
+def no_usage(ground: Prerequisites) -> JobManager:
     ground.notified()
     return ground.manager(ground.role())
 
 
-def no_execute(ground: Ground) -> JobManager:
+def no_execute(ground: Prerequisites) -> JobManager:
     ground.notified()
     url = ground.role()
     ground.do(objects.grants("app"))
@@ -214,7 +214,7 @@ def no_execute(ground: Ground) -> JobManager:
     return ground.manager(url)
 
 
-def no_table(ground: Ground) -> JobManager:
+def no_table(ground: Prerequisites) -> JobManager:
     ground.notified()
     url = ground.role()
     ground.do(objects.grants("app"))
@@ -222,7 +222,7 @@ def no_table(ground: Ground) -> JobManager:
     return ground.manager(url)
 
 
-def empty_read(ground: Ground) -> JobManager:
+def empty_read(ground: Prerequisites) -> JobManager:
     ground.notified()
     url = ground.role()
     ground.do(objects.grants("app"))
@@ -230,25 +230,25 @@ def empty_read(ground: Ground) -> JobManager:
     return ground.manager(url)
 
 
-def owner_may_not_log_in(ground: Ground) -> JobManager:
+def owner_may_not_log_in(ground: Prerequisites) -> JobManager:
     ground.notified(url=ground.owner())
     ground.do("ALTER ROLE app NOLOGIN")
     return ground.manager()
 
 
-def owner_may_not_use_cron(ground: Ground) -> JobManager:
+def owner_may_not_use_cron(ground: Prerequisites) -> JobManager:
     jobs = ground.notified(url=ground.owner())
     ground.do("REVOKE USAGE ON SCHEMA cron FROM app")
     return jobs
 
 
-def owner_may_not_schedule(ground: Ground) -> JobManager:
+def owner_may_not_schedule(ground: Prerequisites) -> JobManager:
     jobs = ground.notified(url=ground.owner())
     ground.do("REVOKE EXECUTE ON FUNCTION cron.schedule(text, text, text) FROM PUBLIC")
     return jobs
 
 
-def entries_of_an_earlier_owner(ground: Ground) -> JobManager:
+def entries_of_an_earlier_owner(ground: Prerequisites) -> JobManager:
     ground.notified(url=ground.owner())
     ground.do("SELECT cron.schedule('jm_dispatch', '* * * * *', 'SELECT jobmanager.fire(NULL)')")
     return ground.manager()
@@ -257,31 +257,31 @@ def entries_of_an_earlier_owner(ground: Ground) -> JobManager:
 # ---------------------------------------------------------------- pg_cron's entries
 
 
-def entry_missing(ground: Ground) -> JobManager:
+def entry_missing(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do("SELECT cron.unschedule('jm_dispatch')")
     return jobs
 
 
-def entry_of_a_job_missing(ground: Ground) -> JobManager:
+def entry_of_a_job_missing(ground: Prerequisites) -> JobManager:
     jobs = ground.notified(pg_cron_layout="entries")
     ground.do("SELECT cron.unschedule(jobmanager.entry_name('work-0'))")
     return jobs
 
 
-def entry_switched_off(ground: Ground) -> JobManager:
+def entry_switched_off(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do("UPDATE cron.job SET active = false WHERE jobname = 'jm_dispatch'")
     return jobs
 
 
-def entry_rescheduled(ground: Ground) -> JobManager:
+def entry_rescheduled(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do("SELECT cron.schedule('jm_dispatch', '0 * * * *', 'SELECT jobmanager.fire(NULL)')")
     return jobs
 
 
-def failed(ground: Ground, entry: str, message: str) -> None:
+def failed(ground: Prerequisites, entry: str, message: str) -> None:
     """What pg_cron notes when an entry failed."""
     ground.do(
         "INSERT INTO cron.job_run_details (jobid, runid, database, username, command, status, return_message, start_time, end_time)"
@@ -291,7 +291,7 @@ def failed(ground: Ground, entry: str, message: str) -> None:
     )
 
 
-def second_statement(ground: Ground) -> JobManager:
+def second_statement(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     command = "CALL jobmanager.sweep_minute(1); SELECT 1"
     ground.do("SELECT cron.schedule('jm_sweep', '* * * * *', %s)", command)
@@ -301,31 +301,31 @@ def second_statement(ground: Ground) -> JobManager:
     return jobs
 
 
-def connection_failed(ground: Ground) -> JobManager:
+def connection_failed(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     failed(ground, "jm_dispatch", "connection failed")
     return jobs
 
 
-def no_background_worker(ground: Ground) -> JobManager:
+def no_background_worker(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     failed(ground, "jm_dispatch", "could not start background process; more details may be available")
     return jobs
 
 
-def failed_otherwise(ground: Ground) -> JobManager:
+def failed_otherwise(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     failed(ground, "jm_dispatch", "ERROR:  something new")
     return jobs
 
 
-def paused(ground: Ground) -> JobManager:
+def paused(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do("SELECT jobmanager.set_active('jm_dispatch', false)")
     return jobs
 
 
-def orphan(ground: Ground) -> JobManager:
+def orphan(ground: Prerequisites) -> JobManager:
     jobs = ground.notified(pg_cron_layout="entries")
     ground.do(
         "SELECT cron.schedule(name, '0 0 1 1 *', jobmanager.command_of(name)) FROM jobmanager.entry_name('gone') AS name"
@@ -333,26 +333,26 @@ def orphan(ground: Ground) -> JobManager:
     return jobs
 
 
-def held(ground: Ground) -> JobManager:
+def held(ground: Prerequisites) -> JobManager:
     """No sweep from now on."""
     jobs = ground.notified()
     ground.do("SELECT pg_advisory_lock(hashtextextended('jobmanager.manager.sweep', 0))")
     return jobs
 
 
-def silent(ground: Ground) -> JobManager:
+def silent(ground: Prerequisites) -> JobManager:
     jobs = held(ground)
     ground.do("SELECT jobmanager.current_epoch()")
     ground.do("UPDATE jobmanager.epoch SET swept_at = now() - interval '10 minutes'")
     return jobs
 
 
-def never_started(ground: Ground) -> JobManager:
+def never_started(ground: Prerequisites) -> JobManager:
     ground.notified(namespace="other")
     return ground.manager()
 
 
-def calls_itself(ground: Ground) -> JobManager:
+def calls_itself(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do(
         "SELECT cron.schedule('old', '0 0 1 1 *', $$SELECT net.http_post('https://x/jobs/run', headers := '{\"Authorization\":"
@@ -361,7 +361,7 @@ def calls_itself(ground: Ground) -> JobManager:
     return jobs
 
 
-def calls_itself_with_a_query(ground: Ground) -> JobManager:
+def calls_itself_with_a_query(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do(
         "SELECT cron.schedule('0 0 1 1 *', $$SELECT net.http_post('https://x/jobs/run?secret=hunter2')$$)"
@@ -369,7 +369,7 @@ def calls_itself_with_a_query(ground: Ground) -> JobManager:
     return jobs
 
 
-def large_details(ground: Ground) -> JobManager:
+def large_details(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do("ALTER TABLE cron.job_run_details ALTER return_message SET STORAGE EXTERNAL")
     ground.do(
@@ -382,26 +382,26 @@ def large_details(ground: Ground) -> JobManager:
 # ---------------------------------------------------------------- the means
 
 
-def no_pg_net(ground: Ground) -> JobManager:
+def no_pg_net(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.do("DROP SCHEMA net CASCADE")
     return jobs
 
 
-def no_http(ground: Ground) -> JobManager:
+def no_http(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.do("UPDATE jobmanager.tickers SET transport = 'http'")
     ground.do("SELECT jobmanager.sync_entries()")
     return jobs
 
 
-def no_worker(ground: Ground) -> JobManager:
+def no_worker(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.stand_in.stop()
     return jobs
 
 
-def worker_elsewhere(ground: Ground) -> JobManager:
+def worker_elsewhere(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.stand_in.stop()
     ground.do("CREATE DATABASE elsewhere")
@@ -409,31 +409,31 @@ def worker_elsewhere(ground: Ground) -> JobManager:
     return jobs
 
 
-def no_key(ground: Ground) -> JobManager:
+def no_key(ground: Prerequisites) -> JobManager:
     return ground.called(key=None)
 
 
-def another_key(ground: Ground) -> JobManager:
+def another_key(ground: Prerequisites) -> JobManager:
     return ground.called(key=ANOTHER)
 
 
-def no_secret_here(ground: Ground) -> JobManager:
+def no_secret_here(ground: Prerequisites) -> JobManager:
     ground.called()
     return ground.manager(backend=PgCronBackend(ground.url, run_url=f"{ground.target.url}/jobs/run"))
 
 
-def rotation_not_finished(ground: Ground) -> JobManager:
+def rotation_not_finished(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.do("SELECT jobmanager.put_key('default', %s)", ANOTHER)
     ground.do("UPDATE jobmanager.signing_keys SET created_at = now() - interval '2 days'")
     return jobs
 
 
-def no_token(ground: Ground) -> JobManager:
+def no_token(ground: Prerequisites) -> JobManager:
     return ground.called(auth="bearer")
 
 
-def bearer(ground: Ground) -> JobManager:
+def bearer(ground: Prerequisites) -> JobManager:
     jobs = ground.called(auth="bearer", key=None)
     ground.do("SELECT jobmanager.put_key('default', %s, true)", SECRET)
     return jobs
@@ -444,55 +444,55 @@ class TenMinutesSlow(SystemClock):
         return super().now() - timedelta(minutes=10)
 
 
-def clock_skew(ground: Ground) -> JobManager:
+def clock_skew(ground: Prerequisites) -> JobManager:
     ground.called()
     return ground.manager(**ground.by_pg_net, clock=TenMinutesSlow())
 
 
-def another_layout(ground: Ground) -> JobManager:
+def another_layout(ground: Prerequisites) -> JobManager:
     ground.notified()
     return ground.manager(pg_cron_layout="entries")
 
 
-def wait_mode(ground: Ground) -> JobManager:
+def wait_mode(ground: Prerequisites) -> JobManager:
     return ground.called(jobs=2, wait=True)
 
 
 # ---------------------------------------------------------------- the URL
 
 
-def another_url(ground: Ground) -> JobManager:
+def another_url(ground: Prerequisites) -> JobManager:
     ground.called()
     return ground.manager(**{**ground.by_pg_net, "public_url": "https://jobs.invalid"})
 
 
-def remote_database(ground: Ground) -> JobManager:
+def remote_database(ground: Prerequisites) -> JobManager:
     ground.called()
     url = ground.url.replace("127.0.0.1", "db.example.com") + "?hostaddr=127.0.0.1"
     return ground.manager(url, **ground.by_pg_net)
 
 
-def in_the_clear(ground: Ground) -> JobManager:
+def in_the_clear(ground: Prerequisites) -> JobManager:
     return ground.called(public_url="http://jobs.invalid")
 
 
-def secret_in_the_query(ground: Ground) -> JobManager:
+def secret_in_the_query(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.do("UPDATE jobmanager.tickers SET url = url || '?secret=hunter2'")
     return jobs
 
 
-def answering(reply: Reply) -> Callable[[Ground], JobManager]:
+def answering(reply: Reply) -> Callable[[Prerequisites], JobManager]:
     """Somebody else answers there."""
 
-    def fault(ground: Ground) -> JobManager:
+    def fault(ground: Prerequisites) -> JobManager:
         ground.target.reply = reply
         return ground.called()
 
     return fault
 
 
-def nobody_there(ground: Ground) -> JobManager:
+def nobody_there(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.target.stop()
     return jobs
@@ -501,10 +501,10 @@ def nobody_there(ground: Ground) -> JobManager:
 # ---------------------------------------------------------------- what became of calls
 
 
-def called_and(signed: Reply) -> Callable[[Ground], JobManager]:
+def called_and(signed: Reply) -> Callable[[Prerequisites], JobManager]:
     """A call went out and was answered so."""
 
-    def fault(ground: Ground) -> JobManager:
+    def fault(ground: Prerequisites) -> JobManager:
         jobs = ground.called()
         ground.target.reply = endpoint(signed)
         ground.call()
@@ -513,19 +513,19 @@ def called_and(signed: Reply) -> Callable[[Ground], JobManager]:
     return fault
 
 
-def refused(ground: Ground) -> JobManager:
+def refused(ground: Prerequisites) -> JobManager:
     jobs = nobody_there(ground)
     ground.call()
     return jobs
 
 
-def dns(ground: Ground) -> JobManager:
+def dns(ground: Prerequisites) -> JobManager:
     jobs = ground.called(public_url="https://jobs.invalid")
     ground.call()
     return jobs
 
 
-def timed_out(ground: Ground) -> JobManager:
+def timed_out(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.target.reply = endpoint(Reply(delay=3))
     ground.do("UPDATE jobmanager.tickers SET timeout_ms = 1000")
@@ -533,7 +533,7 @@ def timed_out(ground: Ground) -> JobManager:
     return jobs
 
 
-def stale(ground: Ground) -> JobManager:
+def stale(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.target.reply = endpoint(Reply(status=401))
     ground.do("SELECT pg_advisory_lock(hashtextextended('jobmanager.manager.sweep', 0))")
@@ -544,7 +544,7 @@ def stale(ground: Ground) -> JobManager:
     return jobs
 
 
-def lost(ground: Ground) -> JobManager:
+def lost(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.stand_in.drop = 1
     ground.do("SELECT jobmanager.post('default', 'plan', '{}', clock_timestamp())")
@@ -553,14 +553,14 @@ def lost(ground: Ground) -> JobManager:
     return jobs
 
 
-def worker_stalled(ground: Ground) -> JobManager:
+def worker_stalled(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.stand_in.delay = 30
     ground.call(later=timedelta(minutes=1), answered=False)
     return jobs
 
 
-def crashed(ground: Ground) -> JobManager:
+def crashed(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.stand_in.delay = 30
     ground.do("SELECT jobmanager.post('default', 'plan', '{}', clock_timestamp())")
@@ -569,13 +569,13 @@ def crashed(ground: Ground) -> JobManager:
     return jobs
 
 
-def nobody_listens(ground: Ground) -> JobManager:
+def nobody_listens(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.call(later=timedelta(minutes=1), answered=False)
     return jobs
 
 
-def open_for_long(ground: Ground) -> JobManager:
+def open_for_long(ground: Prerequisites) -> JobManager:
     jobs = held(ground)
     ground.do("SELECT jobmanager.post('default', 'plan', '{}', clock_timestamp() - interval '10 minutes')")
     return jobs
@@ -584,26 +584,26 @@ def open_for_long(ground: Ground) -> JobManager:
 # ---------------------------------------------------------------- the plans
 
 
-def plan_exhausted(ground: Ground) -> JobManager:
+def plan_exhausted(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do("UPDATE jobmanager.schedules SET planned_until = current_date - 1")
     ground.do("UPDATE jobmanager.jobs SET next_due_at = NULL")
     return jobs
 
 
-def plan_ends_soon(ground: Ground) -> JobManager:
+def plan_ends_soon(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do("UPDATE jobmanager.schedules SET planned_until = current_date + 7")
     return jobs
 
 
-def edited_in_sql(ground: Ground) -> JobManager:
+def edited_in_sql(ground: Prerequisites) -> JobManager:
     jobs = ground.notified()
     ground.do("UPDATE jobmanager.jobs SET schedule = 'cron 5 5 * * * in UTC'")
     return jobs
 
 
-def parked(ground: Ground) -> JobManager:
+def parked(ground: Prerequisites) -> JobManager:
     jobs = ground.manager()
     jobs.job("poisoned", every=3600)(print)
     jobs.sync()
@@ -613,7 +613,7 @@ def parked(ground: Ground) -> JobManager:
     return jobs
 
 
-FAULTS: list[tuple[Callable[[Ground], JobManager], str, str]] = [
+FAULTS: list[tuple[Callable[[Prerequisites], JobManager], str, str]] = [
     (unreachable, "cannot be used", "JOBMANAGER_DATABASE_URL"),
     (no_extension, "has no extension pg_cron", "CREATE EXTENSION pg_cron"),
     (functions_gone, "are not in database", "pg-cron install"),
@@ -693,7 +693,7 @@ FAULTS: list[tuple[Callable[[Ground], JobManager], str, str]] = [
 
 @pytest.mark.parametrize(("fault", "told", "fix"), FAULTS, ids=[told for _, told, _ in FAULTS])
 def test_a_fault_is_named_first(
-    ground: Ground, fault: Callable[[Ground], JobManager], told: str, fix: str
+    ground: Prerequisites, fault: Callable[[Prerequisites], JobManager], told: str, fix: str
 ) -> None:
     first = bad(fault(ground))[0]
     assert (told in first.text, fix in first.fix) == (True, True), first
@@ -705,7 +705,7 @@ def test_a_fault_is_named_first(
 
 @pytest.mark.parametrize("extension", ["none", "elsewhere"])
 def test_a_database_without_pg_cron_beside_one_that_has_it(
-    ground: Ground, pg_cron_databases: FreshDatabases, extension: str
+    ground: Prerequisites, pg_cron_databases: FreshDatabases, extension: str
 ) -> None:
     url = pg_cron_databases.make()
     if extension == "elsewhere":
@@ -720,7 +720,9 @@ def test_a_database_without_pg_cron_beside_one_that_has_it(
         assert "JOBMANAGER_PG_CRON_URL" in first.fix
 
 
-def test_the_other_database_that_cannot_be_asked(ground: Ground, pg_cron_databases: FreshDatabases) -> None:
+def test_the_other_database_that_cannot_be_asked(
+    ground: Prerequisites, pg_cron_databases: FreshDatabases
+) -> None:
     url = pg_cron_databases.make()
     ground.manager(url, pg_cron_url=ground.url).sync()
     nobody = f"postgresql://postgres:hunter2@127.0.0.1:{free_port()}/postgres"
@@ -736,7 +738,7 @@ def test_pg_cron_that_is_not_loaded(postgres_url: str) -> None:
     assert "shared_preload_libraries" in first.fix
 
 
-def test_a_transaction_pooler_before_notify(ground: Ground) -> None:
+def test_a_transaction_pooler_before_notify(ground: Prerequisites) -> None:
     ground.notified()
     pooler = Pooler(ground.url)
     try:
@@ -766,19 +768,19 @@ def test_what_bounds_pg_cron_and_a_scheduler_that_died() -> None:
     try:
         server.start()
         server.clear()
-        with closing(Ground(server.url)) as ground:
+        with closing(Prerequisites(server.url)) as ground:
             ground.notified(jobs=4, pg_cron_layout="entries")
         for settings, told, fix in BOUNDS:
-            with closing(Ground(server.url)) as ground:
+            with closing(Prerequisites(server.url)) as ground:
                 ground.do("ALTER SYSTEM RESET ALL")
                 for name, value in settings.items():
                     ground.do(f"ALTER SYSTEM SET {name} = '{value}'")
             server.stop()
             server.start()
-            with closing(Ground(server.url)) as ground:
+            with closing(Prerequisites(server.url)) as ground:
                 first = bad(ground.manager(pg_cron_layout="entries"))[0]
             assert (told in first.text, fix in first.fix) == (True, True), first
-        with closing(Ground(server.url)) as ground:
+        with closing(Prerequisites(server.url)) as ground:
             ground.do(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pg_cron scheduler'"
             )
@@ -799,7 +801,7 @@ def asks_for_a_password() -> Iterator[PgCron]:
         hba.write_text("host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
         server.start()
         server.clear()
-        with closing(Ground(server.url)) as ground:
+        with closing(Prerequisites(server.url)) as ground:
             ground.owner()
             ground.do("ALTER ROLE app PASSWORD 'hunter2'")
             ground.notified(url=server.url.replace("postgres@", "app:hunter2@"))
@@ -810,7 +812,7 @@ def asks_for_a_password() -> Iterator[PgCron]:
 
 @pytest.mark.slow
 def test_pg_cron_that_may_not_log_in(asks_for_a_password: PgCron) -> None:
-    with closing(Ground(asks_for_a_password.url)) as ground:
+    with closing(Prerequisites(asks_for_a_password.url)) as ground:
         until(lambda: ground.do("SELECT 1 FROM cron.job_run_details WHERE status = 'failed'"), 70)
         first = bad(ground.manager(asks_for_a_password.url.replace("postgres@", "app:hunter2@")))[0]
     assert "failed last: connection failed" in first.text
@@ -821,7 +823,7 @@ def test_pg_cron_that_may_not_log_in(asks_for_a_password: PgCron) -> None:
 # ---------------------------------------------------------------- health
 
 
-class Quiet(WSGIRequestHandler):
+class ThrottledLogger(WSGIRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
@@ -831,7 +833,7 @@ def served(jobs: Callable[[int], JobManager]) -> Iterator[JobManager]:
     """Our own endpoint, before the manager that is made for its port."""
     port = free_port()
     made = jobs(port)
-    server = make_server("127.0.0.1", port, wsgi(made), handler_class=Quiet)
+    server = make_server("127.0.0.1", port, wsgi(made), handler_class=ThrottledLogger)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
@@ -842,14 +844,14 @@ def served(jobs: Callable[[int], JobManager]) -> Iterator[JobManager]:
         server.server_close()
 
 
-def test_nothing_is_wrong_with_notify(ground: Ground) -> None:
+def test_nothing_is_wrong_with_notify(ground: Prerequisites) -> None:
     jobs = ground.manager().start()
     ground.do("SELECT jobmanager.manager.sweep()")
     assert bad(jobs) == []
     assert any("layout dispatcher, transport notify" in finding.text for finding in examine(jobs))
 
 
-def test_nothing_is_wrong_with_pg_net_and_our_endpoint(ground: Ground) -> None:
+def test_nothing_is_wrong_with_pg_net_and_our_endpoint(ground: Prerequisites) -> None:
     with served(lambda port: ground.called(public_url=f"http://127.0.0.1:{port}")) as jobs:
         jobs.start()
         ground.call()
@@ -858,17 +860,17 @@ def test_nothing_is_wrong_with_pg_net_and_our_endpoint(ground: Ground) -> None:
         assert any("refuses an unsigned call" in finding.text for finding in examine(jobs))
 
 
-def test_nothing_is_wrong_with_an_entry_for_each_job(ground: Ground) -> None:
+def test_nothing_is_wrong_with_an_entry_for_each_job(ground: Prerequisites) -> None:
     jobs = ground.manager(jobs=3, pg_cron_layout="entries").start()
     assert bad(jobs) == []
 
 
-def test_nothing_is_wrong_for_an_owner_without_other_rights(ground: Ground) -> None:
+def test_nothing_is_wrong_for_an_owner_without_other_rights(ground: Prerequisites) -> None:
     jobs = ground.manager(ground.owner()).start()
     assert bad(jobs) == []
 
 
-def test_nothing_is_wrong_for_a_role_that_owns_nothing(ground: Ground) -> None:
+def test_nothing_is_wrong_for_a_role_that_owns_nothing(ground: Prerequisites) -> None:
     ground.called()
     url = ground.role()
     ground.do(objects.grants("app"))
@@ -877,13 +879,13 @@ def test_nothing_is_wrong_for_a_role_that_owns_nothing(ground: Ground) -> None:
 
 
 def test_nothing_is_wrong_with_pg_cron_in_another_database(
-    ground: Ground, pg_cron_databases: FreshDatabases
+    ground: Prerequisites, pg_cron_databases: FreshDatabases
 ) -> None:
     jobs = ground.manager(pg_cron_databases.make(), pg_cron_url=ground.url).start()
     assert bad(jobs) == []
 
 
-def test_nothing_is_wrong_with_what_went_wrong_before(ground: Ground) -> None:
+def test_nothing_is_wrong_with_what_went_wrong_before(ground: Prerequisites) -> None:
     jobs = ground.called()
     ground.target.reply = endpoint(Reply(status=500))
     ground.call()
@@ -899,13 +901,13 @@ def test_nothing_is_wrong_with_what_went_wrong_before(ground: Ground) -> None:
     )
 
 
-def test_nothing_is_wrong_while_a_secret_is_replaced(ground: Ground) -> None:
+def test_nothing_is_wrong_while_a_secret_is_replaced(ground: Prerequisites) -> None:
     jobs = ground.called(secret=f"{SECRET} {ANOTHER}")
     ground.do("SELECT jobmanager.put_key('default', %s)", ANOTHER)
     assert [finding for finding in bad(jobs) if finding.check == "backend"] == []
 
 
-def test_nothing_is_wrong_before_the_first_start(ground: Ground) -> None:
+def test_nothing_is_wrong_before_the_first_start(ground: Prerequisites) -> None:
     assert bad(ground.manager()) == []
 
 
@@ -913,7 +915,9 @@ def test_nothing_is_wrong_before_the_first_start(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("transport", ["notify", "pg_net"])
-def test_a_database_that_goes_on_although_another_backend_is_chosen(ground: Ground, transport: str) -> None:
+def test_a_database_that_goes_on_although_another_backend_is_chosen(
+    ground: Prerequisites, transport: str
+) -> None:
     _ = ground.notified() if transport == "notify" else ground.called()
     jobs = ground.manager(name="local", pg_cron_transport="auto")
     first = bad(jobs)[0]
@@ -924,7 +928,9 @@ def test_a_database_that_goes_on_although_another_backend_is_chosen(ground: Grou
     assert [finding for finding in bad(jobs) if finding.check == "backend"] == []
 
 
-def test_another_backend_on_a_database_that_pg_cron_never_saw(ground: Ground, postgres_url: str) -> None:
+def test_another_backend_on_a_database_that_pg_cron_never_saw(
+    ground: Prerequisites, postgres_url: str
+) -> None:
     for url in (postgres_url, ground.url, f"postgresql://postgres:hunter2@127.0.0.1:{free_port()}/postgres"):
         found = bad(ground.manager(url, name="local", pg_cron_transport="auto"))
         assert [finding for finding in found if finding.check == "backend"] == []
@@ -933,7 +939,7 @@ def test_another_backend_on_a_database_that_pg_cron_never_saw(ground: Ground, po
 # ---------------------------------------------------------------- how it looks
 
 
-def test_a_fault_does_not_hide_the_others(ground: Ground) -> None:
+def test_a_fault_does_not_hide_the_others(ground: Prerequisites) -> None:
     jobs = ground.called(key=ANOTHER)
     ground.stand_in.stop()
     ground.do("SELECT cron.unschedule('jm_dispatch')")
@@ -943,7 +949,7 @@ def test_a_fault_does_not_hide_the_others(ground: Ground) -> None:
         assert fault in told
 
 
-def test_a_check_that_fails_is_a_finding_and_the_others_go_on(ground: Ground) -> None:
+def test_a_check_that_fails_is_a_finding_and_the_others_go_on(ground: Prerequisites) -> None:
     jobs = ground.called()
     ground.do("DROP FUNCTION jobmanager.examined_keys")
     ground.target.reply = Reply(status=404)
@@ -952,7 +958,7 @@ def test_a_check_that_fails_is_a_finding_and_the_others_go_on(ground: Ground) ->
     assert any("with 404" in finding.text for finding in found)
 
 
-def test_a_table_that_somebody_locked_is_given_up(ground: Ground) -> None:
+def test_a_table_that_somebody_locked_is_given_up(ground: Prerequisites) -> None:
     jobs = ground.notified()
     with ground.session.transaction():
         ground.do("LOCK TABLE jobmanager.tickers")
@@ -962,7 +968,7 @@ def test_a_table_that_somebody_locked_is_given_up(ground: Ground) -> None:
     assert any("could not be looked at" in finding.text for finding in found)
 
 
-def test_looking_changes_nothing(ground: Ground) -> None:
+def test_looking_changes_nothing(ground: Prerequisites) -> None:
     jobs = ground.called()
     ground.do(
         "SELECT pg_advisory_lock(hashtextextended('jobmanager.manager.sweep', 0))"

@@ -26,7 +26,7 @@ from tests.pg_net.target import Received, Reply, redirect
 from tests.servers import FreshDatabases, PgCron
 
 from jobmanager import JobManager, Settings
-from jobmanager.backends.pg_cron.admin import Care
+from jobmanager.backends.pg_cron.admin import PgCronAdmin
 from jobmanager.backends.pg_cron.backend import PgCronBackend
 from jobmanager.cli import main
 from jobmanager.web import wsgi
@@ -359,7 +359,7 @@ def test_database_and_application_make_the_same_key_of_a_secret(
     assert operator.gets("init", "--yes", "--url", URL)["secret_state"] == "that of JOBMANAGER_SECRET"
     assert operator.gets("init", "--yes", "--url", URL)["secret_state"] == "kept"
 
-    care = Care(PgCronBackend(operator.url), actor="test")
+    care = PgCronAdmin(PgCronBackend(operator.url), actor="test")
     assert care.knows(secret)
     assert not care.knows(secret[:-5] + "xxxx" + secret[-1])
 

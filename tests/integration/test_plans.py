@@ -231,7 +231,9 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "running of": lambda full: full.store.running_of(OWNER),
     "take over": lambda full: full.store.take_over(),
     "expire pending": lambda full: full.store.expire_pending(),
-    "taken": lambda full: full.store.taken([run_of(full, scheduled_for=full.now) for _ in range(20)]),
+    "taken": lambda full: full.store.already_recorded(
+        [run_of(full, scheduled_for=full.now) for _ in range(20)]
+    ),
     "holder": locked(lambda page: page.holder("job-7")),
     "waiting": locked(lambda page: page.waiting("job-7")),
     "tick": locked(lambda page: page.run_for(page.now)),

@@ -29,7 +29,7 @@ from tests.security.roles import MAKE_ROLES, OWNER, session, url_of
 from tests.servers import PgCron
 
 from jobmanager import JobManager, RunContext, Settings
-from jobmanager.backends.pg_cron.admin import Care
+from jobmanager.backends.pg_cron.admin import PgCronAdmin
 from jobmanager.cli import main
 from jobmanager.errors import JobManagerError
 from jobmanager.web import wsgi
@@ -306,7 +306,7 @@ def look(application: Application, sinks: Sinks, logs: io.StringIO) -> None:
     ]
     things += [
         backend.database,
-        Care(backend, actor="nobody"),
+        PgCronAdmin(backend, actor="nobody"),
         manager.settings.shown(),
         *manager.registry.jobs.values(),
     ]  # type: ignore[attr-defined]

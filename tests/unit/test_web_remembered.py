@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from jobmanager.web import remembered
 from jobmanager.web.answer import UNAVAILABLE, answer
 from jobmanager.web.body import Call
-from jobmanager.web.remembered import SECONDS, Remembered
+from jobmanager.web.remembered import SECONDS, ResponseCache
 
 FINE = answer(202, {"call": 17})
 
@@ -18,21 +18,21 @@ def call(number: int = 17, digest: bytes = b"x") -> Call:
 
 
 def test_a_repeat_gets_the_answer_of_the_first():
-    memory = Remembered(time.monotonic)
+    memory = ResponseCache(time.monotonic)
     assert memory.claim(call()) is None
     memory.settle(call(), FINE)
     assert memory.claim(call()) is FINE
 
 
 def test_another_body_under_the_same_number_is_another_call():
-    memory = Remembered(time.monotonic)
+    memory = ResponseCache(time.monotonic)
     memory.claim(call())
     memory.settle(call(), FINE)
     assert memory.claim(call(digest=b"y")) is None
 
 
 def test_a_repeat_that_comes_during_the_first_waits_for_its_answer():
-    memory = Remembered(time.monotonic)
+    memory = ResponseCache(time.monotonic)
     memory.claim(call())
     waiting = memory.claim(call())
     assert isinstance(waiting, Future)
@@ -42,7 +42,7 @@ def test_a_repeat_that_comes_during_the_first_waits_for_its_answer():
 
 
 def test_what_failed_is_tried_again():
-    memory = Remembered(time.monotonic)
+    memory = ResponseCache(time.monotonic)
     memory.claim(call())
     memory.settle(call(), UNAVAILABLE)
     assert memory.claim(call()) is None
@@ -51,7 +51,7 @@ def test_what_failed_is_tried_again():
 def test_answers_are_forgotten_when_no_signature_can_be_valid_any_more_and_beyond_a_bound(monkeypatch):
     monkeypatch.setattr(remembered, "MOST", 3)
     now = 0.0
-    memory = Remembered(lambda: now)
+    memory = ResponseCache(lambda: now)
     for number in range(5):
         memory.claim(call(number))
         memory.settle(call(number), FINE)

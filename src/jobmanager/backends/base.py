@@ -96,7 +96,7 @@ class Host(Protocol):
     def sweep(self) -> None:
         """One round of the account check, now."""
 
-    def take_role(self, role: str) -> bool:
+    def acquire_role(self, role: str) -> bool:
         """True while this process is the one of all that may do what the role stands for."""
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobmanager.bridge.brought import (
-    Brought,
+    ImportedJob,
     Remark,
     arguments,
     by_hand,
@@ -55,13 +55,13 @@ def held() -> Iterator[None]:
         BaseScheduler.start = start
 
 
-def bring(scheduler: Any, now: datetime) -> list[Brought]:
+def bring(scheduler: Any, now: datetime) -> list[ImportedJob]:
     """One for each job that was added."""
     taken: set[str] = set()
     return [_job(job, scheduler, taken, now) for job in scheduler.get_jobs()]
 
 
-def _job(job: Any, scheduler: Any, taken: set[str], now: datetime) -> Brought:
+def _job(job: Any, scheduler: Any, taken: set[str], now: datetime) -> ImportedJob:
     # An id that APScheduler made up says less than the function's name.
     entry = job.name if len(job.id) == 32 and job.id.isalnum() else job.id
     try:
@@ -69,7 +69,7 @@ def _job(job: Any, scheduler: Any, taken: set[str], now: datetime) -> Brought:
     except Exception as error:  # noqa: BLE001 - whatever a foreign trigger raises, the other jobs go on
         return left(entry, f"its trigger cannot be carried over: {error}")
     if not when:
-        return Brought(entry=entry, remarks=tuple(remarks))
+        return ImportedJob(entry=entry, remarks=tuple(remarks))
     job_id, title = titled(entry, taken)
     if not _importable(job):
         remarks.append(by_hand(f"no module names {job.name}: write a function that calls it, and name that."))

@@ -27,7 +27,7 @@ class Remark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Brought:
+class ImportedJob:
     """One entry of the other scheduler, or its file as a whole. `source` is Python, '' if no job can be written."""
 
     entry: str
@@ -56,20 +56,20 @@ def by_hand(text: str) -> Remark:
     return Remark("hand", text)
 
 
-def left(entry: str, text: str) -> Brought:
+def left(entry: str, text: str) -> ImportedJob:
     """An entry that makes no job, and why."""
-    return Brought(entry=entry, remarks=(by_hand(text),))
+    return ImportedJob(entry=entry, remarks=(by_hand(text),))
 
 
 def written(
     entry: str, job_id: str, handler: str, options: Mapping[str, Any], remarks: Sequence[Remark]
-) -> Brought:
+) -> ImportedJob:
     """The entry as a call of `add_job` that this version takes; what it would refuse is a remark instead."""
     refusal = refused(job_id, options)
     if refusal:
-        return Brought(entry=entry, remarks=(*remarks, refusal))
+        return ImportedJob(entry=entry, remarks=(*remarks, refusal))
     source = call("jobs.add_job", (job_id, handler), options)
-    return Brought(entry=entry, job_id=job_id, source=source, remarks=tuple(remarks))
+    return ImportedJob(entry=entry, job_id=job_id, source=source, remarks=tuple(remarks))
 
 
 def refused(job_id: str, options: Mapping[str, Any]) -> Remark | None:

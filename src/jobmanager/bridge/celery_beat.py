@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from jobmanager.bridge.brought import (
-    Brought,
+    ImportedJob,
     Remark,
     arguments,
     by_hand,
@@ -71,14 +71,16 @@ def of_dict(entries: Mapping[str, Any], module: ModuleType) -> Beat:
     return Beat(entries=entries, zone=zone or "UTC", tasks={}, remarks=() if zone else (remark,))
 
 
-def bring(beat: Beat, now: datetime) -> list[Brought]:
+def bring(beat: Beat, now: datetime) -> list[ImportedJob]:
     """One for each entry, after one for what is true of all."""
     taken: set[str] = set()
-    whole = [Brought(entry="beat_schedule", remarks=beat.remarks)] if beat.remarks and beat.entries else []
+    whole = (
+        [ImportedJob(entry="beat_schedule", remarks=beat.remarks)] if beat.remarks and beat.entries else []
+    )
     return whole + [_entry(str(name), entry, beat, taken, now) for name, entry in beat.entries.items()]
 
 
-def _entry(name: str, entry: Any, beat: Beat, taken: set[str], now: datetime) -> Brought:
+def _entry(name: str, entry: Any, beat: Beat, taken: set[str], now: datetime) -> ImportedJob:
     if not (isinstance(entry, Mapping) and isinstance(entry.get("task"), str) and "schedule" in entry):
         return left(name, "it has no task and schedule: it is no entry.")
     try:
@@ -86,7 +88,7 @@ def _entry(name: str, entry: Any, beat: Beat, taken: set[str], now: datetime) ->
     except Exception as error:  # noqa: BLE001 - whatever a foreign schedule raises, the other entries go on
         return left(name, f"its schedule cannot be carried over: {error}")
     if not when:
-        return Brought(entry=name, remarks=tuple(remarks))
+        return ImportedJob(entry=name, remarks=tuple(remarks))
     job_id, title = titled(name, taken)
     task = beat.tasks.get(entry["task"])
     handler, about = _handler(entry["task"], task)

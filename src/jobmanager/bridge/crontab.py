@@ -9,7 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from zoneinfo import ZoneInfo
 
-from jobmanager.bridge.brought import Brought, Remark, by_hand, call, changed, left, literal, refused, titled
+from jobmanager.bridge.brought import (
+    ImportedJob,
+    Remark,
+    by_hand,
+    call,
+    changed,
+    left,
+    literal,
+    refused,
+    titled,
+)
 from jobmanager.bridge.comparison import AROUND, clock_changes
 from jobmanager.errors import CronError
 from jobmanager.schedule import Cron
@@ -38,7 +48,7 @@ def machine_zone() -> str:
     return "UTC" if name in ("Etc/UTC", "/etc/localtime") else name
 
 
-def bring(text: str, now: datetime, *, zone: str | None = None, system: bool = False) -> list[Brought]:
+def bring(text: str, now: datetime, *, zone: str | None = None, system: bool = False) -> list[ImportedJob]:
     """One for each command, after one for what is true of all. `system`: a column names the user, as in /etc/crontab.
 
     `zone` is that of the machine whose crontab it is; CRON_TZ in the text overrides it from there on.
@@ -61,14 +71,14 @@ def bring(text: str, now: datetime, *, zone: str | None = None, system: bool = F
             "cron mails what it prints; here that goes where the process prints, and an exit code fails the run."
         ),
     ]
-    return [Brought(entry="crontab", remarks=tuple(whole)), *found] if found else []
+    return [ImportedJob(entry="crontab", remarks=tuple(whole)), *found] if found else []
 
 
 def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
-def _variable(reading: Reading, name: str, value: str, number: int) -> list[Brought]:
+def _variable(reading: Reading, name: str, value: str, number: int) -> list[ImportedJob]:
     if name == "CRON_TZ":
         reading.zone, reading.told = value, True
     elif name == "MAILTO":
@@ -79,7 +89,7 @@ def _variable(reading: Reading, name: str, value: str, number: int) -> list[Brou
     return []
 
 
-def _command(reading: Reading, line: str, number: int, now: datetime) -> Brought:
+def _command(reading: Reading, line: str, number: int, now: datetime) -> ImportedJob:
     count = 1 if line.startswith("@") else 5
     words = line.split(None, count + reading.system)
     entry = f"line {number}: {line}"
@@ -96,15 +106,15 @@ def _command(reading: Reading, line: str, number: int, now: datetime) -> Brought
     try:
         remarks += _meaning(expression, reading.zone, now)
     except CronError as error:
-        return Brought(entry=entry, remarks=(*remarks, by_hand(str(error))))
+        return ImportedJob(entry=entry, remarks=(*remarks, by_hand(str(error))))
     job_id, title = titled(_program(command), reading.taken)
     zone = {} if reading.zone == "UTC" else {"timezone": reading.zone}
     options = {**title, "cron": expression, **zone, "overlap": "allow", "catch_up": "none"}
     refusal = refused(job_id, options)
     if refusal:
-        return Brought(entry=entry, remarks=(*remarks, refusal))
+        return ImportedJob(entry=entry, remarks=(*remarks, refusal))
     source = f"@{call('jobs.job', (job_id,), options)}\n{_function(job_id, command, reading.environment)}"
-    return Brought(entry=entry, job_id=job_id, source=source, remarks=tuple(remarks))
+    return ImportedJob(entry=entry, job_id=job_id, source=source, remarks=tuple(remarks))
 
 
 def _program(command: str) -> str:

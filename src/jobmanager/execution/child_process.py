@@ -89,7 +89,7 @@ def _without_gate(job: Job) -> Job:
     return replace(job, enabled_when=True)
 
 
-class Isolation:
+class ChildProcesses:
     """Runs attempts in child processes, one fresh process each. Any thread."""
 
     def __init__(self, *, capture_logs: bool) -> None:

@@ -8,10 +8,10 @@ from datetime import datetime
 
 from jobmanager.clock import Clock
 from jobmanager.execution.executor import Executor
-from jobmanager.execution.worker_pool import Pool
+from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.job import Job
-from jobmanager.process.background import Chores
-from jobmanager.process.heartbeat import Lease
+from jobmanager.process.background import BackgroundTasks
+from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.registry import Registry
 from jobmanager.run import Run
 from jobmanager.stores.base import RunStore
@@ -19,7 +19,7 @@ from jobmanager.stores.base import RunStore
 MOST_CLAIMED = 1000
 
 
-class Claims:
+class Claiming:
     """What this process takes of the runs that wait in the store. Any thread may call; two claims never take the same run."""
 
     def __init__(
@@ -28,9 +28,9 @@ class Claims:
         registry: Registry,
         store: RunStore,
         executor: Executor,
-        pool: Pool,
-        lease: Lease,
-        chores: Chores,
+        pool: WorkerPool,
+        lease: Heartbeat,
+        chores: BackgroundTasks,
         clock: Clock,
         executes: bool,
         dispatch: Callable[[Job, Run], None],
@@ -50,17 +50,17 @@ class Claims:
         self._dispatch = dispatch
         self._backlog = False
         self._claiming = threading.Lock()
-        executor.on_retry = self.at
+        executor.on_retry = self.claim_at
         executor.on_place = self._place_is_free
 
     # ---------------------------------------------------------------- workers for what is opened here
 
-    def reserve(self, wanted: int, *, sure: bool = False) -> int:
+    def reserve_slots(self, wanted: int, *, require_live_heartbeat: bool = False) -> int:
         """Workers for as many runs that are about to be opened as our own, or for fewer; none where others execute.
 
-        With `sure` none, either, if the store would not take what this process owns; on noop, where nothing beats, it registers.
+        With `require_live_heartbeat` none, either, if the store would not take what this process owns; on noop, where nothing beats, it registers.
         """
-        if not wanted or not self._executes or (sure and not self._is_alive()):
+        if not wanted or not self._executes or (require_live_heartbeat and not self._is_alive()):
             return 0
         return self._pool.reserve(wanted)
 
@@ -92,7 +92,7 @@ class Claims:
         With `here` they are executed on this thread, before this returns.
         """
         places = len(run_ids)
-        self._pool.take(places)
+        self._pool.reserve_unbounded(places)
         claimed: list[Run] = []
         try:
             claimed = self._claimed(places, run_ids)
@@ -101,16 +101,16 @@ class Claims:
         self._executor.start(claimed, here=here)
         return len(claimed)
 
-    def at(self, moment: datetime) -> None:
+    def claim_at(self, moment: datetime) -> None:
         """Claim when this moment has come."""
         if moment > self._clock.now():
-            self._chores.at(moment, self.claim)
+            self._chores.run_at(moment, self.claim)
         else:
-            self.soon()
+            self.claim_soon()
 
-    def soon(self) -> None:
+    def claim_soon(self) -> None:
         """Claim behind the caller's back."""
-        self._chores.soon(self.claim)
+        self._chores.run_soon(self.claim)
 
     def send(self, runs: Sequence[Run]) -> None:
         """Tell the backend of runs that others are to execute."""
@@ -139,4 +139,4 @@ class Claims:
     def _place_is_free(self) -> None:
         if self._backlog and self._pool.has_room:
             self._backlog = False
-            self.soon()
+            self.claim_soon()

@@ -14,7 +14,7 @@ from typing import Any
 from jobmanager.clock import Clock
 from jobmanager.context import CancelCause, RunContext, current_run
 from jobmanager.errors import HandlerNotFoundError, PayloadError
-from jobmanager.execution.child_process import Isolation
+from jobmanager.execution.child_process import ChildProcesses
 from jobmanager.execution.outcome import (
     Outcome,
     cut_by_shutdown,
@@ -23,11 +23,11 @@ from jobmanager.execution.outcome import (
     not_startable,
     outcome_of,
 )
-from jobmanager.execution.worker_pool import Pool
+from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.job import Job
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.observe import Observer, tell_ended, tell_started
-from jobmanager.process.heartbeat import Lease
+from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.registry import Handler, Registry
 from jobmanager.run import FAILED, PENDING, Ending, Run, RunStatus
 
@@ -42,10 +42,10 @@ class Executor:
         *,
         registry: Registry,
         recorder: Recorder,
-        pool: Pool,
-        lease: Lease,
+        pool: WorkerPool,
+        lease: Heartbeat,
         clock: Clock,
-        isolation: Isolation,
+        isolation: ChildProcesses,
         cause_of: Callable[[BaseException], CancelCause | None] = lambda _: None,
         observers: Sequence[Observer] = (),
         backend: str = "",
@@ -196,17 +196,17 @@ class Executor:
 
     def _finish(self, context: RunContext, outcome: Outcome) -> None:
         """Write the outcome, unless the run was let go meanwhile; the worker does not wait for the commit."""
-        if self.take_away(context):
+        if self.claim_completion(context):
             self.end(context, outcome)
             return
         self._log(
             context.run, logging.WARNING, "job=%s run_id=%s late writer refused: its outcome is on record"
         )
-        self._pool.worker_came_back()
+        self._pool.abandoned_worker_returned()
 
-    def take_away(self, context: RunContext) -> bool:
+    def claim_completion(self, context: RunContext) -> bool:
         """Claim the right to record this attempt's end: True for exactly one caller."""
-        if not context.take_end():
+        if not context.claim_completion():
             return False
         # A later attempt of the same run may be here already; its context is another one.
         if self.running.get(context.run_id) is context:
@@ -219,9 +219,9 @@ class Executor:
         """Record how the attempt ended and give its place back."""
         elapsed = self._clock.monotonic() - context.started_mono
         ending = ending_of(context, outcome, self._clock.now(), elapsed)
-        alone = self._pool.in_flight <= 1
+        write_inline = self._pool.in_flight <= 1
         self._pool.release(seconds=elapsed)
-        self._recorder.end(ending, self._ended, alone=alone)
+        self._recorder.end(ending, self._ended, write_inline=write_inline)
         self.on_place()
 
     def _ended(self, ending: Ending, status: RunStatus | None) -> None:
@@ -244,7 +244,7 @@ class Executor:
         if waiter is not None:
             waiter.set()
 
-    def ask_for_way(self, newcomer: Run) -> None:
+    def request_yield(self, newcomer: Run) -> None:
         """Under `cancel_running`: ask the holder of the newcomer's key to end, if it runs here; elsewhere it polls."""
         for context in list(self.running.values()):
             cancels = context.job.overlap == "cancel_running"
@@ -258,7 +258,7 @@ class Executor:
     def end_forgotten(self, run: Run) -> None:
         """Record a run of ours that was never started here as cut off, so that it may be tried again."""
         context = self._context_of(run)
-        self._pool.take()
+        self._pool.reserve_unbounded()
         self.end(context, never_started(context))
 
     def event_of(self, run_id: str) -> threading.Event:
@@ -290,11 +290,11 @@ class Executor:
                 context = self._context_of(run)
                 self.end(context, cut_by_shutdown(context))
         for context in list(self.running.values()):
-            if self.take_away(context):
+            if self.claim_completion(context):
                 self._log(context.run, logging.WARNING, "job=%s run_id=%s cut after %s", timeout)
                 self.end(context, cut_by_shutdown(context))
                 if context.job.isolation == "process":
-                    self._pool.replace_worker()  # until its thread has seen the child die
+                    self._pool.abandon_worker()  # until its thread has seen the child die
                     context.interrupt()
 
     def _context_of(self, run: Run) -> RunContext:

@@ -6,20 +6,20 @@ import threading
 from datetime import datetime
 
 from jobmanager.job import Job
-from jobmanager.process.heartbeat import Lease
+from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.run import EPOCH, MICROSECOND, PENDING, RUNNING, TICKED, ByHand, Run, Tick, new_id
 
 
-class Openings:
+class RunFactory:
     """Makes the rows of this process. Any thread may ask."""
 
-    def __init__(self, lease: Lease, *, executes: bool) -> None:
+    def __init__(self, lease: Heartbeat, *, executes: bool) -> None:
         self._lease = lease
         self._executes = executes
         self._moments = threading.Lock()
         self._last_moment = EPOCH
 
-    def row(
+    def build(
         self,
         job: Job,
         now: datetime,

@@ -16,17 +16,17 @@ from functools import partial
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
-from jobmanager.execution.claiming import Claims
+from jobmanager.execution.claiming import Claiming
 from jobmanager.execution.executor import Executor
-from jobmanager.execution.in_flight import InHand
-from jobmanager.execution.new_runs import Openings
-from jobmanager.execution.worker_pool import Pool
+from jobmanager.execution.in_flight import InFlightRuns
+from jobmanager.execution.new_runs import RunFactory
+from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.job import Job
-from jobmanager.ledger.overlap import Verdict, unstarted
-from jobmanager.ledger.reconciliation import Account
+from jobmanager.ledger.overlap import OpenResult, unstarted
+from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.ledger.recorder import Recorder
-from jobmanager.process.background import Chores
-from jobmanager.process.heartbeat import Lease
+from jobmanager.process.background import BackgroundTasks
+from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.registry import Registry
 from jobmanager.run import FAILED, PENDING, RUNNING, Accepted, Run, RunStatus, Tick
 from jobmanager.stores.base import Written
@@ -46,13 +46,13 @@ class Runner:
         *,
         registry: Registry,
         recorder: Recorder,
-        account: Account,
+        account: Reconciliation,
         executor: Executor,
-        openings: Openings,
-        claims: Claims,
-        pool: Pool,
-        lease: Lease,
-        chores: Chores,
+        openings: RunFactory,
+        claims: Claiming,
+        pool: WorkerPool,
+        lease: Heartbeat,
+        chores: BackgroundTasks,
         clock: Clock,
         reload: Callable[[str], None],
     ) -> None:
@@ -69,7 +69,7 @@ class Runner:
         self._reload = reload
         self._last_tick_at: datetime | None = None
         self._lag: float | None = None
-        self._in_hand = InHand()
+        self._in_hand = InFlightRuns()
         executor.on_ended = self._after_end
 
     # ---------------------------------------------------------------- a tick becomes a run
@@ -78,9 +78,11 @@ class Runner:
         """Open a run for every tick that nobody opened yet, and execute what is ours. Returns at once; never raises."""
         jobs = self._registry.jobs
         known = [(jobs[tick.job_id], tick) for tick in ticks if tick.job_id in jobs]
-        known = [(job, tick) for job, tick in known if tick.run_id is None or self._in_hand.take(tick.run_id)]
+        known = [
+            (job, tick) for job, tick in known if tick.run_id is None or self._in_hand.acquire(tick.run_id)
+        ]
         if not known or not self._claims.accepting:
-            self._in_hand.give(tick.run_id for _, tick in known)
+            self._in_hand.release(tick.run_id for _, tick in known)
             return
         now = self._clock.now()
         job, tick = known[-1]
@@ -90,44 +92,46 @@ class Runner:
         )
         free = [(job, tick) for job, tick in known if not job.queues]
         if len(free) < len(known):
-            in_line = [self._openings.row(job, now, tick=tick) for job, tick in known if job.queues]
-            self._chores.soon(partial(self._settle_refused, in_line))
+            in_line = [self._openings.build(job, now, tick=tick) for job, tick in known if job.queues]
+            self._chores.run_soon(partial(self._settle_refused, in_line))
         self._open(free, now)
 
     def _open(self, free: Sequence[tuple[Job, Tick]], now: datetime) -> None:
         """One guarded insert for all: the store says who wins, and only what it refuses is looked at one by one."""
         if not free:
             return
-        ours = self._claims.reserve(len(free))
+        ours = self._claims.reserve_slots(len(free))
         runs = [
-            self._openings.row(job, now, tick=tick, ours=place < ours)
+            self._openings.build(job, now, tick=tick, ours=place < ours)
             for place, (job, tick) in enumerate(free)
         ]
         try:
-            self._recorder.open(runs, self._opened, alone=len(runs) == 1 and self._pool.in_flight <= 1)
+            self._recorder.open(runs, self._opened, write_inline=len(runs) == 1 and self._pool.in_flight <= 1)
         except StoreError as error:
             self._pool.release(ours)
-            self._in_hand.give(run.id for run in runs)
+            self._in_hand.release(run.id for run in runs)
             logger.warning("%d ticks are left to the sweep: %s", len(runs), error)
 
-    def accept(self, run: Run) -> Verdict:
+    def accept(self, run: Run) -> OpenResult:
         """Open one run, wait until that is durable, and get it executed. Raises what the store says against it."""
         if run.status is PENDING and self._registry.job(run.job_id).queues:
             return self._decide(run)
-        refused, errors = self._open_and_wait([run], alone=self._pool.in_flight <= 1)
+        refused, errors = self._open_and_wait([run], write_inline=self._pool.in_flight <= 1)
         if run.id in errors:
             raise errors[run.id]
-        return self._decide(run) if refused else Verdict("opened", run)
+        return self._decide(run) if refused else OpenResult("opened", run)
 
-    def bring(self, job: Job, tick: Tick) -> Verdict:
+    def bring(self, job: Job, tick: Tick) -> OpenResult:
         """Accept one tick, and do what its verdict asks for."""
-        ours = not job.queues and self._claims.reserve(1, sure=True) == 1
-        run = self._openings.row(job, self._clock.now(), tick=tick, ours=ours)
+        ours = not job.queues and self._claims.reserve_slots(1, require_live_heartbeat=True) == 1
+        run = self._openings.build(job, self._clock.now(), tick=tick, ours=ours)
         verdict = self.accept(run)
         self._act_on(verdict, run)
         return verdict
 
-    def _open_and_wait(self, runs: list[Run], *, alone: bool) -> tuple[list[Run], Mapping[str, Exception]]:
+    def _open_and_wait(
+        self, runs: list[Run], *, write_inline: bool
+    ) -> tuple[list[Run], Mapping[str, Exception]]:
         """Open these and hand on what was opened; answers what the store refused, and its errors by id."""
         answered = threading.Event()
         answers: list[tuple[list[Run], Mapping[str, Exception]]] = []
@@ -138,7 +142,7 @@ class Runner:
             answered.set()
 
         try:
-            self._recorder.open(runs, then, alone=alone)
+            self._recorder.open(runs, then, write_inline=write_inline)
         except StoreError:
             self._give_back(runs)
             raise
@@ -157,33 +161,33 @@ class Runner:
         ids = [
             run_id
             for run_id in dict.fromkeys(run_ids)
-            if self._in_hand.take(run_id, patience=LONGEST_ACCEPT.total_seconds())
+            if self._in_hand.acquire(run_id, patience=LONGEST_ACCEPT.total_seconds())
         ]
         try:
             return self._accept_announced(ids)
         finally:
-            self._in_hand.give(ids)
+            self._in_hand.release(ids)
 
     def _accept_announced(self, run_ids: Sequence[str]) -> Accepted:
         jobs, now = self._registry.jobs, self._clock.now()
-        rows = self._recorder.store.these(run_ids)
+        rows = self._recorder.store.runs_by_id(run_ids)
         found = [run for run in rows if run.announced and run.status is PENDING and run.job_id in jobs]
         ticks = [(jobs[run.job_id], Tick(run.job_id, run.instant, run.schedule_rev, run.id)) for run in found]
-        in_line = [self._openings.row(job, now, tick=tick) for job, tick in ticks if job.queues]
+        in_line = [self._openings.build(job, now, tick=tick) for job, tick in ticks if job.queues]
         free = [(job, tick) for job, tick in ticks if not job.queues]
-        places = self._claims.reserve(len(free), sure=True)
+        places = self._claims.reserve_slots(len(free), require_live_heartbeat=True)
         runs = [
-            self._openings.row(job, now, tick=tick, ours=place < places)
+            self._openings.build(job, now, tick=tick, ours=place < places)
             for place, (job, tick) in enumerate(free)
         ]
         # On this thread, which has to wait: what comes meanwhile is accepted together, after it.
-        refused, errors = self._open_and_wait(runs, alone=True) if runs else ([], {})
+        refused, errors = self._open_and_wait(runs, write_inline=True) if runs else ([], {})
         if errors:
             raise next(iter(errors.values()))
         for run in [*refused, *in_line]:
             self._act_on(self._decide(run), run)
         if len(found) < len(rows):
-            self._claims.at(now)  # some of them were accepted before, and may wait for a worker
+            self._claims.claim_at(now)  # some of them were accepted before, and may wait for a worker
         left = {run.id for run in rows if run.announced and run.job_id not in jobs}
         known = frozenset(run.id for run in rows)
         return Accepted(known, known - left)
@@ -194,9 +198,9 @@ class Runner:
         """On the writer's thread: only hand on."""
         self._hand_on(opened, refused)
         left = [run for run in refused if run.id not in written.errors]
-        self._in_hand.give(run.id for run in [*opened, *refused] if run not in left)
+        self._in_hand.release(run.id for run in [*opened, *refused] if run not in left)
         if left:
-            self._chores.soon(partial(self._settle_refused, left))
+            self._chores.run_soon(partial(self._settle_refused, left))
 
     def _hand_on(self, opened: list[Run], refused: list[Run]) -> None:
         """Execute what is ours, send or get claimed the rest, and give back the places of what was refused."""
@@ -205,24 +209,24 @@ class Runner:
             self._executor.start(ours)
         self._claims.send([run for run in opened if run.dispatched_at is not None])
         for due_at in {run.due_at for run in opened if run.status is PENDING and run.dispatched_at is None}:
-            self._claims.at(due_at)
+            self._claims.claim_at(due_at)
         self._give_back(refused)
 
     def _settle_refused(self, refused: list[Run]) -> None:
         try:
-            taken = self._recorder.store.taken(refused)
+            taken = self._recorder.store.already_recorded(refused)
         except StoreUnavailableError:
             # They may still be on time when it is back.
-            self._chores.at(self._clock.now() + SHORTEST_OUTAGE, partial(self._settle_refused, refused))
+            self._chores.run_at(self._clock.now() + SHORTEST_OUTAGE, partial(self._settle_refused, refused))
             raise
         try:
             for run in refused:
                 if run.id not in taken:
                     self._act_on(self._decide(run), run)
         finally:
-            self._in_hand.give(run.id for run in refused)
+            self._in_hand.release(run.id for run in refused)
 
-    def _decide(self, run: Run) -> Verdict:
+    def _decide(self, run: Run) -> OpenResult:
         """Settle a refused run under the job's lock; if that opens it after all, it is executed."""
         if run.status is RUNNING and not self._pool.reserve(1):
             run = unstarted(run)
@@ -233,25 +237,25 @@ class Runner:
             raise
         opened = verdict.run if verdict.finding == "opened" else None
         if opened is not None and opened.turn == "waits":
-            self._executor.ask_for_way(opened)
+            self._executor.request_yield(opened)
         if opened is not None:
             self._hand_on([opened], [])
         if opened is None or opened.status is not RUNNING:
             self._give_back([run])
         return verdict
 
-    def _act_on(self, verdict: Verdict, run: Run) -> None:
+    def _act_on(self, verdict: OpenResult, run: Run) -> None:
         """Do what a verdict about a tick asks for."""
         match verdict.finding:
             case "stale":
                 self._reload(run.job_id)
             case "late":
                 self._account.settle(run.job_id)
-                self._claims.at(run.due_at)
+                self._claims.claim_at(run.due_at)
             case "early":
                 # By the store's clock; ours may be ahead, and asking again at once would keep both busy until it is due.
                 wait = max(run.due_at - self._recorder.store.now(), SHORTEST_WAIT)
-                self._chores.at(self._clock.now() + wait, partial(self._again, run))
+                self._chores.run_at(self._clock.now() + wait, partial(self._again, run))
             case "dead":
                 self._lease.beat()
                 self._again(run)
@@ -279,9 +283,9 @@ class Runner:
         if job is None:
             return
         if job.queues or job.catch_up == "all":
-            self._claims.soon()
+            self._claims.claim_soon()
         if status is FAILED and job.pause_after_failures:
-            self._chores.soon(partial(self._pause_if_failing, job.id))
+            self._chores.run_soon(partial(self._pause_if_failing, job.id))
 
     def _pause_if_failing(self, job_id: str) -> None:
         if self._account.pause_if_failing(job_id):

@@ -9,10 +9,10 @@ from jobmanager.clock import Clock
 from jobmanager.context import RunContext
 from jobmanager.execution.executor import Executor
 from jobmanager.execution.outcome import timed_out
-from jobmanager.execution.worker_pool import Pool
+from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.recorder import Recorder
-from jobmanager.process.heartbeat import Lease
-from jobmanager.process.throttled_log import Quiet
+from jobmanager.process.heartbeat import Heartbeat
+from jobmanager.process.throttled_log import ThrottledLogger
 
 logger = logging.getLogger(__name__)
 
@@ -23,18 +23,18 @@ FLUSH_LINES_EVERY = timedelta(seconds=2)
 ASK_FOR_CANCEL_EVERY = timedelta(seconds=2)
 
 
-class Watch:
+class Supervisor:
     """What others may know of a running attempt, and what it must learn from others. Called by the chores' thread."""
 
     def __init__(
-        self, executor: Executor, recorder: Recorder, *, pool: Pool, lease: Lease, clock: Clock
+        self, executor: Executor, recorder: Recorder, *, pool: WorkerPool, lease: Heartbeat, clock: Clock
     ) -> None:
         self._executor = executor
         self._pool = pool
         self._lease = lease
         self._recorder = recorder
         self._clock = clock
-        self._quiet = Quiet(logger)
+        self._quiet = ThrottledLogger(logger)
 
     def look(self) -> None:
         """Enforce time-outs first, since the store may be slow, then publish progress."""
@@ -84,7 +84,7 @@ class Watch:
         killable = context.job.isolation == "process"
         if over < TIMEOUT_GRACE.total_seconds() or (context.cancel_cause != "timeout" and not killable):
             return
-        if not context.interrupt() and self._executor.take_away(context):
+        if not context.interrupt() and self._executor.claim_completion(context):
             logger.error(
                 "job=%s run_id=%s ignores its timeout of %s: its thread is let go, the run recorded as failed",
                 context.job.id,
@@ -92,5 +92,5 @@ class Watch:
                 context.job.timeout,
                 extra=context.run.log_fields(context.backend),
             )
-            self._pool.replace_worker()
+            self._pool.abandon_worker()
             self._executor.end(context, timed_out(context))

@@ -18,7 +18,7 @@ MOST_AHEAD = 1000
 Work = Callable[[], None]
 
 
-class Pool:
+class WorkerPool:
     """At most `workers` handlers at once. Any thread may call any method.
 
     A process may take on more runs than it has free workers, but only what it expects to start within a second,
@@ -50,7 +50,7 @@ class Pool:
             self._in_flight += given
             return given
 
-    def take(self, places: int = 1) -> None:
+    def reserve_unbounded(self, places: int = 1) -> None:
         """Take places even if there are none: for runs that somebody waits for."""
         with self._lock:
             self._in_flight += places
@@ -111,12 +111,12 @@ class Pool:
         for coroutine in coroutines:
             _finish(coroutine)
 
-    def replace_worker(self) -> None:
+    def abandon_worker(self) -> None:
         """A handler ignores its time-out: its thread no longer counts, so that another may take its place."""
         with self._lock:
             self._let_go += 1
 
-    def worker_came_back(self) -> None:
+    def abandoned_worker_returned(self) -> None:
         """The thread that was let go ended its handler after all."""
         with self._lock:
             self._let_go -= 1

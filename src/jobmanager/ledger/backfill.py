@@ -35,39 +35,39 @@ def backfill(
 
     Runs wait in line for the job's key. Raises ConfigurationError for a job without schedule or more than 1,000 instants.
     """
-    with store.lock_job(job_id) as page:
-        schedule = schedule_of(page.job)
+    with store.lock_job(job_id) as txn:
+        schedule = schedule_of(txn.job)
         if schedule is None:
             raise ConfigurationError(f"Job {job_id!r} has no schedule; start it by hand instead.")
-        if not page.job.open:
+        if not txn.job.open:
             raise JobDisabledError(
-                f"Job {job_id!r} is {page.job.state}; enable it before backfilling.", job_id=job_id
+                f"Job {job_id!r} is {txn.job.state}; enable it before backfilling.", job_id=job_id
             )
         instants = []
-        for instant in schedule.between(start, min(end, page.now)):
+        for instant in schedule.between(start, min(end, txn.now)):
             instants.append(instant)
             if len(instants) > MOST:
                 raise ConfigurationError(
                     f"More than {MOST:,} instants between {start} and {end}; take smaller steps."
                 )
-        return [_make_up(page, instant, dry_run=dry_run, by=by) for instant in instants]
+        return [_make_up(txn, instant, dry_run=dry_run, by=by) for instant in instants]
 
 
-def _make_up(page: JobTransaction, instant: datetime, *, dry_run: bool, by: str | None) -> MadeUp:
-    row = page.run_for(instant)
+def _make_up(txn: JobTransaction, instant: datetime, *, dry_run: bool, by: str | None) -> MadeUp:
+    row = txn.run_for(instant)
     if row is not None:
-        return _again(page, row, instant, dry_run=dry_run)
-    if page.range_over(instant) is not None:
+        return _again(txn, row, instant, dry_run=dry_run)
+    if txn.range_over(instant) is not None:
         return MadeUp(scheduled_for=instant, action="folded")
-    if instant > page.job.accounted_until:
+    if instant > txn.job.accounted_until:
         return MadeUp(scheduled_for=instant, action="not due")
-    run = pending_row(page, instant, "backfill", by=by)
+    run = pending_row(txn, instant, "backfill", by=by)
     if not dry_run:
-        page.insert(run)
+        txn.insert(run)
     return MadeUp(scheduled_for=instant, action="open", run_id=None if dry_run else run.id)
 
 
-def _again(page: JobTransaction, row: Run, instant: datetime, *, dry_run: bool) -> MadeUp:
+def _again(txn: JobTransaction, row: Run, instant: datetime, *, dry_run: bool) -> MadeUp:
     if not row.status.closed:
         return MadeUp(scheduled_for=instant, action="active", run_id=row.id)
     if row.status is SUCCEEDED:
@@ -75,5 +75,5 @@ def _again(page: JobTransaction, row: Run, instant: datetime, *, dry_run: bool) 
     if row.ticks > 1:
         return MadeUp(scheduled_for=instant, action="folded", run_id=row.id)
     if not dry_run:
-        in_line_again(page, row)
+        in_line_again(txn, row)
     return MadeUp(scheduled_for=instant, action="redrive", run_id=row.id)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from jobmanager.cheap import cheap
 from jobmanager.clock import Clock
 from jobmanager.errors import BackPressureError, StoreError, StoreUnavailableError
-from jobmanager.process.throttled_log import Quiet
+from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import FAILED, Ending, Failure, Run
 from jobmanager.stores.base import RunStore, Written
 
@@ -38,7 +38,9 @@ class GroupCommit:
     `submit` may be called by any thread; `then` is called by the writer's, after the commit, and must only hand on.
     """
 
-    def __init__(self, store: RunStore, clock: Clock, *, threaded: bool, quiet: Quiet | None = None) -> None:
+    def __init__(
+        self, store: RunStore, clock: Clock, *, threaded: bool, quiet: ThrottledLogger | None = None
+    ) -> None:
         self._store = store
         self._clock = clock
         self._threaded = threaded
@@ -47,7 +49,7 @@ class GroupCommit:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._given_up = threading.Event()
-        self._quiet = quiet or Quiet(logger)
+        self._quiet = quiet or ThrottledLogger(logger)
 
     def submit(
         self,
@@ -55,18 +57,18 @@ class GroupCommit:
         endings: Sequence[Ending],
         then: Callable[[Written], None],
         *,
-        alone: bool = False,
+        write_inline: bool = False,
     ) -> None:
         """Write soon, then call `then`. BackPressureError if too much waits; endings are always taken, they free room.
 
-        `alone` says that nothing else is in flight, or that the caller waits for it: then the caller's thread writes, if
+        `write_inline` says that nothing else is in flight, or that the caller waits for it: then the caller's thread writes, if
         the writer does not at that moment, and saves the way to it.
         """
         item = _Item(opens, endings, then)
         if not self._threaded:
             self._commit([item])
             return
-        if alone and self._queue.empty() and self._committing.acquire(blocking=False):
+        if write_inline and self._queue.empty() and self._committing.acquire(blocking=False):
             try:
                 written = self._store.write(opens, endings)
             except StoreError as error:
@@ -137,11 +139,11 @@ class GroupCommit:
                 logger.exception("after a commit")
 
     def _write_until_it_holds(
-        self, opens: Sequence[Run], endings: Sequence[Ending], *, bare: bool = False
+        self, opens: Sequence[Run], endings: Sequence[Ending], *, outcome_stripped: bool = False
     ) -> Written:
         """Repeat the same batch while the store is away; its unique keys and fences make that harmless.
 
-        `bare`: there is nothing left to take away from what the store may refuse.
+        `outcome_stripped`: there is nothing left to take away from what the store may refuse.
         """
         pause = 0.05
         while True:
@@ -156,7 +158,7 @@ class GroupCommit:
                     return Written(errors=dict.fromkeys(ids, error))
                 pause = min(pause * 2, LONGEST_PAUSE)
             except Exception as error:  # one bad row must not take its neighbours along
-                if bare:
+                if outcome_stripped:
                     logger.exception(
                         "run_id=%s its end is not on record; the sweep ends it", endings[0].run.id
                     )
@@ -202,4 +204,4 @@ class GroupCommit:
                 message=f"the outcome could not be stored: {error}"[:500],
             ),
         )
-        return self._write_until_it_holds((), [without_outcome], bare=True)
+        return self._write_until_it_holds((), [without_outcome], outcome_stripped=True)

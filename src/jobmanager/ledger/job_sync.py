@@ -14,9 +14,9 @@ from jobmanager.errors import ConfigurationError, CronError
 from jobmanager.job import Job
 from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.ledger.overrides import in_force
-from jobmanager.ledger.reconciliation import Account
+from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.registry import Registry
-from jobmanager.stores.base import POLICIES, JobBrief, JobRow, RunStore
+from jobmanager.stores.base import POLICIES, JobRow, JobSummary, RunStore
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +34,12 @@ class Change:
     detail: str = ""
 
 
-class Declarations:
+class JobSync:
     """Keeps the stored jobs in step with the declared ones. Nothing here ever fires a job."""
 
-    def __init__(self, registry: Registry, store: RunStore, account: Account, *, namespace: str) -> None:
+    def __init__(
+        self, registry: Registry, store: RunStore, account: Reconciliation, *, namespace: str
+    ) -> None:
         self._registry = registry
         self._store = store
         self._account = account
@@ -66,7 +68,7 @@ class Declarations:
         seq = self._store.change_seq()
         if seq == self._seq:
             return False
-        page = self._store.briefs(changed_since=self._seq, limit=PAGE)
+        page = self._store.job_summaries(changed_since=self._seq, limit=PAGE)
         while page:
             special = [brief.id for brief in page if not self._keep_plain(brief)]
             for row in self._store.jobs(ids=special) if special else ():
@@ -74,11 +76,11 @@ class Declarations:
                 self._rows[row.id] = row
                 if row.id in self._registry.declared:
                     self._registry.jobs[row.id] = self._in_force(row)
-            page = self._store.briefs(changed_since=self._seq, after=page[-1].id, limit=PAGE)
+            page = self._store.job_summaries(changed_since=self._seq, after=page[-1].id, limit=PAGE)
         self._seq = seq
         return True
 
-    def _keep_plain(self, stored: JobBrief) -> bool:
+    def _keep_plain(self, stored: JobSummary) -> bool:
         """Keep what is needed of a job of ours that is stored as the code says; False if it is another one."""
         declared = self._registry.declared.get(stored.id)
         if declared is None or not self._is_plain(declared, stored):
@@ -93,7 +95,7 @@ class Declarations:
     def _is_stored(self, job_id: str) -> bool:
         return job_id in self._plain or job_id in self._rows
 
-    def _is_plain(self, declared: Job, stored: JobBrief) -> bool:
+    def _is_plain(self, declared: Job, stored: JobSummary) -> bool:
         return (
             stored.state == "active"
             and not stored.override

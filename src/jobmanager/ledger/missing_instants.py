@@ -34,10 +34,10 @@ class Missing:
 
 
 def missing_of(
-    page: JobTransaction, schedule: Schedule | None, until: datetime, *, bite: int | None
+    txn: JobTransaction, schedule: Schedule | None, until: datetime, *, bite: int | None
 ) -> Missing:
     """What the account lacks up to the moment; of a stretch longer than `bite` the first part, so that the lock is short."""
-    after = page.job.accounted_until
+    after = txn.job.accounted_until
     if schedule is None or until <= after:
         return Missing([], set(), until)
     expected = list(islice(schedule.between(after, until), None if bite is None else bite + 1))
@@ -45,56 +45,56 @@ def missing_of(
     if not complete:
         expected.pop()
         until = expected[-1]
-    covered = page.instants(after, until)
+    covered = txn.instants(after, until)
     return Missing([instant for instant in expected if instant not in covered], covered, until, complete)
 
 
-def caught_up(page: JobTransaction, account: Missing) -> Sequence[datetime]:
+def caught_up(txn: JobTransaction, account: Missing) -> Sequence[datetime]:
     """The instants that still run, oldest first: none, the latest unless a later one ran, or the newest up to the cap."""
-    job = page.job
+    job = txn.job
     window = (
         job.catch_up_window if job.start_deadline is None else min(job.catch_up_window, job.start_deadline)
     )
-    inside = [instant for instant in account.instants if instant > page.now - window]
+    inside = [instant for instant in account.instants if instant > txn.now - window]
     if not account.complete or not inside:
         return []
     match job.catch_up:
         case "none":
             return []
         case "latest":
-            return [] if page.opened_after(inside[-1]) else inside[-1:]
+            return [] if txn.opened_after(inside[-1]) else inside[-1:]
         case "all":
             return inside[-job.catch_up_cap :]
 
 
-def record_missed(page: JobTransaction, missing: Sequence[datetime], account: Missing) -> None:
+def record_missed(txn: JobTransaction, missing: Sequence[datetime], account: Missing) -> None:
     """The newest instants one by one; older ones as one row for each stretch that no other row interrupts."""
     singles = min(len(missing), SINGLE_ROWS) if account.complete else 0
     older, newest = missing[: len(missing) - singles], missing[len(missing) - singles :]
     cuts = sorted({bisect_left(older, instant) for instant in account.covered} | {0, len(older)})
     for start, end in pairwise(cuts):
         stretch = older[start:end]
-        page.insert(replace(_missed(page, stretch[-1]), first_for=stretch[0], ticks=len(stretch)))
+        txn.insert(replace(_missed(txn, stretch[-1]), first_for=stretch[0], ticks=len(stretch)))
     for instant in newest:
-        row = _missed(page, instant)
-        page.insert(replace(row, id=account.ids.get(instant, row.id)))
+        row = _missed(txn, instant)
+        txn.insert(replace(row, id=account.ids.get(instant, row.id)))
 
 
-def _missed(page: JobTransaction, instant: datetime) -> Run:
-    return row_of(page, instant, MISSED, "transport" if page.was_alive(instant) else "downtime")
+def _missed(txn: JobTransaction, instant: datetime) -> Run:
+    return row_of(txn, instant, MISSED, "transport" if txn.was_alive(instant) else "downtime")
 
 
-def grow_pause(page: JobTransaction, missing: Sequence[datetime]) -> None:
+def grow_pause(txn: JobTransaction, missing: Sequence[datetime]) -> None:
     """One row stands for the whole pause; it grows while the pause lasts and its schedule is the same."""
     if not missing:
         return
-    row = page.pause_row()
-    if row is None or not _of_this_schedule(page, row):
-        page.insert(
-            replace(row_of(page, missing[-1], SKIPPED, "paused"), first_for=missing[0], ticks=len(missing))
+    row = txn.pause_row()
+    if row is None or not _of_this_schedule(txn, row):
+        txn.insert(
+            replace(row_of(txn, missing[-1], SKIPPED, "paused"), first_for=missing[0], ticks=len(missing))
         )
     else:
-        page.grow(
+        txn.grow(
             replace(
                 row,
                 scheduled_for=missing[-1],
@@ -104,16 +104,16 @@ def grow_pause(page: JobTransaction, missing: Sequence[datetime]) -> None:
         )
 
 
-def _of_this_schedule(page: JobTransaction, row: Run) -> bool:
+def _of_this_schedule(txn: JobTransaction, row: Run) -> bool:
     """The row is of the job's present revision, or of the one that this pause ended."""
-    job = page.job
+    job = txn.job
     return row.schedule_rev == job.schedule_rev or (
         row.schedule_rev + 1 == job.schedule_rev and row.opened_at == job.state_at
     )
 
 
 def row_of(
-    page: JobTransaction,
+    txn: JobTransaction,
     instant: datetime,
     status: RunStatus,
     reason: str | None,
@@ -123,26 +123,26 @@ def row_of(
     """The row of an instant as the account writes it: closed, or pending and first in line."""
     pending = status is PENDING
     return Run(
-        id=new_id(page.now),
-        job_id=page.job.id,
+        id=new_id(txn.now),
+        job_id=txn.job.id,
         status=status,
         reason=reason,
         trigger=trigger,
-        schedule_rev=page.job.schedule_rev,
+        schedule_rev=txn.job.schedule_rev,
         scheduled_for=instant,
-        due_at=jittered(page.job.id, instant, page.job.jitter, schedule_of(page.job)) if pending else instant,
-        expires_at=None if page.job.start_deadline is None else instant + page.job.start_deadline,
-        concurrency_key=page.job.id,
-        turn="holds" if pending and page.job.overlap != "allow" else None,
-        max_attempts=page.job.max_attempts,
-        retry_on_crash=page.job.retry_on_crash,
-        opened_at=page.now,
-        accepted_at=page.now,
-        finished_at=None if pending else page.now,
+        due_at=jittered(txn.job.id, instant, txn.job.jitter, schedule_of(txn.job)) if pending else instant,
+        expires_at=None if txn.job.start_deadline is None else instant + txn.job.start_deadline,
+        concurrency_key=txn.job.id,
+        turn="holds" if pending and txn.job.overlap != "allow" else None,
+        max_attempts=txn.job.max_attempts,
+        retry_on_crash=txn.job.retry_on_crash,
+        opened_at=txn.now,
+        accepted_at=txn.now,
+        finished_at=None if pending else txn.now,
     )
 
 
-def pending_row(page: JobTransaction, instant: datetime, trigger: Trigger, *, by: str | None = None) -> Run:
+def pending_row(txn: JobTransaction, instant: datetime, trigger: Trigger, *, by: str | None = None) -> Run:
     """A run for an instant of the past, due now and waiting for its key."""
-    row = row_of(page, instant, PENDING, None, trigger=trigger)
-    return replace(row, due_at=page.now, expires_at=None, requested_by=by, turn="waits" if row.turn else None)
+    row = row_of(txn, instant, PENDING, None, trigger=trigger)
+    return replace(row, due_at=txn.now, expires_at=None, requested_by=by, turn="waits" if row.turn else None)

@@ -12,39 +12,39 @@ from typing import Literal
 from jobmanager.run import MISSED, PENDING, SKIPPED, Run
 from jobmanager.stores.base import JobTransaction
 
-Finding = Literal[
+OpenOutcome = Literal[
     "opened", "duplicate", "stale", "paused", "disabled", "accounted", "early", "late", "deadline", "dead", "skipped", "conflict"
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class OpenResult:
     """What became of a run that was to be opened; `run` is the row that answers for it, if there is one."""
 
-    finding: Finding
+    finding: OpenOutcome
     run: Run | None = None
 
 
-def take_turn(page: JobTransaction, run: Run) -> Verdict:
+def apply_overlap(txn: JobTransaction, run: Run) -> OpenResult:
     """Insert the run as what the job's overlap policy makes of it.
 
     A run that comes with turn None (allow) or `waits` (delayed, redriven, catch-up of all) is inserted as it is.
     """
     if run.turn != "holds":
-        return _inserted(page, run)
-    holder, waiting = page.holder(run.concurrency_key), page.waiting(run.concurrency_key)
+        return _inserted(txn, run)
+    holder, waiting = txn.holder(run.concurrency_key), txn.waiting(run.concurrency_key)
     if holder is None and not waiting:
-        return _inserted(page, run)
-    match page.job.overlap:
+        return _inserted(txn, run)
+    match txn.job.overlap:
         case "queue" if not waiting:
-            return _inserted(page, in_line(run))
-        case "queue_all" if len(waiting) < page.job.queue_cap:
-            return _inserted(page, in_line(run))
+            return _inserted(txn, in_line(run))
+        case "queue_all" if len(waiting) < txn.job.queue_cap:
+            return _inserted(txn, in_line(run))
         case "cancel_running":
-            return _inserted(page, _make_way(page, run, holder, waiting))
+            return _inserted(txn, _make_way(txn, run, holder, waiting))
         case "queue" if waiting:
-            return _refused(page, run, waiting[0])
-    return _refused(page, run, holder or waiting[0])
+            return _refused(txn, run, waiting[0])
+    return _refused(txn, run, holder or waiting[0])
 
 
 def in_line(run: Run) -> Run:
@@ -57,29 +57,29 @@ def unstarted(run: Run) -> Run:
     return replace(run, status=PENDING, attempt=0, owner=None, started_at=None, dispatched_at=None)
 
 
-def _make_way(page: JobTransaction, run: Run, holder: Run | None, waiting: list[Run]) -> Run:
+def _make_way(txn: JobTransaction, run: Run, holder: Run | None, waiting: list[Run]) -> Run:
     """Cancel what is in the newcomer's way; it holds the key at once unless a handler has to end first."""
     for other in waiting:
-        page.supersede(other)
+        txn.supersede(other)
     if holder is None:
         return run
     if holder.status is PENDING:
-        page.supersede(holder)
+        txn.supersede(holder)
         return run
-    page.request_cancel(holder)
+    txn.request_cancel(holder)
     return in_line(run)
 
 
-def _inserted(page: JobTransaction, run: Run) -> Verdict:
-    return Verdict("opened" if page.insert(run) else "duplicate", run)
+def _inserted(txn: JobTransaction, run: Run) -> OpenResult:
+    return OpenResult("opened" if txn.insert(run) else "duplicate", run)
 
 
-def _refused(page: JobTransaction, run: Run, active: Run) -> Verdict:
+def _refused(txn: JobTransaction, run: Run, active: Run) -> OpenResult:
     if run.scheduled_for is None:
-        return Verdict("conflict", active)
-    skipped = skipped_run(run, active, page.now)
-    page.insert(skipped)
-    return Verdict("skipped", skipped)
+        return OpenResult("conflict", active)
+    skipped = skipped_run(run, active, txn.now)
+    txn.insert(skipped)
+    return OpenResult("skipped", skipped)
 
 
 def missed_deadline(run: Run, now: datetime) -> Run:

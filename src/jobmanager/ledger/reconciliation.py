@@ -26,7 +26,7 @@ from jobmanager.ledger.missing_instants import (
     row_of,
     schedule_of,
 )
-from jobmanager.ledger.overlap import take_turn
+from jobmanager.ledger.overlap import apply_overlap
 from jobmanager.run import (
     FAILED,
     PENDING,
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 BITE = 200_000  # instants settled under one lock
 
 
-class Account:
+class Reconciliation:
     """Keeps the account of every job. Any process may settle any job: the job's lock and the unique tick decide."""
 
     def __init__(self, store: RunStore, *, grace: timedelta) -> None:
@@ -73,44 +73,44 @@ class Account:
 
     def settle_announced(self, limit: int = 50) -> int:
         """Settle jobs of which something was announced, and accepted by nobody while it was on time."""
-        late = self._store.left_announced(self._store.now() - self._grace, limit)
+        late = self._store.jobs_with_unaccepted_runs(self._store.now() - self._grace, limit)
         return sum(self.settle(job_id) for job_id in late)
 
     def settle(self, job_id: str) -> int:
         """Account for every instant of the job that is more than `grace` old; answers how many runs were opened."""
         opened, complete = self._settle_late_announcements(job_id), False
         while not complete:
-            with self._store.lock_job(job_id) as page:
-                count, complete = self._settle(page)
+            with self._store.lock_job(job_id) as txn:
+                count, complete = self._settle(txn)
             opened += count
         return opened
 
     def _settle_late_announcements(self, job_id: str) -> int:
         """What was announced and not accepted in time is as if nobody had noticed it: the same policy says what becomes of it."""
-        with self._store.lock_job(job_id) as page:
-            paused = page.job.state == "paused"
-            ids = page.announced(page.now if paused else page.now - self._grace - page.job.jitter)
+        with self._store.lock_job(job_id) as txn:
+            paused = txn.job.state == "paused"
+            ids = txn.announced(txn.now if paused else txn.now - self._grace - txn.job.jitter)
             if not ids:
                 return 0
-            page.withdraw(list(ids.values()))
-            return self._fill(page, Missing(sorted(ids), set(), max(ids), ids=ids))
+            txn.delete_unaccepted(list(ids.values()))
+            return self._fill(txn, Missing(sorted(ids), set(), max(ids), ids=ids))
 
-    def _settle(self, page: JobTransaction) -> tuple[int, bool]:
+    def _settle(self, txn: JobTransaction) -> tuple[int, bool]:
         """One bite of it: how many runs were opened, and whether nothing is left."""
-        until = max(page.now - self._grace - page.job.jitter, page.job.accounted_until)
+        until = max(txn.now - self._grace - txn.job.jitter, txn.job.accounted_until)
         try:
-            schedule = schedule_of(page.job)
+            schedule = schedule_of(txn.job)
         except CronError as error:
             # Somebody with a newer version can read it: until then nothing is due, and nothing counts as accounted for.
-            logger.error("job=%s cannot be settled: %s", page.job.id, error)
+            logger.error("job=%s cannot be settled: %s", txn.job.id, error)
             return 0, True
-        account = missing_of(page, schedule if page.job.open else None, until, bite=BITE)
-        opened = self._fill(page, account)
-        page.save(
+        account = missing_of(txn, schedule if txn.job.open else None, until, bite=BITE)
+        opened = self._fill(txn, account)
+        txn.save(
             replace(
-                page.job,
+                txn.job,
                 accounted_until=account.until,
-                next_due_at=schedule.next_after(account.until) if schedule and page.job.open else None,
+                next_due_at=schedule.next_after(account.until) if schedule and txn.job.open else None,
             )
         )
         return opened, account.complete
@@ -128,16 +128,16 @@ class Account:
 
         Nothing changes, and nothing is written, if it is so already.
         """
-        with self._store.lock_job(job_id) as page:
-            before = page.job
+        with self._store.lock_job(job_id) as txn:
+            before = txn.job
             after = before if declaration is None else _declared_anew(before, declaration)
             if state is not None and state != before.state:
-                after = replace(after, state=state, state_reason=reason, state_by=by, state_at=page.now)
+                after = replace(after, state=state, state_reason=reason, state_by=by, state_at=txn.now)
             if after == before:
                 return before
             if (after.state, after.schedule) != (before.state, before.schedule):
-                end = max(page.now, before.accounted_until, page.newest_instant() or before.accounted_until)
-                self._close_revision(page, end, becomes=after.state)
+                end = max(txn.now, before.accounted_until, txn.newest_instant() or before.accounted_until)
+                self._close_revision(txn, end, becomes=after.state)
                 schedule = schedule_of(after)
                 after = replace(
                     after,
@@ -145,18 +145,18 @@ class Account:
                     accounted_until=end,
                     next_due_at=schedule.next_after(end) if schedule and after.open else None,
                 )
-            page.save(replace(after, definition_rev=before.definition_rev + 1))
+            txn.save(replace(after, definition_rev=before.definition_rev + 1))
             if before.open and not after.open:
-                page.close_pending()
-            return page.job
+                txn.close_pending()
+            return txn.job
 
     def pause_if_failing(self, job_id: str) -> bool:
         """Pause the job (reason `failures`) if its last `pause_after_failures` runs all failed; True if it was paused now."""
-        with self._store.lock_job(job_id) as page:
-            wanted = page.job.pause_after_failures
-            last = page.last_ended(wanted) if wanted else []
+        with self._store.lock_job(job_id) as txn:
+            wanted = txn.job.pause_after_failures
+            last = txn.last_ended(wanted) if wanted else []
             failing = len(last) == wanted and all(run.status is FAILED for run in last)
-            is_active = page.job.state == "active"
+            is_active = txn.job.state == "active"
         if failing and is_active:
             logger.error("job=%s is paused: its last %d runs failed", job_id, wanted)
             self.change(job_id, state="paused", reason="failures", by="pause_after_failures")
@@ -167,64 +167,64 @@ class Account:
         found = self._store.run(run_id)
         if found is None:
             raise RunNotFoundError(f"No run {run_id!r}.", run_id=run_id)
-        with self._store.lock_job(found.job_id) as page:
-            run = page.get(found.id) or found
+        with self._store.lock_job(found.job_id) as txn:
+            run = txn.get(found.id) or found
             check_transition(run.status if run.status is not RUNNING else SUCCEEDED, PENDING)
             if run.ticks != 1:
                 raise TransitionError(
                     f"Run {run_id} stands for {run.ticks:,} ticks; start the job by hand instead."
                 )
-            if not page.job.open:
+            if not txn.job.open:
                 raise JobDisabledError(
-                    f"Job {run.job_id!r} is {page.job.state}; enable it before redriving its runs.",
+                    f"Job {run.job_id!r} is {txn.job.state}; enable it before redriving its runs.",
                     job_id=run.job_id,
                 )
-            return in_line_again(page, run)
+            return in_line_again(txn, run)
 
     # ---------------------------------------------------------------- filling holes
 
-    def _fill(self, page: JobTransaction, account: Missing) -> int:
+    def _fill(self, txn: JobTransaction, account: Missing) -> int:
         """Give every missing instant its row, by the job's catch-up policy; answers how many run."""
         missing = account.instants
         if not missing:
             return 0
-        if page.job.state == "paused":
-            grow_pause(page, missing)
+        if txn.job.state == "paused":
+            grow_pause(txn, missing)
             return 0
-        again = caught_up(page, account)
+        again = caught_up(txn, account)
         chosen = set(again)
-        record_missed(page, [instant for instant in missing if instant not in chosen], account)
+        record_missed(txn, [instant for instant in missing if instant not in chosen], account)
         for instant in again:
             # Runs of `all` wait for one another: under `skip` the second would skip itself.
-            waits = page.job.catch_up == "all"
-            self._open(page, instant, "catch_up", waits=waits, run_id=account.ids.get(instant))
+            waits = txn.job.catch_up == "all"
+            self._open(txn, instant, "catch_up", waits=waits, run_id=account.ids.get(instant))
         return len(again)
 
-    def _close_revision(self, page: JobTransaction, end: datetime, *, becomes: JobState) -> None:
+    def _close_revision(self, txn: JobTransaction, end: datetime, *, becomes: JobState) -> None:
         """Account for the old rule up to `end`: what is on time still runs or is skipped, older instants are missed."""
         try:
-            account = missing_of(page, schedule_of(page.job) if page.job.open else None, end, bite=None)
+            account = missing_of(txn, schedule_of(txn.job) if txn.job.open else None, end, bite=None)
             missing = account.instants
         except CronError as error:
-            logger.error("job=%s had an unreadable schedule: %s", page.job.id, error)
+            logger.error("job=%s had an unreadable schedule: %s", txn.job.id, error)
             return
-        if page.job.state == "paused":
-            grow_pause(page, missing)
+        if txn.job.state == "paused":
+            grow_pause(txn, missing)
             return
-        on_time = [instant for instant in missing if instant > page.now - self._grace]
-        record_missed(page, missing[: len(missing) - len(on_time)], account)
+        on_time = [instant for instant in missing if instant > txn.now - self._grace]
+        record_missed(txn, missing[: len(missing) - len(on_time)], account)
         if becomes == "paused":
-            grow_pause(page, on_time)
+            grow_pause(txn, on_time)
             return
         for instant in on_time:
             if becomes == "active":
-                self._open(page, instant, "schedule")
+                self._open(txn, instant, "schedule")
             else:
-                page.insert(row_of(page, instant, SKIPPED, "disabled"))
+                txn.insert(row_of(txn, instant, SKIPPED, "disabled"))
 
     def _open(
         self,
-        page: JobTransaction,
+        txn: JobTransaction,
         instant: datetime,
         trigger: Trigger,
         *,
@@ -232,15 +232,15 @@ class Account:
         run_id: str | None = None,
     ) -> None:
         """Open a pending run for the instant, or record what the overlap policy makes of it."""
-        run = row_of(page, instant, PENDING, None, trigger=trigger)
+        run = row_of(txn, instant, PENDING, None, trigger=trigger)
         run = replace(run, id=run_id or run.id)
-        take_turn(page, replace(run, turn="waits") if waits and run.turn else run)
+        apply_overlap(txn, replace(run, turn="waits") if waits and run.turn else run)
 
 
-def in_line_again(page: JobTransaction, run: Run) -> Run:
+def in_line_again(txn: JobTransaction, run: Run) -> Run:
     """Open a closed run again: pending, due now, waiting for its key, with as many attempts as the policy gives."""
-    turn = None if page.job.overlap == "allow" else "waits"
-    return page.reopen(run, max_attempts=run.attempt + page.job.max_attempts, turn=turn)
+    turn = None if txn.job.overlap == "allow" else "waits"
+    return txn.reopen(run, max_attempts=run.attempt + txn.job.max_attempts, turn=turn)
 
 
 def _declared_anew(before: JobRow, declaration: JobRow) -> JobRow:

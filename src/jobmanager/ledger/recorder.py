@@ -11,7 +11,7 @@ from typing import Any
 
 from jobmanager.errors import PayloadError
 from jobmanager.ledger.group_commit import GroupCommit
-from jobmanager.ledger.overlap import Verdict, in_line, missed_deadline, take_turn, unstarted
+from jobmanager.ledger.overlap import OpenResult, apply_overlap, in_line, missed_deadline, unstarted
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.run import (
     PENDING,
@@ -50,7 +50,7 @@ class Recorder:
         runs: Sequence[Run],
         then: Callable[[list[Run], list[Run], Written], None],
         *,
-        alone: bool = False,
+        write_inline: bool = False,
     ) -> None:
         """Open runs in one guarded insert; `then(opened, refused, written)` follows on the writer's thread."""
 
@@ -61,75 +61,75 @@ class Recorder:
             )
             then(opened, refused, written)
 
-        self._commits.submit(runs, (), committed, alone=alone)
+        self._commits.submit(runs, (), committed, write_inline=write_inline)
 
-    def decide(self, run: Run) -> Verdict:
+    def decide(self, run: Run) -> OpenResult:
         """The first line that fits of what a refused run becomes (LEDGER.md section 3), settled under the job's lock."""
-        with self.store.lock_job(run.job_id) as page:
-            row = page.run_for(run.scheduled_for) if run.scheduled_for else None
+        with self.store.lock_job(run.job_id) as txn:
+            row = txn.run_for(run.scheduled_for) if run.scheduled_for else None
             if row is not None and row.status is PENDING and row.announced:
-                return self._accepted(page, row, run)
-            return self._answer(page, run) or take_turn(page, run)
+                return self._accepted(txn, row, run)
+            return self._answer(txn, run) or apply_overlap(txn, run)
 
-    def _accepted(self, page: JobTransaction, row: Run, run: Run) -> Verdict:
+    def _accepted(self, txn: JobTransaction, row: Run, run: Run) -> OpenResult:
         """What becomes of an announced row: its tick counts, whatever has happened to the schedule since."""
-        run = replace(run, id=row.id, opened_at=row.opened_at, accepted_at=page.now)
-        if not page.job.open:
-            page.close_pending()
-            return Verdict("disabled")
-        if page.job.state == "paused" or run.due_at <= page.now - self._grace:
-            return Verdict("late")
-        if run.owner is not None and not page.is_alive(run.owner):
-            return Verdict("dead")
-        page.withdraw([row.id])
-        if run.expires_at is not None and run.expires_at < page.now:
-            page.insert(missed_deadline(run, page.now))
-            return Verdict("deadline")
-        if run.due_at > page.now:
+        run = replace(run, id=row.id, opened_at=row.opened_at, accepted_at=txn.now)
+        if not txn.job.open:
+            txn.close_pending()
+            return OpenResult("disabled")
+        if txn.job.state == "paused" or run.due_at <= txn.now - self._grace:
+            return OpenResult("late")
+        if run.owner is not None and not txn.is_alive(run.owner):
+            return OpenResult("dead")
+        txn.delete_unaccepted([row.id])
+        if run.expires_at is not None and run.expires_at < txn.now:
+            txn.insert(missed_deadline(run, txn.now))
+            return OpenResult("deadline")
+        if run.due_at > txn.now:
             run = in_line(run) if run.turn else unstarted(run)
-        return take_turn(page, run)
+        return apply_overlap(txn, run)
 
-    def _answer(self, page: JobTransaction, run: Run) -> Verdict | None:
-        mine = page.get(run.id)
+    def _answer(self, txn: JobTransaction, run: Run) -> OpenResult | None:
+        mine = txn.get(run.id)
         if mine is not None:
-            return Verdict("duplicate" if run.announced else "opened", mine)
+            return OpenResult("duplicate" if run.announced else "opened", mine)
         if run.idempotency_key is not None:
-            earlier = page.run_with_key(run.idempotency_key)
+            earlier = txn.run_with_key(run.idempotency_key)
             if earlier is not None:
-                return Verdict("duplicate", earlier)
+                return OpenResult("duplicate", earlier)
         if run.scheduled_for is not None:
-            finding = self._tick_finding(page, run, run.scheduled_for)
+            finding = self._tick_finding(txn, run, run.scheduled_for)
             if finding is not None:
                 return finding
-        if not page.job.open:
-            return Verdict("disabled")
-        if run.owner is not None and not page.is_alive(run.owner):
-            return Verdict("dead")
+        if not txn.job.open:
+            return OpenResult("disabled")
+        if run.owner is not None and not txn.is_alive(run.owner):
+            return OpenResult("dead")
         return None
 
-    def _tick_finding(self, page: JobTransaction, run: Run, instant: datetime) -> Verdict | None:
-        row = page.run_for(instant)
+    def _tick_finding(self, txn: JobTransaction, run: Run, instant: datetime) -> OpenResult | None:
+        row = txn.run_for(instant)
         if row is not None:
-            return Verdict("duplicate", row)
-        if page.job.schedule_rev != run.schedule_rev:
-            return Verdict("stale")
-        if page.job.state != "active":
-            return Verdict("paused" if page.job.state == "paused" else "disabled")
-        if instant <= page.job.accounted_until:
-            return Verdict("accounted")
-        if run.due_at > page.now:
-            return Verdict("early")
-        if run.due_at <= page.now - self._grace:
-            return Verdict("late")
-        if run.expires_at is not None and run.expires_at < page.now:
-            page.insert(missed_deadline(run, page.now))
-            return Verdict("deadline")
+            return OpenResult("duplicate", row)
+        if txn.job.schedule_rev != run.schedule_rev:
+            return OpenResult("stale")
+        if txn.job.state != "active":
+            return OpenResult("paused" if txn.job.state == "paused" else "disabled")
+        if instant <= txn.job.accounted_until:
+            return OpenResult("accounted")
+        if run.due_at > txn.now:
+            return OpenResult("early")
+        if run.due_at <= txn.now - self._grace:
+            return OpenResult("late")
+        if run.expires_at is not None and run.expires_at < txn.now:
+            txn.insert(missed_deadline(run, txn.now))
+            return OpenResult("deadline")
         return None
 
     # ---------------------------------------------------------------- ending
 
     def end(
-        self, ending: Ending, then: Callable[[Ending, RunStatus | None], None], *, alone: bool = False
+        self, ending: Ending, then: Callable[[Ending, RunStatus | None], None], *, write_inline: bool = False
     ) -> None:
         """Close an attempt with the fence; `then(ending, status)` follows on the writer's thread with what was written.
 
@@ -146,7 +146,7 @@ class Recorder:
             else:
                 then(bounded, written.ended.get(run.id))
 
-        self._commits.submit((), (bounded,), committed, alone=alone)
+        self._commits.submit((), (bounded,), committed, write_inline=write_inline)
 
     def _bounded(self, ending: Ending) -> Ending:
         if ending.output is None and ending.error is None and not ending.lines:

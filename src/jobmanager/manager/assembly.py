@@ -11,25 +11,25 @@ from jobmanager.backends.base import Backend
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
 from jobmanager.execution import log_capture as capture
-from jobmanager.execution.child_process import Isolation
-from jobmanager.execution.claiming import Claims
+from jobmanager.execution.child_process import ChildProcesses
+from jobmanager.execution.claiming import Claiming
 from jobmanager.execution.executor import Executor
-from jobmanager.execution.new_runs import Openings
+from jobmanager.execution.new_runs import RunFactory
 from jobmanager.execution.runner import Runner
-from jobmanager.execution.supervisor import ASK_FOR_CANCEL_EVERY, FLUSH_LINES_EVERY, LOOK_EVERY, Watch
-from jobmanager.execution.worker_pool import Pool
+from jobmanager.execution.supervisor import ASK_FOR_CANCEL_EVERY, FLUSH_LINES_EVERY, LOOK_EVERY, Supervisor
+from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.group_commit import GroupCommit
-from jobmanager.ledger.job_sync import Declarations
-from jobmanager.ledger.reconciliation import Account
+from jobmanager.ledger.job_sync import JobSync
+from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.retention import forget_old_runs
 from jobmanager.manager.sweep import Sweep
 from jobmanager.observe import Observer
-from jobmanager.process.background import Chores
-from jobmanager.process.failure_detector import Burial
-from jobmanager.process.heartbeat import Lease
-from jobmanager.process.throttled_log import Quiet
+from jobmanager.process.background import BackgroundTasks
+from jobmanager.process.failure_detector import FailureDetector
+from jobmanager.process.heartbeat import Heartbeat
+from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.registry import Registry
 from jobmanager.run import Tick, Ticked
 from jobmanager.settings import Settings
@@ -67,10 +67,10 @@ class Assembly:
         self.backend = backend
         self._settings = settings
         self._clock = clock
-        self.account = Account(store, grace=settings.grace)
-        self.declarations = Declarations(registry, store, self.account, namespace=settings.namespace)
-        self._quiet = outage = Quiet(logger)  # whoever meets it, one line in five seconds is enough
-        self.lease = Lease(
+        self.account = Reconciliation(store, grace=settings.grace)
+        self.declarations = JobSync(registry, store, self.account, namespace=settings.namespace)
+        self._quiet = outage = ThrottledLogger(logger)  # whoever meets it, one line in five seconds is enough
+        self.lease = Heartbeat(
             store,
             clock,
             namespace=settings.namespace,
@@ -83,23 +83,23 @@ class Assembly:
         self.recorder = Recorder(
             store, self.commits, grace=settings.grace, redactor=Redactor(settings.secret_values())
         )
-        self.pool = Pool(settings.workers, threaded=threaded)
-        self.chores = Chores(clock, quiet=outage)
+        self.pool = WorkerPool(settings.workers, threaded=threaded)
+        self.chores = BackgroundTasks(clock, quiet=outage)
         self.executor = Executor(
             registry=registry,
             recorder=self.recorder,
             pool=self.pool,
             lease=self.lease,
             clock=clock,
-            isolation=Isolation(capture_logs=settings.capture_logs),
+            isolation=ChildProcesses(capture_logs=settings.capture_logs),
             cause_of=backend.cause_of,
             observers=observers,
             backend=backend.name,
             keep_lines=settings.capture_logs,
         )
         executes = backend.capabilities.executes_in_process
-        self.openings = Openings(self.lease, executes=executes)
-        self.claims = Claims(
+        self.openings = RunFactory(self.lease, executes=executes)
+        self.claims = Claiming(
             registry=registry,
             store=store,
             executor=self.executor,
@@ -123,12 +123,12 @@ class Assembly:
             clock=clock,
             reload=self._reload,
         )
-        self.watch = Watch(self.executor, self.recorder, pool=self.pool, lease=self.lease, clock=clock)
+        self.watch = Supervisor(self.executor, self.recorder, pool=self.pool, lease=self.lease, clock=clock)
         self.sweep = Sweep(store, self.account, self.executor, self.claims, lease=self.lease, clock=clock)
-        self.burial = Burial(store, clock, length=settings.lease)
-        self.burial.on_buried = partial(self.chores.soon, self._sweep)
-        self.lease.on_beat = self.burial.look
-        self.lease.on_silence = self.burial.forget
+        self.failure_detector = FailureDetector(store, clock, length=settings.lease)
+        self.failure_detector.on_marked_dead = partial(self.chores.run_soon, self._sweep)
+        self.lease.on_beat = self.failure_detector.check
+        self.lease.on_silence = self.failure_detector.forget
         self.lease.on_lost = self.watch.lost
         self.lease.vital_signs = self.runner.vital_signs
         self.threaded = threaded
@@ -166,12 +166,12 @@ class Assembly:
         self._executes = executes
         self.attend()
         try:
-            self._come_up()
+            self._bring_up()
         except StoreUnavailableError as error:
             logger.warning("not up yet, trying again every %s: %s", COME_UP_AGAIN, error)
-            self.chores.at(self._clock.now() + COME_UP_AGAIN, self._try_again)
+            self.chores.run_at(self._clock.now() + COME_UP_AGAIN, self._try_again)
 
-    def execute_too(self) -> None:
+    def enable_execution(self) -> None:
         """After `start`: pending runs are brought here, too."""
         if self._keeps_time:
             self.lease.start()
@@ -185,7 +185,7 @@ class Assembly:
         if self._keeps_time:
             self.chores.start()
 
-    def _come_up(self) -> None:
+    def _bring_up(self) -> None:
         self._installed = -1
         self.install()
         self._warn_of_skew()
@@ -196,9 +196,9 @@ class Assembly:
         self.backend.start(self.runner.deliver)
         self._up = True
         if self._keeps_time:
-            self.chores.soon(self._sweep)
-            self.chores.at(self._clock.now() + self._settings.grace, self._retire_undeclared)
-            self.chores.soon(self.claims.claim)
+            self.chores.run_soon(self._sweep)
+            self.chores.run_at(self._clock.now() + self._settings.grace, self._retire_undeclared)
+            self.chores.run_soon(self.claims.claim)
 
     def _warn_of_skew(self) -> None:
         skew = (self._clock.now() - self.store.now()).total_seconds()
@@ -210,11 +210,11 @@ class Assembly:
 
     def _try_again(self) -> None:
         try:
-            self._come_up()
+            self._bring_up()
             logger.info("up: the store answers")
         except StoreError as error:
             self._quiet.warning("still not up: %s", error)
-            self.chores.at(self._clock.now() + COME_UP_AGAIN, self._try_again)
+            self.chores.run_at(self._clock.now() + COME_UP_AGAIN, self._try_again)
 
     def stop(self, drain: timedelta) -> None:
         """Accept nothing more, let running handlers end for at most `drain`, record the rest, say good-bye. Twice is safe."""

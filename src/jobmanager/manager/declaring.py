@@ -8,14 +8,14 @@ from typing import ParamSpec, TypeVar, Unpack
 
 from jobmanager.execution.child_process import check_machine
 from jobmanager.job import Job, JobOptions, Policies, make_job
-from jobmanager.manager.parts import Wiring
+from jobmanager.manager.parts import Parts
 from jobmanager.registry import HandlerTarget
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Declaring(Wiring):
+class Declaring(Parts):
     """The words that declare jobs. Used while the application is imported; nothing connects."""
 
     def job(self, job_id: str, **options: Unpack[JobOptions]) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -16,7 +16,7 @@ class Begin(Protocol):
     def __call__(self, *, executes: bool) -> None: ...
 
 
-class Hosting:
+class ManagerHost:
     """The Host of a manager's backend. What brings work starts the manager, but none that was stopped: StoppedError."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Hosting:
         jobs: Mapping[str, Job],
     ) -> None:
         self._begin = begin
-        self._go_on = go_on
+        self._start_if_not_stopped = go_on
         self._stop = stop
         self._assembly = assembly
         self._jobs = jobs
@@ -41,29 +41,29 @@ class Hosting:
         self._begin(executes=executes)
 
     def execute(self, run_ids: Sequence[str]) -> None:
-        self._go_on()
+        self._start_if_not_stopped()
         self._assembly().claims.claim_these(run_ids, here=True)
 
     def accept(self, run_ids: Sequence[str]) -> Accepted:
-        self._go_on()
+        self._start_if_not_stopped()
         return self._assembly().runner.accept_announced(run_ids)
 
     def tick(self, job_id: str) -> Ticked:
-        self._go_on()
+        self._start_if_not_stopped()
         return self._assembly().tick(job_id)
 
     def plan(self) -> None:
-        self._go_on()
+        self._start_if_not_stopped()
         self._assembly().sync()
 
     def sweep(self) -> None:
-        self._go_on()
+        self._start_if_not_stopped()
         self._assembly().sweep.sweep()
 
-    def take_role(self, role: str) -> bool:
+    def acquire_role(self, role: str) -> bool:
         assembly = self._assembly()
         lease = assembly.lease
-        return lease.ok() and assembly.store.take_role(f"{lease.namespace}/{role}", lease.id)
+        return lease.ok() and assembly.store.acquire_role(f"{lease.namespace}/{role}", lease.id)
 
     def stop(self) -> None:
         self._stop()

@@ -20,7 +20,7 @@ from jobmanager.execution.child_main import is_child
 from jobmanager.execution.child_process import check_handler
 from jobmanager.manager.aio import AsyncJobManager
 from jobmanager.manager.declaring import Declaring
-from jobmanager.manager.host import Hosting
+from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.operating import Operating, Seconds, as_duration
 from jobmanager.observe import Observer
 from jobmanager.process.signals import SignalHandlers
@@ -92,7 +92,7 @@ class JobManager(Declaring, Operating):
             raise
         return self
 
-    def _go_on(self) -> None:
+    def _start_if_not_stopped(self) -> None:
         """Begin, unless somebody stopped this: a call that came meanwhile must not start again what nobody would stop."""
         with self._lock:
             if self._stopped:
@@ -104,7 +104,7 @@ class JobManager(Declaring, Operating):
             self._stopped = False
             if self._started:
                 if executes:
-                    self._assembly.execute_too()
+                    self._assembly.enable_execution()
                 return
             logger.info("%s store=%s jobs=%d", self.resolution, self.store.url, len(self.registry.jobs))
             for rejected in self.resolution.rejected:
@@ -131,7 +131,13 @@ class JobManager(Declaring, Operating):
         return self._as_host()
 
     def _as_host(self) -> Host:
-        return Hosting(self._begin, self._go_on, self.stop, lambda: self._assembly, jobs=self.registry.jobs)
+        return ManagerHost(
+            self._begin,
+            self._start_if_not_stopped,
+            self.stop,
+            lambda: self._assembly,
+            jobs=self.registry.jobs,
+        )
 
     def check(self) -> None:
         """Raise what would fail at the first run: a job whose handler is unknown or out of reach, or whose config does not fit it."""

@@ -18,11 +18,11 @@ from jobmanager.errors import (
 from jobmanager.job import Job
 from jobmanager.ledger.backfill import MadeUp, backfill
 from jobmanager.ledger.job_sync import Change
-from jobmanager.ledger.overlap import Verdict
+from jobmanager.ledger.overlap import OpenResult
 from jobmanager.ledger.overrides import checked, in_force
 from jobmanager.ledger.queries import Planned
 from jobmanager.ledger.recorder import checked_payload
-from jobmanager.manager.parts import Wiring
+from jobmanager.manager.parts import Parts
 from jobmanager.process.heartbeat import living
 from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
 from jobmanager.stores.base import Instance, JobRow, JobState
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Seconds = timedelta | float
 
 
-class Operating(Wiring):
+class Operating(Parts):
     """What applications and operators do with jobs. Any thread; the store is installed on first use."""
 
     def trigger_job(
@@ -64,11 +64,11 @@ class Operating(Wiring):
         by_hand = ByHand(
             payload=checked, priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify
         )
-        ours = here and assembly.claims.reserve(1, sure=True) == 1
-        run = assembly.openings.row(job, now, due_at=due_at, ours=ours, by_hand=by_hand)
+        ours = here and assembly.claims.reserve_slots(1, require_live_heartbeat=True) == 1
+        run = assembly.openings.build(job, now, due_at=due_at, ours=ours, by_hand=by_hand)
         return self._answer(job, assembly.runner.accept(run))
 
-    def _answer(self, job: Job, verdict: Verdict) -> Run:
+    def _answer(self, job: Job, verdict: OpenResult) -> Run:
         match verdict.finding, verdict.run:
             case "conflict", Run() as active:
                 raise RunConflictError(

@@ -18,7 +18,7 @@ from jobmanager.stores import store_for
 from jobmanager.stores.base import RunStore
 
 
-class Wiring:
+class Parts:
     """Who keeps the time, where runs are kept, and which jobs there are. Nothing connects before it is used."""
 
     def __init__(

@@ -6,10 +6,10 @@ import logging
 from datetime import timedelta
 
 from jobmanager.clock import Clock
-from jobmanager.execution.claiming import Claims
+from jobmanager.execution.claiming import Claiming
 from jobmanager.execution.executor import Executor
-from jobmanager.ledger.reconciliation import Account
-from jobmanager.process.heartbeat import Lease
+from jobmanager.ledger.reconciliation import Reconciliation
+from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.run import PENDING
 from jobmanager.stores.base import RunStore
 
@@ -24,11 +24,11 @@ class Sweep:
     def __init__(
         self,
         store: RunStore,
-        account: Account,
+        account: Reconciliation,
         executor: Executor,
-        claims: Claims,
+        claims: Claiming,
         *,
-        lease: Lease,
+        lease: Heartbeat,
         clock: Clock,
     ) -> None:
         self._store = store

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
-from jobmanager.process.throttled_log import Quiet
+from jobmanager.process.throttled_log import ThrottledLogger
 
 logger = logging.getLogger(__name__)
 
@@ -22,21 +22,21 @@ DEEPEST = 10
 
 
 @dataclass(slots=True)
-class _Chore:
+class _Task:
     name: str
     act: Act
     every: float
     next_at: float = 0.0
-    quiet: Quiet = field(default_factory=lambda: Quiet(logger))
+    quiet: ThrottledLogger = field(default_factory=lambda: ThrottledLogger(logger))
 
 
-class Chores:
+class BackgroundTasks:
     """One thread for the small work. On a clock that is moved by hand there is no thread: the clock calls."""
 
-    def __init__(self, clock: Clock, *, quiet: Quiet | None = None) -> None:
+    def __init__(self, clock: Clock, *, quiet: ThrottledLogger | None = None) -> None:
         self._clock = clock
-        self._outage = quiet or Quiet(logger)
-        self._chores: list[_Chore] = []
+        self._outage = quiet or ThrottledLogger(logger)
+        self._chores: list[_Task] = []
         self._once: list[tuple[datetime, int, Act]] = []
         self._soon: list[Act] = []
         self._depth = 0
@@ -48,15 +48,15 @@ class Chores:
 
     def add(self, name: str, act: Act, *, every: timedelta) -> None:
         """Do it every so often, jittered by a tenth so that processes do not march in step. Before `start` only."""
-        self._chores.append(_Chore(name, act, every.total_seconds()))
+        self._chores.append(_Task(name, act, every.total_seconds()))
 
-    def at(self, moment: datetime, act: Act) -> None:
+    def run_at(self, moment: datetime, act: Act) -> None:
         """Do it once, at that moment of the clock or soon after."""
         with self._wake:
             heapq.heappush(self._once, (moment, next(self._order), act))
             self._wake.notify()
 
-    def soon(self, act: Act) -> None:
+    def run_soon(self, act: Act) -> None:
         """Do it once, as soon as the thread is free; at once, here, on a clock moved by hand."""
         if self._driven:
             self._do_here(act)
@@ -146,13 +146,13 @@ class Chores:
         for chore in self._chores:
             self._do(chore.name, chore.act, chore.quiet)
 
-    def _do(self, name: str, act: Act, quiet: Quiet | None = None) -> None:
+    def _do(self, name: str, act: Act, quiet: ThrottledLogger | None = None) -> None:
         try:
             act()
         except StoreUnavailableError as error:
             self._outage.warning("%s put off: %s", name, error)
         except StoreError as error:
-            (quiet or Quiet(logger)).warning("%s put off: %s", name, error)
+            (quiet or ThrottledLogger(logger)).warning("%s put off: %s", name, error)
         except Exception:
             logger.exception("chore %s failed", name)
         else:

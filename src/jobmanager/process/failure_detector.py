@@ -17,7 +17,7 @@ from jobmanager.stores.base import Instance, RunStore
 logger = logging.getLogger(__name__)
 
 
-class Burial:
+class FailureDetector:
     """Watches the others at each beat of ours. Called by the lease's thread only."""
 
     def __init__(self, store: RunStore, clock: Clock, *, length: timedelta) -> None:
@@ -26,10 +26,10 @@ class Burial:
         self._length = length.total_seconds()
         self._first_seen: dict[str, tuple[int, float]] = {}
         self._last_beat = float("-inf")
-        self.on_buried: Callable[[], None] = lambda: None
+        self.on_marked_dead: Callable[[], None] = lambda: None
         """Called after somebody was declared dead, by whoever of the watchers was first."""
 
-    def look(self, own_id: str) -> None:
+    def check(self, own_id: str) -> None:
         """After an accepted beat of ours: bury whoever has been silent for longer than a lease."""
         now = self._clock.monotonic()
         if now - self._last_beat > self._length / 2:
@@ -40,7 +40,9 @@ class Burial:
             others = [instance for instance in self._store.instances() if instance.id != own_id]
             read = self._clock.monotonic()
             buried = [
-                other for other in others if self._is_silent(other, now, read) and self._store.bury(other)
+                other
+                for other in others
+                if self._is_silent(other, now, read) and self._store.mark_dead(other)
             ]
         except StoreError as error:
             logger.debug("others could not be watched: %s", error)
@@ -56,7 +58,7 @@ class Burial:
                 self._length,
             )
         if buried:
-            self.on_buried()
+            self.on_marked_dead()
 
     def forget(self) -> None:
         """A beat of ours failed or came late: what was seen before proves nothing any more."""

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError
-from jobmanager.process.throttled_log import Quiet
+from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import new_id
 from jobmanager.settings import Settings
 from jobmanager.stores.base import Instance, RunStore
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 TRUST = 0.8  # of the lease: others wait for all of it before they bury us
 
 
-class Lease:
+class Heartbeat:
     """This process in the ledger. `id` owns its runs; it changes when the process was declared dead meanwhile.
 
     Death is judged by a counter that does not move, never by timestamps, so an outage of the store kills nobody.
@@ -37,7 +37,7 @@ class Lease:
         length: timedelta,
         declares: Collection[str] = (),
         executes: bool = True,
-        quiet: Quiet | None = None,
+        quiet: ThrottledLogger | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -59,7 +59,7 @@ class Lease:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._driven = False
-        self._quiet = quiet or Quiet(logger)
+        self._quiet = quiet or ThrottledLogger(logger)
         self.vital_signs: Callable[[], tuple[datetime | None, float | None]] = lambda: (None, None)
         """When the last tick came and how late it was, in seconds; told with each beat."""
         self.on_beat: Callable[[str], None] = lambda _: None
@@ -111,7 +111,7 @@ class Lease:
         self._trusted_until = float("-inf")
         try:
             if self._registered:
-                self._store.retire(self.id)
+                self._store.deregister(self.id)
         except StoreError as error:
             logger.warning("good-bye not recorded, others will notice in %.0f s: %s", self._length, error)
         self._renew()

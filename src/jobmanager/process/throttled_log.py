@@ -8,7 +8,7 @@ import time
 INTERVAL = 5.0
 
 
-class Quiet:
+class ThrottledLogger:
     """Says that something is wrong now and then, and once that it is over. Any thread; share one about one trouble."""
 
     def __init__(self, logger: logging.Logger) -> None:

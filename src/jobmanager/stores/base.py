@@ -67,7 +67,7 @@ POLICIES = (
 """The fields of JobRow that say how a job runs; changing them settles nothing and fires nothing."""
 
 
-class JobBrief(NamedTuple):
+class JobSummary(NamedTuple):
     """What tells a job that is stored as the code declares it from others, and what a process then needs of it."""
 
     id: str
@@ -192,7 +192,7 @@ class JobTransaction(ABC):
         """Ids of the job's rows that were only announced, and were due before the moment, by instant."""
 
     @abstractmethod
-    def withdraw(self, run_ids: Collection[str]) -> None:
+    def delete_unaccepted(self, run_ids: Collection[str]) -> None:
         """Delete rows that were only announced: what becomes of their ticks is written anew."""
 
     @abstractmethod
@@ -260,7 +260,7 @@ class RunStore(ABC):
         """All jobs, or these, by id; with `changed_since` only those whose `change_seq` is greater."""
 
     @abstractmethod
-    def briefs(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobBrief]:
+    def job_summaries(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobSummary]:
         """A page of the jobs whose `change_seq` is greater, by id, beginning after the id `after`."""
 
     @abstractmethod
@@ -300,18 +300,18 @@ class RunStore(ABC):
         """
 
     @abstractmethod
-    def taken(self, runs: Sequence[Run]) -> set[str]:
+    def already_recorded(self, runs: Sequence[Run]) -> set[str]:
         """Of these runs that were not opened, the ids of those whose tick has a row that is not only announced.
 
         Nothing is locked.
         """
 
     @abstractmethod
-    def these(self, run_ids: Collection[str]) -> list[Run]:
+    def runs_by_id(self, run_ids: Collection[str]) -> list[Run]:
         """Those of these runs that there are, in the order in which they were due."""
 
     @abstractmethod
-    def left_announced(self, before: datetime, limit: int) -> list[str]:
+    def jobs_with_unaccepted_runs(self, before: datetime, limit: int) -> list[str]:
         """Ids of jobs that have an announced row which was due before the moment."""
 
     @abstractmethod
@@ -389,15 +389,15 @@ class RunStore(ABC):
         """Move the counter and note the vital signs; False if the instance was declared dead or is unknown."""
 
     @abstractmethod
-    def bury(self, instance: Instance) -> bool:
+    def mark_dead(self, instance: Instance) -> bool:
         """Declare the instance dead, if its counter still stands where it was seen; True for whoever did it."""
 
     @abstractmethod
-    def retire(self, instance_id: str) -> None:
+    def deregister(self, instance_id: str) -> None:
         """The instance says good-bye."""
 
     @abstractmethod
-    def take_role(self, role: str, instance_id: str) -> bool:
+    def acquire_role(self, role: str, instance_id: str) -> bool:
         """True if the instance has the role now: it had it already, or nobody living has. One of all has it at a time."""
 
     @abstractmethod

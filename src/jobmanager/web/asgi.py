@@ -17,7 +17,7 @@ from jobmanager.web.answer import NOT_FOUND, UNAVAILABLE, Answer
 from jobmanager.web.body import LARGEST, MOST_RUNS, Call
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
 from jobmanager.web.limit import Limits
-from jobmanager.web.remembered import Remembered
+from jobmanager.web.remembered import ResponseCache
 from jobmanager.web.work import Manager, Work, answered
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ MOST_AT_ONCE = 5 * MOST_RUNS
 _Waiting = tuple[Call, "asyncio.Future[Accepted | Answer]"]
 
 
-class Desk:
+class AcceptBatcher:
     """Hands calls of one event loop to threads of its own: what blocks in the application must keep no call waiting."""
 
     def __init__(self, work: Work, threads: int) -> None:
@@ -62,9 +62,9 @@ class Desk:
         self._away = True
         loop = asyncio.get_running_loop()
         flight = loop.run_in_executor(self._accepting, self._work.accept, [call for call, _ in batch])
-        flight.add_done_callback(lambda landed: self._land(batch, landed))
+        flight.add_done_callback(lambda landed: self._on_done(batch, landed))
 
-    def _land(self, batch: Sequence[_Waiting], landed: asyncio.Future[list[Accepted | Answer]]) -> None:
+    def _on_done(self, batch: Sequence[_Waiting], landed: asyncio.Future[list[Accepted | Answer]]) -> None:
         self._away = False
         for (_, waits), result in zip(batch, landed.result(), strict=True):
             if not waits.done():  # else its caller went away
@@ -92,9 +92,9 @@ class Asgi:
         self._jobs = jobs
         self._otherwise = otherwise
         self._endpoint = Endpoint(jobs.settings, limits, clock=clock)
-        self._remembered = Remembered(clock.monotonic)
+        self._remembered = ResponseCache(clock.monotonic)
         self._work = Work(jobs, clock)
-        self._desks: WeakKeyDictionary[AbstractEventLoop, Desk] = WeakKeyDictionary()
+        self._desks: WeakKeyDictionary[AbstractEventLoop, AcceptBatcher] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -153,11 +153,11 @@ class Asgi:
             return await desk.do(lambda: self._work.execute(call, accepted))
         return answered(call, accepted)
 
-    def _desk(self) -> Desk:
+    def _desk(self) -> AcceptBatcher:
         loop = asyncio.get_running_loop()
         desk = self._desks.get(loop)
         if desk is None:
-            desk = self._desks[loop] = Desk(self._work, self._jobs.settings.workers)
+            desk = self._desks[loop] = AcceptBatcher(self._work, self._jobs.settings.workers)
         return desk
 
     async def _live(self, receive: Receive, send: Send) -> None:

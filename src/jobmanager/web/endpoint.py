@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobmanager.clock import Clock
-from jobmanager.process.throttled_log import Quiet
+from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.settings import Settings
 from jobmanager.web.answer import (
     NO_JSON,
@@ -70,7 +70,7 @@ class Endpoint:
         self._clock = clock
         self._calls = Limit(limits.calls_per_second, limits.calls_at_once, clock.monotonic)
         self._failures = Limit(limits.failures_per_second, limits.failures_at_once, clock.monotonic)
-        self._locked, self._refused = Quiet(logger), Quiet(logger)
+        self._locked, self._refused = ThrottledLogger(logger), ThrottledLogger(logger)
 
     def route(self, asked: Asked) -> Route | None:
         """What the path means; None if it is not ours. Never a redirect: a POST would arrive as a GET."""

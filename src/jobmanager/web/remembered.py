@@ -22,7 +22,7 @@ SECONDS = 2 * TOLERANCE
 _Key = tuple[int, bytes]
 
 
-class Remembered:
+class ResponseCache:
     """Answers by call number and body. Whoever gets None from `claim` owes a `settle`. Any thread."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:

@@ -18,7 +18,7 @@ from jobmanager.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from jobmanager.process.throttled_log import Quiet
+from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import Accepted, Run, RunStatus, Ticked
 from jobmanager.settings import Settings
 from jobmanager.web.answer import FAILED, UNAVAILABLE, Answer, answer, no_such_job
@@ -80,7 +80,7 @@ class Work:
         self._clock = clock
         self.waits = jobs.settings.wait
         self._started_in: int | None = None
-        self._trouble = Quiet(logger)
+        self._trouble = ThrottledLogger(logger)
 
     def answer(self, call: Call) -> Answer:
         """The answer to a call, with everything it needs done on this thread."""

@@ -12,7 +12,7 @@ from jobmanager.web.answer import NOT_FOUND, UNAVAILABLE, Answer
 from jobmanager.web.body import LARGEST, Call
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
 from jobmanager.web.limit import Limits
-from jobmanager.web.remembered import Remembered
+from jobmanager.web.remembered import ResponseCache
 from jobmanager.web.work import Manager, Work
 
 Environ = dict[str, Any]
@@ -28,7 +28,7 @@ class Wsgi:
     ) -> None:
         self._otherwise = otherwise
         self._endpoint = Endpoint(jobs.settings, limits, clock=clock)
-        self._remembered = Remembered(clock.monotonic)
+        self._remembered = ResponseCache(clock.monotonic)
         self._work = Work(jobs, clock)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -204,9 +204,9 @@ class CeleryBackend(Backend):
         if self._host is not None and not self._beats:
             self._host.stop()
 
-    def take_role(self, role: str) -> bool:
+    def acquire_role(self, role: str) -> bool:
         """True while this process is the one of all that may do what the role stands for."""
-        return self._host is None or self._host.take_role(role)
+        return self._host is None or self._host.acquire_role(role)
 
     # ---------------------------------------------------------------- in a worker
 

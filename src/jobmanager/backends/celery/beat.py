@@ -123,7 +123,7 @@ class NativeEntries:
 
     def _has_role(self) -> bool:
         try:
-            return self._backend.take_role(NATIVE_ROLE)
+            return self._backend.acquire_role(NATIVE_ROLE)
         except Exception as error:  # noqa: BLE001 - whoever cannot ask has no right to send
             logger.debug("cannot ask who sends the native entries: %s", error)
             return False

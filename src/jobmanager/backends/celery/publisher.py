@@ -20,7 +20,7 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
 from jobmanager.backends.celery.application import QUEUE, TASK, is_amqp, queue_named
-from jobmanager.process.throttled_log import Quiet
+from jobmanager.process.throttled_log import ThrottledLogger
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Publisher:
         self._outages: tuple[type[Exception], ...] = (OSError, OperationalError)
         self._group_max = group_max
         self._amqp = is_amqp(app)
-        self._quiet, self._refused = Quiet(logger), Quiet(logger)
+        self._quiet, self._refused = ThrottledLogger(logger), ThrottledLogger(logger)
         self.after_fork()
 
     def after_fork(self) -> None:

@@ -11,7 +11,7 @@ from celery import Celery, signals
 
 from jobmanager.backends.celery.application import TASK, queue_named
 from jobmanager.errors import ConfigurationError, StoreError
-from jobmanager.process.throttled_log import Quiet
+from jobmanager.process.throttled_log import ThrottledLogger
 
 if TYPE_CHECKING:
     from jobmanager.backends.celery.backend import CeleryBackend
@@ -46,7 +46,7 @@ class Worker:
         self._app = app
         self._backend = backend
         self._serves = False
-        self._quiet = Quiet(logger)
+        self._quiet = ThrottledLogger(logger)
         # Not shared_task: that would put it into every Celery application of the process.
         app.task(
             name=TASK,

@@ -71,7 +71,7 @@ class Called:
     sent_at: datetime
 
 
-class Care:
+class PgCronAdmin:
     """The database of a backend, for operators. Each method is one transaction; `actor` is who changes something, for the log."""
 
     def __init__(self, backend: PgCronBackend, *, actor: str) -> None:

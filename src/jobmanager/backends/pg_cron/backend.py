@@ -49,7 +49,7 @@ PROBE = """SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p
 
 
 @dataclass(frozen=True, slots=True)
-class Can:
+class DatabaseFeatures:
     """What the database is able to do, found by looking."""
 
     pg_net: bool
@@ -163,7 +163,7 @@ class PgCronBackend(Backend):
                 drift = self._planning.drift(connection, self.namespace, schedules, PROBE)
         except ConfigurationError:  # functions that are missing, or older ones
             return None
-        can = Can(*drift.able)
+        can = DatabaseFeatures(*drift.able)
         self._refuse(can)
         ticker = drift.ticker
         if ticker is None or objects.is_older(drift.release) or self._wanted(can, ticker, jobs) is not None:
@@ -299,13 +299,13 @@ class PgCronBackend(Backend):
 
     # ---------------------------------------------------------------- how the application is reached
 
-    def look(self, connection: Connection) -> Can:
+    def look(self, connection: Connection) -> DatabaseFeatures:
         """What this database is able to do."""
         row = connection.execute(PROBE).fetchone()
         assert row is not None  # noqa: S101 - it has no FROM
-        return Can(*row)
+        return DatabaseFeatures(*row)
 
-    def _refuse(self, can: Can) -> None:
+    def _refuse(self, can: DatabaseFeatures) -> None:
         if not can.pg_cron and self.cron_database is None:
             missing = (
                 "run `jobmanager init`, or let a superuser run CREATE EXTENSION pg_cron"
@@ -329,7 +329,7 @@ class PgCronBackend(Backend):
             )
 
     def _wanted(
-        self, can: Can, ticker: dict[str, Any] | None, jobs: int
+        self, can: DatabaseFeatures, ticker: dict[str, Any] | None, jobs: int
     ) -> tuple[str, str, str, str, str | None, int] | None:
         """How this application should be reached, if that is not on file already."""
         transport: str = self.transport

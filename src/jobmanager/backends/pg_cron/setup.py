@@ -38,7 +38,7 @@ class LackingRightError(ConfigurationError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class Prerequisites:
     """What there is in a database, and what our role may do there."""
 
     role: str
@@ -62,16 +62,16 @@ class Ground:
         return self.has_http_post or "pg_net" in self.available or "http" in self.extensions
 
 
-def look(connection: Connection) -> Ground:
+def look(connection: Connection) -> Prerequisites:
     """What there is."""
     row = connection.execute(LOOK).fetchone()
     assert row is not None  # noqa: S101 - our role is one
-    return Ground(*row)
+    return Prerequisites(*row)
 
 
 def prepare(
     database: Database, *, cron: bool, http: bool, tables: bool = True, keep: bool = True
-) -> tuple[Ground, list[str]]:
+) -> tuple[Prerequisites, list[str]]:
     """Make what is missing in one transaction; answers what there was, and the names of the extensions that were created.
 
     `cron`: this database is to have pg_cron. `http`: it is to call the application, if it can. `tables`: our tables live here.
@@ -103,7 +103,7 @@ def prepare(
     return ground, extensions
 
 
-def _refuse(ground: Ground, database: Database, *, cron: bool) -> None:
+def _refuse(ground: Prerequisites, database: Database, *, cron: bool) -> None:
     if cron and "pg_cron" not in ground.extensions and "pg_cron" not in ground.available:
         raise ConfigurationError(
             f"{database.shown}: this server has no pg_cron. Install its package (postgresql-{ground.version_number // 10_000}-cron "
@@ -123,7 +123,7 @@ def _refuse(ground: Ground, database: Database, *, cron: bool) -> None:
         )
 
 
-def _missing_extensions(ground: Ground, *, cron: bool, http: bool) -> list[str]:
+def _missing_extensions(ground: Prerequisites, *, cron: bool, http: bool) -> list[str]:
     missing = ["pg_cron"] if cron and "pg_cron" not in ground.extensions else []
     if http and not ground.has_http_post and "pg_net" in ground.available:
         missing.append("pg_net")
@@ -131,7 +131,7 @@ def _missing_extensions(ground: Ground, *, cron: bool, http: bool) -> list[str]:
 
 
 def _missing_grants(
-    connection: Connection, ground: Ground, *, cron: bool, http: bool, tables: bool
+    connection: Connection, ground: Prerequisites, *, cron: bool, http: bool, tables: bool
 ) -> list[str]:
     role, missing = _quoted(ground.role), []
     if cron and "pg_cron" in ground.extensions and not ground.may_use_cron:
@@ -148,7 +148,7 @@ def _missing_grants(
 
 
 def _lacking(
-    ground: Ground, database: Database, extensions: Sequence[str], grants: Sequence[str]
+    ground: Prerequisites, database: Database, extensions: Sequence[str], grants: Sequence[str]
 ) -> LackingRightError:
     statements = [f"{_create(name)};" for name in extensions]
     if "pg_cron" in extensions:  # made by somebody else, it is somebody else's

@@ -17,7 +17,7 @@ from jobmanager.cli.output.phrases import count
 from jobmanager.cli.session import Session
 
 if TYPE_CHECKING:
-    from jobmanager.bridge.brought import Brought
+    from jobmanager.bridge.brought import ImportedJob
 
 WIDEST = 100
 MARKS = {"same": ("same", "green"), "changed": ("changed", "yellow"), "hand": ("by hand", "red")}
@@ -180,7 +180,7 @@ def _other(target: str, found: object, wanted: str) -> UsageError:
 # ---------------------------------------------------------------- telling it
 
 
-def _tell(here: Session, found: Sequence[Brought], about: str) -> None:
+def _tell(here: Session, found: Sequence[ImportedJob], about: str) -> None:
     """The jobs as one program; exit 2 if there are none, 1 if somebody has to look."""
     if not found:
         raise UsageError("There is nothing to bring over.", hint="Name what has entries, jobs or commands.")
@@ -194,7 +194,7 @@ def _tell(here: Session, found: Sequence[Brought], about: str) -> None:
         raise typer.Exit(FAILED)
 
 
-def _record(found: Sequence[Brought], imports: Sequence[str]) -> dict[str, Any]:
+def _record(found: Sequence[ImportedJob], imports: Sequence[str]) -> dict[str, Any]:
     return {
         "unchanged": all(item.unchanged for item in found),
         "imports": imports,
@@ -212,7 +212,7 @@ def _record(found: Sequence[Brought], imports: Sequence[str]) -> dict[str, Any]:
 
 
 def _program(
-    found: Sequence[Brought], imports: Sequence[str], about: str, width: int
+    found: Sequence[ImportedJob], imports: Sequence[str], about: str, width: int
 ) -> Iterator[tuple[str, str]]:
     """Lines of Python, each with its style: source as it is, all else as comments."""
     yield from ((line, "dim") for line in _comment(about, "# ", "# ", width))

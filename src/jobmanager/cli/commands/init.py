@@ -21,7 +21,7 @@ from jobmanager.cli.session import Session
 
 if TYPE_CHECKING:
     from jobmanager.backends.pg_cron.backend import PgCronBackend
-    from jobmanager.backends.pg_cron.setup import Ground, LackingRightError
+    from jobmanager.backends.pg_cron.setup import LackingRightError, Prerequisites
     from jobmanager.manager.manager import JobManager
     from jobmanager.settings import Settings
 
@@ -262,7 +262,7 @@ def _prepare(backend: PgCronBackend, done: Done, *, calls: bool) -> None:
     done.tell("extensions", ", ".join(there), extensions_created=created)
 
 
-def _extensions(ground: Ground, created: list[str]) -> list[str]:
+def _extensions(ground: Prerequisites, created: list[str]) -> list[str]:
     known = ground.extensions
     there = [f"{name} {known[name]}" for name in ("pg_cron", "pg_net", "http") if name in known]
     return [*there, *(f"{name} (created now)" for name in created)]
@@ -294,7 +294,7 @@ def _secret(here: Session, settings: Settings, done: Done) -> None:
     done.tell("secret", f"{state}{where}", secret_state=state.partition(",")[0])
 
 
-def _ground(backend: PgCronBackend) -> Ground:
+def _ground(backend: PgCronBackend) -> Prerequisites:
     from jobmanager.backends.pg_cron.setup import look
 
     with backend.database.transaction() as connection:

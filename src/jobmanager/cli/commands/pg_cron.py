@@ -13,7 +13,7 @@ from jobmanager.cli.output.phrases import both, count, distance, iso
 from jobmanager.cli.session import Session
 
 if TYPE_CHECKING:
-    from jobmanager.backends.pg_cron.admin import Care, CronEntry
+    from jobmanager.backends.pg_cron.admin import CronEntry, PgCronAdmin
     from jobmanager.backends.pg_cron.backend import PgCronBackend
     from jobmanager.settings import Settings
 
@@ -68,13 +68,13 @@ def backend_of(settings: Settings) -> PgCronBackend:
     return backend
 
 
-def care_of(here: Session, settings: Settings | None = None, *, installed: bool = True) -> Care:
+def care_of(here: Session, settings: Settings | None = None, *, installed: bool = True) -> PgCronAdmin:
     """The database, to look after; ConflictError where nothing of ours is installed and `installed` asks for it."""
     backend = backend_of(settings or settings_of(here))
     from jobmanager.backends.pg_cron import schema as objects
-    from jobmanager.backends.pg_cron.admin import Care
+    from jobmanager.backends.pg_cron.admin import PgCronAdmin
 
-    care = Care(backend, actor=here.user)
+    care = PgCronAdmin(backend, actor=here.user)
     release = care.release() if installed else objects.release()
     if release is None:
         raise ConflictError(
@@ -291,7 +291,7 @@ def _switch(here: Session, name: str, *, active: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-def _state_now(care: Care, entry: str) -> str:
+def _state_now(care: PgCronAdmin, entry: str) -> str:
     """Of an entry of no job: active, paused, or why it is neither."""
     found = next((known for known in care.entries() if known.name == entry), None)
     if found is None:

@@ -68,7 +68,7 @@ def trigger(
     run = here.jobs.trigger_job(
         job, read_payload(payload), delay=later, key=key, scope=scope, requested_by=here.user
     )
-    _go_on(here, here.jobs, run, wait=wait or limit is not None, limit=limit)
+    _start_if_not_stopped(here, here.jobs, run, wait=wait or limit is not None, limit=limit)
 
 
 def redrive(ctx: typer.Context, run: RunId, wait: Wait = False, timeout: Timeout = None) -> None:
@@ -81,10 +81,10 @@ def redrive(ctx: typer.Context, run: RunId, wait: Wait = False, timeout: Timeout
     watch = wait or limit is not None
     manager = here.jobs if watch else here.ledger  # executing it here takes the application's handlers
     again = manager.redrive(find(manager, run).id)
-    _go_on(here, manager, again, wait=watch, limit=limit)
+    _start_if_not_stopped(here, manager, again, wait=watch, limit=limit)
 
 
-def _go_on(here: Session, manager: JobManager, run: Run, *, wait: bool, limit: object) -> None:
+def _start_if_not_stopped(here: Session, manager: JobManager, run: Run, *, wait: bool, limit: object) -> None:
     from datetime import timedelta
 
     if wait and not run.status.closed:

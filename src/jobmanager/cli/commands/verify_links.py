@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from jobmanager.backends.pg_cron.admin import Care
+from jobmanager.backends.pg_cron.admin import PgCronAdmin
 from jobmanager.cli.output.phrases import both, count, length, tail
 from jobmanager.cli.session import Session
 from jobmanager.clock import SystemClock
@@ -30,7 +30,7 @@ PROBE = b'{"v":1,"call":0,"kind":"ticks","runs":[]}'
 
 
 def looked_at(
-    here: Session, settings: Settings, care: Care, job: str | None, limit: timedelta
+    here: Session, settings: Settings, care: PgCronAdmin, job: str | None, limit: timedelta
 ) -> Iterator[Finding]:
     """Each link, in the order of the chain; with `job` a run of it is started, and awaited for `limit`."""
     yield Finding(check="database", level="ok", text=care.shown)
@@ -58,7 +58,7 @@ def looked_at(
     yield _calls(care)
 
 
-def _entries(care: Care) -> Iterator[Finding]:
+def _entries(care: PgCronAdmin) -> Iterator[Finding]:
     entries = care.entries()
     wrong = [entry for entry in entries if entry.drift]
     for entry in wrong:
@@ -86,7 +86,7 @@ def _entries(care: Care) -> Iterator[Finding]:
         yield Finding(check="entries", level="ok", text=f"{count(len(entries), 'entry', 'entries')}: {names}")
 
 
-def _secret(settings: Settings, care: Care) -> Finding:
+def _secret(settings: Settings, care: PgCronAdmin) -> Finding:
     if not settings.secrets:
         return Finding(
             check="secret", level="note", text="JOBMANAGER_SECRET is not set here, so it is not compared"
@@ -206,7 +206,7 @@ def _headers(settings: Settings) -> dict[str, str]:
 # ---------------------------------------------------------------- what happens
 
 
-def _wakeups(here: Session, care: Care, limit: timedelta) -> Finding:
+def _wakeups(here: Session, care: PgCronAdmin, limit: timedelta) -> Finding:
     """Whether pg_cron wakes us; its first time comes with a full minute."""
     clock = SystemClock()
     until = clock.monotonic() + limit.total_seconds()
@@ -226,7 +226,7 @@ def _wakeups(here: Session, care: Care, limit: timedelta) -> Finding:
     )
 
 
-def _call_now(here: Session, care: Care, limit: timedelta) -> Finding:
+def _call_now(here: Session, care: PgCronAdmin, limit: timedelta) -> Finding:
     """Whether a call of the database itself gets through: from here the URL may look different."""
     clock = SystemClock()
     until = clock.monotonic() + limit.total_seconds()
@@ -246,7 +246,7 @@ def _call_now(here: Session, care: Care, limit: timedelta) -> Finding:
     )
 
 
-def _run_now(here: Session, care: Care, job: str | None, limit: timedelta) -> Finding:
+def _run_now(here: Session, care: PgCronAdmin, job: str | None, limit: timedelta) -> Finding:
     if job is None:
         return Finding(
             check="run now", level="note", text="none was started; `jobmanager verify JOB` starts one"
@@ -274,14 +274,14 @@ def _run_now(here: Session, care: Care, job: str | None, limit: timedelta) -> Fi
     )
 
 
-def _called(care: Care, run: Run) -> str:
+def _called(care: PgCronAdmin, run: Run) -> str:
     called = care.call_of(run.id)
     if called is None:
         return "a living process took it before the database called for it"
     return f"the database called for it: {called.outcome}" + (f" ({called.detail})" if called.detail else "")
 
 
-def _runs(care: Care) -> Finding:
+def _runs(care: PgCronAdmin) -> Finding:
     found = care.stats()
     ended = {word: found[f"{word}_24h"] for word in ("succeeded", "failed", "missed")}
     said = ", ".join(f"{number:,} {word}" for word, number in ended.items() if number)
@@ -297,7 +297,7 @@ def _runs(care: Care) -> Finding:
     return Finding(check="runs", level="ok", text=f"in the last 24 hours {said}")
 
 
-def _calls(care: Care) -> Finding:
+def _calls(care: PgCronAdmin) -> Finding:
     """A failed call fails the check while no later one was accepted: what was repaired is only told."""
     calls = care.calls()
     bad = Counter(call.outcome for call in calls if call.outcome != "accepted")

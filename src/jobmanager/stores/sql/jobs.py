@@ -10,7 +10,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from jobmanager.errors import JobNotFoundError
-from jobmanager.stores.base import POLICIES, JobBrief, JobRow, JobTransaction
+from jobmanager.stores.base import POLICIES, JobRow, JobSummary, JobTransaction
 from jobmanager.stores.sql.database import Database
 from jobmanager.stores.sql.rows import (
     job_from,
@@ -35,12 +35,12 @@ class JobStatements(Database):
         with self.reading() as connection:
             return [job_from(row) for row in connection.execute(query).mappings()]
 
-    def briefs(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobBrief]:
+    def job_summaries(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobSummary]:
         c = self.tables.jobs.c
-        page = sa.select(*(c[name] for name in JobBrief._fields)).where(c.id > after)
+        page = sa.select(*(c[name] for name in JobSummary._fields)).where(c.id > after)
         page = page.where(c.change_seq > changed_since).order_by(c.id).limit(limit)
         with self.reading() as connection:
-            return [JobBrief._make(row) for row in connection.execute(page).all()]
+            return [JobSummary._make(row) for row in connection.execute(page).all()]
 
     def job(self, job_id: str) -> JobRow | None:
         with self.reading() as connection:

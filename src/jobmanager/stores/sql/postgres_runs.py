@@ -118,7 +118,7 @@ class PostgresRuns(SqlStore):
         except StoreTakenError:
             return set()
 
-    def these(self, run_ids: Collection[str]) -> list[Run]:
+    def runs_by_id(self, run_ids: Collection[str]) -> list[Run]:
         known = [run_id for run_id in run_ids if UUID.fullmatch(run_id)]
         with self.single() as connection:
             rows = connection.execute(self._statements.these, {"ids": known}).mappings()

@@ -57,7 +57,7 @@ class ProcessStatements(Database):
             )
             return bool(moved.rowcount)
 
-    def bury(self, instance: Instance) -> bool:
+    def mark_dead(self, instance: Instance) -> bool:
         table = self.tables.instances
         silent = (table.c.id == instance.id) & (table.c.beats == instance.beats) & table.c.dead_at.is_(None)
         with self.writing() as connection:
@@ -67,7 +67,7 @@ class ProcessStatements(Database):
                 ).rowcount
             )
 
-    def retire(self, instance_id: str) -> None:
+    def deregister(self, instance_id: str) -> None:
         table = self.tables.instances
         with self.writing() as connection:
             connection.execute(
@@ -76,7 +76,7 @@ class ProcessStatements(Database):
                 .values(dead_at=self.clock(connection))
             )
 
-    def take_role(self, role: str, instance_id: str) -> bool:
+    def acquire_role(self, role: str, instance_id: str) -> bool:
         roles, instances = self.tables.roles, self.tables.instances
         living = sa.select(instances.c.id).where(
             instances.c.id == roles.c.owner, instances.c.dead_at.is_(None)

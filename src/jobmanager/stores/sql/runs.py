@@ -44,7 +44,7 @@ def first_in_line(runs: Sequence[Run]) -> list[Run]:
 class RunStatements(Database):
     """What happens to a run between its opening and its end."""
 
-    def taken(self, runs: Sequence[Run]) -> set[str]:
+    def already_recorded(self, runs: Sequence[Run]) -> set[str]:
         c = self.tables.runs.c
         query = sa.select(c.job_id, c.scheduled_for).where(
             (c.status != PENDING) | c.accepted_at.is_not(None),
@@ -55,14 +55,14 @@ class RunStatements(Database):
             found = {tuple(row) for row in connection.execute(query)}
         return {run.id for run in runs if (run.job_id, run.scheduled_for) in found}
 
-    def these(self, run_ids: Collection[str]) -> list[Run]:
+    def runs_by_id(self, run_ids: Collection[str]) -> list[Run]:
         runs = self.tables.runs
         query = sa.select(runs).where(runs.c.id.in_(run_ids))
         with self.reading() as connection:
             rows = connection.execute(query.order_by(runs.c.due_at, runs.c.id)).mappings()
             return [run_from(row) for row in rows]
 
-    def left_announced(self, before: datetime, limit: int) -> list[str]:
+    def jobs_with_unaccepted_runs(self, before: datetime, limit: int) -> list[str]:
         c = self.tables.runs.c
         query = sa.select(c.job_id).where(self._only_announced(), c.due_at < before).distinct().limit(limit)
         with self.reading() as connection:

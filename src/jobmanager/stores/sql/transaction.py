@@ -137,7 +137,7 @@ class SqlJobTransaction(JobTransaction):
         )
         return {instant: run_id for instant, run_id in self._connection.execute(query) if instant}
 
-    def withdraw(self, run_ids: Collection[str]) -> None:
+    def delete_unaccepted(self, run_ids: Collection[str]) -> None:
         c = self._runs.c
         gone = sa.delete(self._runs).where(c.id.in_(run_ids), c.status == PENDING, c.accepted_at.is_(None))
         self._connection.execute(gone)

@@ -20,17 +20,17 @@ class AccountPromises(StoreGround):
         )
         self.inserted(self.closed(self.tick(50), SKIPPED, reason="paused"), pause)
 
-        with self.store.lock_job("job") as page:
-            assert page.pause_row() == pause
-            page.insert(self.closed(self.tick(10), MISSED, reason="downtime"))
-            assert page.pause_row() is None
+        with self.store.lock_job("job") as txn:
+            assert txn.pause_row() == pause
+            txn.insert(self.closed(self.tick(10), MISSED, reason="downtime"))
+            assert txn.pause_row() is None
 
     def test_a_pause_row_beyond_the_watermark_does_not_grow(self) -> None:
         self.job(accounted_until=self.now - seconds(30), state="paused")
         self.inserted(self.closed(self.tick(20), SKIPPED, reason="paused"))
 
-        with self.store.lock_job("job") as page:
-            assert page.pause_row() is None
+        with self.store.lock_job("job") as txn:
+            assert txn.pause_row() is None
 
     def test_growing_a_row_moves_its_ends_and_its_ticks(self) -> None:
         self.job()
@@ -38,8 +38,8 @@ class AccountPromises(StoreGround):
         self.inserted(row)
         grown = replace(row, scheduled_for=self.now, first_for=self.now - seconds(20), ticks=21)
 
-        with self.store.lock_job("job") as page:
-            page.grow(grown)
+        with self.store.lock_job("job") as txn:
+            txn.grow(grown)
 
         assert self.row(row) == grown
 
@@ -50,28 +50,28 @@ class AccountPromises(StoreGround):
         self.process(started_at=self.now - seconds(100), seen_at=self.now - seconds(50))
         self.process(namespace="other", started_at=self.now - HOUR, seen_at=self.now)
 
-        with self.store.lock_job("job") as page:
-            assert page.was_alive(self.now - seconds(100))
-            assert page.was_alive(self.now - seconds(50))
-            assert not page.was_alive(self.now - seconds(101))
-            assert not page.was_alive(self.now - seconds(49))
+        with self.store.lock_job("job") as txn:
+            assert txn.was_alive(self.now - seconds(100))
+            assert txn.was_alive(self.now - seconds(50))
+            assert not txn.was_alive(self.now - seconds(101))
+            assert not txn.was_alive(self.now - seconds(49))
 
     def test_a_process_that_died_since_was_alive_then(self) -> None:
         self.job()
         gone = self.process(started_at=self.now - seconds(100), seen_at=self.now - seconds(50))
-        self.store.retire(gone)
+        self.store.deregister(gone)
 
-        with self.store.lock_job("job") as page:
-            assert page.was_alive(self.now - seconds(60))
-            assert not page.is_alive(gone)
+        with self.store.lock_job("job") as txn:
+            assert txn.was_alive(self.now - seconds(60))
+            assert not txn.is_alive(gone)
 
     def test_an_unknown_instance_counts_as_dead(self) -> None:
         self.job()
         living = self.process()
 
-        with self.store.lock_job("job") as page:
-            assert page.is_alive(living)
-            assert not page.is_alive("nobody")
+        with self.store.lock_job("job") as txn:
+            assert txn.is_alive(living)
+            assert not txn.is_alive("nobody")
 
     # ---------------------------------------------------------------- closing and reopening
 
@@ -83,8 +83,8 @@ class AccountPromises(StoreGround):
         running, elsewhere = self.tick(10, owner=owner), self.tick(10, "other")
         self.inserted(tick, by_hand, retry, running, elsewhere)
 
-        with self.store.lock_job("job") as page:
-            page.close_pending()
+        with self.store.lock_job("job") as txn:
+            txn.close_pending()
 
         assert [(row.status, row.reason) for row in map(self.row, (tick, by_hand, retry))] == [
             (SKIPPED, "disabled"),
@@ -102,8 +102,8 @@ class AccountPromises(StoreGround):
         run = self.opened(self.tick(owner=owner, turn="holds", payload={"a": 1}))
         assert self.ended(run, FAILED, error=error, output={"half": True}) is FAILED
 
-        with self.store.lock_job("job") as page:
-            answer = page.reopen(self.row(run), max_attempts=3, turn="waits")
+        with self.store.lock_job("job") as txn:
+            answer = txn.reopen(self.row(run), max_attempts=3, turn="waits")
 
         row = self.row(run)
         assert answer == row

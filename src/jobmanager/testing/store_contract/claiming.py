@@ -139,7 +139,7 @@ class ClaimingPromises(StoreGround):
         self.job()
         self.opened(self.run_of())
         dead = self.process()
-        self.store.retire(dead)
+        self.store.deregister(dead)
 
         assert self.claim(dead) == []
         assert self.claim("nobody") == []

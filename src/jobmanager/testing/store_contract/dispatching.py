@@ -95,30 +95,30 @@ class DispatchingPromises(StoreGround):
 
     def _taken_over(self, run: object) -> None:
         for instance in self.store.instances():
-            self.store.retire(instance.id)
+            self.store.deregister(instance.id)
         assert [taken.status for taken in self.store.take_over()] == [PENDING]
 
     def _redriven(self, run: object) -> None:
         claimed = self.store.running_of(self.store.instances()[-1].id)[0]
         assert self.ended(claimed) is SUCCEEDED
-        with self.store.lock_job("job") as page:
-            closed = page.get(claimed.id)
+        with self.store.lock_job("job") as txn:
+            closed = txn.get(claimed.id)
             assert closed is not None
-            page.reopen(closed, max_attempts=9, turn=None)
+            txn.reopen(closed, max_attempts=9, turn=None)
 
     def test_one_of_all_living_has_a_role(self) -> None:
         first, second = self.process(), self.process()
 
-        assert self.store.take_role("bell", first)
-        assert self.store.take_role("bell", first)
-        assert not self.store.take_role("bell", second)
-        assert self.store.take_role("whistle", second)
+        assert self.store.acquire_role("bell", first)
+        assert self.store.acquire_role("bell", first)
+        assert not self.store.acquire_role("bell", second)
+        assert self.store.acquire_role("whistle", second)
 
     def test_a_role_goes_over_when_whoever_had_it_is_gone(self) -> None:
         first, second, third = self.process(), self.process(), self.process()
-        assert self.store.take_role("bell", first)
+        assert self.store.acquire_role("bell", first)
 
-        self.store.retire(first)
+        self.store.deregister(first)
 
-        assert self.store.take_role("bell", second)
-        assert not self.store.take_role("bell", third)
+        assert self.store.acquire_role("bell", second)
+        assert not self.store.acquire_role("bell", third)

@@ -64,7 +64,7 @@ class EndingPromises(StoreGround):
     def test_an_ending_may_come_after_its_process_was_declared_dead(self) -> None:
         run = self.running()
         assert run.owner is not None
-        self.store.retire(run.owner)
+        self.store.deregister(run.owner)
 
         assert self.ended(run) is SUCCEEDED
 

@@ -164,8 +164,8 @@ class StoreGround:
     def inserted(self, *runs: Run) -> None:
         """Rows as they are, past the guards, under the lock of their job."""
         for run in runs:
-            with self.store.lock_job(run.job_id) as page:
-                assert page.insert(run), f"{run} was not inserted"
+            with self.store.lock_job(run.job_id) as txn:
+                assert txn.insert(run), f"{run} was not inserted"
 
     def ending(self, run: Run, status: RunStatus = SUCCEEDED, **fields: Any) -> Ending:
         """How the run's owner wants the attempt to end."""
@@ -201,6 +201,6 @@ class StoreGround:
 
     def change(self, job_id: str = "job", **fields: Any) -> JobRow:
         """Give the job's row these values, under its lock."""
-        with self.store.lock_job(job_id) as page:
-            page.save(replace(page.job, **fields))
+        with self.store.lock_job(job_id) as txn:
+            txn.save(replace(txn.job, **fields))
         return self.stored_job(job_id)

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 
-from jobmanager.stores.base import JobBrief
+from jobmanager.stores.base import JobSummary
 from jobmanager.testing.clock import FakeClock
 from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
 
@@ -200,12 +200,12 @@ class JobPromises(StoreGround):
         seq = self.store.change_seq()
         self.job("e", next_due_at=None)
 
-        first = self.store.briefs(changed_since=-1, limit=3)
-        pages = [*first, *self.store.briefs(changed_since=-1, after=first[-1].id, limit=3)]
+        first = self.store.job_summaries(changed_since=-1, limit=3)
+        pages = [*first, *self.store.job_summaries(changed_since=-1, after=first[-1].id, limit=3)]
 
         assert [brief.id for brief in pages] == ["a", "b", "c", "d", "e"]
-        assert [[getattr(row, name) for name in JobBrief._fields] for row in self.store.jobs()] == [
+        assert [[getattr(row, name) for name in JobSummary._fields] for row in self.store.jobs()] == [
             list(brief) for brief in pages
         ]
-        assert [brief.id for brief in self.store.briefs(changed_since=seq)] == ["e"]
-        assert self.store.briefs(changed_since=-1, after="e") == []
+        assert [brief.id for brief in self.store.job_summaries(changed_since=seq)] == ["e"]
+        assert self.store.job_summaries(changed_since=-1, after="e") == []

@@ -20,20 +20,20 @@ class LinePromises(StoreGround):
         tenant = self.run_of(turn="waits", concurrency_key="job/tenant")
         self.inserted(line[2], later, line[0], tenant, line[1], self.run_of(turn="holds"), self.run_of())
 
-        with self.store.lock_job("job") as page:
-            assert page.waiting("job") == line
-            assert page.waiting("job/tenant") == [tenant]
-            assert page.waiting("job/nobody") == []
+        with self.store.lock_job("job") as txn:
+            assert txn.waiting("job") == line
+            assert txn.waiting("job/tenant") == [tenant]
+            assert txn.waiting("job/nobody") == []
 
     def test_a_pending_run_can_be_superseded_and_a_running_one_cannot(self) -> None:
         self.job()
         pending, running = self.run_of(turn="holds"), self.run_of(owner=self.process())
         self.inserted(pending, running)
 
-        with self.store.lock_job("job") as page:
-            page.supersede(pending)
-            page.supersede(running)
-            assert page.holder("job") is None
+        with self.store.lock_job("job") as txn:
+            txn.supersede(pending)
+            txn.supersede(running)
+            assert txn.holder("job") is None
 
         row = self.row(pending)
         assert (row.status, row.reason, row.turn) == (CANCELLED, "superseded", None)
@@ -46,12 +46,12 @@ class LinePromises(StoreGround):
         running, pending = self.run_of(owner=owner, turn="holds"), self.run_of()
         self.inserted(running, pending)
 
-        with self.store.lock_job("job") as page:
-            page.request_cancel(running)
-            page.request_cancel(pending)
+        with self.store.lock_job("job") as txn:
+            txn.request_cancel(running)
+            txn.request_cancel(pending)
         asked = self.row(running).cancel_requested_at
-        with self.store.lock_job("job") as page:
-            page.request_cancel(running)
+        with self.store.lock_job("job") as txn:
+            txn.request_cancel(running)
 
         assert asked is not None
         assert self.row(running).cancel_requested_at == asked
@@ -70,9 +70,9 @@ class LinePromises(StoreGround):
             self.closed(self.tick(), SKIPPED, reason="overlap"), self.run_of(owner=owner), self.run_of()
         )
 
-        with self.store.lock_job("job") as page:
-            assert [run.id for run in page.last_ended(2)] == [ended[2].id, ended[1].id]
-            assert [run.status for run in page.last_ended(10)] == [FAILED, SUCCEEDED, FAILED]
+        with self.store.lock_job("job") as txn:
+            assert [run.id for run in txn.last_ended(2)] == [ended[2].id, ended[1].id]
+            assert [run.status for run in txn.last_ended(10)] == [FAILED, SUCCEEDED, FAILED]
 
     def test_a_stretch_is_found_by_any_instant_it_covers(self) -> None:
         self.job()
@@ -81,6 +81,6 @@ class LinePromises(StoreGround):
         )
         self.inserted(stretch, self.tick(10))
 
-        with self.store.lock_job("job") as page:
-            assert [page.range_over(self.now - seconds(ago)) for ago in (40, 30, 20)] == [stretch] * 3
-            assert [page.range_over(self.now - seconds(ago)) for ago in (41, 19, 10)] == [None] * 3
+        with self.store.lock_job("job") as txn:
+            assert [txn.range_over(self.now - seconds(ago)) for ago in (40, 30, 20)] == [stretch] * 3
+            assert [txn.range_over(self.now - seconds(ago)) for ago in (41, 19, 10)] == [None] * 3

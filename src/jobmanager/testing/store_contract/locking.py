@@ -22,20 +22,20 @@ class LockingPromises(StoreGround):
     def test_the_page_shows_the_job_and_the_store_s_time(self) -> None:
         job = self.job()
 
-        with self.store.lock_job("job") as page:
-            assert page.job == job
-            assert page.now >= self.now
-            assert page.now.utcoffset() == seconds(0)
+        with self.store.lock_job("job") as txn:
+            assert txn.job == job
+            assert txn.now >= self.now
+            assert txn.now.utcoffset() == seconds(0)
 
     def test_what_the_block_wrote_is_kept_when_it_ends(self) -> None:
         self.job()
         run = self.tick()
 
-        with self.store.lock_job("job") as page:
-            assert page.insert(run)
-            page.save(replace(page.job, state="paused"))
-            assert page.job.state == "paused"
-            assert page.get(run.id) == run
+        with self.store.lock_job("job") as txn:
+            assert txn.insert(run)
+            txn.save(replace(txn.job, state="paused"))
+            assert txn.job.state == "paused"
+            assert txn.get(run.id) == run
 
         assert self.row(run) == run
         assert self.stored_job().state == "paused"
@@ -44,8 +44,8 @@ class LockingPromises(StoreGround):
         job = self.job()
         run = self.tick()
 
-        with self.store.lock_job("job") as page:
-            page.insert(run)
+        with self.store.lock_job("job") as txn:
+            txn.insert(run)
             assert self.store.job("job") == job
             assert self.store.runs(job_id="other") == []
 
@@ -58,10 +58,10 @@ class LockingPromises(StoreGround):
         self.inserted(other)
         seq = self.store.change_seq()
 
-        with pytest.raises(ZeroDivisionError), self.store.lock_job("job") as page:
-            page.insert(run)
-            page.close_pending()
-            page.save(replace(page.job, state="disabled"))
+        with pytest.raises(ZeroDivisionError), self.store.lock_job("job") as txn:
+            txn.insert(run)
+            txn.close_pending()
+            txn.save(replace(txn.job, state="disabled"))
             raise ZeroDivisionError
 
         assert self.store.run(run.id) is None
@@ -82,9 +82,9 @@ class LockingPromises(StoreGround):
 
         def count() -> None:
             for _ in range(20):
-                with self.store.lock_job("job") as page:
-                    before = (page.job.override or {})["count"]
-                    page.save(replace(page.job, override={"count": before + 1}))
+                with self.store.lock_job("job") as txn:
+                    before = (txn.job.override or {})["count"]
+                    txn.save(replace(txn.job, override={"count": before + 1}))
 
         threads = [threading.Thread(target=count) for _ in range(4)]
         for thread in threads:
@@ -100,10 +100,10 @@ class LockingPromises(StoreGround):
         answers: list[bool] = []
         opener = threading.Thread(target=lambda: answers.append(run.id in self.write([run]).opened))
 
-        with self.store.lock_job("job") as page:
+        with self.store.lock_job("job") as txn:
             opener.start()
             opener.join(0.1)  # it waits for us, or was refused; it must not have been let through
-            page.save(replace(page.job, schedule_rev=2, accounted_until=self.now))
+            txn.save(replace(txn.job, schedule_rev=2, accounted_until=self.now))
         opener.join(10)
 
         assert answers == [False]
@@ -121,16 +121,16 @@ class LockingPromises(StoreGround):
         )
         self.inserted(ticked, by_hand, other)
 
-        with self.store.lock_job("job") as page:
-            assert page.get(by_hand.id) == by_hand
-            assert page.run_for(self.now - seconds(10)) == ticked
-            assert page.run_with_key("order-7") == by_hand
-            assert page.get(self.tick().id) is None
-            assert page.run_for(self.now - seconds(11)) is None
-            assert page.run_with_key("order-8") is None
-        with self.store.lock_job("other") as page:
-            assert page.run_with_key("order-7") is None
-            assert page.run_for(self.now - seconds(10)) == other
+        with self.store.lock_job("job") as txn:
+            assert txn.get(by_hand.id) == by_hand
+            assert txn.run_for(self.now - seconds(10)) == ticked
+            assert txn.run_with_key("order-7") == by_hand
+            assert txn.get(self.tick().id) is None
+            assert txn.run_for(self.now - seconds(11)) is None
+            assert txn.run_with_key("order-8") is None
+        with self.store.lock_job("other") as txn:
+            assert txn.run_with_key("order-7") is None
+            assert txn.run_for(self.now - seconds(10)) == other
 
     def test_the_holder_is_the_run_whose_turn_it_is(self) -> None:
         self.job()
@@ -138,24 +138,24 @@ class LockingPromises(StoreGround):
         tenant = self.run_of(turn="holds", concurrency_key="job/tenant")
         self.inserted(waits, holds, tenant, self.run_of(turn=None))
 
-        with self.store.lock_job("job") as page:
-            assert page.holder("job") == holds
-            assert page.holder("job/tenant") == tenant
-            assert page.holder("job/nobody") is None
+        with self.store.lock_job("job") as txn:
+            assert txn.holder("job") == holds
+            assert txn.holder("job/tenant") == tenant
+            assert txn.holder("job/nobody") is None
 
     def test_instants_are_those_of_the_job_s_rows_after_and_until(self) -> None:
         self.job()
         self.job("other")
         self.inserted(*(self.tick(ago) for ago in (10, 20, 30, 40)), self.tick(25, "other"), self.run_of())
 
-        with self.store.lock_job("job") as page:
-            found = page.instants(self.now - seconds(40), self.now - seconds(20))
+        with self.store.lock_job("job") as txn:
+            found = txn.instants(self.now - seconds(40), self.now - seconds(20))
             assert found == {self.now - seconds(30), self.now - seconds(20)}
-            assert page.newest_instant() == self.now - seconds(10)
+            assert txn.newest_instant() == self.now - seconds(10)
         self.job("empty")
-        with self.store.lock_job("empty") as page:
-            assert page.instants(self.now - seconds(40), self.now) == set()
-            assert page.newest_instant() is None
+        with self.store.lock_job("empty") as txn:
+            assert txn.instants(self.now - seconds(40), self.now) == set()
+            assert txn.newest_instant() is None
 
     def test_a_later_tick_counts_as_opened_unless_it_was_skipped_or_missed(self) -> None:
         self.job()
@@ -165,9 +165,9 @@ class LockingPromises(StoreGround):
             self.run_of(),
         )
 
-        with self.store.lock_job("job") as page:
-            assert page.opened_after(self.now - seconds(31))
-            assert not page.opened_after(self.now - seconds(30))
+        with self.store.lock_job("job") as txn:
+            assert txn.opened_after(self.now - seconds(31))
+            assert not txn.opened_after(self.now - seconds(30))
 
     # ---------------------------------------------------------------- writing
 
@@ -176,13 +176,13 @@ class LockingPromises(StoreGround):
         first = self.tick(turn="holds", idempotency_key="once")
         self.inserted(first)
 
-        with self.store.lock_job("job") as page:
-            assert not page.insert(replace(self.tick(30), id=first.id))
-            assert not page.insert(self.tick())
-            assert not page.insert(self.run_of(idempotency_key="once"))
-            assert not page.insert(self.run_of(turn="holds"))
-            assert page.insert(self.run_of(turn="waits"))
-            assert page.insert(self.run_of(turn=None))
+        with self.store.lock_job("job") as txn:
+            assert not txn.insert(replace(self.tick(30), id=first.id))
+            assert not txn.insert(self.tick())
+            assert not txn.insert(self.run_of(idempotency_key="once"))
+            assert not txn.insert(self.run_of(turn="holds"))
+            assert txn.insert(self.run_of(turn="waits"))
+            assert txn.insert(self.run_of(turn=None))
         assert len(self.store.runs()) == 3
 
     def test_every_field_of_a_run_comes_back(self) -> None:

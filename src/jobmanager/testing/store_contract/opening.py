@@ -117,7 +117,7 @@ class OpeningPromises(StoreGround):
     def test_a_dead_process_opens_nothing_as_its_own(self) -> None:
         self.job()
         dead = self.process()
-        self.store.retire(dead)
+        self.store.deregister(dead)
 
         self.refused(self.tick(owner=dead))
         self.refused(self.run_of(owner=dead))
@@ -183,7 +183,7 @@ class OpeningPromises(StoreGround):
         self.job()
         self.job("paused", state="paused")
         living, dead = self.process(), self.process()
-        self.store.retire(dead)
+        self.store.deregister(dead)
         taken = self.opened(self.tick(1))
         good = [self.tick(2), self.tick(3, owner=living), self.run_of(), self.run_of("paused")]
         bad = [
@@ -277,6 +277,9 @@ class OpeningPromises(StoreGround):
         duplicate, twin, free = self.tick(10), self.tick(10), self.tick(20)
         elsewhere, by_hand = self.tick(10, "other"), self.run_of()
 
-        assert self.store.taken([duplicate, free, twin, elsewhere, by_hand]) == {duplicate.id, twin.id}
-        assert self.store.taken([by_hand]) == set()
-        assert self.store.taken([]) == set()
+        assert self.store.already_recorded([duplicate, free, twin, elsewhere, by_hand]) == {
+            duplicate.id,
+            twin.id,
+        }
+        assert self.store.already_recorded([by_hand]) == set()
+        assert self.store.already_recorded([]) == set()

@@ -44,15 +44,15 @@ class ProcessPromises(StoreGround):
     def test_who_said_good_bye_beats_no_more(self) -> None:
         instance_id, other = self.process(), self.process()
 
-        self.store.retire(instance_id)
-        self.store.retire(instance_id)
+        self.store.deregister(instance_id)
+        self.store.deregister(instance_id)
 
         assert not self.store.beat(instance_id)
         assert [instance.id for instance in self.store.instances()] == [other]
 
     def test_nobody_knows_an_unknown_process(self) -> None:
         assert not self.store.beat("nobody")
-        self.store.retire("nobody")
+        self.store.deregister("nobody")
         assert self.store.instances() == []
 
     def test_what_the_living_declare_is_what_is_declared(self) -> None:
@@ -65,7 +65,7 @@ class ProcessPromises(StoreGround):
         assert self.store.declared_by_living("default") == {"a", "b", "c"}
         assert self.store.declared_by_living("shop") == {"d"}
         assert self.store.declared_by_living("nobody") == set()
-        self.store.retire(first)
+        self.store.deregister(first)
         assert self.store.declared_by_living("default") == {"a", "b", "c"}
-        self.store.retire(same)
+        self.store.deregister(same)
         assert self.store.declared_by_living("default") == {"b", "c"}

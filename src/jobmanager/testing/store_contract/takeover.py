@@ -17,7 +17,7 @@ class TakeoverPromises(StoreGround):
             self.job()
         owner = self.process()
         run = self.opened(self.run_of(owner=owner, **fields))
-        self.store.retire(owner)
+        self.store.deregister(owner)
         return run
 
     # ---------------------------------------------------------------- burying
@@ -26,7 +26,7 @@ class TakeoverPromises(StoreGround):
         self.store.beat(self.process())
         [seen] = self.store.instances()
 
-        assert [self.store.bury(seen), self.store.bury(seen)] == [True, False]
+        assert [self.store.mark_dead(seen), self.store.mark_dead(seen)] == [True, False]
 
         assert self.store.instances() == []
         assert not self.store.beat(seen.id)
@@ -36,7 +36,7 @@ class TakeoverPromises(StoreGround):
         [seen] = self.store.instances()
         self.store.beat(seen.id)
 
-        assert not self.store.bury(seen)
+        assert not self.store.mark_dead(seen)
         assert self.store.beat(seen.id)
 
     def test_a_beat_tells_how_late_the_ticks_come(self) -> None:
@@ -158,7 +158,7 @@ class TakeoverPromises(StoreGround):
         self.process(declares=["job"])
         run = self.opened(self.run_of(owner=owner))
         for instance_id in (gone, owner):
-            self.store.retire(instance_id)
+            self.store.deregister(instance_id)
 
         assert self.store.forget_dead(self.now - HOUR) == 0
         assert self.store.forget_dead(self.store.now() + seconds(1)) == 1
