@@ -487,7 +487,7 @@ def measure_announce(bench: Bench, report: Report, repeats: int) -> None:
         cases: dict[str, Callable[[], float]] = {
             f"announce, 0 due of {many:,} jobs": partial(took, ANNOUNCED),
             f"fire(), 0 due of {many:,} jobs": partial(took, "SELECT jobmanager.fire(NULL)"),
-            f"an idle pass of the sweep, {many:,} jobs": partial(took, "SELECT jobmanager.manager.sweep()"),
+            f"an idle pass of the sweep, {many:,} jobs": partial(took, "SELECT jobmanager.sweep()"),
         }
         for due in (100,) if bench.quick else (1_000, 5_000):
             cases |= {

@@ -344,7 +344,7 @@ class TestPgCronFastapi:
             def ended():
                 return database.execute(
                     "SELECT r.status, c.outcome FROM jobmanager.runs r JOIN jobmanager.run_calls rc ON rc.run_id = r.id"
-                    " JOIN jobmanager.calls c ON c.id = rc.call_id, jobmanager.manager.sweep()"
+                    " JOIN jobmanager.calls c ON c.id = rc.call_id, jobmanager.sweep()"
                     " WHERE r.job_id = 'check-stock' AND r.scheduled_for = %s",
                     (instant,),
                 ).fetchall()

@@ -131,7 +131,7 @@ class Prerequisites:
         if answered:
             request = "SELECT 1 FROM net._http_response r JOIN jobmanager.calls c ON c.request_id = r.id WHERE c.id > %s"
             until(lambda: self.do(request, call or 0), 15)
-        self.do("SELECT jobmanager.manager.sweep(%s)", max(moment, datetime.now(UTC)))
+        self.do("SELECT jobmanager.sweep(%s)", max(moment, datetime.now(UTC)))
 
     def role(self, name: str = "app") -> str:
         """The URL for a role that may do nothing."""
@@ -336,7 +336,7 @@ def orphan(ground: Prerequisites) -> JobManager:
 def held(ground: Prerequisites) -> JobManager:
     """No sweep from now on."""
     jobs = ground.notified()
-    ground.do("SELECT pg_advisory_lock(hashtextextended('jobmanager.manager.sweep', 0))")
+    ground.do("SELECT pg_advisory_lock(hashtextextended('jobmanager.sweep', 0))")
     return jobs
 
 
@@ -536,7 +536,7 @@ def timed_out(ground: Prerequisites) -> JobManager:
 def stale(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.target.reply = endpoint(Reply(status=401))
-    ground.do("SELECT pg_advisory_lock(hashtextextended('jobmanager.manager.sweep', 0))")
+    ground.do("SELECT pg_advisory_lock(hashtextextended('jobmanager.sweep', 0))")
     ground.do("SELECT jobmanager.post('default', 'plan', '{}', clock_timestamp())")
     ground.do("UPDATE jobmanager.calls SET sent_at = sent_at - interval '400 seconds'")
     until(lambda: ground.do("SELECT 1 FROM net._http_response"), 15)
@@ -549,7 +549,7 @@ def lost(ground: Prerequisites) -> JobManager:
     ground.stand_in.drop = 1
     ground.do("SELECT jobmanager.post('default', 'plan', '{}', clock_timestamp())")
     until(lambda: not ground.do("SELECT 1 FROM net.http_request_queue"), 15)
-    ground.do("SELECT jobmanager.manager.sweep(now() + interval '1 minute')")
+    ground.do("SELECT jobmanager.sweep(now() + interval '1 minute')")
     return jobs
 
 
@@ -565,7 +565,7 @@ def crashed(ground: Prerequisites) -> JobManager:
     ground.stand_in.delay = 30
     ground.do("SELECT jobmanager.post('default', 'plan', '{}', clock_timestamp())")
     ground.do("TRUNCATE jobmanager.epoch")
-    ground.do("SELECT jobmanager.manager.sweep()")
+    ground.do("SELECT jobmanager.sweep()")
     return jobs
 
 
@@ -846,7 +846,7 @@ def served(jobs: Callable[[int], JobManager]) -> Iterator[JobManager]:
 
 def test_nothing_is_wrong_with_notify(ground: Prerequisites) -> None:
     jobs = ground.manager().start()
-    ground.do("SELECT jobmanager.manager.sweep()")
+    ground.do("SELECT jobmanager.sweep()")
     assert bad(jobs) == []
     assert any("layout dispatcher, transport notify" in finding.text for finding in examine(jobs))
 
@@ -970,9 +970,7 @@ def test_a_table_that_somebody_locked_is_given_up(ground: Prerequisites) -> None
 
 def test_looking_changes_nothing(ground: Prerequisites) -> None:
     jobs = ground.called()
-    ground.do(
-        "SELECT pg_advisory_lock(hashtextextended('jobmanager.manager.sweep', 0))"
-    )  # no sweep meanwhile
+    ground.do("SELECT pg_advisory_lock(hashtextextended('jobmanager.sweep', 0))")  # no sweep meanwhile
     written = (
         "SELECT array_agg(j ORDER BY jobid) FROM cron.job j",
         "SELECT count(*) FROM net.http_request_queue",

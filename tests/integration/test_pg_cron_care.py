@@ -658,7 +658,7 @@ def test_pausing_a_job_pauses_the_job_in_every_layout(ready: Operator, layout: s
         "UPDATE jobmanager.jobs SET next_due_at = clock_timestamp() - interval '1 minute' WHERE id = 'work'"
     )
     ready.ask("SELECT jobmanager.fire(NULL)")
-    ready.ask("SELECT jobmanager.manager.sweep()")
+    ready.ask("SELECT jobmanager.sweep()")
     assert ready.ask("SELECT count(*) FROM jobmanager.runs WHERE status = 'pending'") == 0
     assert ready.gets("pg-cron", "resume", entry)["state"] == "active"
     assert ready.ask("SELECT count(*) FROM cron.job WHERE jobname = %s", entry) == (layout == "entries")
@@ -682,7 +682,7 @@ def test_nobody_is_asked_where_nobody_can_answer(ready: Operator) -> None:
 
 
 def test_stats_tell_of_the_last_day(ready: Operator) -> None:
-    ready.ask("SELECT jobmanager.manager.sweep()")
+    ready.ask("SELECT jobmanager.sweep()")
 
     found = ready.gets("pg-cron", "stats")
 
@@ -749,7 +749,7 @@ def sweeping(operator: Operator) -> Iterator[Callable[[], None]]:
     def sweep() -> None:
         with psycopg.connect(operator.url, autocommit=True) as connection:
             while not ended.wait(0.3):
-                connection.execute("SELECT jobmanager.manager.sweep()")
+                connection.execute("SELECT jobmanager.sweep()")
 
     def start() -> None:
         threads.append(threading.Thread(target=sweep))

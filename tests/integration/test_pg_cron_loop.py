@@ -316,8 +316,7 @@ def test_eight_that_fire_at_once_and_a_sweep_make_one_row_and_one_call_per_tick(
 
         threads = [
             threading.Thread(target=at_once, args=(statement,))
-            for statement in ["SELECT jobmanager.fire(NULL, %s)"] * 8
-            + ["SELECT jobmanager.manager.sweep(%s)"]
+            for statement in ["SELECT jobmanager.fire(NULL, %s)"] * 8 + ["SELECT jobmanager.sweep(%s)"]
         ]
         for thread in threads:
             thread.start()

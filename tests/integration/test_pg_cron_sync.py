@@ -423,7 +423,7 @@ def test_enabling_never_fires(url: str) -> None:
         owner.execute("UPDATE jobmanager.jobs SET state = 'active' WHERE id = 'job-0'")
         assert job(owner)["next_due_at"] > datetime.now(UTC)
         assert owner.execute("SELECT jobmanager.fire(NULL)").fetchone() == (0,)
-        assert owner.execute("SELECT jobmanager.manager.sweep()").fetchone() == (0,)
+        assert owner.execute("SELECT jobmanager.sweep()").fetchone() == (0,)
         assert owner.execute("SELECT count(*) FROM jobmanager.runs").fetchone() == (0,)
 
 
@@ -608,7 +608,7 @@ def test_an_application_that_cannot_be_called_stops_no_other(url: str, *, usable
         pending = owner.execute("SELECT count(*) FROM jobmanager.runs WHERE status = 'pending'").fetchone()
         assert pending == (3,)
         later = f"{moment} + interval '40 seconds'"
-        assert owner.execute(f"SELECT jobmanager.manager.sweep({later})").fetchone() == (3,)
+        assert owner.execute(f"SELECT jobmanager.sweep({later})").fetchone() == (3,)
 
 
 def test_sixteen_who_edit_leave_the_entries_as_the_jobs_are(url: str) -> None:

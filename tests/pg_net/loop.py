@@ -122,7 +122,7 @@ class Loop:
             self.connection.execute(
                 f"UPDATE {table} SET {column} = {column} - make_interval(secs => %s)", (after,)
             )
-        return int(self.ask("SELECT jobmanager.manager.sweep()"))
+        return int(self.ask("SELECT jobmanager.sweep()"))
 
     def answered(self, count: int = 1) -> None:
         """Wait until pg_net has so many answers, or what it says instead of one."""

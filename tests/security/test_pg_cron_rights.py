@@ -633,7 +633,7 @@ def test_a_schema_that_somebody_planted_in_place_of_an_extensions_is_not_used(ur
             _tried(attacker, f"SELECT * FROM jobmanager.{name}()")
         _tried(attacker, "SELECT * FROM jobmanager.drift('default', '{}', 'x', '2030-01-01')")
         _tried(owner, "SELECT jobmanager.post('default', 'plan', '{}', now())")
-        _tried(owner, "SELECT jobmanager.manager.sweep()")
+        _tried(owner, "SELECT jobmanager.sweep()")
         _tried(owner, "SELECT jobmanager.retire_signing_keys('default')")
         assert [text for text in warnings if text.endswith(f"as {OWNER}")] == []
         assert owner.execute("SELECT count(*) FROM jobmanager.signing_keys").fetchone() == (1,)

@@ -148,7 +148,7 @@ EXCEPTION WHEN insufficient_privilege OR undefined_table THEN
   RAISE WARNING 'cron.job_run_details is not pruned: %', SQLERRM;
 END $$;
 
-CREATE OR REPLACE FUNCTION jobmanager.manager.sweep(_now timestamptz DEFAULT NULL) RETURNS int
+CREATE OR REPLACE FUNCTION jobmanager.sweep(_now timestamptz DEFAULT NULL) RETURNS int
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 -- One pass; answers how many runs the application was called for. Two at once: the second does nothing.
 DECLARE
@@ -156,7 +156,7 @@ DECLARE
   called int := 0;
   each record;
 BEGIN
-  IF NOT pg_try_advisory_xact_lock(hashtextextended('jobmanager.manager.sweep', 0)) THEN
+  IF NOT pg_try_advisory_xact_lock(hashtextextended('jobmanager.sweep', 0)) THEN
     RETURN 0;
   END IF;
   PERFORM jobmanager.current_epoch();
@@ -182,7 +182,7 @@ END $$;
 CREATE OR REPLACE PROCEDURE jobmanager.sweep_minute(_passes int) LANGUAGE plpgsql AS $$
 BEGIN
   FOR pass IN 1.._passes LOOP
-    PERFORM jobmanager.manager.sweep();
+    PERFORM jobmanager.sweep();
     COMMIT;
     IF pass < _passes THEN
       PERFORM pg_catalog.pg_sleep(14.5);
