@@ -166,7 +166,7 @@ WITH due AS MATERIALIZED (
      AND j.namespace = :namespace AND j.state IN ('active', 'paused') AND r.job_id <> ALL(CAST(:unknown AS text[]))
      AND (NOT EXISTS (SELECT 1 FROM jobmanager.instances i WHERE i.id = :owner AND i.declares IS NOT NULL) OR r.job_id IN
        (SELECT jsonb_array_elements_text(d.job_ids) FROM jobmanager.instances i
-         JOIN jobmanager.ledger.job_sync d ON d.digest = i.declares WHERE i.id = :owner))
+         JOIN jobmanager.declarations d ON d.digest = i.declares WHERE i.id = :owner))
      AND (r.expires_at IS NULL OR r.expires_at >= clock_timestamp() OR r.attempt > 0)
      AND (r.turn IS DISTINCT FROM 'waits' OR {NOBODY_HOLDS})
      AND {ALIVE}
