@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import find_spec
+from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -30,6 +32,7 @@ class Mutation:
 
 STORE = "jobmanager.stores.sql.sqlite"
 RACE = "tests/faults/test_killed_anywhere.py::test_of_many_processes_that_race_for_a_tick_exactly_one_wins[sqlite-4-200]"
+SQLITE_CONTRACT = "tests/contract/test_stores.py::TestSqliteStore::"
 OUTCOMES = "tests/faults/test_unknown_outcomes.py::"
 MODEL = ("tests/faults/test_ledger_model.py",)
 
@@ -68,9 +71,9 @@ GUARDS = {
     ),
     "watermark guard": Mutation(
         STORE,
-        "and accounted_until < (micros(run.scheduled_for) or 0)",
-        "",
-        ("tests/contract/test_stores.py",),
+        "(run.announced or accounted_until < (micros(run.scheduled_for) or 0))",
+        "True",
+        (SQLITE_CONTRACT + "test_a_tick_at_or_before_the_watermark_is_refused",),
     ),
     "grace guard": Mutation(STORE, "now - self._grace < run.due_at <= now", "run.due_at <= now", MODEL),
     "due guard": Mutation(
@@ -78,9 +81,9 @@ GUARDS = {
     ),
     "revision guard": Mutation(
         STORE,
-        "and schedule_rev == run.schedule_rev",
-        "",
-        ("tests/faults/test_changes.py", "tests/contract/test_stores.py", "-k", "sqlite or Sqlite"),
+        "(run.announced or schedule_rev == run.schedule_rev)",
+        "True",
+        (SQLITE_CONTRACT + "test_a_tick_of_another_revision_is_refused",),
     ),
     "alive guard": Mutation(
         STORE,
@@ -180,7 +183,16 @@ ON_POSTGRES = {
 }
 """Guards that only the other database's statements show."""
 
-MUTATIONS = {**SWITCHES, **GUARDS, **ON_POSTGRES}
+TABLES = {"SWITCHES": SWITCHES, "GUARDS": GUARDS, "ON_POSTGRES": ON_POSTGRES}
+MUTATIONS = {name: mutation for table in TABLES.values() for name, mutation in table.items()}
+
+
+def source_of(module: str) -> str:
+    """The text of a module that is not to be executed; its packages are."""
+    spec = find_spec(module)
+    assert spec is not None, f"there is no module {module} any more"
+    assert spec.origin is not None
+    return Path(spec.origin).read_text(encoding="utf-8")
 
 
 class _Mutating(SourceFileLoader):
