@@ -46,24 +46,34 @@ for _name in [name for name in os.environ if name.startswith("JOBMANAGER_") and 
     del os.environ[_name]
 
 
+_HERE = Path(__file__).parent
+
 # These wait for real processes and servers, on a machine that may be busy with others: patience costs only where it fails.
-_PATIENT = (Path(__file__).parent / "faults", Path(__file__).parent / "integration")
+_PATIENT = {"behaviour", "faults", "integration"}
 _PATIENCE_SECONDS = 300
 
 # One start too many in a hundred runs is the very thing they look for: a gate that repeats what failed must not repeat these.
 _NO_SECOND_CHANCE = {
-    "test_celery", "test_celery_faults", "test_chaos", "test_dead_processes", "test_golden_local", "test_hosts",
-    "test_killed_anywhere", "test_ledger_model", "test_many_processes", "test_mutations", "test_pg_cron_loop",
-    "test_pg_cron_transports", "test_postgres_races", "test_postgres_store", "test_stores", "test_unknown_outcomes",
+    "contract/test_golden_local.py", "contract/test_postgres_store.py", "contract/test_stores.py",
+    "faults/test_celery_faults.py", "faults/test_chaos.py", "faults/test_dead_processes.py",
+    "faults/test_killed_anywhere.py", "faults/test_ledger_model.py", "faults/test_mutations.py",
+    "faults/test_unknown_outcomes.py", "integration/test_celery.py", "integration/test_hosts.py",
+    "integration/test_many_processes.py", "integration/test_pg_cron_loop.py", "integration/test_pg_cron_transports.py",
+    "integration/test_postgres_races.py",
 }  # fmt: skip
+_unknown = [name for name in _NO_SECOND_CHANCE if not (_HERE / name).exists()]
+assert not _unknown, f"moved without a word here: {_unknown}"
 
 
 def pytest_collection_modifyitems(items):
     """Let tests of processes and servers take their time, and those that count starts fail at once."""
     for item in items:
-        if item.path.stem in _NO_SECOND_CHANCE:
+        if not item.path.is_relative_to(_HERE):
+            continue
+        path = item.path.relative_to(_HERE)
+        if path.as_posix() in _NO_SECOND_CHANCE:
             item.add_marker(pytest.mark.flaky(reruns=0))
-        if item.path.parent in _PATIENT and not item.get_closest_marker("timeout"):
+        if path.parts[0] in _PATIENT and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_PATIENCE_SECONDS))
 
 

@@ -24,7 +24,7 @@ from jobmanager.job import Job
 from jobmanager.run import Tick
 from jobmanager.testing import BackendContract, FakeClock
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "unit" / "golden.json").read_text())["cases"]
+GOLDEN = json.loads((Path(__file__).parent.parent / "unit" / "schedule" / "golden.json").read_text())["cases"]
 
 
 @pytest.mark.slow

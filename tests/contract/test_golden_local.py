@@ -16,7 +16,7 @@ from jobmanager.job import Job
 from jobmanager.run import Tick
 from jobmanager.testing import FakeClock
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "unit" / "golden.json").read_text())["cases"]
+GOLDEN = json.loads((Path(__file__).parent.parent / "unit" / "schedule" / "golden.json").read_text())["cases"]
 
 
 def moment(text: str) -> datetime:

@@ -28,7 +28,7 @@ from jobmanager.stores.base import JobRow
 from jobmanager.stores.sql.postgres import PostgresStore
 from jobmanager.testing import BackendContract, FakeClock
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "unit" / "golden.json").read_text())["cases"]
+GOLDEN = json.loads((Path(__file__).parent.parent / "unit" / "schedule" / "golden.json").read_text())["cases"]
 
 
 class ByHand(PgCronBackend):

@@ -55,7 +55,7 @@ SWITCHES = {
         "        return\n",
         (
             OUTCOMES + "test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again",
-            "tests/unit/test_account.py",
+            "tests/behaviour/test_account.py",
         ),
     ),
     "BEGIN IMMEDIATE": Mutation(STORE, 'execute("BEGIN IMMEDIATE")', 'execute("BEGIN")', (RACE,)),

@@ -14,7 +14,7 @@ import pytest
 from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit import calendar_oracle as oracle
+from tests.unit.schedule import calendar_oracle as oracle
 
 from jobmanager.errors import CronError
 from jobmanager.schedule import Cron, parse

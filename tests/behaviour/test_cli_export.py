@@ -12,7 +12,7 @@ from itertools import count
 from zoneinfo import ZoneInfo
 
 import pytest
-from tests.unit.test_wakeup import full_minute, matched
+from tests.unit.schedule.test_wakeup import full_minute, matched
 
 from jobmanager.cli.app import run
 from jobmanager.cli.commands.export_targets import TARGETS, ticker_of

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit import calendar_oracle as oracle
-from tests.unit.test_wakeup import full_minute, matched
+from tests.unit.schedule import calendar_oracle as oracle
+from tests.unit.schedule.test_wakeup import full_minute, matched
 
 from jobmanager.backends.pg_cron.plans.plan import plan_of, unsupported
 from jobmanager.schedule import At, Cron, Every, zones
 
-GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())["cases"]
+GOLDEN = json.loads(Path(oracle.__file__).with_name("golden.json").read_text())["cases"]
 FIVE_FIELDS = [
     case for case in GOLDEN if case["expect"] not in ("error", "never") and len(case["expr"].split()) != 6
 ]

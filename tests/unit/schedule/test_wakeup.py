@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit import calendar_oracle as oracle
+from tests.unit.schedule import calendar_oracle as oracle
 
 from jobmanager.schedule import At, Cron, Every
 from jobmanager.schedule.wakeup import local_wakeup, wakeup
