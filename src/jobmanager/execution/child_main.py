@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import queue
@@ -23,6 +22,8 @@ from jobmanager.errors import HandlerNotFoundError, PayloadError
 from jobmanager.execution import log_capture as capture
 from jobmanager.execution.outcome import Outcome, not_startable, outcome_of
 from jobmanager.job import Job
+from jobmanager.ledger.bounding import bounded_json
+from jobmanager.ledger.redaction import Redactor
 from jobmanager.registry import Handler
 from jobmanager.run import Run
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 CHILD_NAME = "jobmanager-handler"
 TELL_EVERY = 0.25  # seconds
 LONGEST_ANSWER = 1.0  # seconds
-MOST_OUTPUT = 1024 * 1024
-START_KEPT = 16 * 1024
 MIB = 1024 * 1024
 
 
@@ -102,21 +101,9 @@ def _answer(assignment: Assignment, context: RunContext) -> Outcome:
 
 
 def _portable(output: Any) -> Any:
-    """The output as plain JSON values, so that it reaches the host whatever it was; the recorder bounds it there."""
-    try:
-        text = json.dumps(output, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        return {"not_json": str(error)[:200], "repr": _repr(output)}
-    if len(text) > MOST_OUTPUT:
-        return {"clipped": f"{len(text):,} bytes of JSON, more than 64 KiB", "start": text[:START_KEPT]}
-    return json.loads(text)
-
-
-def _repr(output: Any) -> str:
-    try:
-        return repr(output)[:1000]
-    except Exception as error:  # noqa: BLE001 - an output that cannot even be shown is still an output
-        return f"<no repr: {type(error).__name__}>"
+    """The output as plain JSON values, so that it reaches the host whatever it was; the recorder hides known secrets there."""
+    redactor = Redactor()
+    return bounded_json(output, hide=redactor.text, is_secret=redactor.is_secret)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobmanager.errors import PayloadError
+from jobmanager.ledger.bounding import MAX_JSON, bounded_failure, bounded_json
 from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.ledger.overlap import OpenResult, apply_overlap, in_line, missed_deadline, unstarted
 from jobmanager.ledger.redaction import Redactor
@@ -17,7 +18,6 @@ from jobmanager.run import (
     PENDING,
     RUNNING,
     Ending,
-    Failure,
     LogLine,
     Run,
     RunStatus,
@@ -26,10 +26,6 @@ from jobmanager.run import (
 from jobmanager.stores.base import JobTransaction, RunStore, Written
 
 logger = logging.getLogger(__name__)
-
-MAX_JSON = 64 * 1024
-MAX_TRACEBACK = 16 * 1024
-MAX_MESSAGE = 2000
 
 
 class Recorder:
@@ -153,50 +149,10 @@ class Recorder:
             return ending
         return replace(
             ending,
-            output=self.bounded(ending.output),
-            error=self._bounded_failure(ending.error),
+            output=bounded_json(ending.output, hide=self.redactor.text, is_secret=self.redactor.is_secret),
+            error=bounded_failure(ending.error, hide=self.redactor.text),
             lines=self.redacted(ending.lines),
         )
-
-    def bounded(self, output: Any) -> Any:
-        """The output as JSON of at most 64 KiB without secrets; what does not fit is cut, with a marker that says so."""
-        if output is None:
-            return None
-        try:
-            output = self.redactor.value(output)
-            text = json.dumps(output, allow_nan=False)
-        except Exception as error:  # noqa: BLE001 - whatever a handler returned, the end of its run is recorded
-            return {"not_json": str(error)[:200], "repr": self._shown(output)}
-        if len(text) <= MAX_JSON:
-            return output
-        return {"clipped": f"{len(text):,} bytes of JSON, more than 64 KiB", "start": text[: MAX_JSON // 2]}
-
-    def _shown(self, output: Any) -> str:
-        try:
-            return self.redactor.text(repr(output))[:1000]
-        except Exception as error:  # noqa: BLE001 - its repr is the handler's code too
-            return f"<no repr: {type(error).__name__}>"
-
-    def _bounded_failure(self, failure: Failure | None) -> Failure | None:
-        if failure is None:
-            return None
-        # The last lines of a traceback name the error, the first ones the way to it.
-        traceback = self._ends_of(failure.traceback, MAX_TRACEBACK)
-        message = self._start_of(failure.message, MAX_MESSAGE)
-        return replace(failure, message=message, traceback=traceback)
-
-    def _start_of(self, text: str, most: int) -> str:
-        """The beginning of the text, without secrets. Twice of what is kept is searched: a megabyte would take long."""
-        found = self.redactor.text(text[: 2 * most])
-        return found if len(text) <= most else f"{found[:most]} [... cut]"
-
-    def _ends_of(self, text: str, most: int) -> str:
-        """Both ends of the text, without secrets; one that the search does not see whole lies beyond what is kept."""
-        if len(text) <= most:
-            return self.redactor.text(text)
-        half = most // 2
-        head, tail = self.redactor.text(text[:most]), self.redactor.text(text[-most:])
-        return f"{head[:half]}\n[... {len(text) - most:,} characters cut ...]\n{tail[-half:]}"
 
     def redacted(self, lines: Sequence[LogLine]) -> tuple[LogLine, ...]:
         """The same lines without secrets."""

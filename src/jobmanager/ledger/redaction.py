@@ -10,11 +10,12 @@ HIDDEN = "[redacted]"
 _WORDS = r"passw(?:or)?d|passphrase|secret|token|api[_-]?key|authorization|credential|private[_-]?key"
 _KEY = re.compile(_WORDS, re.IGNORECASE)
 # The value reaches to its closing quote, or to the next blank, comma or bracket: base64 with + / = ~ : must not leave a tail.
+# A key is tried at its first character only, and what was matched is not given back: the time grows with the text, not with its square.
 _PAIR = re.compile(
-    rf"""(?P<key>[\w-]*(?:{_WORDS})[\w-]*["']?\s*[:=]\s*)(?:(?:Bearer|Basic)\s+)?(?P<value>"[^"]*"|'[^']*'|[^\s,;&)\]}}"']+)""",
+    rf"""(?P<key>(?<![\w-])(?=[\w-]*?(?:{_WORDS}))[\w-]++["']?+\s*+[:=]\s*+)(?:(?:Bearer|Basic)\s+)?(?P<value>"[^"]*"|'[^']*'|[^\s,;&)\]}}"']+)""",
     re.IGNORECASE,
 )
-_URL_PASSWORD = re.compile(r"(?P<user>\w+://[^\s:/@]*):[^\s/@]+@")
+_URL_PASSWORD = re.compile(r"(?P<user>(?<!\w)\w++://[^\s:/@]*+):[^\s/@]++@")
 
 
 class Redactor:
@@ -31,6 +32,10 @@ class Redactor:
         if _KEY.search(text):
             text = _PAIR.sub(rf"\g<key>{HIDDEN}", text)
         return _URL_PASSWORD.sub(rf"\g<user>:{HIDDEN}@", text) if "://" in text else text
+
+    def is_secret(self, key: str) -> bool:
+        """Return whether the value of this key must not show."""
+        return _KEY.search(key) is not None
 
     def value(self, value: Any) -> Any:
         """The same JSON value, with every secret key's value hidden."""
