@@ -167,6 +167,10 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long running work may still take at stop",
     )
+    watchdog: Literal["log", "exit", "off"] = Field(
+        default="log",
+        description="What happens when this process stands still: it is logged; with `exit` the process also ends, for a restart",
+    )
     durability: Literal["strict", "relaxed"] = Field(
         default="strict", description="`relaxed` may lose the last moments to a power cut, never to a crash"
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from jobmanager.backends.base import Backend
+from jobmanager.backends.timetable import Timetable
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
 from jobmanager.execution import log_capture as capture
@@ -25,11 +26,14 @@ from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.retention import forget_old_runs
 from jobmanager.manager.sweep import Sweep
-from jobmanager.observe import Observer
+from jobmanager.observe import HandlerCounter, Observer, tell_stalled
 from jobmanager.process.background import BackgroundTasks
 from jobmanager.process.failure_detector import FailureDetector
+from jobmanager.process.health import Limits, Symptom, Vitals, judge_ledger
 from jobmanager.process.heartbeat import Heartbeat
+from jobmanager.process.ledger_facts import read_ledger
 from jobmanager.process.throttled_log import ThrottledLogger
+from jobmanager.process.watchdog import DeliveryTimer, Watchdog
 from jobmanager.registry import Registry
 from jobmanager.run import Tick, Ticked
 from jobmanager.settings import Settings
@@ -44,6 +48,7 @@ COME_UP_AGAIN = timedelta(seconds=2)
 PURGE_EVERY = timedelta(hours=6)
 SHORTEST = timedelta(microseconds=1)
 FORGET_DEAD_AFTER = timedelta(days=1)
+PULSE_EVERY = timedelta(seconds=5)
 
 
 class Assembly:
@@ -85,6 +90,9 @@ class Assembly:
         )
         self.pool = WorkerPool(settings.workers, threaded=threaded)
         self.chores = BackgroundTasks(clock, quiet=outage)
+        self._handlers = HandlerCounter()
+        self._turned_at: float | None = None
+        self._beat_at: float | None = None
         self.executor = Executor(
             registry=registry,
             recorder=self.recorder,
@@ -93,7 +101,7 @@ class Assembly:
             clock=clock,
             isolation=ChildProcesses(capture_logs=settings.capture_logs),
             cause_of=backend.cause_of,
-            observers=observers,
+            observers=(*observers, self._handlers) if threaded else observers,
             backend=backend.name,
             keep_lines=settings.capture_logs,
         )
@@ -127,10 +135,19 @@ class Assembly:
         self.sweep = Sweep(store, self.account, self.executor, self.claims, lease=self.lease, clock=clock)
         self.failure_detector = FailureDetector(store, clock, length=settings.lease)
         self.failure_detector.on_marked_dead = partial(self.chores.run_soon, self._sweep)
-        self.lease.on_beat = self.failure_detector.check
+        self.lease.on_beat = self._on_beat
         self.lease.on_silence = self.failure_detector.forget
         self.lease.on_lost = self.watch.lost
-        self.lease.vital_signs = self.runner.vital_signs
+        self.lease.vital_signs = self._vital_signs
+        self.deliver = DeliveryTimer(self.runner.deliver, clock)
+        self.watchdog = Watchdog(
+            self._vitals,
+            limits=Limits.of(settings),
+            clock=clock,
+            mode=settings.watchdog,
+            read_ledger=self._ledger_symptoms,
+            on_stall=partial(tell_stalled, observers),
+        )
         self.threaded = threaded
         """False on a clock moved by hand and on noop: then runs execute inline, in the caller's thread."""
         self._keeps_time = keeps_time
@@ -146,6 +163,7 @@ class Assembly:
             ("change poll", self._follow_changes, FOLLOW_CHANGES_EVERY),
             ("sweep", self._sweep, settings.sweep),
             ("purge", self._purge, PURGE_EVERY),
+            ("pulse", self._pulse, min(PULSE_EVERY, Limits.of(settings).patience / 4)),
         ):
             self.chores.add(name, act, every=every)
 
@@ -193,8 +211,11 @@ class Assembly:
             self.lease.start(executes=self._executes)
         self.runner.begin()
         self.backend.sync(self.declarations.scheduled(self._settings.grace))
-        self.backend.start(self.runner.deliver)
+        self.backend.start(self.deliver)
         self._up = True
+        self._turned_at = self._clock.monotonic()
+        if self.threaded:
+            self.watchdog.start()
         if self._keeps_time:
             self.chores.run_soon(self._sweep)
             self.chores.run_at(self._clock.now() + self._settings.grace, self._retire_undeclared)
@@ -218,6 +239,7 @@ class Assembly:
 
     def stop(self, drain: timedelta) -> None:
         """Accept nothing more, let running handlers end for at most `drain`, record the rest, say good-bye. Twice is safe."""
+        self.watchdog.stop()
         if not self._up:
             self.chores.stop()  # it may be coming up at this very moment; what is half up cannot be stopped
         self.backend.stop(timedelta(seconds=5))
@@ -258,6 +280,55 @@ class Assembly:
     def _reload(self, job_id: str) -> None:
         logger.info("job=%s changed elsewhere; reading it again", job_id)
         self._follow_changes()
+
+    # ---------------------------------------------------------------- what the watchdog sees
+
+    @property
+    def ready(self) -> bool:
+        """True while this process accepts runs: it is up, and not draining."""
+        return self._up and self.claims.accepting
+
+    def _vitals(self) -> Vitals | None:
+        """Return what this process knows of itself, without a lock; None while it comes up or drains, or keeps no time."""
+        if not self._keeps_time or not self.ready:
+            return None
+        monotonic, running = self._clock.monotonic(), len(self.executor.running)
+        timetable = getattr(self.backend, "timetable", None)
+        return Vitals(
+            now=self._clock.now(),
+            workers=self.pool.workers,
+            waiting=max(0, self.pool.in_flight - running) if self.threaded else 0,
+            busy_workers=running,
+            handlers_begun=self._handlers.begun,
+            abandoned_workers=getattr(self.pool, "abandoned", 0),
+            timetable_next=timetable.top() if isinstance(timetable, Timetable) else None,
+            delivering_since=self.deliver.since if self.threaded else None,
+            background_turned_at=self._turned_at,
+            last_beat_at=self._beat_at,
+            loop_lag=self.pool.loop_lag(monotonic) if self.threaded else 0.0,
+        )
+
+    def _ledger_symptoms(self) -> list[Symptom]:
+        executes = self.backend.capabilities.executes_in_process
+        facts = read_ledger(self.store, self._settings, executes_in_process=executes)
+        return judge_ledger(facts, Limits.of(self._settings))
+
+    def _vital_signs(self) -> tuple[datetime | None, float | None]:
+        """Return the last tick and its lag for the heartbeat; while this process stands still, since when it does.
+
+        So other processes learn of it: for them this one has not moved since.
+        """
+        since = self.watchdog.stalled_since()
+        if since is None:
+            return self.runner.vital_signs()
+        return since, (self._clock.now() - since).total_seconds()
+
+    def _on_beat(self, own_id: str) -> None:
+        self._beat_at = self._clock.monotonic()
+        self.failure_detector.check(own_id)
+
+    def _pulse(self) -> None:
+        self._turned_at = self._clock.monotonic()
 
     def _follow_changes(self) -> None:
         """Take over what other processes or operators changed."""

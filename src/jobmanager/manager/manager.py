@@ -217,6 +217,7 @@ class JobManager(Declaring, Operating):
             self.store.after_fork()
         was_started, self._started, self._stopped = self._started, False, False
         self.__dict__.pop("_assembly", None)
+        self.__dict__.pop("_health", None)
         after_fork = getattr(self._given_backend or self.__dict__.get("backend"), "after_fork", None)
         if after_fork is not None:
             after_fork()

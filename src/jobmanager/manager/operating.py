@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,9 @@ from jobmanager.ledger.overlap import OpenResult
 from jobmanager.ledger.overrides import checked, in_force
 from jobmanager.ledger.queries import Planned
 from jobmanager.ledger.recorder import checked_payload
+from jobmanager.manager.health import REPLY_WITHIN
 from jobmanager.manager.parts import Parts
+from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
 from jobmanager.stores.base import Instance, JobRow, JobState
@@ -285,6 +287,21 @@ class Operating(Parts):
     def get_job_metrics(self) -> JobMetrics:
         """Counts over all runs on record, of all processes."""
         return self._history.metrics()
+
+    def health(
+        self,
+        *,
+        late: timedelta | None = None,
+        thorough: bool = False,
+        within: float = REPLY_WITHIN,
+        told: Callable[[datetime], str] | None = None,
+    ) -> HealthReport:
+        """Return what stands still although it should move: in this process, if it was started, and by the store in all of them.
+
+        Never raises and returns `within` so many seconds, whatever the store does. `late` is how late ticks may come (60 s), `thorough`
+        reads every job, `told` writes instants inside sentences.
+        """
+        return self._health.report(late=late, thorough=thorough, within=within, told=told)
 
     def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """What would fire in (start, end], in order, and why; nothing is written and nothing fires."""

@@ -11,6 +11,7 @@ from jobmanager.backends.resolver import Resolution, load_backend_class, resolve
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.ledger.queries import History
 from jobmanager.manager.assembly import Assembly
+from jobmanager.manager.health import HealthCheck
 from jobmanager.observe import Observer
 from jobmanager.registry import Registry
 from jobmanager.settings import Settings
@@ -80,6 +81,20 @@ class Parts:
         )
 
     @cached_property
+    def _health(self) -> HealthCheck:
+        able = self._backend_class.capabilities
+        threaded = not self._clock.drive(None, _nothing)
+        self._clock.release(_nothing)
+        return HealthCheck(
+            self.store,
+            self.settings,
+            keeps_time=able.keeps_time,
+            executes_in_process=able.executes_in_process,
+            threaded=threaded,
+            started=lambda: self.__dict__.get("_assembly") if self._started else None,
+        )
+
+    @cached_property
     def _history(self) -> History:
         return History(self.registry, self.store)
 
@@ -92,3 +107,7 @@ class Parts:
     def _executes_here(self) -> bool:
         capabilities = self.backend.capabilities
         return (self._started and capabilities.executes_in_process) or not capabilities.keeps_time
+
+
+def _nothing() -> None:
+    """Asks a clock whether it drives, and no more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jobmanager.context import RunContext
 from jobmanager.run import Ending, RunStatus
@@ -30,6 +30,39 @@ class Observer(Protocol):
         `status` is how the run goes on: pending, if another attempt follows. None: refused, the run is somebody else's by now.
         """
         ...
+
+
+@runtime_checkable
+class StallObserver(Protocol):
+    """An observer that also hears of the watchdog: one that has this method is called once when a thing begins to stand still."""
+
+    def stalled(self, kind: str) -> None:
+        """Count a symptom of this kind, one of `jobmanager.process.health.KINDS`; must be quick, on the watchdog's thread."""
+        ...
+
+
+class HandlerCounter:
+    """An observer that counts the handlers called, for the watchdog: it only has to see that the number moves."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    def started(self, context: RunContext) -> None:
+        """Count one more."""
+        self.begun += 1
+
+    def ended(self, ending: Ending, status: RunStatus | None) -> None:
+        """Do nothing: only beginnings count."""
+
+
+def tell_stalled(observers: Sequence[Observer], kind: str) -> None:
+    """Call each observer that wants to hear of the watchdog; one that fails is logged."""
+    for observer in observers:
+        if isinstance(observer, StallObserver):
+            try:
+                observer.stalled(kind)
+            except Exception:
+                logger.exception("observer %s failed", type(observer).__name__)
 
 
 def tell_started(observers: Sequence[Observer], context: RunContext) -> None:
