@@ -1,4 +1,4 @@
-"""The library with one mechanism removed: a pytest plugin that edits a module's source while it is imported.
+"""The library with one mechanism removed: a pytest plugin that edits a module's source, or the SQL of pg_cron's backend, while it is loaded.
 
     JOBMANAGER_TEST_MUTATION=fence python -m pytest -p tests.faults.mutations tests/faults
 
@@ -21,7 +21,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Mutation:
-    """What is taken away, where, and which tests must notice."""
+    """What is taken away, where, and which tests must notice.
+
+    `module` is a dotted name, or the path of an SQL file beside the modules, such as `jobmanager/.../04_fire.sql`.
+    """
 
     module: str
     old: str
@@ -183,26 +186,204 @@ ON_POSTGRES = {
 }
 """Guards that only the other database's statements show."""
 
-TABLES = {"SWITCHES": SWITCHES, "GUARDS": GUARDS, "ON_POSTGRES": ON_POSTGRES}
+PUBLISHER = "jobmanager.backends.celery.publisher"
+MESSAGES = "tests/integration/test_celery_messages.py::"
+SQL = "jobmanager/backends/pg_cron/sql/"
+IN_SQL = "tests/integration/test_pg_cron_guards.py::"
+
+BACKENDS = {
+    "priority of a message": Mutation(
+        PUBLISHER,
+        "return min(max(4 + priority, 0), 9) if self._amqp else min(max(6 - 3 * priority, 0), 9)",
+        "return min(max(4 - priority, 0), 9) if self._amqp else min(max(6 + 3 * priority, 0), 9)",
+        (MESSAGES + "test_the_higher_priority_comes_first[redis]",),
+        on_a_server=True,
+    ),
+    "priority of a message in AMQP": Mutation(
+        PUBLISHER,
+        "min(max(4 + priority, 0), 9)",
+        "min(max(4 - priority, 0), 9)",
+        (MESSAGES + "test_the_higher_priority_comes_first[rabbitmq]",),
+        on_a_server=True,
+    ),
+    "no time limit on a group": Mutation(
+        PUBLISHER,
+        "time_limit=first.time_limit if len(group) == 1 else None",
+        "time_limit=first.time_limit",
+        (MESSAGES + "test_only_a_message_of_one_run_has_a_time_limit",),
+    ),
+    "groups of one kind": Mutation(
+        PUBLISHER,
+        "(message.queue, message.priority, message.time_limit)",
+        "message.queue",
+        (MESSAGES + "test_a_group_holds_runs_of_one_queue_priority_and_limit",),
+    ),
+    "queues declared again": Mutation(
+        PUBLISHER,
+        "        self._declared.clear()\n",
+        "",
+        (MESSAGES + "test_a_queue_that_was_deleted_is_declared_again_on_a_new_connection",),
+        on_a_server=True,
+    ),
+    "flush of a script": Mutation(
+        "jobmanager.backends.celery.backend",
+        "            self._publisher.flush(FLUSH_WITHIN)\n",
+        "            pass\n",
+        (MESSAGES + "test_what_a_script_starts_is_sent_before_its_next_line",),
+        on_a_server=True,
+    ),
+    "watermark moved by fire": Mutation(
+        SQL + "04_fire.sql",
+        """,
+      accounted_until = greatest(j.accounted_until, last.tick)
+      FROM (SELECT id, max(tick)""",
+        """
+      FROM (SELECT id, max(tick)""",
+        (IN_SQL + "test_fire_moves_the_account_to_the_last_instant_it_announced",),
+        on_a_server=True,
+    ),
+    "watermark never moved back by fire": Mutation(
+        SQL + "04_fire.sql",
+        "accounted_until = greatest(j.accounted_until, last.tick)",
+        "accounted_until = coalesce(last.tick, j.accounted_until)",
+        (IN_SQL + "test_fire_takes_no_account_back",),
+        on_a_server=True,
+    ),
+    "only active jobs announced": Mutation(
+        SQL + "04_fire.sql",
+        "AND j.state = 'active'\n",
+        "\n",
+        (IN_SQL + "test_a_job_that_is_not_active_is_not_announced[fire-paused]",),
+        on_a_server=True,
+    ),
+    "only jobs of an application that is called announced": Mutation(
+        SQL + "04_fire.sql",
+        "       AND EXISTS (SELECT FROM jobmanager.tickers t WHERE t.namespace = j.namespace)\n",
+        "",
+        (IN_SQL + "test_an_application_that_keeps_its_own_time_is_not_announced",),
+        on_a_server=True,
+    ),
+    "an entry announces its own job": Mutation(
+        SQL + "04_fire.sql",
+        "       AND (_entry IS NULL OR jobmanager.entry_name(j.id) = _entry)\n",
+        "",
+        (IN_SQL + "test_an_entry_announces_its_own_job_alone",),
+        on_a_server=True,
+    ),
+    "no call past the holder of a key": Mutation(
+        SQL + "05_sweep.sql",
+        """(r.turn IS DISTINCT FROM 'waits' OR NOT EXISTS (
+         SELECT FROM jobmanager.runs h WHERE h.concurrency_key = r.concurrency_key AND h.turn = 'holds'))""",
+        "true",
+        (IN_SQL + "test_a_waiting_run_is_not_called_for_while_another_holds_its_key",),
+        on_a_server=True,
+    ),
+    "no call before a run is due": Mutation(
+        SQL + "05_sweep.sql",
+        "AND r.due_at <= _now AND j.state",
+        "AND j.state",
+        (IN_SQL + "test_a_run_that_waits_for_its_retry_is_not_called_for",),
+        on_a_server=True,
+    ),
+    "no call for a disabled job": Mutation(
+        SQL + "05_sweep.sql",
+        " AND j.state IN ('active', 'paused')\n",
+        "\n",
+        (IN_SQL + "test_no_run_of_a_disabled_job_is_called_for",),
+        on_a_server=True,
+    ),
+    "pause between two calls": Mutation(
+        SQL + "05_sweep.sql",
+        "       AND (rc.next_call_at IS NULL OR rc.next_call_at <= _now)\n",
+        "",
+        (IN_SQL + "test_a_run_that_was_just_called_for_is_not_called_for_again",),
+        on_a_server=True,
+    ),
+    "only unaccepted runs closed": Mutation(
+        SQL + "05_sweep.sql",
+        "WHERE r.status = 'pending' AND r.accepted_at IS NULL AND j.id = r.job_id",
+        "WHERE r.status = 'pending' AND j.id = r.job_id",
+        (IN_SQL + "test_only_what_was_never_accepted_is_closed_as_missed",),
+        on_a_server=True,
+    ),
+    "only late runs closed": Mutation(
+        SQL + "05_sweep.sql",
+        "     AND r.due_at < _now - j.catch_up_window_seconds * interval '1 second'\n",
+        "",
+        (IN_SQL + "test_only_what_was_never_accepted_is_closed_as_missed",),
+        on_a_server=True,
+    ),
+    "first outcome of a call": Mutation(
+        SQL + "05_sweep.sql",
+        "WHERE id = _call AND outcome IS NULL",
+        "WHERE id = _call",
+        (IN_SQL + "test_a_call_keeps_the_first_outcome_that_it_got",),
+        on_a_server=True,
+    ),
+    "retired key erased": Mutation(
+        SQL + "03_keys.sql",
+        "SET retired_at = clock_timestamp(), bearer = NULL, ipad = '', opad = ''\n",
+        "SET retired_at = clock_timestamp()\n",
+        (IN_SQL + "test_nothing_of_a_retired_key_is_kept",),
+        on_a_server=True,
+    ),
+    "key from before the Vault erased": Mutation(
+        SQL + "03_keys.sql",
+        "gone AS (UPDATE jobmanager.signing_keys k SET retired_at = clock_timestamp(), bearer = NULL, ipad = '', opad = ''",
+        "gone AS (UPDATE jobmanager.signing_keys k SET retired_at = clock_timestamp()",
+        (IN_SQL + "test_nothing_of_a_key_from_before_the_vault_is_kept",),
+        on_a_server=True,
+    ),
+    "only own keys retired": Mutation(
+        SQL + "03_keys.sql",
+        "   WHERE k.namespace = _namespace AND k.retired_at IS NULL\n     AND k.id <",
+        "   WHERE k.retired_at IS NULL\n     AND k.id <",
+        (IN_SQL + "test_a_key_of_another_application_is_not_retired",),
+        on_a_server=True,
+    ),
+}
+"""Guards of Celery's messages, and those that the database's own code holds."""
+
+TABLES = {"SWITCHES": SWITCHES, "GUARDS": GUARDS, "ON_POSTGRES": ON_POSTGRES, "BACKENDS": BACKENDS}
 MUTATIONS = {name: mutation for table in TABLES.values() for name, mutation in table.items()}
 
 
 def source_of(module: str) -> str:
-    """The text of a module that is not to be executed; its packages are."""
+    """The text of a module that is not to be executed, though its packages are; or of an SQL file beside the modules."""
+    if module.endswith(".sql"):
+        package, _, path = module.partition("/")
+        return Path(find_spec(package).submodule_search_locations[0], path).read_text(encoding="utf-8")  # type: ignore[union-attr,index]  # it is a package
     spec = find_spec(module)
     assert spec is not None, f"there is no module {module} any more"
     assert spec.origin is not None
     return Path(spec.origin).read_text(encoding="utf-8")
 
 
+# The module that reads the SQL files, and what makes it read another text.
+SCHEMA = "jobmanager.backends.pg_cron.schema"
+OTHER_SCRIPT = """
+
+_script = script
+
+
+def script():
+    return _script().replace({old!r}, {new!r})
+"""
+
+
 class _Mutating(SourceFileLoader):
     mutation: Mutation
 
     def get_code(self, fullname: str) -> CodeType:
+        mutation = self.mutation
         source = self.get_source(fullname) or ""
-        if self.mutation.old not in source:
-            raise RuntimeError(f"{fullname} has no {self.mutation.old!r} any more: mend the mutation")
-        return self.source_to_code(source.replace(self.mutation.old, self.mutation.new).encode(), self.path)
+        text = source if mutation.module == fullname else source_of(mutation.module)
+        if mutation.old not in text:
+            raise RuntimeError(f"{mutation.module} has no {mutation.old!r} any more: mend the mutation")
+        mutated = text.replace(mutation.old, mutation.new)
+        if mutation.module != fullname:
+            mutated = source + OTHER_SCRIPT.format(old=text, new=mutated)
+        return self.source_to_code(mutated.encode(), self.path)
 
 
 class _Finder(MetaPathFinder):
@@ -212,7 +393,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self._mutation.module:
+        if fullname != _module_of(self._mutation):
             return None
         spec: Any = PathFinder.find_spec(fullname, path, target)
         spec.loader = _Mutating(fullname, spec.origin)
@@ -220,12 +401,16 @@ class _Finder(MetaPathFinder):
         return spec
 
 
+def _module_of(mutation: Mutation) -> str:
+    return SCHEMA if mutation.module.endswith(".sql") else mutation.module
+
+
 def apply() -> None:
     """Remove what JOBMANAGER_TEST_MUTATION names, for every import from now on."""
     name = os.environ.get("JOBMANAGER_TEST_MUTATION")
     if name:
         mutation = MUTATIONS[name]
-        assert mutation.module not in sys.modules, f"{mutation.module} is loaded already"
+        assert _module_of(mutation) not in sys.modules, f"{_module_of(mutation)} is loaded already"
         sys.meta_path.insert(0, _Finder(mutation))
 
 

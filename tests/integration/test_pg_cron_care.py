@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from tests.faults.conftest import until
-from tests.pg_net.loop import SECRET, Loop
+from tests.pg_net.loop import SECRET, VAULT, Loop
 from tests.pg_net.stand_in import StandIn
 from tests.pg_net.target import Received, Reply, redirect
 from tests.servers import FreshDatabases, PgCron
@@ -47,17 +47,6 @@ def nightly(): pass
 def hello(): return "done"
 """
 URL = "https://shop.example.com"
-
-# Supabase's Vault, as far as it is used: a view that shows what the functions keep.
-VAULT = """
-CREATE SCHEMA vault;
-CREATE TABLE vault.secrets (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text UNIQUE, secret text);
-CREATE VIEW vault.decrypted_secrets AS SELECT id, name, secret AS decrypted_secret FROM vault.secrets;
-CREATE FUNCTION vault.create_secret(text, text) RETURNS uuid LANGUAGE sql AS
-  'INSERT INTO vault.secrets (secret, name) VALUES ($1, $2) RETURNING id';
-CREATE FUNCTION vault.update_secret(uuid, text) RETURNS void LANGUAGE sql AS
-  'UPDATE vault.secrets SET secret = $2 WHERE id = $1';
-"""
 
 
 class Operator:

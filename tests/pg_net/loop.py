@@ -20,6 +20,17 @@ from jobmanager.web import wsgi
 
 SECRET = "whsec_" + base64.b64encode(hashlib.sha256(b"the loop").digest()).decode()
 
+# Supabase's Vault, as far as it is used: a view that shows what the functions keep.
+VAULT = """
+CREATE SCHEMA vault;
+CREATE TABLE vault.secrets (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text UNIQUE, secret text);
+CREATE VIEW vault.decrypted_secrets AS SELECT id, name, secret AS decrypted_secret FROM vault.secrets;
+CREATE FUNCTION vault.create_secret(text, text) RETURNS uuid LANGUAGE sql AS
+  'INSERT INTO vault.secrets (secret, name) VALUES ($1, $2) RETURNING id';
+CREATE FUNCTION vault.update_secret(uuid, text) RETURNS void LANGUAGE sql AS
+  'UPDATE vault.secrets SET secret = $2 WHERE id = $1';
+"""
+
 
 class Loop:
     """One job of every minute, whose handler notes its instants. The gate answers with `reply`, or hands on to the application."""

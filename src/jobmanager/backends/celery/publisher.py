@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import kombu.exceptions
 from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 BOUND = 100_000
 CONNECT_WITHIN, ANSWER_WITHIN = 2, 3  # seconds
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+# kombu 5.7 and later wraps whatever ends a pipeline on Redis, a lost connection too.
+BATCH_FAILED: type[Exception] | tuple[()] = getattr(kombu.exceptions, "BatchPublishError", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +146,24 @@ class Publisher:
             self._publish(batch)
         except self._outages:
             raise
-        except Exception as error:  # noqa: BLE001 - the application's routes, queues and signal handlers raise what they like
-            self._disconnect()  # its channel may be closed
-            if len(batch) > 1:
-                for message in batch:
-                    self._send([message])
+        except BATCH_FAILED as error:
+            if not isinstance(error.__cause__, self._outages):
+                self._send_each(batch, error)
                 return
-            [message] = batch
-            text = "run_id=%s cannot be sent to queue %s and stays pending: %s"
-            self._refused.warning(text, message.run_id, message.queue, _told(error))
+            raise error.__cause__ from error
+        except Exception as error:  # noqa: BLE001 - the application's routes, queues and signal handlers raise what they like
+            self._send_each(batch, error)
+
+    def _send_each(self, batch: Sequence[Message], error: Exception) -> None:
+        """Send one by one what could not be sent together; leave out the one that cannot be sent alone."""
+        self._disconnect()  # its channel may be closed
+        if len(batch) > 1:
+            for message in batch:
+                self._send([message])
+            return
+        [message] = batch
+        text = "run_id=%s cannot be sent to queue %s and stays pending: %s"
+        self._refused.warning(text, message.run_id, message.queue, _told(error))
 
     def _publish(self, batch: Sequence[Message]) -> None:
         producer = self._connected()
