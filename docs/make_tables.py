@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import get_args
 
 from jobmanager.backends import BUILT_IN
 from jobmanager.backends.base import Backend, Capabilities
 from jobmanager.backends.resolver import load_backend_class
 from jobmanager.errors import SettingsError, UnsupportedError
-from jobmanager.job import Job, Retry
+from jobmanager.job import POLICY_OPTIONS, RETRY_OPTIONS, Retry
 from jobmanager.settings import PREFIX, Settings
+from jobmanager.validation.kinds import OneOf
+from jobmanager.validation.options import Option
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,32 +32,6 @@ ABILITIES = {
     "per_job_timezone": "a time zone per job",
     "several_processes": "any number of processes on one store",
     "survives_restart": "goes on while no process of yours lives",
-}
-
-# What each option of a job means; a new one without a line here is a KeyError.
-OPTIONS = {
-    "name": "a title for people",
-    "config": "arguments for every run; the payload of a start by hand overrides them",
-    "retry": "when another attempt follows, see [retries](#retries)",
-    "timeout": "how long an attempt may take, see [ending early](#ending-early)",
-    "overlap": "what becomes of a start while a run of the job is active, see [overlap](#overlap)",
-    "queue_cap": 'how many may wait under `overlap="queue_all"`',
-    "catch_up": "what becomes of instants nobody rang for, see [late and missed](#late-and-missed-instants)",
-    "catch_up_cap": 'how many instants `catch_up="all"` runs at most, the newest ones',
-    "catch_up_window": "how far back `catch_up` looks",
-    "start_deadline": "a tick that could not start so long after its instant is missed (deadline)",
-    "jitter": "a tick starts up to so much later; how much depends on job and instant alone, so all processes agree",
-    "pause_after_failures": "so many failed runs in a row pause the job",
-    "isolation": 'where the handler runs: `"process"` is a child process of its own, see [isolation](#isolation)',
-    "memory_limit": "MiB that an isolated handler may take on top of what its process has when it is called (Linux)",
-    "enabled_when": "a bool, a function, or the name of a variable that must be true; otherwise the job is disabled",
-    "priority": "which pending run is taken first, the higher one; it interrupts nobody",
-    "queue": "the queue of the workers that take its runs, where a backend has queues (celery); elsewhere every process takes them",
-    "locale": "what `context.locale` says, unless the payload has a `locale`; without either `en`",
-    "notify_on_failure": "kept with the job; nothing reads it yet",
-    "visibility": "kept with the job; nothing reads it yet",
-    "retention": "its runs are purged that long after their end; otherwise `JOBMANAGER_RETENTION_DAYS` holds",
-    "keep_runs": "so many of its ended runs are kept at most, the newest ones",
 }
 
 # A value that the field refuses: what is allowed is then told by the error itself.
@@ -74,15 +50,20 @@ def backends() -> str:
 
 def options() -> str:
     """What a job may say beside its schedule, and what it says by default."""
-    plain = {item.name: item for item in fields(Job(id="x", name="x", handler="x"))}
-    rows = [
-        (f"`{name}`", _told(name, plain[name].default), _choices(name) + meaning)
-        for name, meaning in OPTIONS.items()
-    ]
-    missing = plain.keys() - OPTIONS.keys() - {"id", "handler", "schedule"}
-    if missing:
-        raise KeyError(f"OPTIONS says nothing about {sorted(missing)}")
+    rows = [("`name`", "the id", "a title for people"), *_described(POLICY_OPTIONS)]
     return _table(["option", "default", "meaning"], rows)
+
+
+def retries() -> str:
+    """What a Retry may say, and what it says by default."""
+    return _table(["option", "default", "meaning"], _described(RETRY_OPTIONS))
+
+
+def _described(options: Mapping[str, Option]) -> list[tuple[str, str, str]]:
+    return [
+        (f"`{name}`", _default_of(option), f"{_choices(option)}{option.help}")
+        for name, option in options.items()
+    ]
 
 
 def settings() -> str:
@@ -94,35 +75,36 @@ def settings() -> str:
     return _table(["variable", "default", "takes", "meaning"], rows)
 
 
-def _told(name: str, default: object) -> str:
-    if name == "name":
-        return "the id"
-    if isinstance(default, timedelta):
-        return f"{default.total_seconds():,.0f} s"
-    if isinstance(default, Retry):
-        return "`Retry()`: one attempt"
-    if default is None or default is MISSING:
-        return "none"
-    return f"`{json.dumps(default)}`" if isinstance(default, str) else f"`{default}`"
+def _default_of(option: Option) -> str:
+    match option.default:
+        case None | Mapping() | ():
+            return "none"
+        case timedelta():
+            return f"{option.default.total_seconds():,.0f} s"
+        case Retry():
+            return "`Retry()`: one attempt"
+        case str():
+            return f"`{json.dumps(option.default)}`"
+        case (*classes,):
+            return f"`({', '.join(found.__name__ for found in classes)},)`"
+    return f"`{option.default}`"
 
 
-def _choices(name: str) -> str:
+def _choices(option: Option) -> str:
     """The words an option takes in this version, and those that come later."""
-    words = [word for word in get_args(get_type_hints(Job)[name]) if isinstance(word, str)]
-    if not words:
+    if not isinstance(option.kind, OneOf):
         return ""
-    here = [word for word in words if _is_taken(name, word)]
-    later = [word for word in words if word not in here]
+    here = [word for word in option.kind.words if _is_taken(option, word)]
+    later = [word for word in option.kind.words if word not in here]
     text = ", ".join(f'`"{word}"`' for word in here)
     if later:
         text += f" ({', '.join(f'`{json.dumps(word)}`' for word in later)} in a later version)"
     return f"{text}: "
 
 
-def _is_taken(name: str, word: str) -> bool:
-    values: dict[str, Any] = {name: word}
+def _is_taken(option: Option, word: str) -> bool:
     try:
-        Job(id="x", name="x", handler="x", **values)
+        option.read(word)
     except UnsupportedError:
         return False
     return True
@@ -131,6 +113,7 @@ def _is_taken(name: str, word: str) -> bool:
 TABLES: dict[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "backends": (backends, ("README.md", "docs/backends.md")),
     "options": (options, ("docs/concepts.md",)),
+    "retries": (retries, ("docs/concepts.md",)),
     "settings": (settings, ("docs/reference/settings.md",)),
 }
 

@@ -7,27 +7,51 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Literal, TypedDict, get_args, get_type_hints
+from types import NoneType
+from typing import Any, Literal, TypedDict, get_args
 
 from jobmanager.errors import ConfigurationError, CronError, NonRetryable
 from jobmanager.schedule import At, Cron, Every, Schedule
+from jobmanager.validation.durations import parse_duration
+from jobmanager.validation.kinds import (
+    MICROSECOND,
+    Condition,
+    Delays,
+    Duration,
+    Exceptions,
+    Flag,
+    Kind,
+    Number,
+    OneOf,
+    Refused,
+    Seconds,
+    Text,
+    TextMapping,
+    Whole,
+)
+from jobmanager.validation.options import closest_name, option, options_of, read_all
+from jobmanager.validation.texts import locate, shown
 
 Overlap = Literal["skip", "queue", "queue_all", "cancel_running", "allow"]
 CatchUp = Literal["latest", "all", "none"]
 Gate = bool | str | Callable[[], bool]
 Isolation = Literal["thread", "process"]
+Visibility = Literal["team", "project", "system"]
 
 OVERLAPS, CATCH_UPS, ISOLATIONS = get_args(Overlap), get_args(CatchUp), get_args(Isolation)
+VISIBILITIES = get_args(Visibility)
 MOST = 10_000
 MOST_MIB = 16 * 1024 * 1024  # a number beyond is meant in bytes
+PRIORITIES = (-(2**15), 2**15 - 1)  # what the column holds
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 QUEUE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 NO_CONFIG: Mapping[str, Any] = {}
+TITLE = Text(1_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,27 +63,38 @@ class Retry:
     `on_crash` says whether an attempt whose process died counts as failed (another follows) or ends the run.
     """
 
-    max_attempts: int = 1
-    delays: Sequence[float] | None = None
-    base: float = 2.0
-    factor: float = 2.0
-    max_delay: float = 300.0
-    jitter: float = 0.1
-    retry_on: tuple[type[BaseException], ...] = (Exception,)
-    give_up_on: tuple[type[BaseException], ...] = ()
-    on_crash: bool = True
+    max_attempts: int = option(
+        1, Whole(1, 1_000), "how many attempts a run has", stored=True, overridable=True
+    )
+    delays: Sequence[float] | None = option(
+        None,
+        Delays(),
+        "the delays one by one, the last repeats; without it `base`, `factor` and `max_delay` say them",
+    )
+    base: float = option(2.0, Seconds(), "the first delay")
+    factor: float = option(2.0, Number(1, 1_000), "how many times longer each following delay is")
+    max_delay: float = option(300.0, Seconds(), "the longest delay")
+    jitter: float = option(0.1, Number(0, 1), "each delay is lengthened by up to this share of itself")
+    retry_on: tuple[type[BaseException], ...] = option(
+        (Exception,), Exceptions(), "another attempt follows these only"
+    )
+    give_up_on: tuple[type[BaseException], ...] = option((), Exceptions(), "no attempt follows these")
+    on_crash: bool = option(
+        True,  # noqa: FBT003 - the default of a field
+        Flag(),
+        "whether an attempt whose process died is followed by another",
+        key="retry_on_crash",
+        stored=True,
+    )
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_attempts <= 1000:
-            raise ConfigurationError(f"max_attempts={self.max_attempts}: use 1 (no retry) to 1000.")
-        if self.delays is not None and (not self.delays or min(self.delays) < 0):
-            raise ConfigurationError(
-                f"delays={list(self.delays)}: give at least one delay, in seconds, none negative."
-            )
-        if self.base < 0 or self.factor < 1 or self.max_delay < 0 or not 0 <= self.jitter <= 1:
-            raise ConfigurationError(
-                "Retry needs base >= 0, factor >= 1, max_delay >= 0 and jitter between 0 and 1."
-            )
+        try:
+            changed = read_all(RETRY_OPTIONS.values(), _retry_values(self))
+        except ConfigurationError as error:
+            locate(error, "Retry")
+            raise
+        for name, value in changed.items():
+            object.__setattr__(self, name, value)
 
     def allows(self, error: BaseException, attempt: int) -> bool:
         """True if another attempt may follow attempt number `attempt` (from 1) that raised `error`."""
@@ -79,11 +114,83 @@ class Retry:
         return timedelta(seconds=seconds * (1 + self.jitter * random.random()))  # noqa: S311
 
 
+RETRY_OPTIONS = options_of(Retry)
+_retry_values = attrgetter(*RETRY_OPTIONS)
 NO_RETRY = Retry()
 
 
+@dataclass(frozen=True, slots=True)
+class Attempts(Kind):
+    """A Retry, or the number of attempts alone."""
+
+    @property
+    def takes(self) -> str:
+        return "Retry(...) or a number of attempts, 1 to 1,000"
+
+    def read(self, value: Any) -> Retry:
+        if isinstance(value, Retry):
+            return value
+        try:
+            return Retry(max_attempts=RETRY_OPTIONS["max_attempts"].kind.read(value))
+        except Refused:
+            raise self.refusal() from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Policies:
+    """The policies that the store's own guards read: shared by a declared Job and its row in the store.
+
+    A new one is a field here and a column in a migration; everything else iterates over the description.
+    """
+
+    overlap: Overlap = option(
+        "skip",
+        OneOf(OVERLAPS),
+        "what becomes of a start while a run of the job is active, see [overlap](#overlap)",
+        stored=True,
+        overridable=True,
+    )
+    queue_cap: int = option(
+        100, Whole(1, MOST), 'how many may wait under `overlap="queue_all"`', stored=True, overridable=True
+    )
+    catch_up: CatchUp = option(
+        "latest",
+        OneOf(CATCH_UPS),
+        "what becomes of instants whose tick never came, see [late and missed](#late-and-missed-instants)",
+        stored=True,
+        overridable=True,
+    )
+    catch_up_cap: int = option(
+        100,
+        Whole(1, MOST),
+        'how many instants `catch_up="all"` runs at most, the newest ones',
+        stored=True,
+        overridable=True,
+    )
+    catch_up_window: timedelta = option(
+        timedelta(hours=1), Duration(), "how far back `catch_up` looks", stored=True, overridable=True
+    )
+    start_deadline: timedelta | None = option(
+        None,
+        Duration(MICROSECOND),
+        "a tick that could not start so long after its instant is missed (deadline)",
+        stored=True,
+        overridable=True,
+    )
+    jitter: timedelta = option(
+        timedelta(0),
+        Duration(),
+        "a tick starts up to so much later; how much depends on job and instant alone, so all processes agree",
+        stored=True,
+        overridable=True,
+    )
+    pause_after_failures: int | None = option(
+        None, Whole(1, MOST), "so many failed runs in a row pause the job", stored=True, overridable=True
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Policies):
     """A named declaration: handler, schedule and policies. Durations are timedeltas.
 
     `id` is a stable slug, `name` a human title, `handler` a key of the registry. `schedule` None: started by hand only.
@@ -96,37 +203,84 @@ class Job:
     name: str
     handler: str
     schedule: Schedule | None = None
-    config: Mapping[str, Any] = field(default_factory=lambda: NO_CONFIG)
-    retry: Retry = NO_RETRY
-    timeout: timedelta | None = None
-    overlap: Overlap = "skip"
-    queue_cap: int = 100
-    catch_up: CatchUp = "latest"
-    catch_up_cap: int = 100
-    catch_up_window: timedelta = timedelta(hours=1)
-    start_deadline: timedelta | None = None
-    jitter: timedelta = timedelta(0)
-    pause_after_failures: int | None = None
-    isolation: Isolation = "thread"
-    memory_limit: int | None = None
-    enabled_when: Gate = True
-    priority: int = 0
-    queue: str | None = None
-    locale: str | None = None
-    notify_on_failure: bool = False
-    visibility: str = "system"
-    retention: timedelta | None = None
-    keep_runs: int | None = None
+    config: Mapping[str, Any] = option(
+        NO_CONFIG,
+        TextMapping(),
+        "arguments for every run; the payload of a start by hand overrides them",
+        overridable=True,
+        declared=False,
+    )
+    retry: Retry = option(
+        NO_RETRY, Attempts(), "when another attempt follows, see [retries](#retries)", declared=False
+    )
+    timeout: timedelta | None = option(
+        None,
+        Duration(MICROSECOND),
+        "how long an attempt may take, see [ending early](#ending-early)",
+        overridable=True,
+    )
+    isolation: Isolation = option(
+        "thread",
+        OneOf(ISOLATIONS),
+        'where the handler runs: `"process"` is a child process of its own, see [isolation](#isolation)',
+    )
+    memory_limit: int | None = option(
+        None,
+        Whole(1, MOST_MIB, "MiB"),
+        "MiB that an isolated handler may take on top of what its process has when it is called (Linux)",
+        key="memory_limit_mib",
+    )
+    enabled_when: Gate = option(
+        True,  # noqa: FBT003 - the default of a field
+        Condition(),
+        "a bool, a function, or the name of a variable that must be true; otherwise the job is disabled",
+        declared=False,
+    )
+    priority: int = option(
+        0,
+        Whole(*PRIORITIES),
+        "which pending run is taken first, the higher one; it interrupts nobody",
+        overridable=True,
+    )
+    queue: str | None = option(
+        None,
+        Text(128, QUEUE_NAME, "a name of letters, digits, '.', '_', '-' and ':'"),
+        "the queue of the workers that take its runs, where a backend has queues (celery); elsewhere every process takes them",
+    )
+    locale: str | None = option(
+        None,
+        Text(64),
+        "what `context.locale` says, unless the payload has a `locale`; without either `en`",
+        declared=False,
+    )
+    notify_on_failure: bool = option(
+        False,  # noqa: FBT003 - the default of a field
+        Flag(),
+        "refused until a version sends notifications",
+        later=True,
+    )
+    visibility: Visibility = option(
+        "system", OneOf(VISIBILITIES), "who may see the job in the dashboard", later=True
+    )
+    retention: timedelta | None = option(
+        None,
+        Duration(),
+        "its runs are purged that long after their end; otherwise `JOBMANAGER_RETENTION_DAYS` holds",
+    )
+    keep_runs: int | None = option(
+        None, Whole(1, 2**31 - 1), "so many of its ended runs are kept at most, the newest ones"
+    )
 
     def __post_init__(self) -> None:
-        if not SLUG.fullmatch(self.id):
-            raise ConfigurationError(
-                f"Job id {self.id!r} is not a slug. Use lower-case letters, digits, '.', '_' and '-', "
-                "starting with a letter or digit, at most 128."
-            )
-        wrong = self._wrong_policy()
-        if wrong:
-            raise ConfigurationError(f"Job {self.id!r}: {wrong}.")
+        check_id(self.id)
+        try:
+            changed = read_all(POLICY_OPTIONS.values(), _policy_values(self))
+            self._check_fields()
+        except ConfigurationError as error:
+            error.args = (f"Job {self.id!r}: {error}",)
+            raise
+        for name, value in changed.items():
+            object.__setattr__(self, name, value)
         if isinstance(self.schedule, Cron) and self.schedule.never_matches:
             raise CronError(
                 f"Job {self.id!r}: {self.schedule.expression!r} never matches a date.",
@@ -135,35 +289,21 @@ class Job:
                 hint="Look at the day and month: that date does not exist.",
             )
 
-    def _wrong_policy(self) -> str | None:
-        """What cannot be meant, in words; None if everything can."""
-        if self.overlap not in OVERLAPS:
-            return f"overlap={self.overlap!r} is none of {', '.join(OVERLAPS)}"
-        if self.catch_up not in CATCH_UPS:
-            return f"catch_up={self.catch_up!r} is none of {', '.join(CATCH_UPS)}"
-        if not (1 <= self.queue_cap <= MOST and 1 <= self.catch_up_cap <= MOST):
-            return f"queue_cap and catch_up_cap must be between 1 and {MOST:,}"
-        if self.pause_after_failures is not None and self.pause_after_failures < 1:
-            return "pause_after_failures must be at least 1; leave it out for never"
-        if self.keep_runs is not None and self.keep_runs < 1:
-            return "keep_runs must be at least 1; leave it out for no limit"
-        for option, duration in (("timeout", self.timeout), ("start_deadline", self.start_deadline)):
-            if duration is not None and duration <= timedelta(0):
-                return f"{option} must be longer than zero; leave it out for none"
-        if self.queue is not None and not QUEUE_NAME.fullmatch(self.queue):
-            return f"queue={self.queue!r} is no name: use letters, digits, '.', '_', '-' and ':', at most 128"
-        if self.catch_up_window < timedelta(0) or self.jitter < timedelta(0):
-            return "catch_up_window and jitter cannot be negative"
-        return self._wrong_isolation()
-
-    def _wrong_isolation(self) -> str | None:
-        if self.isolation not in ISOLATIONS:
-            return f"isolation={self.isolation!r} is none of {', '.join(ISOLATIONS)}"
+    def _check_fields(self) -> None:
+        """Check what is no option, and what two options say together."""
+        for field, value in (("name", self.name), ("handler", self.handler)):
+            try:
+                TITLE.read(value)
+            except Refused as refused:
+                raise ConfigurationError(f"{field}={shown(value)} {refused}.") from None
+        if not isinstance(self.schedule, (Cron, Every, At, NoneType)):
+            raise ConfigurationError(
+                f"schedule={shown(self.schedule)} cannot be used; use Cron, Every, At or None."
+            )
         if self.memory_limit is not None and self.isolation != "process":
-            return "memory_limit needs isolation='process'; threads share the memory of their process"
-        if self.memory_limit is not None and not 1 <= self.memory_limit <= MOST_MIB:
-            return f"memory_limit={self.memory_limit} is not in MiB; use 1 to {MOST_MIB:,}"
-        return None
+            raise ConfigurationError(
+                "memory_limit needs isolation='process'; threads share the memory of their process."
+            )
 
     @property
     def queues(self) -> bool:
@@ -197,51 +337,59 @@ def jittered(job_id: str, instant: datetime, jitter: timedelta, schedule: Schedu
     return instant + timedelta(microseconds=int.from_bytes(digest) % (span // timedelta(microseconds=1)))
 
 
-_DECLARED_AS = {
-    "timeout": "timeout_seconds",
-    "retry.max_attempts": "max_attempts",
-    "retry.on_crash": "retry_on_crash",
-    "overlap": "overlap",
-    "queue_cap": "queue_cap",
-    "catch_up": "catch_up",
-    "catch_up_cap": "catch_up_cap",
-    "catch_up_window": "catch_up_window_seconds",
-    "start_deadline": "start_deadline_seconds",
-    "jitter": "jitter_seconds",
-    "pause_after_failures": "pause_after_failures",
-    "isolation": "isolation",
-    "memory_limit": "memory_limit_mib",
-    "priority": "priority",
-    "queue": "queue",
-    "notify_on_failure": "notify_on_failure",
-    "visibility": "visibility",
-    "retention": "retention_seconds",
-    "keep_runs": "keep_runs",
-}
-_policies_of = attrgetter(*_DECLARED_AS)
+def check_id(job_id: object) -> None:
+    """Raise ConfigurationError for an id that is no slug."""
+    if not (isinstance(job_id, str) and SLUG.fullmatch(job_id)):
+        raise ConfigurationError(
+            f"Job id {shown(job_id)} is not a slug. Use lower-case letters, digits, '.', '_' and '-', "
+            "starting with a letter or digit, at most 128."
+        )
+
+
+POLICY_OPTIONS = options_of(Job)
+_policy_values = attrgetter(*POLICY_OPTIONS)
+
+_STORED_RETRY = {f"retry.{name}": item for name, item in RETRY_OPTIONS.items() if item.stored}
+_DECLARED = {**{name: item for name, item in POLICY_OPTIONS.items() if item.declared}, **_STORED_RETRY}
+_STORED = {**{name: item for name, item in POLICY_OPTIONS.items() if item.stored}, **_STORED_RETRY}
+STORED_OPTIONS = {item.column if path.startswith("retry.") else path: item for path, item in _STORED.items()}
+"""The options that have a column of their own, by the name of their field in the row."""
+_stored_values = attrgetter(*_STORED)
+
+
+def stored_policies(job: Job) -> dict[str, Any]:
+    """Return the values of a job's stored policies, by the name of their field in the row."""
+    return dict(zip(STORED_OPTIONS, _stored_values(job), strict=True))
+
+
+_policies_of = attrgetter(*_DECLARED)
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).encode
 
 
 @lru_cache(maxsize=1024)
 def _policies_text(*policies: Any) -> str:
     """Cached: many jobs have the same policies."""
-    seconds = (value.total_seconds() if isinstance(value, timedelta) else value for value in policies)
-    return _canonical(dict(zip(_DECLARED_AS.values(), seconds, strict=True)))[1:-1]
+    plain = {item.column: item.plain(value) for item, value in zip(_DECLARED.values(), policies, strict=True)}
+    return _canonical(plain)[1:-1]
 
 
-class Policies(TypedDict, total=False):
-    """How a job runs, in the words of the decorator. Durations are seconds or timedeltas."""
+Length = float | timedelta | str
+"""A duration as the decorator takes it: seconds, a timedelta, or a text such as "5m"."""
+
+
+class PolicyWords(TypedDict, total=False):
+    """The policies in the words of the decorator, for type checkers; a test holds them equal to the fields of Job."""
 
     config: Mapping[str, Any]
-    retry: Retry
-    timeout: float | timedelta | None
+    retry: Retry | int
+    timeout: Length | None
     overlap: Overlap
     queue_cap: int
     catch_up: CatchUp
     catch_up_cap: int
-    catch_up_window: float | timedelta
-    start_deadline: float | timedelta | None
-    jitter: float | timedelta
+    catch_up_window: Length
+    start_deadline: Length | None
+    jitter: Length
     pause_after_failures: int | None
     isolation: Isolation
     memory_limit: int | None
@@ -250,48 +398,67 @@ class Policies(TypedDict, total=False):
     queue: str | None
     locale: str | None
     notify_on_failure: bool
-    visibility: str
-    retention: float | timedelta | None
+    visibility: Visibility
+    retention: Length | None
     keep_runs: int | None
 
 
-class JobOptions(Policies, total=False):
+class JobOptions(PolicyWords, total=False):
     """All words of the decorator; at most one of `cron`, `every` and `at`."""
 
     name: str
     cron: str
     timezone: str
-    every: float | timedelta
+    every: Length
     at: datetime
 
 
-KNOWN_OPTIONS = frozenset(get_type_hints(JobOptions))
+_SCHEDULES = ("cron", "timezone", "every", "at")
+KNOWN_OPTIONS = frozenset({"name", *_SCHEDULES, *POLICY_OPTIONS})
 
 
 def make_job(job_id: str, handler: str, options: JobOptions) -> Job:
-    """A Job from the words of the decorator; ConfigurationError for a word that is none or two schedules at once."""
+    """Return a Job from the words of the decorator.
+
+    Raises ConfigurationError for a word that is no option, a value that an option does not take, and two schedules at once;
+    CronError for a schedule that cannot be read. The text names job, option, value and the line of the declaration.
+    """
+    check_id(job_id)
+    try:
+        return _make_job(job_id, handler, options)
+    except (ConfigurationError, CronError) as error:
+        locate(error, f"Job {job_id!r}")
+        raise
+
+
+def _make_job(job_id: str, handler: str, options: JobOptions) -> Job:
     unknown = [word for word in options if word not in KNOWN_OPTIONS]
     if unknown:
-        known = ", ".join(sorted(KNOWN_OPTIONS))
-        raise ConfigurationError(f"Job {job_id!r}: {unknown[0]!r} is not an option. Known are {known}.")
+        suggestion = closest_name(unknown[0], KNOWN_OPTIONS)
+        raise ConfigurationError(
+            f"{unknown[0]!r} is not an option.{suggestion} Known are {', '.join(sorted(KNOWN_OPTIONS))}."
+        )
     given = [word for word in ("cron", "every", "at") if options.get(word) is not None]
     if len(given) > 1:
-        raise ConfigurationError(f"Job {job_id!r} has {' and '.join(given)}; give one of them.")
-    policies: dict[str, Any] = {"name": job_id}
-    for word, value in options.items():
-        if word in _DURATIONS and value is not None:
-            policies[word] = value if isinstance(value, timedelta) else timedelta(seconds=value)  # type: ignore[arg-type]
-        elif word not in _SCHEDULES:
-            policies[word] = value
-    return Job(id=job_id, handler=handler, schedule=_schedule(options), **policies)
+        raise ConfigurationError(f"{' and '.join(given)} exclude each other; give one of them.")
+    if "timezone" in options and given != ["cron"]:
+        raise ConfigurationError(
+            f"timezone={shown(options['timezone'])} belongs to cron=; leave it out here."
+        )
+    policies: dict[str, Any] = {word: value for word, value in options.items() if word not in _SCHEDULES}
+    return Job(id=job_id, handler=handler, schedule=_schedule(options), **{"name": job_id, **policies})
 
 
-_DURATIONS = ("timeout", "catch_up_window", "start_deadline", "jitter", "retention")
-_SCHEDULES = ("cron", "timezone", "every", "at")
+def every(interval: Any) -> Every:
+    """Return the schedule of an interval, which may also be a text such as "5m"; CronError if it is none."""
+    try:
+        return Every(parse_duration(interval) if isinstance(interval, str) else interval)
+    except ValueError:
+        return Every(interval)
 
 
 def _cron(expression: Any, timezone: Any) -> Cron:
-    """Many jobs have the same schedule: they share it. What is no text is Cron's to refuse."""
+    """Return the schedule; many jobs have the same one and share it. Cron refuses what is no text."""
     texts = isinstance(expression, str) and isinstance(timezone, str)
     return _shared_cron(expression, timezone) if texts else Cron(expression, timezone=timezone)
 
@@ -303,5 +470,5 @@ def _schedule(options: JobOptions) -> Schedule | None:
     if options.get("cron") is not None:
         return _cron(options["cron"], options.get("timezone", "UTC"))
     if options.get("every") is not None:
-        return Every(options["every"])
+        return every(options["every"])
     return At(options["at"]) if options.get("at") is not None else None

@@ -10,29 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from jobmanager.cli.output.failures import UsageError
-
-_SIZES = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|sec|min|s|m|h|d|w)?")
-LONGEST = timedelta(days=36_500)
+from jobmanager.validation.durations import HOW_TO_WRITE, parse_duration
 
 
 def duration(text: str) -> timedelta:
-    """`90` (seconds), `30s`, `5m`, `1h30m`, `90d`, `2w`."""
-    compact, length, place = text.strip().lower(), timedelta(0), 0
+    """Read `90` (seconds), `30s`, `5m`, `1h30m`, `90d`, `2w`; UsageError for any other text."""
     try:
-        while place < len(compact):
-            part = _PART.match(compact, place)
-            if part is None:
-                raise OverflowError
-            length += timedelta(seconds=float(part[1]) * _SIZES[part[2] or "s"])
-            place = part.end()
-        if not compact or length > LONGEST:
-            raise OverflowError
-    except OverflowError:
-        raise UsageError(
-            f"{text!r} is not a length of time.", hint="Write it as 30s, 5m, 1h30m, 90d or 2w."
-        ) from None
-    return length
+        return parse_duration(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a length of time.", hint=f"Write it as {HOW_TO_WRITE}.") from None
 
 
 def moment(text: str, now: datetime) -> datetime:

@@ -11,12 +11,12 @@ from typing import Any
 
 from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.errors import ConfigurationError, CronError
-from jobmanager.job import Job
+from jobmanager.job import STORED_OPTIONS, Job, stored_policies
 from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.ledger.overrides import in_force
 from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.registry import Registry
-from jobmanager.stores.base import POLICIES, JobRow, JobSummary, RunStore
+from jobmanager.stores.base import JobRow, JobSummary, RunStore
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class JobSync:
     def _what(self, declared: JobRow) -> str:
         """Names of what differs from the stored row."""
         row = self._rows[declared.id]
-        names = ("schedule", "namespace", "declared", *POLICIES)
+        names = ("schedule", "namespace", "declared", *STORED_OPTIONS)
         return ", ".join(name for name in names if getattr(row, name) != getattr(declared, name))
 
     def overridden(self, job_id: str, override: Mapping[str, Any] | None) -> JobRow:
@@ -210,16 +210,7 @@ class JobSync:
             next_due_at=job.schedule.next_after(now)
             if job.schedule and enabled and not self._is_stored(job.id)
             else None,
-            overlap=job.overlap,
-            queue_cap=job.queue_cap,
-            catch_up=job.catch_up,
-            catch_up_cap=job.catch_up_cap,
-            catch_up_window=job.catch_up_window,
-            start_deadline=job.start_deadline,
-            jitter=job.jitter,
-            pause_after_failures=job.pause_after_failures,
-            max_attempts=job.retry.max_attempts,
-            retry_on_crash=job.retry.on_crash,
+            **stored_policies(job),
         )
 
     def retire_undeclared(self) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import ParamSpec, TypeVar, Unpack
 
 from jobmanager.execution.child_process import check_machine
-from jobmanager.job import Job, JobOptions, Policies, make_job
+from jobmanager.job import Job, JobOptions, PolicyWords, check_id, make_job
 from jobmanager.manager.parts import Parts
 from jobmanager.registry import HandlerTarget
 
@@ -26,6 +26,9 @@ class Declaring(Parts):
         raises DuplicateJobError, a schedule that cannot be read CronError, what the backend or this machine cannot
         honour UnsupportedError, and isolation="process" without its extra MissingExtraError.
         """
+        check_id(
+            job_id
+        )  # here as well: `@jobs.job` without an id would otherwise declare nothing, and say nothing
 
         def declare(function: Callable[P, R]) -> Callable[P, R]:
             self.add_job(job_id, function, **options)
@@ -62,7 +65,7 @@ class Declaring(Parts):
         name: str,
         handler: HandlerTarget,
         interval: float | timedelta,
-        **policies: Unpack[Policies],
+        **policies: Unpack[PolicyWords],
     ) -> Job:
         """Declare a job every `interval` seconds; in a started manager it is planned at once."""
         options: JobOptions = {"name": name, "every": interval}
@@ -76,13 +79,15 @@ class Declaring(Parts):
         cron: str,
         *,
         timezone: str = "UTC",
-        **policies: Unpack[Policies],
+        **policies: Unpack[PolicyWords],
     ) -> Job:
         """Declare a job by cron expression; in a started manager it is planned at once."""
         options: JobOptions = {"name": name, "cron": cron, "timezone": timezone}
         return self._schedule(job_id, handler, options, policies)
 
-    def _schedule(self, job_id: str, handler: HandlerTarget, options: JobOptions, policies: Policies) -> Job:
+    def _schedule(
+        self, job_id: str, handler: HandlerTarget, options: JobOptions, policies: PolicyWords
+    ) -> Job:
         options.update(policies)  # type: ignore[typeddict-item]  # every policy is an option
         job = self.add_job(job_id, handler, **options)
         if self._started:

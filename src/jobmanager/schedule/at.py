@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobmanager.schedule.describe import describe_at
-from jobmanager.schedule.instants import Instants, iso, whole_utc
+from jobmanager.schedule.instants import Instants, given_utc, iso, whole_utc
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -16,7 +16,7 @@ class At(Instants):
     moment: datetime
 
     def __init__(self, moment: datetime) -> None:
-        object.__setattr__(self, "moment", whole_utc(moment))
+        object.__setattr__(self, "moment", given_utc(moment))
 
     def next_after(self, moment: datetime) -> datetime | None:
         return self.moment if self.moment > whole_utc(moment) else None

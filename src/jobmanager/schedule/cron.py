@@ -11,6 +11,9 @@ from jobmanager.schedule.describe import describe_cron
 from jobmanager.schedule.dialect import day_rules, read
 from jobmanager.schedule.fields import Fields
 from jobmanager.schedule.instants import EPOCH, SECOND, Instants, whole_utc
+from jobmanager.validation.texts import shown
+
+MOST_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -27,16 +30,18 @@ class Cron(Instants):
     timezone: str
 
     def __init__(self, expression: str, timezone: str = "UTC") -> None:
-        if not isinstance(expression, str):
+        if not _is_bounded_text(expression):
             raise CronError(
-                f"A cron expression is text, not {expression!r}.", kind="bad_value", value=str(expression)
+                f"A cron expression is a text of at most 10,000 characters, not {shown(expression)}.",
+                kind="bad_value",
+                value=shown(expression),
             )
-        if not isinstance(timezone, str):
+        if not _is_bounded_text(timezone):
             raise CronError(
-                f"A time zone is given by its IANA name, not {timezone!r}.",
+                f"A time zone is given by its IANA name, not {shown(timezone)}.",
                 kind="bad_timezone",
                 field="timezone",
-                value=str(timezone),
+                value=shown(timezone),
                 hint="For example timezone='Europe/Berlin'.",
             )
         read(expression)
@@ -70,3 +75,7 @@ class Cron(Instants):
     @property
     def resolution(self) -> timedelta:
         return timedelta(seconds=self.fields.smallest_gap())
+
+
+def _is_bounded_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MOST_CHARACTERS

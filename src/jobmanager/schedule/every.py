@@ -8,7 +8,8 @@ from typing import Any
 
 from jobmanager.errors import CronError
 from jobmanager.schedule.describe import describe_every
-from jobmanager.schedule.instants import EPOCH, SECOND, Instants, iso, whole_utc
+from jobmanager.schedule.instants import EPOCH, SECOND, Instants, given_utc, iso, whole_utc
+from jobmanager.validation.texts import shown
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -25,7 +26,7 @@ class Every(Instants):
 
     def __init__(self, interval: float | timedelta, anchor: datetime = EPOCH) -> None:
         object.__setattr__(self, "interval", _whole_interval(interval))
-        object.__setattr__(self, "anchor", whole_utc(anchor))
+        object.__setattr__(self, "anchor", given_utc(anchor))
 
     def next_after(self, moment: datetime) -> datetime | None:
         steps = (whole_utc(moment) - self.anchor) // self.interval + 1
@@ -54,10 +55,10 @@ def _whole_interval(interval: Any) -> timedelta:
         length = timedelta(0)
     if isinstance(interval, bool) or length < SECOND or length % SECOND:
         raise CronError(
-            f"An interval is at least 1 s and whole seconds, not {interval!r}.",
+            f"An interval is at least 1 s and whole seconds, not {shown(interval)}.",
             kind="bad_interval",
             field="interval",
-            value=str(interval),
+            value=shown(interval),
             hint="Use a number of seconds or a timedelta, for example 30 or timedelta(minutes=5).",
         )
     return length

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from jobmanager.errors import CronError
+from jobmanager.validation.texts import shown
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -86,6 +87,19 @@ def whole_utc(moment: datetime) -> datetime:
             hint="Give an aware datetime, for example datetime(2026, 1, 1, tzinfo=UTC).",
         )
     return moment.astimezone(UTC).replace(microsecond=0)
+
+
+def given_utc(moment: object) -> datetime:
+    """Return `whole_utc` of what a caller gave; CronError(kind="bad_moment") for what is no datetime or leaves the calendar."""
+    try:
+        return whole_utc(moment)  # type: ignore[arg-type]  # what is no datetime has not its methods
+    except (AttributeError, OverflowError):
+        raise CronError(
+            f"{shown(moment)} is not a moment.",
+            kind="bad_moment",
+            value=shown(moment),
+            hint="Give an aware datetime, for example datetime(2026, 1, 1, tzinfo=UTC).",
+        ) from None
 
 
 def iso(moment: datetime) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,8 @@ from jobmanager.cli.output.failures import FAILED, UsageError
 from jobmanager.cli.output.phrases import both, count, iso, length, tail
 from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
-from jobmanager.ledger.overrides import DURATIONS, WORDS
+from jobmanager.ledger.overrides import OVERRIDABLE, WORDS
+from jobmanager.validation.kinds import Duration, Whole
 
 if TYPE_CHECKING:
     from jobmanager.ledger.backfill import MadeUp
@@ -111,18 +111,18 @@ def _word(text: str) -> tuple[str, Any]:
     word, sign, value = text.partition("=")
     if not sign:
         raise UsageError(f"{text!r} says nothing.", hint="Write word=value, for example timeout=5m.")
+    described = OVERRIDABLE.get(word)
     if word == "config":
         return word, payload(value)
-    if word in DURATIONS or word == "every":
+    if described is not None and described.optional and value.lower() in ("none", "null"):
+        return word, None
+    if word == "every" or (described is not None and isinstance(described.kind, Duration)):
         return word, duration(value)
+    if described is None or not isinstance(described.kind, Whole):
+        return word, value
     try:
-        return word, json.loads(value) if word in WORDS - {
-            "cron",
-            "timezone",
-            "overlap",
-            "catch_up",
-        } else value
-    except json.JSONDecodeError:
+        return word, int(value)
+    except ValueError:
         raise UsageError(f"{word}={value!r} is not a number.", hint=f"Write {word}=3.") from None
 
 
