@@ -93,6 +93,12 @@ class Jobs:
         self.started = False
         self.starts = 0
         self.trouble: Exception | None = None
+        self.report = SimpleNamespace(ok=True, ready=True, symptoms=())
+        self.asked_for_health = 0
+
+    def health(self) -> Any:
+        self.asked_for_health += 1
+        return self.report
 
     def start(self) -> None:
         self.starts += 1

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from jobmanager.doctor.application import backend, declared, handlers, zones
 from jobmanager.doctor.finding import Finding, Level
-from jobmanager.doctor.ledger import account, clock, differences, pending, processes, states, store
+from jobmanager.doctor.health import health, replies
+from jobmanager.doctor.ledger import clock, differences, pending, processes, states, store
 from jobmanager.doctor.roles import hosts, roles
 from jobmanager.doctor.surroundings import installation, settings
 from jobmanager.errors import JobManagerError
@@ -33,7 +34,7 @@ def examine(jobs: JobManager, *, told: Told = utc) -> list[Finding]:
         *_guarded("handlers", lambda: handlers(jobs)),
         *_guarded("jobs", lambda: declared(jobs)),
     ]
-    of_store = _guarded("store", lambda: store(jobs))
+    of_store = _guarded("store", lambda: replies(jobs)) or _guarded("store", lambda: store(jobs))
     found += of_store
     if any(finding.level == "failing" for finding in of_store) or not jobs.store.exists():
         return found
@@ -78,6 +79,6 @@ _OF_THE_STORE: dict[str, Callable[[JobManager, Told], Iterator[Finding]]] = {
     "processes": processes,
     "roles": roles,
     "hosts": hosts,
-    "account": account,
+    "health": health,
     "runs": pending,
 }

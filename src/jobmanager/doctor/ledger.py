@@ -215,19 +215,6 @@ def _exists(item: Instance) -> bool:
     return True
 
 
-def account(jobs: JobManager, told: Told) -> Iterator[Finding]:
-    """The account is kept up to now."""
-    late = jobs.store.now() - jobs.settings.grace - 2 * jobs.settings.sweep
-    behind = jobs.store.due_jobs(late, 1000)
-    if behind and living(jobs.store, jobs.settings):
-        yield Finding(
-            check="account",
-            level="failing",
-            text=f"The account of {counted(len(behind), 'job')} is behind ({', '.join(behind[:LISTED])}): due before {told(late)}, and nobody said what became of it.",
-            fix="The living processes do not sweep: look for store errors in their logs, then restart them.",
-        )
-
-
 def pending(jobs: JobManager, told: Told) -> Iterator[Finding]:
     """Runs that wait longer than they should."""
     limit = jobs.store.now() - jobs.settings.grace

@@ -10,6 +10,7 @@ from jobmanager.errors import JobNotFoundError
 from jobmanager.explain.explanation import Cause, Told, Verdict
 from jobmanager.ledger.queries import effective
 from jobmanager.manager.manager import JobManager
+from jobmanager.process.health import Symptom
 from jobmanager.registry import closest
 from jobmanager.run import Run
 from jobmanager.schedule import Schedule
@@ -65,6 +66,12 @@ class Case:
     @cached_property
     def run(self) -> Run | None:
         return self.jobs.store.run_for(self.job_id, self.at) if self.stored else None
+
+    @cached_property
+    def standstill(self) -> Symptom | None:
+        """What keeps every job of the namespace from running, if anything does."""
+        symptoms = self.jobs.health(told=self.told).symptoms if self.stored else ()
+        return next((one for one in symptoms if one.failing and one.since is not None), None)
 
     def no(self, cause: Cause, because: str, advice: str = "") -> Answer:
         """It did not run, or will not."""

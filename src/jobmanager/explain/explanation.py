@@ -35,6 +35,7 @@ Cause = Literal[
     "nobody_keeps_time",
     "nobody_lives",
     "not_yet_accounted",
+    "overdue",
     "due_now",
     "as_planned",
 ]

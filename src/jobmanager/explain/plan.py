@@ -149,6 +149,10 @@ def unaccounted(case: Case) -> Answer:
         return Answer(
             "pending", "due_now", f"It was due {late.total_seconds():,.0f} s ago and may still start on time."
         )
+    symptom = case.standstill
+    if symptom is not None:
+        because = f"A tick is overdue since {case.told(case.at)}, because {symptom.because}."
+        return Answer("pending", "overdue", because, symptom.fix)
     return Answer(
         "pending",
         "not_yet_accounted",
@@ -188,6 +192,10 @@ def coming(case: Case) -> Answer:
             "Nothing stands in its way but that no living process executes this job.",
             start_one(case.jobs),
         )
+    symptom = case.standstill
+    if symptom is not None and symptom.since is not None:
+        overdue = f"A tick is overdue since {case.told(symptom.since)}, because {symptom.because}"
+        return case.no("overdue", f"{overdue}; this one will be late or missed as well.", symptom.fix)
     told = "It will run, as planned"
     if case.job is not None and case.schedule != case.job.schedule:
         told += ", by the stored schedule; the code here declares another, which holds once a process starts with it"

@@ -57,7 +57,7 @@ class HealthCheck:
         facts: LedgerFacts | None = None
         try:
             facts = self._reads[thorough].ask(within)
-        except JobManagerError as error:
+        except Exception as error:  # noqa: BLE001 - a probe has to say something, whatever the store raises
             symptoms = [*(one for one in symptoms if one.kind != "store_silent"), store_silent(error)]
         if facts is not None and self._keeps_time:
             limits = Limits.of(self._settings, late=late)
@@ -66,10 +66,10 @@ class HealthCheck:
         return HealthReport(ready=ready, symptoms=tuple(symptoms), facts=facts)
 
 
-def store_silent(error: JobManagerError) -> Symptom:
+def store_silent(error: Exception) -> Symptom:
     """Return the symptom of a store that could not be read."""
     return Symptom(
         kind="store_silent",
-        text=f"The store cannot be read: {error}",
+        text=f"The store cannot be read: {error if isinstance(error, JobManagerError) else repr(error)}",
         fix="See whether it can be reached from this host, and by `jobmanager doctor` what it says.",
     )

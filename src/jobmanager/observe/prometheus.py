@@ -18,7 +18,10 @@ from typing import Any, Protocol
 from jobmanager.context import RunContext
 from jobmanager.errors import CronError, MissingExtraError, StoreError
 from jobmanager.observe import lateness_of
+from jobmanager.process.health import KINDS, HealthReport
 from jobmanager.process.heartbeat import living
+from jobmanager.process.ledger_facts import overdue_jobs
+from jobmanager.process.probe import BoundedCall
 from jobmanager.run import FAILED, Ending, RunStatus
 from jobmanager.schedule import parse
 from jobmanager.settings import Settings
@@ -36,6 +39,7 @@ except ImportError as error:
 
 WINDOW = timedelta(hours=1)
 REMEMBERED = timedelta(seconds=10)
+REPLY_WITHIN = 5.0  # seconds; Prometheus itself gives up after ten
 DURATIONS = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400)
 DELAYS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300)
 
@@ -47,6 +51,8 @@ class Ledger(Protocol):
 
     @property
     def store(self) -> RunStore: ...
+
+    def health(self) -> HealthReport: ...
 
 
 class Prometheus:
@@ -75,6 +81,11 @@ class Prometheus:
         self._lateness = made(
             Histogram, "run_lateness_seconds", "From a tick's instant to its start.", "job", buckets=DELAYS
         )
+        self._stalls = made(
+            Counter, "watchdog_stalls", "Times that something in this process stood still.", "kind"
+        )
+        for kind in KINDS:
+            self._stalls.labels(kind)  # from zero on: an increase is seen only of what was there before
         self._inside: set[tuple[str, int]] = set()
 
     def started(self, context: RunContext) -> None:
@@ -100,6 +111,10 @@ class Prometheus:
             late = lateness_of(run.scheduled_for, ending.started_at)
             if late is not None:
                 self._lateness.labels(job).observe(late)
+
+    def stalled(self, kind: str) -> None:
+        """Count what the watchdog found to stand still."""
+        self._stalls.labels(kind).inc()
 
     def asgi(self, jobs: Ledger, *, window: timedelta = WINDOW) -> Callable[..., Any]:
         """An ASGI application to mount as `/metrics`: what this process counted, and what the store says of all of them."""
@@ -138,6 +153,7 @@ class LedgerCollector:
         self._window = window
         self._remembered = remembered.total_seconds()
         self._lock = threading.Lock()
+        self._bounded = BoundedCall(self._families)
         self._found: list[Metric] = []
         self._found_at = float("-inf")
 
@@ -155,18 +171,22 @@ class LedgerCollector:
 
     def _read(self) -> list[Metric]:
         begun = time.perf_counter()
+        report = self._jobs.health()
         up = _gauge("store_up", "1 if the store could be read.")
+        families: list[Metric] = []
         try:
-            families = self._families() if self._jobs.store.exists() else []
-            up.add_metric([], 1)
+            if report.facts is not None:
+                families = self._bounded.ask(REPLY_WITHIN)
+            up.add_metric([], report.facts is not None)
         except StoreError:
-            families = []
             up.add_metric([], 0)
         cost = _gauge("scrape_seconds", "How long reading the store took.")
         cost.add_metric([], time.perf_counter() - begun)
-        return [up, *families, cost]
+        return [up, *_health(report), *families, cost]
 
     def _families(self) -> list[Metric]:
+        if not self._jobs.store.exists():
+            return []
         now = self._jobs.store.now()
         return [*self._runs(now), *self._processes(now), *self._plans(now)]
 
@@ -227,6 +247,10 @@ class LedgerCollector:
             "account_behind_seconds",
             "Since the oldest due instant not settled yet; grace and a sweep, 90 s, are normal.",
         )
+        overdue = _gauge(
+            "next_due_overdue_seconds",
+            "By how much the oldest due instant is later than grace, jitter and one sweep explain; 0 is normal.",
+        )
         state = _gauge("jobs", "Jobs on record, by state.", "state")
         rows = self._jobs.store.jobs()
         for name, count in Counted(row.state for row in rows).items():
@@ -239,7 +263,20 @@ class LedgerCollector:
                 if next_due is not None:
                     due.add_metric([row.id], next_due.timestamp())
         behind.add_metric([], (now - oldest).total_seconds())
-        return [due, behind, state]
+        late = [item.by.total_seconds() for item in overdue_jobs(rows, self._jobs.settings, now)]
+        overdue.add_metric([], max(late, default=0.0))
+        return [due, behind, overdue, state]
+
+
+def _health(report: HealthReport) -> list[Metric]:
+    """Return what stands still: in this process, if it was started, and by the store in all of them."""
+    healthy = _gauge("healthy", "1 if nothing that should move stands still.")
+    healthy.add_metric([], report.ok)
+    symptoms = _gauge("symptom", "1 for each kind of thing that stands still.", "kind")
+    found = {symptom.kind for symptom in report.symptoms if symptom.failing}
+    for kind in KINDS:
+        symptoms.add_metric([kind], kind in found)
+    return [healthy, symptoms]
 
 
 def _next_due(row: JobRow, now: datetime) -> datetime | None:

@@ -41,11 +41,16 @@ LISTED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Symptom:
-    """One thing that stands still. `failing`: jobs do not run, or will not. `fatal`: only a new process helps."""
+    """One thing that stands still. `failing`: jobs do not run, or will not. `fatal`: only a new process helps.
+
+    `because` completes "a tick is overdue since `since`, because ..." where it is about ticks.
+    """
 
     kind: SymptomKind
     text: str
     fix: str
+    since: datetime | None = None
+    because: str = ""
     failing: bool = True
     fatal: bool = False
 
@@ -288,10 +293,12 @@ def _overdue(facts: LedgerFacts, limits: Limits, told: Told) -> Iterator[Symptom
         return
     first = min(facts.overdue, key=lambda item: item.due_at)
     names = ", ".join(sorted(item.job_id for item in facts.overdue)[:LISTED])
-    what = _counted(len(facts.overdue), "job")
+    what = f"{len(facts.overdue):,} job" + ("" if len(facts.overdue) == 1 else "s")
     yield Symptom(
         kind="overdue",
         text=f"A tick is overdue since {told(first.due_at)} ({what}: {names}): it was neither started nor accounted for.",
+        since=first.due_at,
+        because="no process sweeps: it was neither started nor accounted for",
         fix="The living processes do not sweep: look for store errors in their logs, then restart them."
         if facts.processes
         else "Start a process: `jobmanager run`, or jobs.start() in the application.",
@@ -305,6 +312,8 @@ def _not_brought(facts: LedgerFacts, told: Told) -> Iterator[Symptom]:
     yield Symptom(
         kind="not_brought",
         text=f"No tick comes: {job_id!r} was due at {told(instant)}, a process lived, and only its sweep noticed.",
+        since=instant,
+        because="no tick comes: a process lives, and only its sweep notices what is due",
         fix="Restart the process that keeps the time; on Celery start `jobmanager beat`; on pg_cron ask `jobmanager doctor` "
         "for missing entries.",
     )
@@ -318,6 +327,8 @@ def _late(facts: LedgerFacts, limits: Limits, told: Told) -> Iterator[Symptom]:
         yield Symptom(
             kind="late_ticks",
             text=f"Ticks come more than {allowed} late, or are not begun: nothing has moved since {told(_moved(late))}.",
+            since=_moved(late),
+            because="the processes that live bring ticks late, or do not begin what they took",
             fix="Look for a blocked thread, a locked store or a starved host in the logs of that process.",
         )
     for item in late if len(late) < len(reporting) else ():
@@ -349,6 +360,8 @@ def _not_taken(facts: LedgerFacts, told: Told) -> Iterator[Symptom]:
         yield Symptom(
             kind="not_taken",
             text=f"A run waits since {told(facts.not_taken)}, and no living process executes.",
+            since=facts.not_taken,
+            because="no living process executes",
             fix="Start `jobmanager worker` on Celery; elsewhere `jobmanager run`, or jobs.start() in the application.",
         )
 

@@ -1,7 +1,7 @@
 """The endpoint in your web application: `asgi(jobs)` for FastAPI, Starlette or Litestar, `wsgi(jobs)` for Flask or Django.
 
-It answers `POST /jobs/run` (the setting RUN_PATH), which the database calls, and `GET` or `POST /jobs/tick/{job}`, for
-tickers of other kinds that send a bearer token. It needs no package of a framework.
+It serves `POST /jobs/run` (the setting RUN_PATH), which the database calls, `GET` or `POST /jobs/tick/{job}`, for tickers of other
+kinds that send a bearer token, and `GET /jobs/healthz` and `/jobs/readyz` without login, for the probes of a host. It needs no package of a framework.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Limits", "asgi", "wsgi"]
 def asgi(jobs: Manager, *, otherwise: AsgiApplication | None = None, limits: Limits | None = None) -> Asgi:
     """An ASGI application with the endpoint: mount it at `/jobs`, or at any prefix.
 
-    With `otherwise` it stands before that application and answers on its own two paths alone. `limits` bounds the calls of one
+    With `otherwise` it stands before that application and serves its own four paths alone. `limits` bounds the calls of one
     address. SettingsError if the secret cannot be read; without a secret every call is refused.
     """
     return Asgi(jobs, otherwise, limits, SystemClock())

@@ -16,6 +16,7 @@ from jobmanager.run import Accepted
 from jobmanager.web.answer import NOT_FOUND, UNAVAILABLE, Answer
 from jobmanager.web.body import LARGEST, MOST_RUNS, Call
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
+from jobmanager.web.health import HealthProbes
 from jobmanager.web.limit import Limits
 from jobmanager.web.remembered import ResponseCache
 from jobmanager.web.work import Manager, Work, answered
@@ -94,6 +95,8 @@ class Asgi:
         self._endpoint = Endpoint(jobs.settings, limits, clock=clock)
         self._remembered = ResponseCache(clock.monotonic)
         self._work = Work(jobs, clock)
+        self._probes = HealthProbes(jobs, clock)
+        self._probing = ThreadPoolExecutor(1, "jobmanager-health")  # its own: calls may have taken all others
         self._desks: WeakKeyDictionary[AbstractEventLoop, AcceptBatcher] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,6 +123,10 @@ class Asgi:
         refusal = self._endpoint.refusal(route, asked)
         if refusal is not None:
             return refusal
+        probe = route.probe
+        if probe is not None:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._probing, self._probes.respond, probe)
         job = route.job
         if job is not None:
             return await self._desk().do(lambda: self._work.tick(job))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from jobmanager.clock import Clock
 from jobmanager.process.throttled_log import ThrottledLogger
@@ -28,6 +29,8 @@ from jobmanager.web.limit import Limit, Limits
 
 logger = logging.getLogger(__name__)
 
+Probe = Literal["healthz", "readyz"]
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -42,16 +45,20 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One of ours: the path of the database's calls, or the tick of `job`."""
+    """One of ours: the path of the database's calls, the tick of `job`, or a `probe` of the host, which needs no key."""
 
     job: str | None = None
+    probe: Probe | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
+        if self.probe is not None:
+            return ("GET", "HEAD")
         return ("POST",) if self.job is None else ("GET", "POST")
 
 
 RUN = Route()
+PROBES: tuple[Probe, ...] = get_args(Probe)
 
 
 class Endpoint:
@@ -66,7 +73,9 @@ class Endpoint:
         self._keys = Keys(settings.secrets)
         self._signs = settings.auth == "signature"
         self._run_path = settings.run_path
-        self._tick_path = f"{settings.run_path.rpartition('/')[0]}/tick/"
+        folder = settings.run_path.rpartition("/")[0]
+        self._tick_path = f"{folder}/tick/"
+        self._probe_paths = {f"{folder}/{probe}": Route(probe=probe) for probe in PROBES}
         self._clock = clock
         self._calls = Limit(limits.calls_per_second, limits.calls_at_once, clock.monotonic)
         self._failures = Limit(limits.failures_per_second, limits.failures_at_once, clock.monotonic)
@@ -81,6 +90,10 @@ class Endpoint:
         # What stands before it must be where we are mounted, or a part of that: a mount may hold the path's beginning.
         if ours and not after and mount.startswith(before):
             return RUN
+        for probe_path, route in self._probe_paths.items():
+            before, ours, after = whole.rpartition(probe_path)
+            if ours and not after and mount.startswith(before):
+                return route
         before, ours, job = whole.rpartition(self._tick_path)
         return Route(job) if ours and job and mount.startswith(before) else None
 
@@ -88,6 +101,8 @@ class Endpoint:
         """The answer, if one can be given before the body is read."""
         if asked.method not in route.methods:
             return not_allowed(route.methods)
+        if route.probe is not None:
+            return None
         if not self._keys:
             self._locked.warning("JOBMANAGER_SECRET is not set: every call to the endpoint is refused")
             return UNAVAILABLE

@@ -23,6 +23,7 @@ from jobmanager.run import Accepted, Run, RunStatus, Ticked
 from jobmanager.settings import Settings
 from jobmanager.web.answer import FAILED, UNAVAILABLE, Answer, answer, no_such_job
 from jobmanager.web.body import Call
+from jobmanager.web.health import Report
 
 LONGEST_WAIT = 25.0
 """Seconds that an answer waits for runs that other threads execute. Those of its own it cannot leave."""
@@ -63,6 +64,8 @@ class Manager(Protocol):
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]: ...
 
     def run(self, run_id: str) -> Run: ...
+
+    def health(self) -> Report: ...
 
 
 class NotNowError(JobManagerError):

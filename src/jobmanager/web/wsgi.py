@@ -11,6 +11,7 @@ from jobmanager.clock import Clock
 from jobmanager.web.answer import NOT_FOUND, UNAVAILABLE, Answer
 from jobmanager.web.body import LARGEST, Call
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
+from jobmanager.web.health import HealthProbes
 from jobmanager.web.limit import Limits
 from jobmanager.web.remembered import ResponseCache
 from jobmanager.web.work import Manager, Work
@@ -30,6 +31,7 @@ class Wsgi:
         self._endpoint = Endpoint(jobs.settings, limits, clock=clock)
         self._remembered = ResponseCache(clock.monotonic)
         self._work = Work(jobs, clock)
+        self._probes = HealthProbes(jobs, clock)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         asked = _asked(environ)
@@ -45,6 +47,8 @@ class Wsgi:
         return [b"" if asked.method == "HEAD" else answer.body]
 
     def _answer(self, route: Route, asked: Asked, environ: Environ) -> Answer:
+        if route.probe is not None:
+            return self._endpoint.refusal(route, asked) or self._probes.respond(route.probe)
         # Read first: a server that closes the connection with a body unread may take the answer with it.
         body = _body(environ)
         refusal = self._endpoint.refusal(route, asked)

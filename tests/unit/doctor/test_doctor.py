@@ -12,7 +12,7 @@ import pytest
 
 from jobmanager import JobManager, RunStatus, Settings
 from jobmanager.doctor import examine, examine_environment, surroundings
-from jobmanager.explain import explain_now
+from jobmanager.explain import explain_now, utc
 from jobmanager.stores.base import Instance
 from jobmanager.testing import FakeClock
 
@@ -375,13 +375,13 @@ def test_an_account_that_is_behind(patient):
     jobs.sync()
     now = datetime.now(UTC)
     idle = Instance(
-        id="idle", namespace="default", host="here", pid=1, executes=True, started_at=now, seen_at=now
+        id="idle", namespace="default", host="here", pid=1, executes=True, started_at=now - HOUR, seen_at=now
     )
     jobs.store.register(idle, ["work"])
     patient.sql("UPDATE jobmanager_jobs SET next_due_at = ?", micros(now - HOUR))
     check, level, text = only(jobs)
-    assert (check, level) == ("account", "failing")
-    assert "The account of 1 job is behind (work)" in text
+    assert (check, level) == ("health", "failing")
+    assert f"A tick is overdue since {utc(now - HOUR)} (1 job: work)" in text
 
 
 def test_runs_that_wait_for_nobody(patient):
@@ -411,10 +411,10 @@ def test_runs_that_wait_for_a_free_worker(patient):
 
 def test_a_check_that_falls_ill_is_a_finding_and_stops_no_other(patient, monkeypatch):
     jobs = patient.living()
-    monkeypatch.setattr(type(jobs.store), "due_jobs", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(jobs), "health", lambda *_, **__: 1 / 0)
     check, level, text = only(jobs)
     assert (check, level, text) == (
-        "account",
+        "health",
         "warning",
         "could not be looked at: ZeroDivisionError: division by zero",
     )

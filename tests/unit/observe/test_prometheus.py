@@ -135,7 +135,9 @@ def test_only_the_window_counts_but_open_runs_of_any_age(settings, clock):
 def test_a_ledger_that_is_not_there_is_not_made(settings):
     jobs = JobManager(settings)
 
-    assert samples(text_of(jobs)).keys() == {("store_up",), ("scrape_seconds",)}
+    said = samples(text_of(jobs))
+    assert {name for name, *_ in said} == {"store_up", "healthy", "symptom", "scrape_seconds"}
+    assert said["symptom", "no_process"] == 1
     assert not jobs.store.exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from jobmanager.cli.arguments import duration, moment, payload
 from jobmanager.cli.commands.runs import find, runs_table
 from jobmanager.cli.output.failures import FAILED, UsageError
-from jobmanager.cli.output.phrases import both, count, iso, length, tail
+from jobmanager.cli.output.phrases import both, count, iso, tail
 from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
 from jobmanager.ledger.overrides import OVERRIDABLE, WORDS
@@ -19,6 +20,7 @@ from jobmanager.validation.kinds import Duration, Whole
 if TYPE_CHECKING:
     from jobmanager.ledger.backfill import MadeUp
     from jobmanager.ledger.job_sync import Change
+    from jobmanager.process.health import HealthReport
 
 dead = typer.Typer(help="Dead letters: failed runs nobody has seen to.", invoke_without_command=True)
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id.")]
@@ -225,31 +227,49 @@ def healthcheck(
     most: Annotated[
         str, typer.Option("--max-lag", metavar="LENGTH", help="How late ticks may come and still be well.")
     ] = "60s",
+    within: Annotated[
+        str, typer.Option("--timeout", metavar="LENGTH", help="How long the store may take to reply.")
+    ] = "5s",
 ) -> None:
-    """For probes: exit 0 if a process of this namespace lives and its ticks come in time, else 1. Reads only."""
-    here: Session = ctx.obj
-    from jobmanager.process.heartbeat import living
+    """For probes: exit 0 if a process of this namespace lives and nothing stands still, else 1.
 
-    manager, allowed = here.ledger, duration(most)
-    alive = living(manager.store, manager.settings)
-    lags = [instance.lag_seconds for instance in alive if instance.lag_seconds is not None]
-    late = bool(lags) and min(lags) > allowed.total_seconds()
-    ticks = [instance.last_tick_at for instance in alive if instance.last_tick_at is not None]
-    healthy = bool(alive) and not late
+    Looks for ticks that are due and do not come, runs that nobody begins, and a store that does not reply. Reads only.
+    """
+    here: Session = ctx.obj
+    manager = here.ledger
+    report = manager.health(
+        late=duration(most), thorough=True, within=duration(within).total_seconds(), told=both
+    )
     if here.as_json:
-        here.emit(
-            {
-                "healthy": healthy,
-                "processes": len(alive),
-                "last_tick_at": iso(max(ticks, default=None)),
-                "lag_seconds": min(lags, default=None),
-            }
-        )
-    elif not alive:
-        here.print(f"no process lives in {manager.store.url}")
+        here.emit(_health_record(report))
     else:
-        last = f"last tick {both(max(ticks))}" if ticks else "no tick yet"
-        verdict = f"ticks come more than {length(allowed)} late" if late else "well"
-        here.print(f"{verdict}: {count(len(alive), 'process', 'processes')}, {last}")
-    if not healthy:
+        for line in _health_lines(report, manager.store.url):
+            here.print(line)
+    if not report.ok:
         raise typer.Exit(FAILED)
+
+
+def _health_record(report: HealthReport) -> dict[str, Any]:
+    facts = report.facts
+    return {
+        "healthy": report.ok,
+        "processes": len(facts.processes) if facts else 0,
+        "last_tick_at": iso(facts.last_tick_at) if facts else None,
+        "lag_seconds": facts.lag_seconds if facts else None,
+        "symptoms": [
+            {"kind": one.kind, "failing": one.failing, "text": one.text, "fix": one.fix}
+            for one in report.symptoms
+        ],
+    }
+
+
+def _health_lines(report: HealthReport, url: str) -> Iterator[str]:
+    facts = report.facts
+    if report.ok and facts is not None:
+        last = f"last tick {both(facts.last_tick_at)}" if facts.last_tick_at else "no tick yet"
+        yield f"well: {count(len(facts.processes), 'process', 'processes')}, {last}"
+    for symptom in report.symptoms:
+        if symptom.kind == "no_process":
+            yield f"no process lives in {url}: nothing fires\ndo: {symptom.fix}"
+        else:
+            yield f"{symptom.text}\ndo: {symptom.fix}"
