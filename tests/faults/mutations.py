@@ -2,7 +2,8 @@
 
     JOBMANAGER_TEST_MUTATION=fence python -m pytest -p tests.faults.mutations tests/faults
 
-must fail. The text to be removed must occur in the module, so that a mutation cannot outlive what it removes.
+must fail. The text to be removed must occur in the module, so that a mutation cannot outlive what it removes. One table per
+theme; each mutation names the single test that notices it within seconds, for the gate tries them all.
 """
 
 from __future__ import annotations
@@ -33,11 +34,29 @@ class Mutation:
     on_a_server: bool = False
 
 
+EXECUTOR = "jobmanager.execution.executor"
+FAILURE_DETECTOR = "jobmanager.process.failure_detector"
+MISSING = "jobmanager.ledger.missing_instants"
+OUTCOME = "jobmanager.execution.outcome"
+RECONCILIATION = "jobmanager.ledger.reconciliation"
+RECORDER = "jobmanager.ledger.recorder"
 STORE = "jobmanager.stores.sql.sqlite"
-RACE = "tests/faults/test_killed_anywhere.py::test_of_many_processes_that_race_for_a_tick_exactly_one_wins[sqlite-4-200]"
-SQLITE_CONTRACT = "tests/contract/test_stores.py::TestSqliteStore::"
+SWEEP = "jobmanager.manager.sweep"
+WRITES = "jobmanager.stores.sql.postgres_writes"
+
+BACKOFF = "tests/unit/execution/test_retry_backoff.py::"
+CATCH_UP = "tests/unit/ledger/test_catch_up_edges.py::"
+LINE = "tests/unit/ledger/test_line.py::"
+LOCALE = "tests/unit/test_context_locale.py::"
 OUTCOMES = "tests/faults/test_unknown_outcomes.py::"
-MODEL = ("tests/faults/test_ledger_model.py",)
+POSTGRES_CONTRACT = "tests/contract/test_postgres_store.py::TestPostgresStore::"
+RACE = "tests/faults/test_killed_anywhere.py::test_of_many_processes_that_race_for_a_tick_exactly_one_wins[sqlite-4-200]"
+REFUSED = "tests/unit/ledger/test_ticks_that_are_refused.py::"
+SILENCE = "tests/unit/process/test_silent_processes.py::"
+SQLITE_CONTRACT = "tests/contract/test_stores.py::TestSqliteStore::"
+STRETCHES = "tests/unit/ledger/test_redrive_of_a_stretch.py::"
+SWEEP_AND_INSERT = "tests/integration/test_postgres_races.py::TestSweepAgainstOpening::"
+THREE_HOURS = "tests/unit/schedule/test_three_hour_changes.py::"
 
 SWITCHES = {
     "unique tick": Mutation(
@@ -53,24 +72,21 @@ SWITCHES = {
         (OUTCOMES + "test_the_end_of_a_run_that_was_taken_over_is_refused[sqlite]",),
     ),
     "sweep": Mutation(
-        "jobmanager.manager.sweep",
+        SWEEP,
         "        self._take_over()\n        self._end_forgotten()\n",
         "        return\n",
-        (
-            OUTCOMES + "test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again",
-            "tests/behaviour/test_account.py",
-        ),
+        (CATCH_UP + "test_a_hole_is_caught_up_when_no_later_instant_has_run",),
     ),
     "BEGIN IMMEDIATE": Mutation(STORE, 'execute("BEGIN IMMEDIATE")', 'execute("BEGIN")', (RACE,)),
 }
-"""The four that the whole promise rests on."""
+"""The four that the whole promise rests on: at every test run, the others in the full programme."""
 
-GUARDS = {
+OPENING = {
     "unique key": Mutation(
         "jobmanager.stores.sql.tables",
         """("holds", (c.concurrency_key,), "turn = 'holds'", True)""",
         """("holds", (c.concurrency_key,), "turn = 'holds'", False)""",
-        ("tests/contract/test_stores.py",),
+        (SQLITE_CONTRACT + "test_a_key_is_held_by_one_run",),
     ),
     "watermark guard": Mutation(
         STORE,
@@ -78,9 +94,17 @@ GUARDS = {
         "True",
         (SQLITE_CONTRACT + "test_a_tick_at_or_before_the_watermark_is_refused",),
     ),
-    "grace guard": Mutation(STORE, "now - self._grace < run.due_at <= now", "run.due_at <= now", MODEL),
+    "grace guard": Mutation(
+        STORE,
+        "now - self._grace < run.due_at <= now",
+        "run.due_at <= now",
+        (SQLITE_CONTRACT + "test_a_tick_later_than_the_grace_is_refused",),
+    ),
     "due guard": Mutation(
-        STORE, "now - self._grace < run.due_at <= now", "now - self._grace < run.due_at", MODEL
+        STORE,
+        "now - self._grace < run.due_at <= now",
+        "now - self._grace < run.due_at",
+        (SQLITE_CONTRACT + "test_a_tick_before_its_time_is_refused",),
     ),
     "revision guard": Mutation(
         STORE,
@@ -92,88 +116,252 @@ GUARDS = {
         STORE,
         "run.owner is not None and run.owner not in living",
         "False",
-        ("tests/contract/test_stores.py",),
-    ),
-    "lease_ok": Mutation(
-        "jobmanager.execution.executor",
-        "trusted = self._lease.ok() or self._lease.wait_until_ok()",
-        "trusted = True",
-        (OUTCOMES + "test_a_process_whose_heartbeat_fails_starts_no_handler_after_its_lease[sqlite]",),
-    ),
-    "takeover": Mutation(
-        "jobmanager.manager.sweep",
-        "        self._take_over()\n",
-        "",
-        ("tests/faults/test_dead_processes.py", "-k", "sqlite and killed"),
-    ),
-    "self-check": Mutation(
-        "jobmanager.manager.sweep",
-        "        self._end_forgotten()\n",
-        "",
-        (OUTCOMES + "test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again",),
-    ),
-    "account": Mutation("jobmanager.manager.sweep", "        self._account.settle_due()\n", "", MODEL),
-    "settle before change": Mutation(
-        "jobmanager.ledger.reconciliation",
-        "                self._close_revision(txn, end, becomes=after.state)\n",
-        "",
-        MODEL,
-    ),
-    "watching": Mutation(
-        "jobmanager.process.failure_detector",
-        "            self._first_seen.clear()\n        self._last_beat",
-        "            pass\n        self._last_beat",
-        (OUTCOMES + "test_after_an_outage_for_everybody_nobody_is_buried",),
+        (SQLITE_CONTRACT + "test_a_dead_process_opens_nothing_as_its_own",),
     ),
     "same id on repeat": Mutation(
         "jobmanager.ledger.group_commit",
         "                pause = min(pause * 2, LONGEST_PAUSE)\n",
         "                opens = [replace(run, id=run.id[:-4] + f'{n:04x}') for n, run in enumerate(opens, 0xA000)]\n",
-        (OUTCOMES + "test_an_open_whose_answer_was_lost_after_the_commit_is_repeated_and_starts_once",),
+        (
+            OUTCOMES
+            + "test_an_open_whose_answer_was_lost_after_the_commit_is_repeated_and_starts_once[1-sqlite]",
+        ),
+    ),
+}
+"""What refuses a tick in the guarded insert, and keeps a repeated one from being two."""
+
+REFUSED_TICKS = {
+    "watermark guard of the slow path": Mutation(
+        RECORDER,
+        "if instant <= txn.job.accounted_until:",
+        "if False:",
+        (REFUSED + "test_an_instant_from_before_the_job_was_declared_opens_nothing",),
+    ),
+    "revision guard of the slow path": Mutation(
+        RECORDER,
+        "if txn.job.schedule_rev != run.schedule_rev:",
+        "if False:",
+        (REFUSED + "test_a_tick_of_a_schedule_that_is_over_opens_nothing",),
+    ),
+    "grace of the slow path": Mutation(
+        RECORDER,
+        """        if run.due_at <= txn.now - self._grace:
+            return OpenResult("late")
+        if run.expires_at""",
+        "        if run.expires_at",
+        (REFUSED + "test_a_tick_is_on_time_for_less_than_the_grace",),
+    ),
+    "due guard of the slow path": Mutation(
+        RECORDER,
+        """        if run.due_at > txn.now:
+            return OpenResult("early")
+""",
+        "",
+        (REFUSED + "test_an_early_tick_starts_when_it_is_due",),
+    ),
+    "a stale tick reloads its job": Mutation(
+        "jobmanager.execution.runner",
+        "self._reload(run.job_id)",
+        "pass",
+        (REFUSED + "test_a_tick_of_a_schedule_that_is_over_makes_the_process_read_the_new_one",),
+    ),
+}
+"""What decides about a refused tick under its job's lock."""
+
+LINES = {
+    "nobody overtakes the line": Mutation(
+        "jobmanager.ledger.overlap",
+        "if holder is None and not waiting:",
+        "if holder is None:",
+        (LINE + "test_a_newcomer_of_queue_all_goes_behind_those_that_wait",),
+    ),
+}
+"""Who is next for a key."""
+
+ACCOUNT = {
+    "account": Mutation(
+        SWEEP,
+        "        self._account.settle_due()\n",
+        "",
+        (CATCH_UP + "test_a_hole_is_caught_up_when_no_later_instant_has_run",),
+    ),
+    "settle before change": Mutation(
+        RECONCILIATION,
+        "                self._close_revision(txn, end, becomes=after.state)\n",
+        "",
+        (
+            "tests/behaviour/test_account.py::test_editing_the_schedule_settles_the_old_rule_and_fires_nothing",
+        ),
+    ),
+    "latest unless a newer one ran": Mutation(
+        MISSING,
+        "[] if txn.opened_after(inside[-1]) else inside[-1:]",
+        "inside[-1:]",
+        (CATCH_UP + "test_a_hole_is_not_caught_up_when_a_later_instant_has_run",),
+    ),
+    "the catch-up window's edge": Mutation(
+        MISSING,
+        "if instant > txn.now - window]",
+        "if instant >= txn.now - window]",
+        (CATCH_UP + "test_the_window_begins_after_the_moment_so_long_ago",),
+    ),
+    "catch-up cap": Mutation(
+        MISSING,
+        "inside[-job.catch_up_cap :]",
+        "inside",
+        (CATCH_UP + "test_of_many_holes_the_newest_up_to_the_cap_are_caught_up",),
+    ),
+    "no redrive of a stretch": Mutation(
+        RECONCILIATION,
+        "if run.ticks != 1:",
+        "if False:",
+        (STRETCHES + "test_a_row_that_stands_for_many_instants_is_not_redriven",),
+    ),
+    "no backfill into a stretch": Mutation(
+        "jobmanager.ledger.backfill",
+        "if row.ticks > 1:",
+        "if False:",
+        (STRETCHES + "test_backfill_leaves_a_row_that_stands_for_many_instants",),
+    ),
+}
+"""What gives every instant one row, and makes up what the policy says."""
+
+ATTEMPTS = {
+    "backoff factor": Mutation(
+        "jobmanager.job",
+        "self.base * self.factor ** min(attempt - 1, 64)",
+        "self.base",
+        (BACKOFF + "test_each_delay_is_the_factor_times_the_one_before_up_to_the_longest",),
+    ),
+    "longest backoff": Mutation(
+        "jobmanager.job",
+        "min(attempt - 1, 64), self.max_delay)",
+        "min(attempt - 1, 64), 1e9)",
+        (BACKOFF + "test_each_delay_is_the_factor_times_the_one_before_up_to_the_longest",),
+    ),
+    "backoff jitter": Mutation(
+        "jobmanager.job",
+        "seconds * (1 + self.jitter * random.random())",
+        "seconds",
+        (BACKOFF + "test_jitter_lengthens_each_delay_by_a_share_of_its_own",),
+    ),
+    "RetryLater counts its attempt": Mutation(
+        OUTCOME,
+        "raised.delay if context.attempt < context.run.max_attempts",
+        "raised.delay if context.attempt <= context.run.max_attempts",
+        (BACKOFF + "test_retry_later_makes_no_more_attempts_than_the_policy_gives",),
     ),
     "job-open guard": Mutation(
         STORE,
         " AND EXISTS (SELECT 1 FROM jobmanager_jobs j WHERE j.id = job_id AND j.state IN ('active', 'paused'))",
         "",
-        ("tests/faults/test_changes.py", "-k", "sqlite and deleted and goes_on"),
+        (SQLITE_CONTRACT + "test_a_run_whose_job_is_no_longer_open_is_not_tried_again",),
     ),
-    "catch-up cap": Mutation(
-        "jobmanager.ledger.missing_instants",
-        "inside[-job.catch_up_cap :]",
-        "inside",
-        (
-            "tests/faults/test_clocks.py::test_a_step_of_the_clock_starts_no_tick_twice_and_leaves_none_without_a_row",
-        ),
+    "locale of the payload": Mutation(
+        "jobmanager.context",
+        'self.payload.get("locale") or ',
+        "",
+        (LOCALE + "test_the_payload_decides_then_the_job_and_then_it_is_english",),
+    ),
+    "locale of the job": Mutation(
+        "jobmanager.context",
+        "self.job.locale or ",
+        "",
+        (LOCALE + "test_the_payload_decides_then_the_job_and_then_it_is_english",),
     ),
 }
-"""Each other guard, by hand and in the full programme."""
+"""How often a run is tried, when, and what its handler is told."""
 
-WRITES = "jobmanager.stores.sql.postgres_writes"
-RACES = "tests/integration/test_postgres_races.py"
-CONTRACT = "tests/contract/test_postgres_store.py"
+PROCESSES = {
+    "lease_ok": Mutation(
+        EXECUTOR,
+        "trusted = self._lease.ok() or self._lease.wait_until_ok()",
+        "trusted = True",
+        (OUTCOMES + "test_a_process_whose_heartbeat_fails_starts_no_handler_after_its_lease[sqlite]",),
+    ),
+    "owner before the handler": Mutation(
+        EXECUTOR,
+        "if not trusted or run.owner != self._lease.id:",
+        "if not trusted:",
+        ("tests/unit/execution/test_lost_ownership.py",),
+    ),
+    "takeover": Mutation(
+        SWEEP,
+        "        self._take_over()\n",
+        "",
+        (SILENCE + "test_runs_of_a_dead_process_are_taken_over",),
+    ),
+    "self-check": Mutation(
+        SWEEP,
+        "        self._end_forgotten()\n",
+        "",
+        (OUTCOMES + "test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again",),
+    ),
+    "watching": Mutation(
+        FAILURE_DETECTOR,
+        "            self._first_seen.clear()\n        self._last_beat",
+        "            pass\n        self._last_beat",
+        (SILENCE + "test_whoever_slept_for_half_a_lease_watches_from_the_beginning",),
+    ),
+    "a whole lease of silence": Mutation(
+        FAILURE_DETECTOR,
+        "return now - since > self._length",
+        "return now - since > self._length / 2",
+        (SILENCE + "test_a_silent_process_is_dead_after_more_than_a_lease",),
+    ),
+}
+"""Who is dead, and what becomes of its runs."""
+
+CALENDAR = {
+    "a change of three hours": Mutation(
+        "jobmanager.schedule.calendar",
+        "<= LARGEST_SHIFT",
+        "< LARGEST_SHIFT",
+        (THREE_HOURS + "test_a_time_that_three_skipped_hours_swallowed_fires_at_their_end",),
+    ),
+    "a change of three hours outside": Mutation(
+        "jobmanager.schedule.wakeup",
+        "<= calendar.LARGEST_SHIFT",
+        "< calendar.LARGEST_SHIFT",
+        (THREE_HOURS + "test_a_ticker_outside_wakes_at_the_end_of_three_skipped_hours",),
+    ),
+}
+"""Which instants a schedule has."""
 
 ON_POSTGRES = {
     "fence on PostgreSQL": Mutation(
         WRITES,
         "r.id = v.id AND r.owner = v.owner AND r.attempt = v.attempt AND r.status = 'running'",
         "r.id = v.id",
-        (OUTCOMES + "test_the_end_of_a_run_that_was_taken_over_is_refused[postgres]",),
+        (POSTGRES_CONTRACT + "test_another_owner_s_ending_does_not_count",),
         on_a_server=True,
     ),
     "share of the job's lock": Mutation(
-        WRITES, "\n   FOR SHARE OF j\n", "\n", (RACES, "-k", "Sweep"), on_a_server=True
+        WRITES,
+        "\n   FOR SHARE OF j\n",
+        "\n",
+        (SWEEP_AND_INSERT + "test_a_sweep_waits_for_an_insert_that_has_not_committed_and_then_sees_its_row",),
+        on_a_server=True,
     ),
     "watermark guard on PostgreSQL": Mutation(
-        WRITES, "AND j.accounted_until < t.scheduled_for", "", (CONTRACT,), on_a_server=True
+        WRITES,
+        "AND j.accounted_until < t.scheduled_for",
+        "",
+        (POSTGRES_CONTRACT + "test_a_tick_at_or_before_the_watermark_is_refused",),
+        on_a_server=True,
     ),
     "revision guard on PostgreSQL": Mutation(
-        WRITES, "AND j.schedule_rev = t.schedule_rev", "", (CONTRACT,), on_a_server=True
+        WRITES,
+        "AND j.schedule_rev = t.schedule_rev",
+        "",
+        (POSTGRES_CONTRACT + "test_a_tick_of_another_revision_is_refused",),
+        on_a_server=True,
     ),
     "alive guard on PostgreSQL": Mutation(
         WRITES,
         "AND (t.owner IS NULL OR EXISTS (SELECT FROM jobmanager.instances i WHERE i.id = t.owner AND i.dead_at IS NULL))",
         "",
-        (CONTRACT,),
+        (POSTGRES_CONTRACT + "test_a_dead_process_opens_nothing_as_its_own",),
         on_a_server=True,
     ),
     "rolled back is repeated": Mutation(
@@ -344,7 +532,18 @@ BACKENDS = {
 }
 """Guards of Celery's messages, and those that the database's own code holds."""
 
-TABLES = {"SWITCHES": SWITCHES, "GUARDS": GUARDS, "ON_POSTGRES": ON_POSTGRES, "BACKENDS": BACKENDS}
+TABLES = {
+    "SWITCHES": SWITCHES,
+    "OPENING": OPENING,
+    "REFUSED_TICKS": REFUSED_TICKS,
+    "LINES": LINES,
+    "ACCOUNT": ACCOUNT,
+    "ATTEMPTS": ATTEMPTS,
+    "PROCESSES": PROCESSES,
+    "CALENDAR": CALENDAR,
+    "ON_POSTGRES": ON_POSTGRES,
+    "BACKENDS": BACKENDS,
+}
 MUTATIONS = {name: mutation for table in TABLES.values() for name, mutation in table.items()}
 
 
