@@ -9,7 +9,7 @@ import json
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +121,8 @@ class Verdict:
     counts: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
 
-    def says(self, name: str, text: str) -> None:
+    def add(self, name: str, text: str) -> None:
+        """Note that the invariant `name` is broken."""
         self.violations.append(f"{name}: {text}")
 
 
@@ -130,10 +131,15 @@ RUN = ("id", "job_id", "status", "reason", "trigger", "attempt", "max_attempts",
 RUN_INSTANTS = ("scheduled_for", "first_for", "due_at", "started_at", "finished_at")
 
 
-def unrest(database: Database, since: float) -> list[str]:
-    """What is not yet as it must be at rest (I2, I12); empty when all is."""
-    living = {
-        row["id"] for row in database.rows("instances", ("id",), ("dead_at",)) if row["dead_at"] is None
+def unrest(database: Database, since: float, living: Collection[int]) -> list[str]:
+    """Return what is not yet as it must be at rest (I2, I12); empty when all is.
+
+    `living` are the pids that exist. A row alone proves no life: a killed process has one until the others miss its beats.
+    """
+    owners = {
+        row["id"]
+        for row in database.rows("instances", ("id", "pid"), ("dead_at",))
+        if row["dead_at"] is None and row["pid"] in living
     }
     found = [
         f"{row['id']} is accounted for only until {row['accounted_until']:.0f}"
@@ -143,7 +149,7 @@ def unrest(database: Database, since: float) -> list[str]:
     runs = database.rows("runs", RUN, RUN_INSTANTS)
     held = {row["concurrency_key"] for row in runs if row["turn"] == "holds"}
     for run in runs:
-        if run["status"] == "running" and run["owner"] not in living:
+        if run["status"] == "running" and run["owner"] not in owners:
             found.append(f"{run['job_id']} {run['id']} runs without a living owner")
         late = time.time() - run["due_at"]
         free = run["turn"] != "waits" or run["concurrency_key"] not in held
@@ -153,7 +159,10 @@ def unrest(database: Database, since: float) -> list[str]:
 
 
 def check(database: Database, effects: Path, *, disturbed: set[int], grace: float) -> Verdict:
-    """Judge a history whose processes have all ended; `disturbed` are the pids that were killed or stopped."""
+    """Judge a history whose processes have all ended; `disturbed` are the pids that were killed or stopped.
+
+    A process that noted a stall of its own was disturbed too: by a machine that had no time for it.
+    """
     verdict = Verdict()
     events = [json.loads(line) for line in effects.read_text().splitlines()]
     runs = {row["id"]: row for row in database.rows("runs", RUN, RUN_INSTANTS)}
@@ -167,7 +176,9 @@ def check(database: Database, effects: Path, *, disturbed: set[int], grace: floa
     _check_outcomes(verdict, events, runs, starts)
     _check_transitions(verdict, database, runs, grace)
     _check_intervals(verdict, events, {row["id"]: row for row in instances}, database, runs)
-    _check_burials(verdict, instances, runs, disturbed)
+    stalled = {event["pid"] for event in events if event["event"] == "stalled"}
+    verdict.counts["stalled"] = len(stalled)
+    _check_burials(verdict, instances, runs, disturbed | stalled)
     _check_keys(verdict, events, runs)
     return verdict
 
@@ -179,7 +190,7 @@ def _check_starts(
     verdict.counts["starts"] = sum(starts.values())
     for (run, attempt), count in starts.items():
         if count > 1:
-            verdict.says("I4", f"attempt {attempt} of {run} started {count} times")
+            verdict.add("I4", f"attempt {attempt} of {run} started {count} times")
     ticks = defaultdict(set)
     for event in events:
         if event["event"] == "start":
@@ -187,16 +198,16 @@ def _check_starts(
                 ticks[event["job"], event["tick"]].add(event["run"])
             row = runs.get(event["run"])
             if row is None:
-                verdict.says("I5", f"{event['job']} {event['run']} started and has no row")
+                verdict.add("I5", f"{event['job']} {event['run']} started and has no row")
             elif event["attempt"] > row["attempt"]:
-                verdict.says(
+                verdict.add(
                     "I5", f"{event['run']} started attempt {event['attempt']}, the row knows {row['attempt']}"
                 )
         if event["event"] == "seen" and event["seen"] is False:
-            verdict.says("I5", f"{event['run']} had no durable row when its handler began")
+            verdict.add("I5", f"{event['run']} had no durable row when its handler began")
     for (job, tick), by in ticks.items():
         if len(by) > 1:
-            verdict.says("I4", f"tick {tick} of {job} was started by {len(by)} runs")
+            verdict.add("I4", f"tick {tick} of {job} was started by {len(by)} runs")
     return starts
 
 
@@ -209,7 +220,7 @@ def _check_account(verdict: Verdict, database: Database, runs: dict[str, Any]) -
         first = last if run["first_for"] is None else int(run["first_for"])
         instants = [moment for moment in range(first, last + 1) if moment % STEP[job] == 0]
         if len(instants) != run["ticks"] or run["scheduled_for"] % STEP[job]:
-            verdict.says("I1", f"{job} {run['id']} says {run['ticks']} ticks for {first}..{last}")
+            verdict.add("I1", f"{job} {run['id']} says {run['ticks']} ticks for {first}..{last}")
         covered[job].update(instants)
     for job in database.rows("jobs", ("id", "schedule"), ("history_from", "accounted_until")):
         if job["schedule"] == "none":
@@ -219,12 +230,12 @@ def _check_account(verdict: Verdict, database: Database, runs: dict[str, Any]) -
         verdict.counts["ticks"] += len(expected)
         holes = sorted(expected - covered[job["id"]].keys())
         if holes:
-            verdict.says("I2", f"{job['id']} has {len(holes)} holes, the first {holes[0]}")
+            verdict.add("I2", f"{job['id']} has {len(holes)} holes, the first {holes[0]}")
         for moment, count in covered[job["id"]].items():
             if count > 1:
-                verdict.says("I1", f"{job['id']} covers {moment} {count} times")
+                verdict.add("I1", f"{job['id']} covers {moment} {count} times")
             if moment <= first:
-                verdict.says("I3", f"{job['id']} has a row for {moment}, before it existed")
+                verdict.add("I3", f"{job['id']} has a row for {moment}, before it existed")
 
 
 def _check_outcomes(
@@ -236,20 +247,20 @@ def _check_outcomes(
         mine = (run["id"], run["attempt"])
         end = ends.get(mine)
         if run["status"] == "running":
-            verdict.says("I12", f"{run['job_id']} {run['id']} runs, and nobody lives")
+            verdict.add("I12", f"{run['job_id']} {run['id']} runs, and nobody lives")
         if run["status"] in ("skipped", "missed") and any(started == run["id"] for started, _ in starts):
-            verdict.says("I7", f"{run['id']} is {run['status']} and was started")
+            verdict.add("I7", f"{run['id']} is {run['status']} and was started")
         if run["attempt"] > MOST_ATTEMPTS.get(run["job_id"], 1):
-            verdict.says("I4", f"{run['job_id']} {run['id']} has {run['attempt']} attempts")
+            verdict.add("I4", f"{run['job_id']} {run['id']} has {run['attempt']} attempts")
         if run["status"] == "succeeded":
             if end is None or end["how"] != "returned":
-                verdict.says("I7", f"{run['id']} succeeded, and attempt {run['attempt']} never returned")
+                verdict.add("I7", f"{run['id']} succeeded, and attempt {run['attempt']} never returned")
             elif run["output"] != {"nonce": end["nonce"]}:
-                verdict.says("G5", f"{run['id']} carries the output of another attempt: a zombie wrote")
+                verdict.add("G5", f"{run['id']} carries the output of another attempt: a zombie wrote")
         error = run["error"] or {}
         raised = end is not None and end["how"] == "raised" and end["nonce"] in error.get("message", "")
         if (error.get("kind"), error.get("type")) == ("exception", "RuntimeError") and not raised:
-            verdict.says("G5", f"{run['id']} carries the failure of another attempt: a zombie wrote")
+            verdict.add("G5", f"{run['id']} carries the failure of another attempt: a zombie wrote")
         if error.get("kind") == "crashed":
             verdict.counts["crashed"] += 1
         if (
@@ -257,7 +268,7 @@ def _check_outcomes(
             and run["started_at"] < run["due_at"] - 0.001
             and run["status"] != "pending"
         ):
-            verdict.says("I6", f"{run['id']} started {run['due_at'] - run['started_at']:.3f} s early")
+            verdict.add("I6", f"{run['id']} started {run['due_at'] - run['started_at']:.3f} s early")
 
 
 def _check_transitions(verdict: Verdict, database: Database, runs: dict[str, Any], grace: float) -> None:
@@ -278,11 +289,11 @@ def _check_transitions(verdict: Verdict, database: Database, runs: dict[str, Any
             changed = (row["old_attempt"], row["old_owner"]) != (row["new_attempt"], row["new_owner"])
             paused = after == "skipped" and run is not None and run["reason"] == "paused"
             if changed or (before not in ("pending", "running") and not paused):
-                verdict.says("I9", f"{row['run']} was changed while it was {after}")
+                verdict.add("I9", f"{row['run']} was changed while it was {after}")
         elif (before, after) not in ALLOWED:
-            verdict.says("I9", f"{row['run']} went from {before} to {after}")
+            verdict.add("I9", f"{row['run']} went from {before} to {after}")
         elif after == "running" and row["new_attempt"] != (row["old_attempt"] or 0) + 1:
-            verdict.says("I4", f"{row['run']} went from attempt {row['old_attempt']} to {row['new_attempt']}")
+            verdict.add("I4", f"{row['run']} went from attempt {row['old_attempt']} to {row['new_attempt']}")
         if before == "running" and after == "pending":
             verdict.counts["again"] += 1
         if (
@@ -294,10 +305,10 @@ def _check_transitions(verdict: Verdict, database: Database, runs: dict[str, Any
             late = row["at"] - run["scheduled_for"]
             # A lock wait or a stalled transaction may add up to five seconds after the guard said yes.
             if late > grace + 5:
-                verdict.says("I14", f"{run['id']} was opened {late:.1f} s late as on time")
+                verdict.add("I14", f"{run['id']} was opened {late:.1f} s late as on time")
     for row in database.rows("chaos_jobs", ("job", "old_until", "new_until")):
         if row["new_until"] < row["old_until"]:
-            verdict.says("I10", f"the watermark of {row['job']} fell")
+            verdict.add("I10", f"the watermark of {row['job']} fell")
 
 
 def _check_intervals(
@@ -324,7 +335,7 @@ def _check_intervals(
                 for other in current:
                     owner = instances.get(owner_of.get(other) or "")
                     if owner is None or owner["dead_at"] is None:
-                        verdict.says("I8", f"{job}: {who} began while {other} ran in a living process")
+                        verdict.add("I8", f"{job}: {who} began while {other} ran in a living process")
                 current[who] = event["mono"]
 
 
@@ -334,7 +345,7 @@ def _check_burials(
     pid_of = {row["id"]: row["pid"] for row in instances}
     for run in runs.values():
         if (run["error"] or {}).get("kind") == "crashed" and pid_of.get(run["owner"]) not in disturbed:
-            verdict.says(
+            verdict.add(
                 "I13",
                 f"{run['job_id']} {run['id']} of healthy process {pid_of.get(run['owner'])} was taken over",
             )
@@ -347,9 +358,9 @@ def _check_keys(verdict: Verdict, events: list[dict[str, Any]], runs: dict[str, 
             answers[event["key"]].add(event["run"])
     for key, found in answers.items():
         if len(found) > 1:
-            verdict.says("key", f"{key} was answered with {len(found)} runs")
+            verdict.add("key", f"{key} was answered with {len(found)} runs")
         for run in found - runs.keys():
-            verdict.says("key", f"{key} was answered with {run}, which has no row")
+            verdict.add("key", f"{key} was answered with {run}, which has no row")
 
 
 def lines(verdict: Verdict) -> Iterator[str]:

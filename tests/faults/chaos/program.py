@@ -14,6 +14,7 @@ import os
 import random
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,17 @@ def disturb(jobs: JobManager, effects: Effects, chance: random.Random) -> None:
             pass
 
 
+def note_stalls(effects: Effects) -> None:
+    """Note each time that the machine gave this process no time for half a lease: the others may take it for dead then."""
+    before = time.monotonic()
+    while True:
+        time.sleep(LEASE / 20)
+        now = time.monotonic()
+        if now - before > LEASE / 2:
+            effects.intention("stalled", seconds=now - before)
+        before = now
+
+
 def main(url: str, effects_path: Path, log_path: Path, seed: int) -> None:
     log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(log, 1)
@@ -144,6 +156,7 @@ def main(url: str, effects_path: Path, log_path: Path, seed: int) -> None:
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     chance = random.Random(seed)
     effects = Effects(effects_path)
+    threading.Thread(target=note_stalls, args=(effects,), daemon=True).start()
     jobs = JobManager(
         Settings(
             database_url=url,

@@ -27,6 +27,7 @@ import program  # noqa: E402
 from checker import Database  # noqa: E402
 
 PROCESSES = 4
+REST_SECONDS = 100
 HEAD = "seed  store     s  ticks   runs starts  again crashed  kills stops terms outages refused violations"
 
 
@@ -185,6 +186,10 @@ class Crew:
         self._next = [0.0 for _ in self._next]
         self.tend()
 
+    def living(self) -> set[int]:
+        """The pids that exist and were not told to end."""
+        return set(self._living)
+
     def end(self) -> None:
         for pid in self._living:
             _send(pid, signal.SIGTERM)
@@ -217,7 +222,11 @@ def chaos(seed: int, seconds: float, store_name: str) -> bool:
                 time.sleep(0.02)
             crew.act()
         crew.calm()
-        unrest = _come_to_rest(crew, database, time.time())
+        unrest = _come_to_rest(crew, database)
+        crew.end()
+        # Who was declared dead while the others ended left runs that the next process takes over: this one.
+        crew.spawn()
+        unrest += _come_to_rest(crew, database)
         crew.end()
         verdict = checker.check(database, folder / "effects", disturbed=crew.disturbed, grace=program.GRACE)
     finally:
@@ -225,11 +234,11 @@ def chaos(seed: int, seconds: float, store_name: str) -> bool:
         store.close()
     verdict.violations += [f"I12: {text}" for text in unrest]
     if crew.done["hung"]:
-        verdict.says("G11", f"{crew.done['hung']} processes did not end 20 s after SIGTERM")
+        verdict.add("G11", f"{crew.done['hung']} processes did not end 20 s after SIGTERM")
     log = (folder / "log").read_text(errors="replace")
     for line in log.splitlines():
         if line.startswith(("Traceback", "Fatal Python error")) or " CRITICAL " in line:
-            verdict.says("log", f"a process raised; see {folder}/log")
+            verdict.add("log", f"a process raised; see {folder}/log")
             break
     c, d = verdict.counts, crew.done
     runs = sum(
@@ -265,9 +274,10 @@ def _prepare(url: str) -> None:
     assert os.waitpid(pid, 0)[1] == 0, "the tables could not be made"
 
 
-def _come_to_rest(crew: Crew, database: Database, since: float) -> list[str]:
-    deadline = time.monotonic() + 40
-    while unrest := checker.unrest(database, since):
+def _come_to_rest(crew: Crew, database: Database) -> list[str]:
+    since = time.time()
+    deadline = time.monotonic() + REST_SECONDS
+    while unrest := checker.unrest(database, since, crew.living()):
         if time.monotonic() > deadline:
             return unrest[:10]
         crew.tend()
