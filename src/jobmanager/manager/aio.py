@@ -1,24 +1,212 @@
-"""The awaitable face: the same methods, each on a thread, for applications that live on an event loop."""
+"""The methods of JobManager as coroutines, for applications that live on an event loop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Unpack
+
+from jobmanager.job import Job, JobOptions, Policies
+from jobmanager.ledger.backfill import MadeUp
+from jobmanager.ledger.job_sync import Change
+from jobmanager.ledger.queries import Planned
+from jobmanager.registry import HandlerTarget
+from jobmanager.run import JobMetrics, JobStatus, Run
+from jobmanager.stores.base import Instance
+
+if TYPE_CHECKING:
+    from jobmanager.manager.manager import JobManager
+    from jobmanager.manager.operating import Seconds
 
 
 class AsyncJobManager:
-    """`await jobs.aio.trigger_job(...)`: arguments, answers and errors are those of the method of that name."""
+    """Offer the methods of a JobManager as coroutines: `await jobs.aio.trigger_job(...)`.
 
-    def __init__(self, manager: object) -> None:
+    Arguments, results and errors are those of the method of the same name. Each call runs on a thread of the loop's default
+    executor, so the loop is free meanwhile. Cancelling the awaiting task does not interrupt the call: it goes on, and its
+    result is dropped. The decorators, `lifespan` and `run_forever` exist on JobManager alone.
+    """
+
+    def __init__(self, manager: JobManager) -> None:
         self._manager = manager
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        method = getattr(self._manager, name)
-        if name.startswith("_") or not callable(method):
-            raise AttributeError(f"JobManager.{name} is no method; read it without aio.")
+    # ---------------------------------------------------------------- life
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            return await asyncio.to_thread(method, *args, **kwargs)
+    async def start(self) -> JobManager:
+        """Start the manager; see `JobManager.start`. Signal handlers stay as they are: this is not the main thread."""
+        return await asyncio.to_thread(self._manager.start)
 
-        return call
+    async def stop(self, drain: Seconds | None = None) -> None:
+        """Stop the manager; see `JobManager.stop`."""
+        await asyncio.to_thread(self._manager.stop, drain)
+
+    async def check(self) -> None:
+        """Check the declared jobs; see `JobManager.check`."""
+        await asyncio.to_thread(self._manager.check)
+
+    # ---------------------------------------------------------------- declaring
+
+    async def add_job(self, job_id: str, handler: HandlerTarget, **options: Unpack[JobOptions]) -> Job:
+        """Declare a job; see `JobManager.add_job`."""
+        return await asyncio.to_thread(self._manager.add_job, job_id, handler, **options)
+
+    async def schedule_job(
+        self,
+        job_id: str,
+        name: str,
+        handler: HandlerTarget,
+        interval: float | timedelta,
+        **policies: Unpack[Policies],
+    ) -> Job:
+        """Declare a job by interval; see `JobManager.schedule_job`."""
+        return await asyncio.to_thread(
+            self._manager.schedule_job, job_id, name, handler, interval, **policies
+        )
+
+    async def schedule_cron_job(
+        self,
+        job_id: str,
+        name: str,
+        handler: HandlerTarget,
+        cron: str,
+        *,
+        timezone: str = "UTC",
+        **policies: Unpack[Policies],
+    ) -> Job:
+        """Declare a job by cron expression; see `JobManager.schedule_cron_job`."""
+        return await asyncio.to_thread(
+            self._manager.schedule_cron_job, job_id, name, handler, cron, timezone=timezone, **policies
+        )
+
+    # ---------------------------------------------------------------- runs
+
+    async def trigger_job(
+        self,
+        job_id: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        delay: Seconds | None = None,
+        at: datetime | None = None,
+        priority: int | None = None,
+        key: str | None = None,
+        scope: str | None = None,
+        requested_by: str | None = None,
+        notify: bool = False,
+    ) -> Run:
+        """Start a run by hand; see `JobManager.trigger_job`."""
+        return await asyncio.to_thread(
+            self._manager.trigger_job,
+            job_id,
+            payload,
+            delay=delay,
+            at=at,
+            priority=priority,
+            key=key,
+            scope=scope,
+            requested_by=requested_by,
+            notify=notify,
+        )
+
+    async def wait(self, run_id: str, timeout: Seconds | None = 30) -> Run:  # noqa: ASYNC109 - equal to JobManager.wait
+        """Wait for the end of a run; see `JobManager.wait`."""
+        return await asyncio.to_thread(self._manager.wait, run_id, timeout)
+
+    async def execute_here(self, run_id: str) -> bool:
+        """Execute a due pending run in this process; see `JobManager.execute_here`."""
+        return await asyncio.to_thread(self._manager.execute_here, run_id)
+
+    async def is_executed_here(self, run_id: str) -> bool:
+        """Return whether this process owns the run; see `JobManager.is_executed_here`."""
+        return await asyncio.to_thread(self._manager.is_executed_here, run_id)
+
+    async def executors(self, job_id: str) -> list[Instance]:
+        """List the living processes that execute a job; see `JobManager.executors`."""
+        return await asyncio.to_thread(self._manager.executors, job_id)
+
+    async def cancel(self, run_id: str) -> Run:
+        """Ask a run to end; see `JobManager.cancel`."""
+        return await asyncio.to_thread(self._manager.cancel, run_id)
+
+    async def redrive(self, run_id: str) -> Run:
+        """Open a closed run again; see `JobManager.redrive`."""
+        return await asyncio.to_thread(self._manager.redrive, run_id)
+
+    async def redrive_all(self, job: str | None = None, *, limit: int = 100) -> list[Run]:
+        """Open dead letters again; see `JobManager.redrive_all`."""
+        return await asyncio.to_thread(self._manager.redrive_all, job, limit=limit)
+
+    async def dead_letters(self, job: str | None = None, *, limit: int = 50) -> list[Run]:
+        """List the dead letters; see `JobManager.dead_letters`."""
+        return await asyncio.to_thread(self._manager.dead_letters, job, limit=limit)
+
+    async def discard(self, run_id: str) -> Run:
+        """Take a failed run off the dead letters; see `JobManager.discard`."""
+        return await asyncio.to_thread(self._manager.discard, run_id)
+
+    async def backfill(
+        self, job_id: str, start: datetime, end: datetime, *, dry_run: bool = False, by: str | None = None
+    ) -> list[MadeUp]:
+        """Open instants of the past; see `JobManager.backfill`."""
+        return await asyncio.to_thread(self._manager.backfill, job_id, start, end, dry_run=dry_run, by=by)
+
+    async def run(self, run_id: str) -> Run:
+        """Return one run; see `JobManager.run`."""
+        return await asyncio.to_thread(self._manager.run, run_id)
+
+    async def runs(
+        self,
+        job: str | None = None,
+        status: str | Collection[str] | None = None,
+        *,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> list[Run]:
+        """List runs, newest first; see `JobManager.runs`."""
+        return await asyncio.to_thread(self._manager.runs, job, status, before=before, limit=limit)
+
+    # ---------------------------------------------------------------- jobs
+
+    async def stop_job(self, job_id: str, *, reason: str | None = None, by: str | None = None) -> None:
+        """Pause a job; see `JobManager.stop_job`."""
+        await asyncio.to_thread(self._manager.stop_job, job_id, reason=reason, by=by)
+
+    async def resume_job(self, job_id: str, *, by: str | None = None) -> None:
+        """Resume a job; see `JobManager.resume_job`."""
+        await asyncio.to_thread(self._manager.resume_job, job_id, by=by)
+
+    async def stop_all_jobs(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Pause every job; see `JobManager.stop_all_jobs`."""
+        await asyncio.to_thread(self._manager.stop_all_jobs, reason=reason, by=by)
+
+    async def resume_all_jobs(self, *, by: str | None = None) -> None:
+        """Resume every paused job; see `JobManager.resume_all_jobs`."""
+        await asyncio.to_thread(self._manager.resume_all_jobs, by=by)
+
+    async def override_job(self, job_id: str, *, by: str | None = None, **words: Any) -> None:
+        """Change a job without touching code; see `JobManager.override_job`."""
+        await asyncio.to_thread(self._manager.override_job, job_id, by=by, **words)
+
+    async def reset_job(self, job_id: str, *, by: str | None = None) -> None:
+        """Remove every override of a job; see `JobManager.reset_job`."""
+        await asyncio.to_thread(self._manager.reset_job, job_id, by=by)
+
+    async def get_job_status(self, job_id: str) -> JobStatus | None:
+        """Return the status of a job; see `JobManager.get_job_status`."""
+        return await asyncio.to_thread(self._manager.get_job_status, job_id)
+
+    async def get_all_job_statuses(self) -> list[JobStatus]:
+        """Return the status of every job; see `JobManager.get_all_job_statuses`."""
+        return await asyncio.to_thread(self._manager.get_all_job_statuses)
+
+    async def get_job_metrics(self) -> JobMetrics:
+        """Return counts over all runs; see `JobManager.get_job_metrics`."""
+        return await asyncio.to_thread(self._manager.get_job_metrics)
+
+    async def simulate(self, start: datetime, end: datetime) -> list[Planned]:
+        """Compute what would fire; see `JobManager.simulate`."""
+        return await asyncio.to_thread(self._manager.simulate, start, end)
+
+    async def sync(self, plan: bool = False) -> list[Change]:  # noqa: FBT001, FBT002 - equal to JobManager.sync
+        """Carry declarations over to store and backend; see `JobManager.sync`."""
+        return await asyncio.to_thread(self._manager.sync, plan)
