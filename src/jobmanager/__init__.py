@@ -1,4 +1,4 @@
-"""The public names of jobmanager, each loaded from its home when first asked for."""
+"""The public names of jobmanager, each loaded from its module at first use."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def __getattr__(name: str) -> object:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value  # asked once; from now on a plain attribute
+    globals()[name] = value  # loaded once; from now on a plain attribute
     return value
 
 

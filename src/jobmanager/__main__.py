@@ -1,4 +1,4 @@
-"""`python -m jobmanager` is the command `jobmanager`."""
+"""Run the command `jobmanager` as `python -m jobmanager`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Values that are cheap to make: a burst makes four thousand in a second's first milliseconds."""
+"""Frozen values that are cheap to construct: a burst of ticks constructs thousands within milliseconds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ T = TypeVar("T")
 
 
 def cheap(value: type[T]) -> type[T]:
-    """The same frozen dataclass with slots, made in a third of the time (34 fields) to half of it (seven).
+    """Give a frozen dataclass with slots a faster `__init__`; return the class.
+
+    Constructing takes a third of the time (34 fields) to half of it (seven).
 
     The standard `__init__` of a frozen class calls `object.__setattr__` for each field. This one turns the new object into an
-    instance of a class of the same layout that is not frozen, assigns, and turns it back before anybody sees it.
+    instance of a class of the same layout that is not frozen, assigns, and turns it back before it is returned.
     """
     described = fields(value)  # type: ignore[arg-type]  # a dataclass, as said above
     if hasattr(value, "__post_init__") or any(field.default_factory is not MISSING for field in described):

@@ -1,4 +1,4 @@
-"""Where every "now" comes from. Wall clock says when, monotonic clock says how long; nobody else asks the system."""
+"""The only source of time: the wall clock says when, the monotonic clock says how long. No other module asks the system."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ Due = Callable[[], datetime | None]
 
 
 class Clock(Protocol):
-    """Time as the library sees it; any thread may ask."""
+    """Time as the library reads it. Every method may be called by any thread."""
 
     def now(self) -> datetime:
-        """The wall clock, aware, UTC."""
+        """Return the wall clock's time, aware, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never go back; only differences mean anything."""
+        """Return seconds that never decrease; only differences between two readings have a meaning."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait on this clock."""
+        """Block until `seconds` have passed on this clock."""
         ...
 
     def drive(self, next_due: Due | None, act: Callable[[], object]) -> bool:
-        """True: this clock will call `act` itself when `next_due()` has come (None: once after each move).
+        """Take over the calls of a recurring duty, if this clock does that; return whether it does.
 
-        False: the component that asks must wait in a thread of its own.
+        True: the clock itself calls `act` whenever the instant `next_due()` has come (`next_due` None: once after each move of
+        the clock). False: the component must wait in a thread of its own.
         """
         ...
 
     def release(self, act: Callable[[], object]) -> None:
-        """Forget a duty that `drive` took over; unknown ones are ignored."""
+        """Forget a duty that `drive` took over. An unknown duty is ignored."""
         ...
 
 
 class SystemClock:
-    """The machine's clock. It drives nobody: components keep their own threads."""
+    """The machine's clock. It takes over no duty: components keep threads of their own."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Every exception of the library, and the three words a handler steers its run with.
+"""Every exception of the library, and the three exceptions with which a handler steers its run.
 
 JobManagerError
 ├── ConfigurationError (ValueError)      settings, backend choice, declarations that cannot work
@@ -31,23 +31,23 @@ from datetime import timedelta
 
 
 class JobManagerError(Exception):
-    """Base of every error the library raises."""
+    """Base of every error that the library raises."""
 
 
 class ConfigurationError(JobManagerError, ValueError):
-    """A setting, choice or declaration that cannot work; raised before anything runs."""
+    """A setting, choice or declaration cannot work; raised before anything runs."""
 
 
 class SettingsError(ConfigurationError):
-    """A `JOBMANAGER_*` name that is mistyped or a value that cannot be used; `name` is the variable."""
+    """A `JOBMANAGER_*` name is mistyped, or its value cannot be used; `name` is the variable."""
 
     def __init__(self, message: str, *, name: str | None = None) -> None:
         super().__init__(message)
-        self.name = name
+        self.name: str | None = name
 
 
 class UnknownBackendError(ConfigurationError):
-    """No built-in, entry point or importable class answers to this backend name."""
+    """No built-in backend, entry point or importable class has the name `backend`."""
 
     def __init__(self, message: str, *, backend: str) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ class UnknownBackendError(ConfigurationError):
 
 
 class MissingExtraError(ConfigurationError, ImportError):
-    """An optional package is needed; `extra` names what to install."""
+    """A package of an extra is not installed; `extra` is the name of the extra."""
 
     def __init__(self, message: str, *, extra: str) -> None:
         super().__init__(message)
@@ -63,18 +63,19 @@ class MissingExtraError(ConfigurationError, ImportError):
 
 
 class UnsupportedError(ConfigurationError):
-    """The chosen backend, or this version, does not do what was asked; the text says what does."""
+    """The chosen backend or this version does not support the option; the text names one that does."""
 
 
 class DuplicateJobError(ConfigurationError):
-    """Two different declarations under one job id or handler key."""
+    """Two different declarations have one job id, or two functions one handler key."""
 
 
 class CronError(JobManagerError, ValueError):
-    """A schedule that cannot be read.
+    """A schedule is invalid.
 
     `kind` is one of field_count, bad_value, out_of_range, bad_step, reversed_range, unsupported_token, never_matches,
-    unknown_alias, bad_timezone, bad_interval, bad_moment; `field`, `position` (0-based) and `value` say where; `hint` says what to write instead.
+    unknown_alias, bad_timezone, bad_interval, bad_moment. `field`, `position` (0-based) and `value` locate the mistake, and
+    `hint` is a sentence that says what to write instead; each of the four may be None.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class CronError(JobManagerError, ValueError):
 
 
 class JobNotFoundError(JobManagerError, LookupError):
-    """No job has the id `job_id`."""
+    """No job has the id `job_id`; the text suggests the closest id."""
 
     def __init__(self, message: str, *, job_id: str) -> None:
         super().__init__(message)
@@ -104,7 +105,7 @@ class JobNotFoundError(JobManagerError, LookupError):
 
 
 class RunNotFoundError(JobManagerError, LookupError):
-    """No run has the id `run_id` (never opened, or purged by retention)."""
+    """No run has the id `run_id`: it was never opened, or retention purged it."""
 
     def __init__(self, message: str, *, run_id: str) -> None:
         super().__init__(message)
@@ -112,11 +113,11 @@ class RunNotFoundError(JobManagerError, LookupError):
 
 
 class HandlerNotFoundError(JobManagerError, LookupError):
-    """No handler is registered under this key, or its "module:function" cannot be imported."""
+    """No handler has this key, or its "module:function" cannot be imported."""
 
 
 class JobDisabledError(JobManagerError):
-    """The job `job_id` is disabled or deleted, so it cannot be started by hand either."""
+    """The job `job_id` is disabled or deleted, so it cannot be started by hand."""
 
     def __init__(self, message: str, *, job_id: str) -> None:
         super().__init__(message)
@@ -136,47 +137,47 @@ class RunConflictError(JobManagerError):
 
 
 class RunCancelledError(JobManagerError):
-    """Raised inside a handler by `context.raise_if_cancelled()`; let it pass."""
+    """The run should end early; raised inside a handler by `context.raise_if_cancelled()`, not to be caught."""
 
 
 class StoppedError(JobManagerError):
-    """The manager of this process was stopped: what an outside system brings is for other processes, until `start()`."""
+    """The manager of this process was stopped and accepts no work from outside systems until `start()`."""
 
 
 class TransitionError(JobManagerError):
-    """A run may not go from its status to the one asked for."""
+    """A run may not go from its status to the requested one."""
 
 
 class WaitTimeoutError(JobManagerError, TimeoutError):
-    """The run had not ended when the time to wait was over; it goes on."""
+    """The run had not ended when the time-out of `wait` was over; the run goes on."""
 
 
 class StoreError(JobManagerError):
-    """The store refused or failed."""
+    """The store refused an operation, or failed."""
 
 
 class StoreUnavailableError(StoreError):
-    """The store is locked, full, read-only or unreachable; the same call may succeed later."""
+    """The store is locked, full, read-only or unreachable; repeating the call later may succeed."""
 
 
 class BackPressureError(StoreError):
-    """Too many writes wait for the store; nothing was accepted."""
+    """Too many writes wait for the store; this one was not accepted."""
 
 
 class SchemaError(StoreError):
-    """The tables belong to another version of the library; the text names the command that helps."""
+    """The tables belong to another version of the library; the text names the command that upgrades them."""
 
 
 class RetryLater(Exception):  # noqa: N818
-    """Raise in a handler: try again after `delay` (timedelta or seconds), if attempts remain."""
+    """Raise in a handler to ask for another attempt after `delay` (seconds or timedelta), if attempts remain."""
 
     def __init__(self, delay: timedelta | float, message: str = "") -> None:
-        self.delay = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+        self.delay: timedelta = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
         super().__init__(message or f"retry in {self.delay.total_seconds():g} s")
 
 
 class CancelRun(Exception):  # noqa: N818 - the steering words are fixed names, not errors
-    """Raise in a handler: end this run as cancelled, with a reason; no further attempt."""
+    """Raise in a handler to end the run as cancelled, with a reason and without another attempt."""
 
     def __init__(self, reason: str = "") -> None:
         self.reason = reason
@@ -184,4 +185,4 @@ class CancelRun(Exception):  # noqa: N818 - the steering words are fixed names, 
 
 
 class NonRetryable(Exception):  # noqa: N818
-    """Raise in a handler: end this run as failed now, whatever the retry policy says."""
+    """Raise in a handler to end the run as failed without another attempt, whatever the retry policy says."""

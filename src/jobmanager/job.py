@@ -1,4 +1,4 @@
-"""A job: what runs, when, and by which policies. Values only; nothing here knows a store or a backend."""
+"""Job and Retry: what runs, when, and by which policies. Values only; this module knows neither stores nor backends."""
 
 from __future__ import annotations
 
@@ -56,11 +56,13 @@ TITLE = Text(1_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """When a failed attempt is followed by another. Delays are seconds.
+    """When another attempt follows a failed one, and after which delay. All delays are seconds.
 
-    `delays` names them one by one (the last repeats); without it the n-th delay is `base * factor ** (n - 1)`, at most `max_delay`.
-    Each is lengthened by up to `jitter` of itself. `retry_on` limits retries to these exceptions, `give_up_on` excludes some.
-    `on_crash` says whether an attempt whose process died counts as failed (another follows) or ends the run.
+    `max_attempts` counts the first attempt too; 1 means no retry. `delays` lists the delays one by one, and the last one
+    repeats; without it the n-th delay is `base * factor ** (n - 1)`, at most `max_delay`. Each delay is lengthened by a random
+    share of up to `jitter` of itself. Only exceptions of `retry_on` that are not of `give_up_on` are followed by another
+    attempt. `on_crash` says whether another attempt also follows one whose process died; otherwise the run ends as failed.
+    Raises ConfigurationError for values that cannot be meant.
     """
 
     max_attempts: int = option(
@@ -97,7 +99,7 @@ class Retry:
             object.__setattr__(self, name, value)
 
     def allows(self, error: BaseException, attempt: int) -> bool:
-        """True if another attempt may follow attempt number `attempt` (from 1) that raised `error`."""
+        """Return whether another attempt may follow attempt number `attempt` (from 1), which raised `error`."""
         return (
             attempt < self.max_attempts
             and not isinstance(error, (NonRetryable, *self.give_up_on))
@@ -105,7 +107,7 @@ class Retry:
         )
 
     def delay_after(self, attempt: int) -> timedelta:
-        """How long to wait after attempt number `attempt` (from 1) failed."""
+        """Return the delay after the failure of attempt number `attempt` (from 1), with jitter drawn anew."""
         if self.delays is not None:
             seconds = self.delays[min(attempt, len(self.delays)) - 1]
         else:
@@ -191,12 +193,13 @@ class Policies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Policies):
-    """A named declaration: handler, schedule and policies. Durations are timedeltas.
+    """The declaration of a job: handler, schedule and policies. An immutable value; durations are timedeltas.
 
-    `id` is a stable slug, `name` a human title, `handler` a key of the registry. `schedule` None: started by hand only.
-    `queue` names the workers that take its runs where a backend has queues (celery); elsewhere every process takes them.
-    `isolation="process"` runs each attempt in a child process of its own, which is killed `timeout` plus ten seconds after its start
-    and may take `memory_limit` MiB beyond what it has when the handler is called.
+    `id` is a stable slug, `name` a title for people, `handler` a key of the registry. A job without `schedule` is started by
+    hand only. `queue` names the workers that take the job's runs where a backend has queues (celery); elsewhere every process
+    takes them. `isolation="process"` executes each attempt in a child process of its own, which is killed ten seconds after
+    `timeout` is over and may take `memory_limit` MiB beyond what it has when the handler is called. The page on concepts
+    explains every option. Raises ConfigurationError for a policy and CronError for a schedule that cannot be meant.
     """
 
     id: str
@@ -307,28 +310,28 @@ class Job(Policies):
 
     @property
     def queues(self) -> bool:
-        """True if a start may have to wait in line or make others give way, so that only the job's lock can decide."""
+        """Whether a start may have to wait in the queue or cancel another run, so that only the job's lock can decide."""
         return self.overlap not in ("skip", "allow")
 
     def due_at(self, instant: datetime) -> datetime:
-        """When a tick may start: its instant, moved by the job's jitter; the same in every process."""
+        """Return when the tick of `instant` may start: the instant plus the job's jitter, the same in every process."""
         return jittered(self.id, instant, self.jitter, self.schedule) if self.jitter else instant
 
     def declared(self) -> str:
-        """The declaration as canonical JSON: equal text means nothing to write. Handlers are keys, never code."""
+        """Return the declaration as canonical JSON, in which the handler is its key. Equal text means an equal declaration."""
         config = _canonical(dict(self.config)) if self.config else "{}"
         own = f'"name":{_canonical(self.name)},"handler":{_canonical(self.handler)},"config":{config}'
         return f"{{{own},{_policies_text(*_policies_of(self))}}}"
 
     def gate(self, environ: Mapping[str, str]) -> bool:
-        """Whether `enabled_when` lets the job be scheduled: a bool, the name of a variable that is true, or a callable."""
+        """Return whether `enabled_when` enables the job; a text is the name of a variable in `environ` that must be true."""
         if isinstance(self.enabled_when, str):
             return environ.get(self.enabled_when, "").strip().lower() in ("1", "true", "yes", "on")
         return self.enabled_when() if callable(self.enabled_when) else self.enabled_when
 
 
 def jittered(job_id: str, instant: datetime, jitter: timedelta, schedule: Schedule | None) -> datetime:
-    """The instant plus a share of `jitter` that depends on job and instant alone, and stays before the next instant."""
+    """Return the instant plus a share of `jitter` that depends on job and instant alone and ends before the next instant."""
     following = schedule.next_after(instant) if schedule and jitter else None
     span = jitter if following is None else min(jitter, following - instant)
     if not span:
@@ -368,7 +371,7 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str
 
 @lru_cache(maxsize=1024)
 def _policies_text(*policies: Any) -> str:
-    """Cached: many jobs have the same policies."""
+    """Write policies as JSON. Cached: many jobs have the same policies."""
     plain = {item.column: item.plain(value) for item, value in zip(_DECLARED.values(), policies, strict=True)}
     return _canonical(plain)[1:-1]
 
@@ -404,7 +407,7 @@ class PolicyWords(TypedDict, total=False):
 
 
 class JobOptions(PolicyWords, total=False):
-    """All words of the decorator; at most one of `cron`, `every` and `at`."""
+    """All keyword arguments that `@jobs.job(...)` takes; at most one of `cron`, `every` and `at`."""
 
     name: str
     cron: str
@@ -467,8 +470,8 @@ _shared_cron = lru_cache(maxsize=4096)(Cron)
 
 
 def _schedule(options: JobOptions) -> Schedule | None:
-    if options.get("cron") is not None:
-        return _cron(options["cron"], options.get("timezone", "UTC"))
-    if options.get("every") is not None:
-        return every(options["every"])
-    return At(options["at"]) if options.get("at") is not None else None
+    if (cron := options.get("cron")) is not None:
+        return _cron(cron, options.get("timezone", "UTC"))
+    if (interval := options.get("every")) is not None:
+        return every(interval)
+    return None if (at := options.get("at")) is None else At(at)

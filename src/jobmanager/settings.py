@@ -1,4 +1,4 @@
-"""Settings: what may be configured, read once from a mapping. What follows from them is the resolver's business."""
+"""Settings: what may be configured, read once from a mapping. The resolver draws the conclusions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -27,7 +27,7 @@ PREFIX = "JOBMANAGER_"
 IGNORED = re.compile(r"JOBMANAGER_TEST_|JOBMANAGER_REQUIRE_SERVERS$|.*_SERVICE_|.*_PORT")
 
 SMALLEST_SECRET = 32
-# What templates and tutorials put where a secret belongs, also with something after it.
+# Placeholders of templates and tutorials, also with something after them.
 PLACEHOLDERS = (
     "your-secret",
     "your_secret",
@@ -80,7 +80,7 @@ def _pg_cron_url(url: str) -> str:
 
 
 def _postgresql(url: str) -> str | None:
-    """The URL as SQLAlchemy spells it, if it is one of PostgreSQL's."""
+    """Spell a PostgreSQL URL as SQLAlchemy does; None for any other URL."""
     named = re.fullmatch(r"postgres(?:ql)?(\+psycopg)?://(.+)", url)
     return f"postgresql{named[1] or ''}://{named[2]}" if named else None
 
@@ -129,14 +129,14 @@ Seconds = Annotated[float, Field(gt=0, le=_YEAR, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """Everything that can be configured, checked and frozen.
+    """Everything that can be configured: validated and immutable.
 
-    `Settings(...)` takes what it is given and reads nothing else; `Settings.from_env()` reads `JOBMANAGER_*` variables. Both
-    raise SettingsError: one line with the variable, its value and what is allowed. Neither the secret nor a
-    password in a URL shows in it, in repr or in str.
+    `Settings(...)` takes keyword arguments and reads no environment; `Settings.from_env()` reads the `JOBMANAGER_*` variables.
+    Both raise SettingsError, one line with the variable, its value and what is allowed. Neither the secret nor a password
+    in a URL appears in the error, in repr or in str. The page of settings describes each field.
     """
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         frozen=True, extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True
     )
 
@@ -222,10 +222,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def from_env(cls, mapping: Mapping[str, str] = os.environ) -> Settings:
-        """Settings from the `JOBMANAGER_*` names of `mapping`. An empty value counts as unset, but not for the secret.
+        """Build settings from the `JOBMANAGER_*` names of `mapping`, the environment by default.
 
-        Raises SettingsError for a value that cannot be used and for a name close to a known one. Names that resemble
-        nothing are left to `unknown_names`.
+        An empty value counts as unset, except for the secret. Raises SettingsError for a value that cannot be used and for a
+        name that resembles a known one; `unknown_names` lists the others.
         """
         for name in cls.unknown_names(mapping):
             if meant := _suggestion(name.removeprefix(PREFIX).lower()):
@@ -240,7 +240,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def unknown_names(cls, mapping: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-        """The `JOBMANAGER_*` names of `mapping` that no setting answers to, sorted; worth one warning."""
+        """List the `JOBMANAGER_*` names of `mapping` that are no setting, sorted."""
         known = {_variable(field) for field in cls.model_fields}
         ours = (name for name in mapping if name.startswith(PREFIX) and not IGNORED.match(name))
         return tuple(sorted(name for name in ours if name not in known))
@@ -254,7 +254,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only the arguments: the environment comes in through `from_env`."""
+        """Read the arguments only: `from_env` brings the environment in."""
         return (init_settings,)
 
     @property
@@ -263,7 +263,7 @@ class Settings(BaseSettings):
 
     @property
     def database_path(self) -> Path | None:
-        """The SQLite file, absolute; None if the store is another."""
+        """The absolute path of the SQLite file; None for another store."""
         scheme, _, rest = self.database_url.partition(":///")
         return Path(unquote(rest)) if scheme == "sqlite" else None
 
@@ -288,7 +288,7 @@ class Settings(BaseSettings):
         return timedelta(days=self.retention_days)
 
     def secret_values(self) -> frozenset[str]:
-        """Every text that must reach no log, row or page: the secret, and passwords in URLs as written and as meant."""
+        """Return every text to redact: the secrets, and the passwords in URLs, percent-encoded and decoded."""
         urls = [value for field, value in self if field.endswith("_url") and value]
         written = {
             found[2] for url in urls for found in (*_PASSWORD.finditer(url), *_SECRET_PARAMETER.finditer(url))
@@ -297,16 +297,16 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The secrets that are valid now: none, one, or two while one is replaced."""
+        """The secrets that are valid now: none, one, or two during a rotation."""
         return tuple(self.secret.get_secret_value().split()) if self.secret else ()
 
     @property
     def run_url(self) -> str | None:
-        """What the database calls."""
+        """The URL that the database calls: `public_url` followed by `run_path`; None without a public URL."""
         return None if self.public_url is None else self.public_url + self.run_path
 
     def shown(self) -> dict[str, Any]:
-        """Each setting as anybody may see it, passwords and the secret as `***`."""
+        """Return each setting by name, with passwords and the secret replaced by `***`."""
         return {field: _shown(field, value) for field, value in self}
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
@@ -330,7 +330,7 @@ def _shown(field: str, value: object) -> object:
 
 
 def key_of(secret: str) -> bytes:
-    """What signs: the bytes that `whsec_` writes in base64, or those of any other text."""
+    """Return the bytes that sign: decoded from base64 after `whsec_`, else those of the text itself."""
     prefix, written, encoded = secret.partition("whsec_")
     if not written or prefix:
         return secret.encode()
@@ -345,7 +345,7 @@ def key_of(secret: str) -> bytes:
 
 
 def shown_url(url: str) -> str:
-    """The URL as anybody may see it: its password, and parameters that look like one, as `***`."""
+    """Return the URL with its password, and parameters that look like one, replaced by `***`."""
     return _SECRET_PARAMETER.sub(rf"\1={HIDDEN}", _PASSWORD.sub(rf"\1:{HIDDEN}@", url))
 
 
@@ -364,7 +364,7 @@ _ALLOWED = {
 
 
 def _settings_error(problem: ErrorDetails) -> SettingsError:
-    """One line for what pydantic found."""
+    """Build the error for one of pydantic's findings."""
     field, kind = str(problem["loc"][0]), problem["type"]
     if kind == "extra_forbidden":
         meant = _suggestion(field)
@@ -379,7 +379,7 @@ def _settings_error(problem: ErrorDetails) -> SettingsError:
 
 
 def _told(field: str, value: object) -> str:
-    """`NAME=value` if the value may be seen; a URL that could not be read may hide a password anywhere after its scheme."""
+    """Write `NAME=value` if the value may be shown; an invalid URL may hide a password anywhere after its scheme."""
     if field == "secret":
         return _variable(field)
     if field.endswith("_url"):
