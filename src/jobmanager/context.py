@@ -1,4 +1,4 @@
-"""RunContext: what a handler receives, and what its run knows while it lasts."""
+"""RunContext: the object that a handler receives, with the facts of its run."""
 
 from __future__ import annotations
 
@@ -100,19 +100,19 @@ class RunContext:
 
     @property
     def log(self) -> ContextLogger:
-        """A standard logger that knows its run; what it is told becomes part of the run's record."""
+        """A standard logger whose lines become part of the run's record, even where logging is not configured."""
         if self._log is None:
             self._log = ContextLogger(self)
         return self._log
 
     @property
     def locale(self) -> str:
-        """The language of whoever the run is for: as its payload says, else its job, else English."""
+        """The language for the texts of this run: the payload's `locale`, else the job's, else `en`."""
         return self.payload.get("locale") or self.job.locale or "en"
 
     @property
     def idempotency_key(self) -> str:
-        """The same text for every attempt and repeat of this piece of work: the given key, `job:instant`, or the run id."""
+        """A text that is the same for every attempt of this run: the given key, else `job:instant`, else the run's id."""
         if self.run.idempotency_key is not None:
             return self.run.idempotency_key
         return (
@@ -121,21 +121,27 @@ class RunContext:
 
     @property
     def previous_tick(self) -> datetime | None:
-        """The instant the schedule asked for before this one (UTC); None without a schedule."""
+        """The schedule's instant before this run's (aware, UTC); None without a schedule."""
         schedule = self.job.schedule
         return None if schedule is None else schedule.previous_before(self.scheduled_for or self.started_at)
 
     def upcoming_ticks(self, count: int = 3) -> list[datetime]:
-        """The next instants of the schedule after this run's (UTC)."""
+        """Return the next `count` instants of the schedule after this run's (aware, UTC); empty without a schedule."""
         schedule = self.job.schedule
         return [] if schedule is None else schedule.upcoming(self.scheduled_for or self.started_at, count)
 
     def progress(self, processed: int, total: int | None = None, message: str = "") -> None:
-        """Say how far the work is; others see it within a second. Cheap enough for every row."""
+        """Record how far the work is: `processed` items of `total`. It is visible to other processes within a second.
+
+        Any thread may call it, as often as for every row: only the latest values are kept and written.
+        """
         self._progress = Progress(processed=processed, total=total, message=message)
 
     def track(self, items: Iterable[T], total: int | None = None, message: str = "") -> Iterator[T]:
-        """The same items, with progress told after each and a look at `cancelled` before each."""
+        """Yield the items, recording progress after each and raising RunCancelledError before one if the run should end.
+
+        `total` defaults to the length of `items`, if it has one.
+        """
         if total is None and isinstance(items, Sized):
             total = len(items)
         for done, item in enumerate(items):
@@ -145,19 +151,25 @@ class RunContext:
 
     @property
     def cancelled(self) -> bool:
-        """True when the run should end early: cancel requested, time-out, shutdown. Having seen it counts as agreeing."""
+        """Whether the run should end early: a cancel request, its time-out, or the shutdown of the process.
+
+        A handler that reads True and then ends has agreed: the run ends as cancelled, not as succeeded or failed.
+        """
         if self._cancel is None:
             return False
         self._seen = True
         return True
 
     def raise_if_cancelled(self) -> None:
-        """Raise RunCancelledError when the run should end early; let it pass."""
+        """Raise RunCancelledError if the run should end early, as `cancelled` says. Handlers should not catch it."""
         if self.cancelled:
             raise RunCancelledError(f"run {self.run_id}: {self._cancel}")
 
     def lease_ok(self) -> bool:
-        """False when this process may have been declared dead: stop before the next outside effect."""
+        """Return whether this process still holds its lease. False: stop before the next effect on other systems.
+
+        Another process may by then have started the work again.
+        """
         return self._lease_ok()
 
     # ---------------------------------------------------------------- for the runner
@@ -180,18 +192,18 @@ class RunContext:
         return self._progress
 
     def claim_completion(self) -> bool:
-        """True for the first caller only: the one who records how this attempt ended."""
+        """Return True to the first caller only, which then records how this attempt ended."""
         with self._lock:
             taken, self._ended = self._ended, True
             return not taken
 
     def runs_in(self, task: asyncio.Task[Any] | None) -> None:
-        """The attempt is this task, which `interrupt` may cancel."""
+        """Let `interrupt` cancel this task."""
         if task is not None:
             self.interrupted_by(partial(task.get_loop().call_soon_threadsafe, task.cancel))
 
     def interrupted_by(self, act: Callable[[], object]) -> None:
-        """The attempt ends when `act` is called, by any thread."""
+        """Let `interrupt` call `act`, which ends the attempt from any thread."""
         self._interrupt = act
 
     def interrupt(self) -> bool:
@@ -204,7 +216,7 @@ class RunContext:
         return True
 
     def take_progress(self) -> Progress | None:
-        """The progress if it changed since it was last taken."""
+        """Return the progress if it changed since it was last taken."""
         progress = self._progress
         if progress is self._progress_flushed:
             return None
@@ -224,7 +236,7 @@ class RunContext:
             self._lines.append((self._clock.now(), level, text))
 
     def take_lines(self) -> tuple[LogLine, ...]:
-        """The lines captured since they were last taken."""
+        """Return the lines captured since they were last taken."""
         if not self._lines:
             return ()
         with self._lock:

@@ -1,4 +1,4 @@
-"""Which jobs there are and which code does them: handler keys, lazy imports, arguments checked by annotations."""
+"""The declared jobs and their handlers: keys, lazy imports, arguments checked by annotations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HandlerTarget = Callable[..., Any] | str
 
 
 class Handler:
-    """A callable under a key, or the "package.module:function" it is imported from on first use."""
+    """A callable under a key, or the "package.module:function" from which it is imported at first use."""
 
     __slots__ = ("key", "target")
 
@@ -33,7 +33,7 @@ class Handler:
 
     @property
     def function(self) -> Callable[..., Any]:
-        """The code itself; HandlerNotFoundError if it cannot be imported."""
+        """The callable itself, imported if need be; HandlerNotFoundError if it cannot be imported."""
         if not isinstance(self.target, str):
             return self.target
         self.target = _imported(self.key, self.target)
@@ -41,19 +41,19 @@ class Handler:
 
     @property
     def is_known_coroutine(self) -> bool:
-        """True for a coroutine function that is imported already; asking imports nothing."""
+        """Whether the handler is a coroutine function that is imported already; reading this imports nothing."""
         return not isinstance(self.target, str) and _is_async(self.target)
 
     def arguments(self, config: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Keyword arguments from config and payload (the payload wins), validated; PayloadError says what does not fit."""
+        """Validate config and payload (the payload wins) and return the keyword arguments; PayloadError if they do not fit."""
         return parameters_of(self.function).fill(self.key, config, payload)
 
     def check_config(self, config: Mapping[str, Any]) -> None:
-        """PayloadError if the config alone cannot fit; what is missing may still come with a payload."""
+        """Raise PayloadError if the config alone does not fit; missing arguments may still come with a payload."""
         parameters_of(self.function).check(self.key, config)
 
     def call_arguments(self, context: RunContext) -> dict[str, Any]:
-        """`arguments`, and the context if the function names it."""
+        """Return `arguments`, with the context if the function has a parameter of that name."""
         parameters = parameters_of(self.function)
         arguments = parameters.fill(self.key, context.config, context.payload)
         if parameters.wants_context:
@@ -62,16 +62,19 @@ class Handler:
 
 
 class Registry:
-    """Jobs by id and handlers by key. Filled while the application is imported; read by any thread."""
+    """The jobs by id and the handlers by key. Filled while the application is imported; read by any thread."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
-        """The jobs in force: as declared, with what operators have overridden."""
+        """The jobs in force: the declarations with the operators' overrides."""
         self.declared: dict[str, Job] = {}
         self.handlers: dict[str, Handler] = {}
 
     def add_handler(self, key: str, target: HandlerTarget) -> None:
-        """Twice the same is once; another target under the same key is a DuplicateJobError, what is no code ConfigurationError."""
+        """Register a handler; twice is safe.
+
+        Raises DuplicateJobError for another target under the same key, ConfigurationError for what cannot be called.
+        """
         if not callable(target) and not isinstance(target, str):
             raise ConfigurationError(
                 f"Handler {key!r} is {target!r}, which cannot be called. Give a function, or 'package.module:function'."
@@ -86,7 +89,7 @@ class Registry:
             )
 
     def add_job(self, job: Job) -> None:
-        """Twice the same is once; another declaration under the same id is a DuplicateJobError."""
+        """Register a job; twice is safe. Raises DuplicateJobError for another declaration under the same id."""
         known = self.declared.setdefault(job.id, job)
         if known is not job and known != job:
             raise DuplicateJobError(
@@ -95,7 +98,7 @@ class Registry:
         self.jobs.setdefault(job.id, job)
 
     def job(self, job_id: str) -> Job:
-        """The declared job; JobNotFoundError with the closest id otherwise."""
+        """Return the job with this id; JobNotFoundError, with the closest id, if none is declared."""
         try:
             return self.jobs[job_id]
         except KeyError:
@@ -104,7 +107,7 @@ class Registry:
             ) from None
 
     def handler(self, key: str) -> Handler:
-        """The handler under this key; HandlerNotFoundError with the closest key otherwise."""
+        """Return the handler under this key; HandlerNotFoundError, with the closest key, if none is registered."""
         try:
             return self.handlers[key]
         except KeyError:
@@ -114,7 +117,7 @@ class Registry:
 
 
 class Parameters:
-    """What a function takes, beside the context; built once per function, validators on first use."""
+    """The parameters of a function beside the context; built once per function, with validators at first use."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -125,7 +128,7 @@ class Parameters:
         ]
         self.names = [p.name for p in named]
         self.required = [p.name for p in named if p.default is p.empty]
-        # A handler that names no argument but takes the context, or **kwargs, reads what it likes.
+        # A handler with no parameter but the context, or with **kwargs, accepts every argument.
         self.open = any(p.kind is p.VAR_KEYWORD for p in taken)
         self.free = self.open or (self.wants_context and not named)
 
@@ -149,7 +152,7 @@ class Parameters:
         }
 
     def fill(self, key: str, config: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Validated keyword arguments; PayloadError if something is unknown, missing or of the wrong type."""
+        """Return the validated keyword arguments; PayloadError if one is unknown, missing or of the wrong type."""
         if not (config or payload or self.required):
             return {}
         values = {**config, **payload}
@@ -160,7 +163,7 @@ class Parameters:
         return arguments
 
     def check(self, key: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values validated; PayloadError if something is unknown or of the wrong type."""
+        """Return the values validated; PayloadError if one is unknown or of the wrong type."""
         unknown = [name for name in values if name not in self.names]
         if unknown and not self.free:
             takes = ", ".join(self.names) or "no arguments"
@@ -183,7 +186,7 @@ class Parameters:
 
 @lru_cache(maxsize=4096)
 def parameters_of(function: Callable[..., Any]) -> Parameters:
-    """The function's parameters, inspected once."""
+    """Inspect the parameters of a function, once."""
     return Parameters(function)
 
 
@@ -194,7 +197,7 @@ def _is_async(function: Callable[..., Any]) -> bool:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """A sentence that suggests the closest known name, or nothing."""
+    """Write a sentence that suggests the closest known name; '' if none is close."""
     found = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {found[0]!r}?" if found else ""
 

@@ -1,4 +1,4 @@
-"""What a tick leads to: Tick, Run, Attempt, and the only table of allowed transitions.
+"""Tick, Run, Attempt and the other values of a run's life, with the only table of allowed transitions.
 
 pending ──> running ──> succeeded
    ^           ├──────> failed
@@ -38,7 +38,7 @@ class RunStatus(StrEnum):
 
     @property
     def closed(self) -> bool:
-        """True when the run has ended (it may still be redriven)."""
+        """Whether the run has ended; it may still be redriven."""
         return self not in (RunStatus.PENDING, RunStatus.RUNNING)
 
 
@@ -74,7 +74,7 @@ _made = itertools.count()
 
 
 def new_id(now: datetime) -> str:
-    """A UUIDv7 as text: sorted by `now` and, within a process, by the order of making; 40 random bits."""
+    """Return a UUIDv7 as text: sorted by `now` and, within a process, by the order of calls; 40 random bits."""
     # RFC 9562 methods 3 and 1: after the milliseconds 12 bits of their fraction, then a counter. `random` reseeds after a fork.
     count = next(_made) & 0x3FFFFF
     return (
@@ -84,7 +84,7 @@ def new_id(now: datetime) -> str:
 
 @lru_cache(maxsize=1)
 def _time_of_id(now: datetime) -> str:
-    """Cached: the runs of a burst are made at one instant."""
+    """Write the time part of an id. Cached: the runs of a burst are opened at one instant."""
     milliseconds, microseconds = divmod((now - EPOCH) // MICROSECOND, 1000)
     text = f"{milliseconds:012x}"
     return f"{text[:8]}-{text[8:]}-7{(microseconds << 12) // 1000:03x}"
@@ -127,7 +127,7 @@ class Ticked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByHand:
-    """What a start by hand adds to a run; `scope` is the tenant part of its concurrency key."""
+    """The options of a start by hand; `scope` is the tenant part of the concurrency key."""
 
     payload: Mapping[str, Any] | None = None
     priority: int | None = None
@@ -143,7 +143,7 @@ TICKED = ByHand()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a run ended as failed, or an attempt was followed by another."""
+    """Why a run ended as failed, or why another attempt followed."""
 
     kind: ErrorKind
     message: str
@@ -153,7 +153,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far the handler says it is; `total` None when it does not know."""
+    """The progress that a handler recorded; `total` is None if it is unknown."""
 
     processed: int
     total: int | None = None
@@ -163,7 +163,7 @@ class Progress:
 @cheap
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The record of what one tick, or one start by hand, led to. Instants are aware UTC.
+    """The record of one tick or of one start by hand. Instants are aware, in UTC.
 
     `scheduled_for` is None for a start by hand. A row of `ticks` > 1 stands for a stretch of instants from `first_for` to
     `scheduled_for` that were all skipped or missed for the same reason. `owner` and `attempt` together are the fence.
@@ -207,33 +207,33 @@ class Run:
 
     @property
     def announced(self) -> bool:
-        """True if its row was put there by an outside system and is still to be accepted."""
+        """Whether an outside system inserted the row and no process has accepted it yet."""
         return self.accepted_at is None
 
     @property
     def instant(self) -> datetime:
-        """What the run stands for: the instant it was scheduled for, or when it was opened by hand."""
+        """The instant the run was scheduled for, or the moment it was opened by hand."""
         return self.scheduled_for or self.opened_at
 
     @property
     def duration(self) -> timedelta | None:
-        """How long the last attempt took; None before it ended."""
+        """The duration of the last attempt; None before it ended."""
         if self.started_at is None or self.finished_at is None:
             return None
         return self.finished_at - self.started_at
 
     @property
     def queue_delay(self) -> timedelta | None:
-        """From the instant it was due to the start of the last attempt; None before it started."""
+        """The time from the due instant to the start of the last attempt; None before it started."""
         return None if self.started_at is None else self.started_at - self.due_at
 
     @property
     def scope(self) -> str | None:
-        """The tenant part of the concurrency key."""
+        """The tenant part of the concurrency key; None without one."""
         return self.concurrency_key[len(self.job_id) + 1 :] or None
 
     def log_fields(self, backend: str) -> dict[str, object]:
-        """`extra` of every log record about this run: the same keys everywhere, an instant as ISO text."""
+        """Return `extra` for a log record about this run: the same keys everywhere, instants as ISO text."""
         instant = self.scheduled_for
         return {
             "job": self.job_id,
@@ -288,7 +288,7 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
-    """A job as an operator sees it; `status` is the first that fits of running, stopped, failed, completed, scheduled.
+    """The status of a job across all processes: the first that fits of running, stopped, failed, completed, scheduled.
 
     `stopped` is a paused or disabled job; `duration` is that of the last ended run, `error` the text of its failure.
     """

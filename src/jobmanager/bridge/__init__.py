@@ -1,1 +1,1 @@
-"""From another scheduler's entries to jobs: one module per source, and in `brought` what they share."""
+"""Import of another scheduler's entries as jobs: one module per source, and `brought` for what they share."""

@@ -1,4 +1,4 @@
-"""The jobs of an APScheduler 3 scheduler that is not started."""
+"""Import of the jobs of an APScheduler 3 scheduler that is not started."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jobmanager.bridge.brought import (
     ImportedJob,
     Remark,
     arguments,
-    by_hand,
     changed,
-    left,
+    manual,
     same,
+    skipped,
     titled,
     written,
     zone_name,
@@ -35,7 +35,7 @@ When = tuple[dict[str, Any], list[Remark]]
 
 
 def is_scheduler(found: object) -> bool:
-    """Whether this is a scheduler of APScheduler 3."""
+    """Return whether the object is a scheduler of APScheduler 3."""
     return any(
         f"{kind.__module__}.{kind.__qualname__}" == "apscheduler.schedulers.base.BaseScheduler"
         for kind in type(found).__mro__
@@ -44,7 +44,7 @@ def is_scheduler(found: object) -> bool:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """While a module is imported no scheduler in it starts: nothing fires, and no job store is connected to."""
+    """Keep the schedulers of a module from starting while it is imported: nothing fires, no job store is connected."""
     from apscheduler.schedulers.base import BaseScheduler  # noqa: PLC0415 - only for who imports from it
 
     start = BaseScheduler.start
@@ -56,7 +56,7 @@ def held() -> Iterator[None]:
 
 
 def bring(scheduler: Any, now: datetime) -> list[ImportedJob]:
-    """One for each job that was added."""
+    """Import each job of the scheduler."""
     taken: set[str] = set()
     return [_job(job, scheduler, taken, now) for job in scheduler.get_jobs()]
 
@@ -67,12 +67,12 @@ def _job(job: Any, scheduler: Any, taken: set[str], now: datetime) -> ImportedJo
     try:
         when, remarks = _when(job.trigger, now)
     except Exception as error:  # noqa: BLE001 - whatever a foreign trigger raises, the other jobs go on
-        return left(entry, f"its trigger cannot be carried over: {error}")
+        return skipped(entry, f"its trigger cannot be carried over: {error}")
     if not when:
         return ImportedJob(entry=entry, remarks=tuple(remarks))
     job_id, title = titled(entry, taken)
     if not _importable(job):
-        remarks.append(by_hand(f"no module names {job.name}: write a function that calls it, and name that."))
+        remarks.append(manual(f"no module names {job.name}: write a function that calls it, and name that."))
     config, fitting = arguments(job.func, tuple(job.args), dict(job.kwargs))
     policies, told = _policies(job, scheduler)
     return written(
@@ -85,7 +85,7 @@ def _job(job: Any, scheduler: Any, taken: set[str], now: datetime) -> ImportedJo
 
 
 def _importable(job: Any) -> bool:
-    """Whether the text that names the function leads to it: not for a lambda, or the method of an object."""
+    """Return whether the text that names the function leads to it; False for a lambda or an object's method."""
     try:
         return bool(job.func_ref) and Handler(job.id, job.func_ref).function == job.func
     except HandlerNotFoundError:
@@ -93,7 +93,7 @@ def _importable(job: Any) -> bool:
 
 
 def _policies(job: Any, scheduler: Any) -> When:
-    """What a job added before the start leaves to the scheduler's defaults is there already."""
+    """Convert a job's policies; those it leaves to the scheduler come from the scheduler's defaults."""
     defaults = scheduler._job_defaults  # noqa: SLF001 - they are told nowhere else before the start
     late, coalesce, most = (
         getattr(job, word, defaults[word]) for word in ("misfire_grace_time", "coalesce", "max_instances")
@@ -110,14 +110,14 @@ def _policies(job: Any, scheduler: Any) -> When:
         remarks.append(changed(f"max_instances={most}: here there is no limit to runs at once."))
     if getattr(job, "executor", "default") != "default":
         remarks.append(
-            by_hand(f'executor {job.executor!r}: for a process of its own write isolation="process".')
+            manual(f'executor {job.executor!r}: for a process of its own write isolation="process".')
         )
     first = getattr(job, "next_run_time", _UNSET)
     if first is None:
         options["enabled_when"] = False
-        remarks.append(by_hand("it is paused there, and off here by enabled_when=False."))
+        remarks.append(manual("it is paused there, and off here by enabled_when=False."))
     elif first is not _UNSET:
-        remarks.append(by_hand(f"next_run_time={first}: here it first fires when its schedule says."))
+        remarks.append(manual(f"next_run_time={first}: here it first fires when its schedule says."))
     return options, remarks
 
 
@@ -125,7 +125,7 @@ def _policies(job: Any, scheduler: Any) -> When:
 
 
 def _when(trigger: Any, now: datetime) -> When:
-    """The options of the trigger; none for what no job can say."""
+    """Convert a trigger to options; no options if no schedule can express it."""
     kind = type(trigger).__name__
     make: dict[str, Callable[[Any, datetime], When]] = {
         "CronTrigger": _cron,
@@ -133,13 +133,13 @@ def _when(trigger: Any, now: datetime) -> When:
         "DateTrigger": _date,
     }
     if kind not in make or not type(trigger).__module__.startswith("apscheduler.triggers."):
-        return {}, [by_hand(f"{kind} has no equivalent: write what it means as one job or several.")]
+        return {}, [manual(f"{kind} has no equivalent: write what it means as one job or several.")]
     when, remarks = make[kind](trigger, now)
     start, end = getattr(trigger, "start_date", None), getattr(trigger, "end_date", None)
     if start and start > now + getattr(trigger, "interval", _NONE):
-        remarks.append(by_hand(f"it does not fire before {start}; here it fires as soon as it is declared."))
+        remarks.append(manual(f"it does not fire before {start}; here it fires as soon as it is declared."))
     if end:
-        remarks.append(by_hand(f"it ends on {end}; here it goes on until the job is taken out."))
+        remarks.append(manual(f"it ends on {end}; here it goes on until the job is taken out."))
     if getattr(trigger, "jitter", None):
         when["jitter"] = trigger.jitter
     return when, remarks
@@ -147,13 +147,13 @@ def _when(trigger: Any, now: datetime) -> When:
 
 def _date(trigger: Any, now: datetime) -> When:
     moment = trigger.run_date.replace(microsecond=0)
-    past = by_hand("it lies in the past: it will not fire here.")
+    past = manual("it lies in the past: it will not fire here.")
     # In UTC: an offset without its zone would only look like one.
     return {"at": moment.astimezone(UTC)}, [past if moment <= now else same("it fires at the same instant.")]
 
 
 def _interval(trigger: Any, now: datetime) -> When:
-    """An interval from the same anchor: of itself, or as a cron line in UTC if the interval divides a day or is a week."""
+    """Convert an interval from the same anchor: to `every`, or to a cron line in UTC if it divides a day or is a week."""
     length, anchor = trigger.interval, trigger.start_date.astimezone(UTC)
     every = Every(length)
     if anchor.microsecond:
@@ -173,7 +173,7 @@ def _interval(trigger: Any, now: datetime) -> When:
 
 
 def _line(length: timedelta, anchor: datetime) -> str:
-    """The cron line in UTC of an interval from an anchor; '' if there is none."""
+    """Write the cron line in UTC of an interval from an anchor; '' if there is none."""
     if length == _WEEK:
         return f"{anchor.second} {anchor.minute} {anchor.hour} * * {WEEKDAYS[anchor.isoweekday() % 7]}".removeprefix(
             "0 "
@@ -212,10 +212,10 @@ def _following(trigger: Any) -> Next:
 
 
 def _cron(trigger: Any, now: datetime) -> When:
-    """A cron line: names for weekday numbers, and what stands for the last days of a month."""
+    """Convert a cron trigger: names for weekday numbers, and `L` for the last days of a month."""
     zone = zone_name(trigger.timezone)
     if not zone:
-        return {}, [by_hand(f"its zone {trigger.timezone} has no IANA name: choose one.")]
+        return {}, [manual(f"its zone {trigger.timezone} has no IANA name: choose one.")]
     fields = {field.name: field for field in trigger.fields}
     special = _last_days(fields["day"])
     values = {name: _values(fields[name]) for name in _TOPS}
@@ -238,23 +238,23 @@ def _cron(trigger: Any, now: datetime) -> When:
     cron, outcome, alike = best(_following(trigger), lines, zone, now)
     remarks = _fields(fields)
     if not alike and "*" not in (day or "*", weekday):
-        remarks.insert(0, by_hand(both_days(cron, day, weekday)))
+        remarks.insert(0, manual(both_days(cron, day, weekday)))
     return {"cron": cron.expression} | (
         {} if zone == "UTC" else {"timezone": zone}
     ), remarks + outcome.remarks()
 
 
 def _fields(fields: dict[str, Any]) -> list[Remark]:
-    """What a cron line has no field for, and numbers that read otherwise here."""
+    """Remark on what a cron line has no field for, and on numbers that mean something else here."""
     remarks = [
-        by_hand(f"there is no field for {name}={str(fields[name])!r}: let the handler return at other times.")
+        manual(f"there is no field for {name}={str(fields[name])!r}: let the handler return at other times.")
         for name in ("year", "week")
         if str(fields[name]) != "*"
     ]
     numbers = [e for e in fields["day_of_week"].expressions if type(e).__name__ == "RangeExpression"]
     if numbers or "/" in str(fields["day_of_week"]):
         remarks.append(
-            by_hand(
+            manual(
                 f"day_of_week={str(fields['day_of_week'])!r} counts from Monday = 0 there; if cron's numbers were meant, correct it."
             )
         )
@@ -262,7 +262,7 @@ def _fields(fields: dict[str, Any]) -> list[Remark]:
 
 
 def _values(field: Any) -> set[int]:
-    """The values of a field's ranges; those of the last days and counted weekdays are left to `_last_days`."""
+    """List the values of a field's ranges, except last days and counted weekdays, which `_last_days` converts."""
     low = 1 if field.name in ("day", "month") else 0
     found: set[int] = set()
     for part in field.expressions:

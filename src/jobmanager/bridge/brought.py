@@ -1,4 +1,4 @@
-"""What is brought over from another scheduler: the job as source text, and what a person should know about it."""
+"""An imported job: its declaration as source text, with remarks for the person who pastes it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jobmanager.errors import JobManagerError
 from jobmanager.job import make_job
 from jobmanager.registry import parameters_of
 
-Mark = Literal["same", "changed", "hand"]
+Mark = Literal["same", "changed", "manual"]
 LINE = 79
 
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """`same`: nothing to do. `changed`: it will behave otherwise. `hand`: a person has to decide or write something."""
+    """`same`: nothing to do. `changed`: the job will behave otherwise. `manual`: a person has to decide or write something."""
 
     mark: Mark
     text: str
@@ -37,34 +37,34 @@ class ImportedJob:
 
     @property
     def unchanged(self) -> bool:
-        """True if nobody has to look at it."""
+        """Whether the job needs no attention."""
         return all(remark.mark == "same" for remark in self.remarks)
 
 
 def same(text: str) -> Remark:
-    """A remark that asks for nothing."""
+    """Remark on what behaves as before."""
     return Remark("same", text)
 
 
 def changed(text: str) -> Remark:
-    """A remark about another behaviour."""
+    """Remark on what will behave otherwise."""
     return Remark("changed", text)
 
 
-def by_hand(text: str) -> Remark:
-    """A remark that asks a person."""
-    return Remark("hand", text)
+def manual(text: str) -> Remark:
+    """Remark on what a person has to decide or write."""
+    return Remark("manual", text)
 
 
-def left(entry: str, text: str) -> ImportedJob:
-    """An entry that makes no job, and why."""
-    return ImportedJob(entry=entry, remarks=(by_hand(text),))
+def skipped(entry: str, text: str) -> ImportedJob:
+    """Leave out an entry that makes no job, with the reason."""
+    return ImportedJob(entry=entry, remarks=(manual(text),))
 
 
 def written(
     entry: str, job_id: str, handler: str, options: Mapping[str, Any], remarks: Sequence[Remark]
 ) -> ImportedJob:
-    """The entry as a call of `add_job` that this version takes; what it would refuse is a remark instead."""
+    """Write the entry as a call of `add_job`; a call that this version would refuse becomes a remark."""
     refusal = refused(job_id, options)
     if refusal:
         return ImportedJob(entry=entry, remarks=(*remarks, refusal))
@@ -73,23 +73,23 @@ def written(
 
 
 def refused(job_id: str, options: Mapping[str, Any]) -> Remark | None:
-    """Why these options make no job; None if they do."""
+    """Say why these options make no job; None if they make one."""
     try:
-        make_job(job_id, job_id, options)  # type: ignore[arg-type]  # what is none of the options is refused there
+        make_job(job_id, job_id, options)  # type: ignore[arg-type]  # make_job refuses unknown options
     except JobManagerError as error:
-        return by_hand(str(error))
+        return manual(str(error))
     return None
 
 
 def call(name: str, positional: Sequence[str], options: Mapping[str, Any]) -> str:
-    """The call as Python, on one line if that fits."""
+    """Write a call as Python, on one line if that fits."""
     words = [*map(literal, positional), *(f"{word}={literal(value)}" for word, value in options.items())]
     line = f"{name}({', '.join(words)})"
     return line if len(line) <= LINE else "\n    ".join([f"{name}(", *(f"{word}," for word in words)]) + "\n)"
 
 
 def literal(value: Any) -> str:
-    """The value as Python."""
+    """Write a value as Python."""
     match value:
         case str():
             return json.dumps(value, ensure_ascii=False)
@@ -103,7 +103,7 @@ def literal(value: Any) -> str:
 
 
 def titled(title: str, taken: set[str]) -> tuple[str, dict[str, Any]]:
-    """A job id made of the title that is not taken yet (it is then), and the option that keeps the title if they differ."""
+    """Make a free job id of the title, add it to `taken`, and return it with the option that keeps a differing title."""
     stem = re.sub(r"[^a-z0-9._-]+", "-", title.lower()).strip("-._")[:120] or "job"
     job_id = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, 10_000))) if name not in taken)
     taken.add(job_id)
@@ -111,7 +111,7 @@ def titled(title: str, taken: set[str]) -> tuple[str, dict[str, Any]]:
 
 
 def zone_name(zone: tzinfo | None) -> str:
-    """The IANA name; '' for an offset without a name."""
+    """Return the IANA name; '' for an offset without a name."""
     name = getattr(zone, "key", None) or getattr(zone, "zone", None)
     return "UTC" if zone is UTC or name == "Etc/UTC" else name or ""
 
@@ -119,25 +119,28 @@ def zone_name(zone: tzinfo | None) -> str:
 def arguments(
     function: Callable[..., Any] | None, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[Remark]]:
-    """The options that give a function these arguments, and what does not fit; None is a function nobody found."""
+    """Return the options that give a function these arguments, with remarks on what does not fit.
+
+    `function` is None if it was not found.
+    """
     named, remarks = dict(kwargs), []
     if args and function is None:
-        remarks.append(by_hand(f"name its arguments {literal(list(args))} in config."))
+        remarks.append(manual(f"name its arguments {literal(list(args))} in config."))
     elif function is not None:
         try:
             if "context" in _parameters(function):
                 remarks.append(
-                    by_hand("rename its parameter 'context': here that is the RunContext of the run.")
+                    manual("rename its parameter 'context': here that is the RunContext of the run.")
                 )
             named = _named(function, args, kwargs)
             parameters_of(function).fill(getattr(function, "__name__", "handler"), named, {})
-        except Exception as error:  # noqa: BLE001 - a signature or annotation of the user's may raise anything
-            remarks.append(by_hand(f"its arguments do not fit: {error}"))
+        except Exception as error:  # noqa: BLE001 - a foreign signature or annotation may raise anything
+            remarks.append(manual(f"its arguments do not fit: {error}"))
     foreign = [word for word, value in named.items() if not _storable(value)]
     for word in foreign:
         value = named.pop(word)
         remarks.append(
-            by_hand(f"{word}={value!r} is no JSON value, as config has to be: make it in the handler.")
+            manual(f"{word}={value!r} is no JSON value, which config needs: create it in the handler.")
         )
     return ({"config": named} if named else {}), remarks
 

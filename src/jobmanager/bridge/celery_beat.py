@@ -16,10 +16,10 @@ from jobmanager.bridge.brought import (
     ImportedJob,
     Remark,
     arguments,
-    by_hand,
     changed,
-    left,
+    manual,
     same,
+    skipped,
     titled,
     written,
     zone_name,
@@ -50,7 +50,7 @@ def is_app(found: object) -> bool:
 
 
 def of_app(app: Any) -> Beat:
-    """The schedule of an application; its tasks' modules are imported, as beat and worker do."""
+    """Import the schedule of an application; its tasks' modules are imported, as beat and worker do."""
     app.loader.import_default_modules()
     tasks = app.tasks  # finalizes, so that what is added after that is there
     conf = app.conf
@@ -59,15 +59,15 @@ def of_app(app: Any) -> Beat:
     if not conf.timezone and not conf.enable_utc:
         told = f"here {zone}" if zone else "which has no IANA name here: UTC was taken"
         remarks.append(
-            by_hand(f"enable_utc is off and no timezone is set, so Celery takes the machine's zone, {told}.")
+            manual(f"enable_utc is off and no timezone is set, so Celery takes the machine's zone, {told}.")
         )
     return Beat(entries=conf.beat_schedule or {}, zone=zone or "UTC", tasks=tasks, remarks=tuple(remarks))
 
 
 def of_dict(entries: Mapping[str, Any], module: ModuleType) -> Beat:
-    """A schedule without its application: in the zone that stands beside it, or UTC."""
+    """Import a schedule without its application, in the zone that stands beside it, or UTC."""
     zone = getattr(module, "CELERY_TIMEZONE", None)
-    remark = by_hand("the dict alone does not say its zone: UTC was taken. Naming the Celery app tells.")
+    remark = manual("the dict alone does not say its zone: UTC was taken. Naming the Celery app tells.")
     return Beat(entries=entries, zone=zone or "UTC", tasks={}, remarks=() if zone else (remark,))
 
 
@@ -82,11 +82,11 @@ def bring(beat: Beat, now: datetime) -> list[ImportedJob]:
 
 def _entry(name: str, entry: Any, beat: Beat, taken: set[str], now: datetime) -> ImportedJob:
     if not (isinstance(entry, Mapping) and isinstance(entry.get("task"), str) and "schedule" in entry):
-        return left(name, "it has no task and schedule: it is no entry.")
+        return skipped(name, "it has no task and schedule: it is no entry.")
     try:
         when, remarks = _when(entry["schedule"], beat.zone, now, relative=bool(entry.get("relative")))
     except Exception as error:  # noqa: BLE001 - whatever a foreign schedule raises, the other entries go on
-        return left(name, f"its schedule cannot be carried over: {error}")
+        return skipped(name, f"its schedule cannot be carried over: {error}")
     if not when:
         return ImportedJob(entry=name, remarks=tuple(remarks))
     job_id, title = titled(name, taken)
@@ -115,7 +115,7 @@ def _when(
     *,
     relative: bool,
 ) -> tuple[dict[str, Any], list[Remark]]:
-    """The options of the schedule; none for what no job can say."""
+    """Convert a schedule to options; no options if no schedule here can express it."""
     if isinstance(schedule, int | float):
         schedule = timedelta(seconds=schedule)
     if isinstance(schedule, timedelta):
@@ -129,13 +129,13 @@ def _when(
     if kind == "solar":
         told = f"{schedule.event} at {schedule.lat}, {schedule.lon}"
         return {}, [
-            by_hand(f"a job cannot follow the sun ({told}): take a fixed time, or let the handler look.")
+            manual(f"a job cannot follow the sun ({told}): take a fixed time, or let the handler look.")
         ]
-    return {}, [by_hand(f"a schedule of the kind {type(schedule).__name__} is not known here.")]
+    return {}, [manual(f"a schedule of the kind {type(schedule).__name__} is not known here.")]
 
 
 def _crontab(schedule: Any, zone: str, now: datetime) -> tuple[dict[str, Any], list[Remark]]:
-    """A cron line: the text as it stands where it means the same, else what it came to."""
+    """Convert a crontab: each field as written where it means the same, else its values."""
     fields = (
         (schedule._orig_minute, schedule.minute),  # noqa: SLF001 - Celery keeps the text nowhere else
         (schedule._orig_hour, schedule.hour),  # noqa: SLF001
@@ -152,21 +152,21 @@ def _crontab(schedule: Any, zone: str, now: datetime) -> tuple[dict[str, Any], l
     cron, outcome, alike = best(_following(schedule, zone), lines, zone, now)
     remarks = outcome.remarks()
     if not alike and "*" not in (day, weekday):
-        remarks.insert(0, by_hand(both_days(cron, day, weekday)))
+        remarks.insert(0, manual(both_days(cron, day, weekday)))
     return {"cron": cron.expression} | ({} if zone == "UTC" else {"timezone": zone}), remarks
 
 
 def _interval(
     length: timedelta, schedule: Any, zone: str, now: datetime, *, relative: bool
 ) -> tuple[dict[str, Any], list[Remark]]:
-    """An interval of ours. Celery's own is compared if its instants do not depend on when beat was started."""
+    """Convert an interval. It is compared with Celery's own only if that does not count from the start of beat."""
     every = Every(length)
     seconds = int(length.total_seconds())
     if relative and schedule is not None:
         return {"every": seconds}, compare(_following(schedule, zone), every, zone, now).remarks()
     if relative:
         return {"every": seconds}, [
-            by_hand("relative: Celery rounds it to its unit; look at the instants here.")
+            manual("relative: Celery rounds it to its unit; look at the instants here.")
         ]
     following = every.next_after(now)
     told = (
@@ -202,15 +202,15 @@ def _handler(name: str, task: Any) -> tuple[str, list[Remark]]:
     if task is None:
         module, _, function = name.rpartition(".")
         guess = f"{module or 'module'}:{function}"
-        return guess, [by_hand(f"no task {name!r} was found; its function is guessed from its name.")]
+        return guess, [manual(f"no task {name!r} was found; its function is guessed from its name.")]
     path = _path(task)
-    remarks = [] if path else [by_hand(f"its function has no name in {task.__module__}: give it one.")]
+    remarks = [] if path else [manual(f"its function has no name in {task.__module__}: give it one.")]
     if inspect.ismethod(inspect.unwrap(task.run)):
-        remarks.append(by_hand("it is bound: without Celery, its self knows no request and cannot retry."))
+        remarks.append(manual("it is bound: without Celery, its self knows no request and cannot retry."))
     kept = [word for word in _OF_THE_TASK if getattr(task, word, None)]
     if kept:
         remarks.append(
-            by_hand(f"{', '.join(kept)} of the task: write retry=Retry(...) and timeout= instead of it.")
+            manual(f"{', '.join(kept)} of the task: write retry=Retry(...) and timeout= instead of it.")
         )
     return path or f"{task.__module__}:{task.name.rpartition('.')[2]}", remarks
 
@@ -230,7 +230,7 @@ def _path(task: Any) -> str:
 
 
 def _options(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Remark]]:
-    """What a job can say of an entry's options."""
+    """Convert an entry's options to those of a job."""
     known: dict[str, Any] = {}
     remarks = []
     for word, value in _meant(options):
@@ -240,13 +240,13 @@ def _options(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Remark]]:
         elif word in KNOWN_OPTIONS and word == "queue":
             known[word] = value
         elif word == "queue":
-            remarks.append(by_hand(f"queue={value!r}: there are no queues; any live process may run it."))
+            remarks.append(manual(f"queue={value!r}: there are no queues; any live process may run it."))
         elif word == "priority":
             remarks.append(
-                by_hand(f"priority={value!r}: here the higher one goes first, there the broker decides.")
+                manual(f"priority={value!r}: here the higher one goes first, there the broker decides.")
             )
         else:
-            remarks.append(by_hand(f"{word}={value!r} has no equivalent."))
+            remarks.append(manual(f"{word}={value!r} has no equivalent."))
     return known, remarks
 
 

@@ -1,4 +1,4 @@
-"""Whether a schedule of ours fires as the other scheduler's own object does: computed, not concluded from rules."""
+"""Comparison of two schedules by their computed instants: ours, and the other scheduler's own object."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Comparison:
     clocks: str = ""
 
     def remarks(self) -> list[Remark]:
-        """What was compared, or what differs."""
+        """Remark on what was compared, or on what differs."""
         found = []
         if self.calendar:
             found.append(changed(f"it fires at other times, first {self.calendar}."))
@@ -50,7 +50,7 @@ class Comparison:
 
 
 def compare(theirs: Next, ours: Schedule, zone: str, now: datetime) -> Comparison:
-    """The next 400 instants of both, and as many around each of the next changes of the zone's clocks."""
+    """Compare the next 400 instants of both, and as many around each of the next clock changes of the zone."""
     whole, differing = _differing(theirs, ours, now, now + SPAN)
     changes = clock_changes(zone, now.date().toordinal())
     close = changes[:AROUND]
@@ -89,7 +89,7 @@ def _fires(following: Next, start: datetime, end: datetime) -> tuple[datetime, s
 
 
 def _told(differing: dict[datetime, bool], zone: str) -> str:
-    """The first date with a difference: which times only they have, which only we."""
+    """Describe the first date with a difference: the times that only one of the two has."""
     if not differing:
         return ""
     place = ZoneInfo(zone)
@@ -127,7 +127,7 @@ def _minutes(day: datetime) -> Iterable[datetime]:
 
 
 def best(theirs: Next, lines: Iterable[str], zone: str, now: datetime) -> tuple[Cron, Comparison, bool]:
-    """The first line that fires as they do but where clocks change, what differs, and whether it is one; else the last line.
+    """Return the first line that fires as they do but for clock changes, what differs, and True; else the last line.
 
     Raises CronError if no line can be read.
     """
@@ -149,7 +149,7 @@ def best(theirs: Next, lines: Iterable[str], zone: str, now: datetime) -> tuple[
 
 
 def field_text(place: int, text: str, values: set[int]) -> str:
-    """The text of a field (0 = minute to 4 = day of week, Sunday = 0) if it means these values here too, else their list."""
+    """Keep a field's text (0 = minute to 4 = day of week, Sunday = 0) if it means these values here too, else list them."""
     try:
         fields = read(" ".join(["*"] * place + [text] + ["*"] * (4 - place)))
     except CronError:
@@ -196,7 +196,7 @@ def day_fields(day: str, weekday: str, days: set[int], weekdays: set[int]) -> Se
 
 
 def both_days(line: Cron, day: str, weekday: str) -> str:
-    """What to do about dates that had to fit both, when `line` could only say one."""
+    """Remark on dates that had to fit both day fields, when `line` can only express one."""
     left = f"the weekday ({weekday})" if line.expression.endswith(" *") else f"the day of the month ({day})"
     return (
         "there a date has to fit both day of month and day of week; with both restricted either is enough here. "

@@ -1,4 +1,4 @@
-"""The lines of a crontab: each command becomes a handler that runs it as cron did, by /bin/sh."""
+"""Import of the lines of a crontab: each command becomes a handler that runs it as cron did, by /bin/sh."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo
 from jobmanager.bridge.brought import (
     ImportedJob,
     Remark,
-    by_hand,
     call,
     changed,
-    left,
     literal,
+    manual,
     refused,
+    skipped,
     titled,
 )
 from jobmanager.bridge.comparison import AROUND, clock_changes
@@ -33,7 +33,7 @@ _STARTERS = re.compile(
 
 @dataclass(slots=True)
 class Reading:
-    """What the lines so far have set for those that follow."""
+    """The variables that the lines so far have set for those that follow."""
 
     zone: str
     told: bool
@@ -43,13 +43,13 @@ class Reading:
 
 
 def machine_zone() -> str:
-    """The IANA name of this machine's zone; UTC if it has none."""
+    """Return the IANA name of this machine's zone; UTC if it has none."""
     name = str(Path("/etc/localtime").resolve()).rpartition("zoneinfo/")[2]
     return "UTC" if name in ("Etc/UTC", "/etc/localtime") else name
 
 
 def bring(text: str, now: datetime, *, zone: str | None = None, system: bool = False) -> list[ImportedJob]:
-    """One for each command, after one for what is true of all. `system`: a column names the user, as in /etc/crontab.
+    """Import each command, after one entry with the remarks on all of them. `system`: a column names the user.
 
     `zone` is that of the machine whose crontab it is; CRON_TZ in the text overrides it from there on.
     """
@@ -63,11 +63,11 @@ def bring(text: str, now: datetime, *, zone: str | None = None, system: bool = F
         elif line.strip() and not line.strip().startswith("#"):
             found.append(_command(reading, line.strip(), number, now))
             guessed |= not reading.told
-    whole = [by_hand(f"the file does not say its zone: {guess}, this machine's, was taken.")] * guessed + [
-        by_hand(
+    whole = [manual(f"the file does not say its zone: {guess}, this machine's, was taken.")] * guessed + [
+        manual(
             "cron runs a command in the user's home with almost no environment; here it gets the process's."
         ),
-        by_hand(
+        manual(
             "cron mails what it prints; here that goes where the process prints, and an exit code fails the run."
         ),
     ]
@@ -82,8 +82,8 @@ def _variable(reading: Reading, name: str, value: str, number: int) -> list[Impo
     if name == "CRON_TZ":
         reading.zone, reading.told = value, True
     elif name == "MAILTO":
-        told = f"mail to {value} is not sent; notify_on_failure or your logs can tell."
-        return [left(f"line {number}: MAILTO", told)] if value else []
+        told = f"mail to {value} is not sent; notify_on_failure or your logs can replace it."
+        return [skipped(f"line {number}: MAILTO", told)] if value else []
     else:
         reading.environment[name] = value
     return []
@@ -94,19 +94,19 @@ def _command(reading: Reading, line: str, number: int, now: datetime) -> Importe
     words = line.split(None, count + reading.system)
     entry = f"line {number}: {line}"
     if len(words) <= count + reading.system:
-        return left(entry, "it has no command: it is no line of a crontab.")
+        return skipped(entry, "it has no command: it is no line of a crontab.")
     expression, command = " ".join(words[:count]), words[-1]
     if expression.lower() == "@reboot":
-        return left(entry, "no job is bound to a restart: let your service manager start it.")
-    remarks = [by_hand(f"it ran as {words[count]}; here as the process's user.")] if reading.system else []
+        return skipped(entry, "no job is bound to a restart: let your service manager start it.")
+    remarks = [manual(f"it ran as {words[count]}; here as the process's user.")] if reading.system else []
     if "TZ" in reading.environment:
         remarks.append(
-            by_hand(f"TZ={reading.environment['TZ']} reaches the command only; CRON_TZ sets the times.")
+            manual(f"TZ={reading.environment['TZ']} reaches the command only; CRON_TZ sets the times.")
         )
     try:
         remarks += _meaning(expression, reading.zone, now)
     except CronError as error:
-        return ImportedJob(entry=entry, remarks=(*remarks, by_hand(str(error))))
+        return ImportedJob(entry=entry, remarks=(*remarks, manual(str(error))))
     job_id, title = titled(_program(command), reading.taken)
     zone = {} if reading.zone == "UTC" else {"timezone": reading.zone}
     options = {**title, "cron": expression, **zone, "overlap": "allow", "catch_up": "none"}
@@ -118,7 +118,7 @@ def _command(reading: Reading, line: str, number: int, now: datetime) -> Importe
 
 
 def _program(command: str) -> str:
-    """The name of what a command runs: `backup` for `cd /srv && nice python3 /srv/backup.py --all`."""
+    """Name what a command runs: `backup` for `cd /srv && nice python3 /srv/backup.py --all`."""
     last = re.split(r"&&|\|\||;", re.sub(r"(?<!\\)%.*", "", command))[-1]
     words = [
         w
@@ -129,7 +129,7 @@ def _program(command: str) -> str:
 
 
 def _function(job_id: str, command: str, environment: Mapping[str, str]) -> str:
-    """The handler: the command up to the first bare `%`, what follows as its input, line by line."""
+    """Write the handler: the command up to the first bare `%`, and what follows as its input, line by line."""
     name = "run_" + re.sub(r"\W", "_", job_id)
     command, *lines = (part.replace(r"\%", "%") for part in re.split(r"(?<!\\)%", command))
     variables = {name: value for name, value in environment.items() if name != "SHELL"}
@@ -159,7 +159,7 @@ _ELSEWHERE = (
 
 
 def _meaning(expression: str, zone: str, now: datetime) -> list[Remark]:
-    """Where our dialect, which is cron's, takes more than cron does, and where cron starts several runs at one instant."""
+    """Remark on what our dialect takes and cron does not, and on instants at which cron starts several runs."""
     cron = Cron(expression, zone)
     remarks = [
         changed(told.format(found[0]))
@@ -177,5 +177,5 @@ def _meaning(expression: str, zone: str, now: datetime) -> list[Remark]:
 
 
 def _wall(moment: datetime, zone: str) -> datetime:
-    """What the clock shows, as if it were UTC."""
+    """Return what the clock shows, as if it were UTC."""
     return moment.astimezone(ZoneInfo(zone)).replace(tzinfo=UTC)

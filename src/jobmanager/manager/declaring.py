@@ -1,4 +1,4 @@
-"""Declaring jobs: the decorator and its imperative twins."""
+"""The methods of JobManager that declare jobs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ R = TypeVar("R")
 
 
 class Declaring(Parts):
-    """The words that declare jobs. Used while the application is imported; nothing connects."""
+    """The methods that declare jobs. Called while the application is imported; nothing connects."""
 
     def job(self, job_id: str, **options: Unpack[JobOptions]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Declare the decorated function as a job; the function itself stays as it is.
+        """Declare the decorated function as a job and return the function unchanged.
 
-        One of `cron="0 2 * * *"` (with `timezone="UTC"`), `every=30` (seconds or timedelta), `at=datetime`, or none for a job
-        started by hand; the other options are the policies of Job. The same declaration twice is once; a different one
-        raises DuplicateJobError, a schedule that cannot be read CronError, what the backend or this machine cannot
+        Give one of `cron="0 2 * * *"` (with `timezone="UTC"`), `every=30` (seconds or timedelta), `at=datetime`, or none for a job
+        started by hand; the other options are the policies of Job. Repeating a declaration is safe; a different one
+        raises DuplicateJobError, an invalid schedule CronError, what the backend or this machine cannot
         honour UnsupportedError, and isolation="process" without its extra MissingExtraError.
         """
         check_id(
@@ -37,9 +37,9 @@ class Declaring(Parts):
         return declare
 
     def add_job(self, job_id: str, handler: HandlerTarget, **options: Unpack[JobOptions]) -> Job:
-        """Declare a job for a function, a "package.module:function" imported on first use, or the key of a handler.
+        """Declare a job for a function, a "package.module:function" imported at first use, or the key of a handler.
 
-        As the decorator otherwise. A job added to a started manager is planned by the next `sync()`.
+        Options and errors are those of `job`. Returns the declared Job. In a started manager the next `sync()` schedules it.
         """
         is_key = isinstance(handler, str) and ":" not in handler
         job = make_job(job_id, str(handler) if is_key else job_id, options)
@@ -51,7 +51,10 @@ class Declaring(Parts):
         return job
 
     def handler(self, key: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Register a handler under a key. It can be started by hand under that id, and other jobs may name the key."""
+        """Register the decorated function as a handler under a key, and as a job of that id without a schedule.
+
+        Other jobs may name the key. Raises DuplicateJobError if another function has it.
+        """
 
         def register(function: Callable[P, R]) -> Callable[P, R]:
             self.add_job(key, function)
@@ -67,7 +70,10 @@ class Declaring(Parts):
         interval: float | timedelta,
         **policies: Unpack[PolicyWords],
     ) -> Job:
-        """Declare a job every `interval` seconds; in a started manager it is planned at once."""
+        """Declare a job every `interval` seconds (or timedelta); a started manager schedules it at once.
+
+        Policies and errors are those of `job`.
+        """
         options: JobOptions = {"name": name, "every": interval}
         return self._schedule(job_id, handler, options, policies)
 
@@ -81,7 +87,10 @@ class Declaring(Parts):
         timezone: str = "UTC",
         **policies: Unpack[PolicyWords],
     ) -> Job:
-        """Declare a job by cron expression; in a started manager it is planned at once."""
+        """Declare a job by cron expression, read in `timezone`; a started manager schedules it at once.
+
+        Policies and errors are those of `job`.
+        """
         options: JobOptions = {"name": name, "cron": cron, "timezone": timezone}
         return self._schedule(job_id, handler, options, policies)
 

@@ -1,4 +1,4 @@
-"""JobManager: the public face. What it declares and operates is next door; here is its life in a process."""
+"""JobManager, the public face: its life in a process. Its methods on jobs and runs are in the neighbouring modules."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _inert = threading.local()
 
 @contextmanager
 def inert() -> Iterator[None]:
-    """While a tool imports an application: `start()` in it does nothing."""
+    """Make `start()` do nothing while a tool imports an application."""
     _inert.on = True
     try:
         yield
@@ -43,11 +43,11 @@ def inert() -> Iterator[None]:
 
 
 class JobManager(Declaring, Operating):
-    """Declares jobs, starts and stops keeping time, starts runs by hand, and answers about all of it.
+    """Declares jobs, keeps time for them, starts runs by hand, and reads and changes jobs and runs.
 
-    Nothing connects before `start()` or the first use. Methods may be called by any thread. `settings` defaults to the
-    environment; `backend`, `store` and `clock` replace what the settings would choose. `observers` are told of every attempt
-    this process makes: see `jobmanager.observe`.
+    Nothing connects before `start()` or the first use. Any thread may call the methods. `settings` defaults to the
+    environment; `backend`, `store` and `clock` replace what the settings would choose. `observers` are called for every attempt
+    of this process: see `jobmanager.observe`. Raises SettingsError for settings that cannot work.
     """
 
     def __init__(
@@ -67,20 +67,20 @@ class JobManager(Declaring, Operating):
 
     @property
     def aio(self) -> AsyncJobManager:
-        """The same methods, awaitable: each hops to a thread."""
+        """The same methods as coroutines, each executed on a thread."""
         return AsyncJobManager(self)
 
     @property
     def started(self) -> bool:
-        """True between start() and stop() in this process."""
+        """Whether this process is between `start()` and `stop()`."""
         return self._started
 
     def start(self) -> JobManager:
-        """Keep time and execute from now on; returns self without blocking. Twice is once.
+        """Keep time and execute runs from now on; return self without blocking. Twice is safe.
 
-        A wrong configuration raises; an unreachable store is waited for behind. In a tool that merely imports the
+        Raises ConfigurationError; an unreachable store raises nothing, a thread waits for it. In a tool that merely imports the
         application, in Celery's beat and workers, and in the child process of an isolated handler, it does nothing. In the main
-        thread it takes SIGTERM and SIGINT unless somebody else has.
+        thread it handles SIGTERM and SIGINT unless the application has a handler of its own.
         """
         if getattr(_inert, "on", False) or is_child() or self.backend.is_guest():
             return self
@@ -127,7 +127,7 @@ class JobManager(Declaring, Operating):
 
     @property
     def host(self) -> Host:
-        """What brings ticks from outside may ask of this manager; `jobmanager.web` answers HTTP with it."""
+        """The manager as backends and `jobmanager.web` see it."""
         return self._as_host()
 
     def _as_host(self) -> Host:
@@ -140,7 +140,10 @@ class JobManager(Declaring, Operating):
         )
 
     def check(self) -> None:
-        """Raise what would fail at the first run: a job whose handler is unknown or out of reach, or whose config does not fit it."""
+        """Raise ConfigurationError for what would fail at the first run.
+
+        That is a job whose handler is unknown or out of reach of its isolation, or whose config does not fit the handler.
+        """
         for job in self.registry.jobs.values():
             handler = self.registry.handlers.get(job.handler)
             if handler is None:
@@ -160,9 +163,9 @@ class JobManager(Declaring, Operating):
                     raise ConfigurationError(f"Job {job.id!r}: {error}") from error
 
     def stop(self, drain: Seconds | None = None) -> None:
-        """Accept nothing more, let running handlers end for `drain` seconds, and record the rest as failed (shutdown).
+        """Accept nothing more, wait up to `drain` seconds for running handlers, and record the rest as failed (shutdown).
 
-        The default is the setting. Twice is safe; afterwards `start()` may be called again.
+        The default of `drain` is the setting. Twice is safe, and `start()` may be called again afterwards.
         """
         with self._lock:
             if self._started or self._attending:
@@ -172,7 +175,7 @@ class JobManager(Declaring, Operating):
         self._signals.remove()
 
     def run_forever(self) -> None:
-        """`start()` and block until SIGTERM, SIGINT or `stop()` in another thread; Ctrl-C returns after draining."""
+        """Start, and block until SIGTERM, SIGINT or `stop()` in another thread; Ctrl-C returns after draining."""
         try:
             self.start()
             while self._started or self._signals.ending:
@@ -191,7 +194,10 @@ class JobManager(Declaring, Operating):
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """`async with jobs.lifespan():` or `FastAPI(lifespan=jobs.lifespan)`: coroutine handlers run on this loop."""
+        """Start and stop around an application: `async with jobs.lifespan():` or `FastAPI(lifespan=jobs.lifespan)`.
+
+        Coroutine handlers then run on the loop that entered it.
+        """
         self._assembly.pool.use_loop(asyncio.get_running_loop())
         await asyncio.to_thread(self.start)
         try:
@@ -201,17 +207,17 @@ class JobManager(Declaring, Operating):
             self._assembly.pool.use_loop(None)
 
     def before_fork(self) -> None:
-        """In the parent, before a fork: the store holds still."""
+        """Prepare the store for a fork; called in the parent."""
         if "store" in self.__dict__:
             self.store.before_fork()
 
     def after_fork_in_parent(self) -> None:
-        """In the parent, after a fork: the store goes on."""
+        """Let the store go on after a fork; called in the parent."""
         if "store" in self.__dict__:
             self.store.after_fork_in_parent()
 
     def after_fork(self) -> None:
-        """In a forked child: no inherited thread or connection is used; the manager counts as not started."""
+        """Forget inherited threads and connections; called in a forked child, where the manager is not started."""
         self._lock = threading.RLock()
         if "store" in self.__dict__:
             self.store.after_fork()
@@ -256,7 +262,7 @@ _default_lock = threading.Lock()
 
 
 def get_job_manager() -> JobManager:
-    """The process-wide manager, made from the environment on first use. Nothing in the library uses it."""
+    """Return the process-wide manager, made from the environment at first use. Nothing in the library uses it."""
     global _default  # noqa: PLW0603 - that is what a process-wide instance is
     with _default_lock:
         if _default is None:
@@ -265,7 +271,7 @@ def get_job_manager() -> JobManager:
 
 
 def reset_job_manager() -> None:
-    """Stop and forget the process-wide manager; the next `get_job_manager()` makes a new one."""
+    """Stop and forget the process-wide manager; the next `get_job_manager()` makes a new one. Twice is safe."""
     global _default
     with _default_lock:
         manager, _default = _default, None

@@ -1,4 +1,4 @@
-"""Operating jobs: start, await, cancel and redrive runs, pause and resume jobs, and answer about all of it."""
+"""The methods of JobManager that start, read and change runs and jobs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Seconds = timedelta | float
 
 
 class Operating(Parts):
-    """What applications and operators do with jobs. Any thread; the store is installed on first use."""
+    """The methods that operate jobs. Any thread may call them; the first use installs an empty store."""
 
     def trigger_job(
         self,
@@ -50,9 +50,9 @@ class Operating(Parts):
         requested_by: str | None = None,
         notify: bool = False,
     ) -> Run:
-        """Start a run by hand, now or later, and answer at once with its record; it never consumes a tick.
+        """Start a run by hand, now or later, and return its record without waiting for its end; no tick is consumed.
 
-        In a started process it executes here, in one that was not started it waits for a process that was; on noop it runs
+        A started process executes it; in one that was not started it stays pending for a started process; on noop it runs
         inline and is returned ended. With `key` an existing run of the job with that key is returned instead. Raises
         RunConflictError (with the active run's id), JobDisabledError, JobNotFoundError or PayloadError.
         """
@@ -84,7 +84,7 @@ class Operating(Parts):
         )
 
     def _inline(self, run: Run) -> Run:
-        """The run after what was executed inline; where nobody keeps the time, further attempts follow at once."""
+        """Return the run after its inline execution; on a backend that keeps no time further attempts follow at once."""
         after = self._history.run(run.id)
         while (
             not self.backend.capabilities.keeps_time and after.status is RunStatus.PENDING and after.attempt
@@ -100,9 +100,10 @@ class Operating(Parts):
             handler.arguments(job.config, payload)
 
     def wait(self, run_id: str, timeout: Seconds | None = 30) -> Run:
-        """The run once it has ended; WaitTimeoutError after `timeout` seconds (None: no limit), RunNotFoundError.
+        """Block until the run has ended and return it.
 
-        Ends of runs of this process are noticed at once, those of other processes within half a second.
+        Raises WaitTimeoutError after `timeout` seconds (None: no limit), and the run goes on; RunNotFoundError for an unknown
+        id. The end of a run of this process is seen at once, that of another process within half a second.
         """
         deadline = None if timeout is None else self._clock.monotonic() + as_duration(timeout).total_seconds()
         executor = self._assembly.executor
@@ -127,9 +128,9 @@ class Operating(Parts):
             executor.forget(run_id)
 
     def execute_here(self, run_id: str) -> bool:
-        """Execute a due pending run in this process, which was not started, unless a living one may take it; True if taken.
+        """Execute a due pending run in this process, which was not started, unless a started one may take it; True if taken.
 
-        A run that goes back to pending between attempts must be asked for again. `stop()` ends what was taken.
+        A run that goes back to pending between attempts needs another call. `stop()` ends what was taken. Raises RunNotFoundError.
         """
         run = self._history.run(run_id)
         if self._started or run.status is not RunStatus.PENDING or self.executors(run.job_id):
@@ -142,18 +143,21 @@ class Operating(Parts):
         return bool(assembly.claims.claim_these([run.id]))
 
     def is_executed_here(self, run_id: str) -> bool:
-        """Whether this process owns the run; RunNotFoundError."""
+        """Return whether this process owns the run; RunNotFoundError for an unknown id."""
         return self._history.run(run_id).owner == self._assembly.lease.id
 
     def executors(self, job_id: str) -> list[Instance]:
-        """The living processes that take pending runs of this job; empty if nobody does."""
+        """List the living processes that take pending runs of this job."""
         executing = [instance for instance in living(self.store, self.settings) if instance.executes]
         if executing and job_id not in self.store.declared_by_living(self.settings.namespace):
             return []
         return executing
 
     def cancel(self, run_id: str) -> Run:
-        """Ask a run to end: a pending one ends at once, a running one when its handler looks; a closed one is unchanged."""
+        """Ask a run to end, and return it: a pending one is cancelled at once, a closed one stays as it is.
+
+        A running one ends when its handler reads `context.cancelled`. Twice is safe. Raises RunNotFoundError.
+        """
         run = self._ready().store.cancel(self._history.run(run_id).id)
         context = self._assembly.executor.running.get(run.id)
         if context is not None:
@@ -161,21 +165,25 @@ class Operating(Parts):
         return run
 
     def redrive(self, run_id: str) -> Run:
-        """Open a failed, cancelled, skipped or missed run again, due now; its old outcome stays among its attempts."""
+        """Open a failed, cancelled, skipped or missed run again, due now, and return it.
+
+        Its old outcome stays among its attempts. Raises TransitionError for any other status, JobDisabledError and
+        RunNotFoundError.
+        """
         run = self._ready().account.redrive(self._history.run(run_id).id)
         self._assembly.claims.claim()
         return run if self._assembly.threaded else self._history.run(run.id)
 
     def dead_letters(self, job: str | None = None, *, limit: int = 50) -> list[Run]:
-        """Failed runs that were neither redriven nor discarded, newest first."""
+        """List the failed runs that were neither redriven nor discarded, newest first, of one job or of all."""
         return self._history.runs(job, (), None, limit, dead=True)
 
     def discard(self, run_id: str) -> Run:
-        """Take a failed run off the dead letters; it stays on record. Twice is once."""
+        """Take a failed run off the dead letters; it stays on record. Twice is safe. Raises RunNotFoundError."""
         return self._ready().store.discard(self._history.run(run_id).id)
 
     def redrive_all(self, job: str | None = None, *, limit: int = 100) -> list[Run]:
-        """Redrive dead letters, oldest first, at most `limit`; those whose job is disabled are left."""
+        """Redrive the newest `limit` dead letters, oldest first, and return them; those of disabled jobs are skipped."""
         redriven = []
         for run in reversed(self.dead_letters(job, limit=limit)):
             try:
@@ -187,9 +195,9 @@ class Operating(Parts):
     def backfill(
         self, job_id: str, start: datetime, end: datetime, *, dry_run: bool = False, by: str | None = None
     ) -> list[MadeUp]:
-        """Give every instant of the job in (start, end] that did not succeed another chance; `dry_run` only lists.
+        """Open a run for each instant of the job in (start, end] that did not succeed; `dry_run` only lists the instants.
 
-        At most 1,000 instants; a missed stretch that is folded into one row is left as it is.
+        At most 1,000 instants at once. A missed stretch that is folded into one row stays as it is. Both moments are aware.
         """
         made_up = backfill(self._ready().store, job_id, start, end, dry_run=dry_run, by=by)
         if not dry_run:
@@ -197,7 +205,7 @@ class Operating(Parts):
         return made_up
 
     def run(self, run_id: str) -> Run:
-        """The run with this id or unambiguous end of an id; RunNotFoundError."""
+        """Return the run with this id, or with this unambiguous end of an id; RunNotFoundError otherwise."""
         return self._history.run(run_id)
 
     def runs(
@@ -208,9 +216,10 @@ class Operating(Parts):
         before: str | None = None,
         limit: int = 50,
     ) -> list[Run]:
-        """Runs, newest first; `status` one or several; `before` the id of the last run of the page before.
+        """List runs, newest first, at most `limit`; `status` is one status or several.
 
-        Those of one job come by the instant each stands for, those of all jobs by when they were opened.
+        `before` is the id of the last run of the previous page. Runs of one job are sorted by their instants, runs of all jobs by
+        the time they were opened.
         """
         wanted = [status] if isinstance(status, str) else status or ()
         return self._history.runs(job, [RunStatus(word) for word in wanted], before, limit)
@@ -218,15 +227,21 @@ class Operating(Parts):
     # ---------------------------------------------------------------- jobs
 
     def stop_job(self, job_id: str, *, reason: str | None = None, by: str | None = None) -> None:
-        """Pause the job, remembered in the store: its ticks are recorded as skipped (paused). Twice is once."""
+        """Pause the job in the store, for all processes: its ticks are recorded as skipped (paused). Twice is safe.
+
+        Running and pending runs go on, and starts by hand are possible. Raises JobDisabledError and JobNotFoundError.
+        """
         self._change_state(job_id, "paused", reason, by)
 
     def resume_job(self, job_id: str, *, by: str | None = None) -> None:
-        """End a pause: the first tick is the next one of the schedule; nothing of the pause is made up."""
+        """End a pause: the next tick is the first instant after now; instants of the pause are not caught up. Twice is safe.
+
+        Raises JobDisabledError and JobNotFoundError.
+        """
         self._change_state(job_id, "active", None, by)
 
     def stop_all_jobs(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Pause every job of this manager."""
+        """Pause every active job of this manager."""
         for job_id in self.registry.jobs:
             if self._row(job_id).state == "active":
                 self.stop_job(job_id, reason=reason, by=by)
@@ -238,16 +253,16 @@ class Operating(Parts):
                 self.resume_job(job_id, by=by)
 
     def override_job(self, job_id: str, *, by: str | None = None, **words: Any) -> None:
-        """Change a job without touching code: `cron`, `timezone`, `every`, `config`, `timeout`, `max_attempts` and policies.
+        """Override options of a job in the store: `cron`, `timezone`, `every`, `config`, `timeout`, `max_attempts`, policies.
 
-        Kept in the store beside the declaration, and never overwritten by it; nothing fires. The words add to earlier ones.
-        Raises ConfigurationError or CronError for what a declaration could not say either.
+        The declaration in the code never overwrites them, and nothing fires. They add to earlier overrides.
+        Raises ConfigurationError or CronError for what a declaration would not accept either.
         """
         before = self._row(job_id).override or {}
         self._override(job_id, {**before, **checked(words)}, by)
 
     def reset_job(self, job_id: str, *, by: str | None = None) -> None:
-        """Take every override back: the code decides again."""
+        """Remove every override of the job: the declaration in the code holds again. Twice is safe."""
         self._override(job_id, None, by)
 
     def _override(self, job_id: str, override: dict[str, Any] | None, by: str | None) -> None:
@@ -276,16 +291,16 @@ class Operating(Parts):
         return row
 
     def get_job_status(self, job_id: str) -> JobStatus | None:
-        """The job's status across all processes; None if nobody knows the id."""
+        """Return the job's status across all processes; None for an unknown id."""
         found = self._history.statuses([job_id])
         return found[0] if found else None
 
     def get_all_job_statuses(self) -> list[JobStatus]:
-        """The status of every declared or stored job, by id."""
+        """Return the status of every declared or stored job, sorted by id."""
         return self._history.statuses()
 
     def get_job_metrics(self) -> JobMetrics:
-        """Counts over all runs on record, of all processes."""
+        """Count all runs on record, of all processes."""
         return self._history.metrics()
 
     def health(
@@ -304,11 +319,14 @@ class Operating(Parts):
         return self._health.report(late=late, thorough=thorough, within=within, told=told)
 
     def simulate(self, start: datetime, end: datetime) -> list[Planned]:
-        """What would fire in (start, end], in order, and why; nothing is written and nothing fires."""
+        """Compute what would fire in (start, end], in order, and why; nothing is written and nothing fires.
+
+        Both moments are aware.
+        """
         return self._history.simulate(start, end)
 
     def sync(self, plan: bool = False) -> list[Change]:  # noqa: FBT001, FBT002 - sync(plan=True) is the published name
-        """What differs between the code and the store; without `plan` it is carried over and the backend told."""
+        """Carry declarations over to the store and the backend, and return the changes; `plan=True` only returns them."""
         if not plan:
             changes = self._assembly.declarations.plan() if self.store.exists() else []
             self._assembly.sync()
@@ -319,7 +337,7 @@ class Operating(Parts):
 
 
 def as_duration(value: Seconds) -> timedelta:
-    """Seconds or a timedelta as a timedelta."""
+    """Convert seconds or a timedelta to a timedelta."""
     return value if isinstance(value, timedelta) else timedelta(seconds=value)
 
 

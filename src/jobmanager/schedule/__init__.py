@@ -1,4 +1,4 @@
-"""When a job is due: `Cron`, `Every` or `At`, each a value with the same questions."""
+"""When a job is due: `Cron`, `Every` or `At`, values with the same methods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Schedule = Cron | Every | At
 
 
 def parse(text: str) -> Schedule:
-    """The schedule whose `text` this is; raises CronError for what it cannot read."""
+    """Return the schedule whose `text` this is; CronError for an invalid text."""
     return _read(text)
 
 

@@ -1,4 +1,4 @@
-"""When a cron schedule fires: croniter finds the days; times of day and changing clocks are decided here.
+"""The instants of a cron schedule: croniter finds the days; times of day and clock changes are computed here.
 
 Instants and wall times are whole seconds since 1970 (wall: read as if the zone were UTC), so searching is integer arithmetic.
 """
@@ -41,7 +41,7 @@ class Shift(NamedTuple):
 
 @lru_cache(maxsize=8192)
 def next_after(expression: str, timezone: str, moment: int) -> int | None:
-    """The first instant of the expression strictly after `moment`, in seconds since 1970; None if there is none.
+    """Return the first instant of the expression strictly after `moment`, in seconds since 1970; None if there is none.
 
     The horizon of 50 years needs no check: of the dates that exist, 29 February on a given weekday stays away longest, for
     40 years around 2100.
@@ -69,7 +69,7 @@ def next_after(expression: str, timezone: str, moment: int) -> int | None:
 
 
 def offsets(timezone: str, start: int, end: int) -> list[tuple[int, int]]:
-    """The zone's offset at `start`, then each other one until `end`: since when it holds, and seconds east of UTC."""
+    """List the zone's offset at `start` and each later one until `end`: the second it begins, and seconds east of UTC."""
     shift = _shift_after(timezone, start)
     found = [(start, shift.before)]
     while shift.instant <= end:
@@ -80,7 +80,7 @@ def offsets(timezone: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _wall_reached(timezone: str, moment: int, *, wildcard: bool) -> int:
-    """The wall time up to which everything has fired by `moment`; in a repeated hour that was served once, its end."""
+    """Return the wall time up to which every instant has fired by `moment`; in a repeated hour that fired once, its end."""
     wall = moment + _shift_after(timezone, moment).before
     shift = _shift_after(timezone, moment - LARGEST_SHIFT)
     while shift.instant <= moment:
@@ -96,7 +96,7 @@ def _made_good(shift: Shift, *, wildcard: bool) -> bool:
 
 
 def _first_match(expression: str, wall: int) -> int | None:
-    """The first wall time from `wall` on that the expression names."""
+    """Find the first wall time, from `wall` on, that the expression matches."""
     fields = read(expression)
     today, second = divmod(wall, DAY)
     day = _first_day(expression, today)
@@ -111,7 +111,7 @@ def _first_match(expression: str, wall: int) -> int | None:
 
 
 def _first_time(fields: Fields, second: int) -> int | None:
-    """The first time of day from `second` on, in seconds; None if the day holds no more."""
+    """Find the first time of day, from `second` on, in seconds; None if the day has no more."""
     this_hour, rest = divmod(second, 3_600)
     this_minute, this_second = divmod(rest, 60)
     for hour in fields.hours[bisect_left(fields.hours, this_hour) :]:
@@ -131,7 +131,7 @@ def _time(hour: int, minute: int, second: int) -> int:
 
 
 def _first_day(expression: str, day: int) -> int | None:
-    """The first day from `day` on (days since 1970) that fits one of the expression's rules."""
+    """Find the first day, from `day` on (days since 1970), that fits one of the expression's rules."""
     return min((_first_day_of(line, within, day) for line, within in _day_lines(expression)), default=None)
 
 
@@ -171,7 +171,7 @@ def _engine(line: str) -> croniter:
 
 
 def _shift_after(timezone: str, moment: int) -> Shift:
-    """The zone's next change after `moment`, or a change by nothing at the end of the period looked at."""
+    """Find the zone's next change after `moment`, or a change by nothing at the end of the searched period."""
     shifts = _shifts(timezone, moment // PERIOD)
     return next(shift for shift in shifts if shift.instant > moment)
 

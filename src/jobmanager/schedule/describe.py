@@ -1,4 +1,4 @@
-"""Schedules in English, told from the canonical sets and therefore exact, about "and" and "or" too."""
+"""Schedules in English, written from the canonical sets and therefore exact, about "and" and "or" too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cron dialect: text to canonical sets, or a CronError that says where and what to write instead."""
+"""The grammar of cron expressions: from text to canonical sets, or a CronError with place and hint."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PARTS = (SECOND, MINUTE, HOUR, DAY, MONTH, WEEKDAY)
 
 @lru_cache(maxsize=8192)
 def read(expression: str) -> Fields:
-    """The canonical sets of an expression; raises CronError."""
+    """Parse an expression into its canonical sets; CronError if it is invalid."""
     words = _words(expression)
     with_seconds = len(words) == 6
     if not with_seconds:
@@ -72,7 +72,7 @@ def read(expression: str) -> Fields:
 
 @lru_cache(maxsize=8192)
 def day_rules(expression: str) -> tuple[DayRule, ...]:
-    """The dates of an expression, as `Fields.day_rules` tells them; raises CronError."""
+    """Parse the dates of an expression, as `Fields.day_rules` returns them; CronError if it is invalid."""
     return read(expression).day_rules()
 
 
@@ -87,7 +87,7 @@ class _Word(NamedTuple):
 
 
 def _words(expression: str) -> list[_Word]:
-    """The 5 or 6 fields as they stand in the expression, an alias spelled out."""
+    """Split an expression into its 5 or 6 fields, an alias spelled out."""
     words = [_Word(match[0], match.start()) for match in re.finditer(r"[^ \t]+", expression)]
     for index, word in enumerate(words, start=-len(words)):
         if strange := re.search(r"[^!-~]", word.text):
@@ -147,7 +147,7 @@ class _Field:
             self.values.update(self._range(item))
 
     def _nth(self, item: _Word) -> tuple[int, int]:
-        """The weekday and count of `d#n`."""
+        """Parse `d#n` into weekday and count."""
         middle = item.text.index("#")
         weekday, count = self._value(item.cut(0, middle)), item.cut(middle + 1)
         if not count.text.isdigit():
@@ -157,7 +157,7 @@ class _Field:
         return weekday % 7, _number(count.text)
 
     def _range(self, item: _Word) -> range:
-        """The values of `*`, `a`, `a-b` and their `/step` forms; a single value with a step runs to the end."""
+        """List the values of `*`, `a`, `a-b` and their `/step` forms; a single value with a step runs to the end."""
         head, slash, _ = item.text.partition("/")
         step = self._step(item.cut(len(head) + 1)) if slash else 1
         first, _, second = head.partition("-")
@@ -181,7 +181,7 @@ class _Field:
         return _number(word.text)
 
     def _value(self, word: _Word) -> int:
-        """The number of a number or name."""
+        """Parse a number or a name."""
         name = word.text.upper()
         if name in self.part.names:
             return self.part.names.index(name) + self.part.low
@@ -196,7 +196,7 @@ class _Field:
         return number
 
     def _rewritten(self, low: int, high: int, step: int, *, named: bool) -> str:
-        """The list that means what a range over the end of the cycle was meant to mean."""
+        """Write the list that a range over the end of the cycle was meant to be."""
         bottom = 1 if self.part is WEEKDAY else self.part.low  # Sunday ends the week, as 7
         if step > 1:
             cycle = [*range(low, self.part.high + 1), *range(bottom, high + 1)]

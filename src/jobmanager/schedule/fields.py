@@ -1,4 +1,4 @@
-"""The canonical sets that an expression comes to: what calendar, description and backends work with."""
+"""The canonical sets of an expression, which calendar, description and backends work with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DayRule:
     within: int = 31
 
     def both(self, other: DayRule) -> DayRule:
-        """The dates that fit this rule and the other."""
+        """Return the rule for dates that fit both this rule and the other."""
         days, weekdays = self.days & other.days, self.weekdays & other.weekdays
         return DayRule(self.months & other.months, days, weekdays, min(self.within, other.within))
 
@@ -33,7 +33,7 @@ class DayRule:
 
 
 def _week(count: int) -> frozenset[int]:
-    """The days of a month on which a weekday comes for the `count`-th time."""
+    """Return the days of a month on which a weekday may come for the `count`-th time."""
     return EVERY_DAY & set(range(7 * count - 6, 7 * count + 1))
 
 
@@ -59,7 +59,7 @@ class Fields:
     with_seconds: bool
 
     def day_rules(self) -> tuple[DayRule, ...]:
-        """The dates of the schedule as alternatives that exist: a date fits if one rule holds; none for 30 February."""
+        """List the rules for dates that exist: a date fits if one rule holds. 30 February leaves none."""
         months = frozenset(self.months)
         by_day = [DayRule(months, days=frozenset(self.days))]
         if self.last_day:

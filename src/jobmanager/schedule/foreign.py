@@ -1,4 +1,4 @@
-"""What people write who come from other cron dialects, and what to write here instead."""
+"""Hints for expressions of other cron dialects: what to write here instead."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MONTH_NAMES = re.compile(
 
 
 def character(char: str) -> str:
-    """What to write for a character that no expression has."""
+    """Say what to write for a character that no expression contains."""
     if char.isdecimal():
         return f"Write the digit {int(char)}."
     if char in "\r\n":
@@ -33,7 +33,7 @@ def character(char: str) -> str:
 
 
 def word(text: str) -> str | None:
-    """What to write for a word that stands before or behind the fields in crontab files."""
+    """Say what to write for a word that stands before or behind the fields in crontab files."""
     if text.startswith("#"):
         return "Comments do not belong to the expression."
     if "=" in text:
@@ -49,7 +49,7 @@ def count(fields: int) -> str:
 
 
 def alias(text: str, known: Iterable[str]) -> str:
-    """What to write for an `@word` that is none of ours."""
+    """Say what to write for an `@word` that is no alias here."""
     if text.lower() == "@reboot":
         return "A job cannot be bound to a restart; start it by hand with trigger_job()."
     if text.lower() == "@every":
@@ -59,7 +59,7 @@ def alias(text: str, known: Iterable[str]) -> str:
 
 
 def item(field: str, text: str) -> str | None:
-    """What to write for an item (upper case) that only another dialect knows."""
+    """Say what to write for an item (upper case) that only another dialect has."""
     if re.fullmatch(r"[0-9*/-]*", text):
         return None
     known = _ITEMS | _WEEKDAY_ITEMS if field == "day-of-week" else _ITEMS
@@ -67,7 +67,7 @@ def item(field: str, text: str) -> str | None:
 
 
 def value(field: str, text: str) -> str | None:
-    """What to write for a value (upper case) that is neither number nor name of this field."""
+    """Say what to write for a value (upper case) that is neither number nor name of this field."""
     if _WEEKDAY_NAMES.fullmatch(text) or _MONTH_NAMES.fullmatch(text):
         named = "day-of-week" if _WEEKDAY_NAMES.fullmatch(text) else "month"
         return f"Write {text[:3]}." if field == named else f"{text} belongs into the field {named}."
@@ -79,5 +79,5 @@ def value(field: str, text: str) -> str | None:
 
 
 def number(found: int) -> str | None:
-    """What to say about a number beyond its field."""
+    """Say what to write for a number outside its field's range."""
     return "There is no year field." if 1900 <= found <= 2999 else None

@@ -1,4 +1,4 @@
-"""What every schedule can be asked, told once in terms of `next_after`."""
+"""The methods of every schedule, written once in terms of `next_after`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Instants(ABC):
 
     @abstractmethod
     def next_after(self, moment: datetime) -> datetime | None:
-        """The first instant strictly after `moment`; None if none comes within 50 years."""
+        """Return the first instant strictly after `moment` (aware, UTC); None if none comes within 50 years."""
 
     @abstractmethod
     def describe(self) -> str:
-        """What the schedule demands, as an English phrase."""
+        """Describe the schedule as an English phrase."""
 
     @property
     @abstractmethod
@@ -48,18 +48,18 @@ class Instants(ABC):
         return False
 
     def between(self, start: datetime, end: datetime) -> Iterator[datetime]:
-        """The instants after `start` up to and including `end`, computed as they are taken."""
+        """Yield the instants after `start` up to and including `end`, computed as they are taken."""
         instant = self.next_after(start)
         while instant is not None and instant <= end:
             yield instant
             instant = self.next_after(instant)
 
     def upcoming(self, moment: datetime, count: int) -> list[datetime]:
-        """The first `count` instants after `moment`; fewer if the schedule ends."""
+        """Return the first `count` instants after `moment`; fewer if the schedule ends."""
         return list(islice(self.between(moment, datetime.max.replace(tzinfo=UTC)), count))
 
     def previous_before(self, moment: datetime) -> datetime | None:
-        """The latest instant strictly before `moment`; None if there was none for 50 years."""
+        """Return the latest instant strictly before `moment`; None if there was none for 50 years."""
         end = whole_utc(max(moment, EARLIEST + SECOND) - timedelta(microseconds=1))
         width = self.resolution
         while (latest := self.next_after(max(end, EARLIEST + width) - width)) is None or latest > end:
@@ -78,7 +78,7 @@ class Instants(ABC):
 
 
 def whole_utc(moment: datetime) -> datetime:
-    """The moment in UTC without its microseconds; raises CronError(kind="bad_moment") for a naive one."""
+    """Return the moment in UTC without its microseconds; CronError(kind="bad_moment") for a naive one."""
     if moment.utcoffset() is None:
         raise CronError(
             f"{moment!r} does not say in which zone it is meant.",
@@ -103,5 +103,5 @@ def given_utc(moment: object) -> datetime:
 
 
 def iso(moment: datetime) -> str:
-    """A UTC moment as 2026-01-01T00:00:00Z."""
+    """Write a UTC moment as 2026-01-01T00:00:00Z."""
     return moment.replace(tzinfo=None).isoformat() + "Z"

@@ -29,7 +29,7 @@ WEEK = 7 * calendar.DAY
 
 
 def wakeup(schedule: Schedule, start: datetime, days: int = HOLDS_FOR) -> str:
-    """The text in UTC; for a cron schedule it holds for `days` days from that of `start` on."""
+    """Write the wake-up text in UTC; for a cron schedule it holds for `days` days from that of `start` on."""
     match schedule:
         case Cron():
             first = (start - EPOCH) // timedelta(days=1)
@@ -43,7 +43,7 @@ def wakeup(schedule: Schedule, start: datetime, days: int = HOLDS_FOR) -> str:
 
 
 def local_wakeup(schedule: Cron, start: datetime, days: int = HOLDS_FOR) -> str | None:
-    """The text on the clock of the schedule's own zone.
+    """Write the wake-up text on the clock of the schedule's own zone.
 
     None if a change of that clock within `days` days touches one of its times: what a cron makes of such a time is its own.
     """
@@ -79,14 +79,14 @@ def cron_wakeup(expression: str, timezone: str, first: int, days: int) -> str:
 
 @lru_cache(maxsize=1024)
 def local_minutes(expression: str) -> int:
-    """The minutes of a local day that the expression names."""
+    """Return the minutes of a local day that the expression matches."""
     fields = read(expression)
     hour = sum(1 << (59 - minute) for minute in fields.minutes)
     return sum(hour << (60 * (23 - hour_of_day)) for hour_of_day in fields.hours)
 
 
 def in_utc(local: int, offset: int) -> list[tuple[int, int]]:
-    """A local day's minutes in UTC: those that fall on the day before (-1), on the same day (0), on the day after (1)."""
+    """Convert a local day's minutes to UTC: those of the day before (-1), of the same day (0), of the day after (1)."""
     return _by_day(local << (MINUTES + offset))
 
 
@@ -107,7 +107,7 @@ def _by_day(three_days: int) -> list[tuple[int, int]]:
 
 
 def _woken(fields: Fields, local: int, offset: int) -> tuple[int, set[int]]:
-    """The minutes of a UTC day at which to wake for these of a local one, and by how many days they are off (-1, 0, 1)."""
+    """Return the minutes of a UTC day at which to wake for these local ones, and the days they are off (-1, 0, 1)."""
     on_time = local << (MINUTES + offset)
     three_days = on_time if fields.seconds[0] == 0 else 0
     if fields.seconds[-1] > 0:
@@ -160,7 +160,7 @@ def _day_texts(fields: Fields, carried: set[int]) -> tuple[str, str, str]:
 
 
 def _moved_days(days: set[int], by: int) -> set[int]:
-    """The days of the month that may be the day before (-1) or after (1) one of these."""
+    """Return the days of the month that may be the day before (-1) or after (1) one of these."""
     moved = {day + by for day in days} & EVERY_DAY
     if by == -1 and 1 in days:
         moved |= LAST_DAYS
@@ -170,7 +170,7 @@ def _moved_days(days: set[int], by: int) -> set[int]:
 
 
 def _moved_months(months: set[int], days: set[int], by: int) -> set[int]:
-    """The months in which the day before or after one of these days may lie."""
+    """Return the months in which the day before or after one of these days may lie."""
     moved = set(months) if {day + by for day in days} & EVERY_DAY else set()
     if (by == -1 and 1 in days) or (by == 1 and days & LAST_DAYS):
         moved |= {(month - 1 + by) % 12 + 1 for month in months}
@@ -178,7 +178,7 @@ def _moved_months(months: set[int], days: set[int], by: int) -> set[int]:
 
 
 def _every_wakeup(anchor: datetime, interval: timedelta) -> str:
-    """The minutes and hours that the instants come round to, day after day; the weekday, if that is always the same."""
+    """Return the minutes and hours at which the instants repeat every day, and the weekday if it is always the same."""
     start, seconds = (anchor - EPOCH) // SECOND, interval // SECOND
     in_hour, in_day = gcd(seconds, 3_600), gcd(seconds, calendar.DAY)
     if in_hour <= 60:
@@ -203,7 +203,7 @@ def _at_wakeup(moment: datetime) -> str:
 
 
 def _full_minute(instant: int) -> int:
-    """The first full minute from an instant on: no wake-up is early."""
+    """Round an instant up to a full minute: no wake-up is early."""
     return -(-instant // 60) * 60
 
 

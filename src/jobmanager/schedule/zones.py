@@ -1,4 +1,4 @@
-"""Which time zones exist, decided by name: no path, no letter case, no host may change the answer."""
+"""Which time zones exist, decided by name alone: independent of paths, letter case and host."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _NOT_A_PLACE = {"localtime", "posixrules", "Factory"}
 
 @lru_cache(maxsize=1)
 def _listed() -> frozenset[str]:
-    """The names of the tzdata package: one file, where asking the system opens six hundred."""
+    """Return the names of the tzdata package: one file, where listing the system's zones opens six hundred."""
     return frozenset((pkgutil.get_data("tzdata", "zones") or b"").decode().split()) - _NOT_A_PLACE
 
 
 @lru_cache(maxsize=1)
 def _known() -> frozenset[str]:
-    """The listed names and those that only a newer system database has."""
+    """Return the listed names and those that only a newer system database has."""
     return _listed() | available_timezones() - _NOT_A_PLACE
 
 
@@ -46,7 +46,7 @@ def check(name: str) -> None:
 
 @lru_cache(maxsize=1)
 def version() -> str:
-    """The release of the zone data in use: what the system tells of its own (2026f), else the tzdata package's (2026.6)."""
+    """Return the release of the zone data in use: the system's own (2026f), else the tzdata package's (2026.6)."""
     for path in TZPATH:
         for name, words in ("tzdata.zi", 3), ("+VERSION", 1):
             try:

@@ -1,4 +1,4 @@
-"""For tests of applications, and of other people's backends and stores; each name is loaded when first asked for.
+"""Tools for tests of applications, and of third-party backends and stores; each name is loaded at first use.
 
 `FakeClock` moves time by hand; `assert_ran` and its neighbours say what a test expects of the record; whoever writes a backend
 or a store subclasses `BackendContract` or `RunStoreContract`. The pytest plugin brings the fixtures `jobmanager`,

@@ -24,7 +24,7 @@ EVERYTHING = 1_000_000
 
 
 def assert_ran(runs: Runs, job: str, *, times: int | None = None, status: str = "succeeded") -> list[Run]:
-    """The runs of the job that ended so, oldest first: exactly `times` of them, or at least one."""
+    """Return the runs of the job that ended so, oldest first; fail unless there are exactly `times`, or at least one."""
     wanted = RunStatus(status)
     all_of_job = _of(runs, job)
     found = [run for run in all_of_job if run.status is wanted]
@@ -45,7 +45,10 @@ def assert_no_runs(runs: Runs, job: str | None = None) -> None:
 def assert_triggered(
     runs: Runs, job: str, *, times: int = 1, payload: Mapping[str, Any] | None = None
 ) -> list[Run]:
-    """The runs of the job started by hand, oldest first: exactly `times`, with exactly this payload if one is given."""
+    """Return the runs of the job that were started by hand, oldest first; fail unless there are exactly `times`.
+
+    With `payload`, only runs with exactly this payload count.
+    """
     by_hand = [run for run in _of(runs, job) if run.trigger == "manual"]
     found = [run for run in by_hand if payload is None or (run.payload or {}) == payload]
     if len(found) != times:
@@ -80,7 +83,7 @@ def assert_fired_as_planned(jobs: JobManager, start: datetime, end: datetime) ->
 
 @contextmanager
 def new_runs(jobs: JobManager) -> Iterator[list[Run]]:
-    """The runs that the block adds to the record, oldest first; the list is filled when the block ends."""
+    """Collect the runs that the block adds to the record, oldest first; the list is filled when the block ends."""
     before = {run.id for run in _of(jobs, None)}
     added: list[Run] = []
     yield added
@@ -107,7 +110,7 @@ def _ended(jobs: JobManager) -> dict[str, Run]:
 
 
 def _of(runs: Runs, job: str | None) -> list[Run]:
-    """The runs of the job, or of all, oldest first."""
+    """List the runs of the job, or of all jobs, oldest first."""
     if isinstance(runs, JobManager):
         return runs.runs(job, limit=EVERYTHING)[::-1]
     return [run for run in runs if job is None or run.job_id == job]

@@ -1,4 +1,4 @@
-"""BackendContract: every promise of `jobmanager.backends.base` as a test. A backend that passes may keep anybody's time.
+"""BackendContract: every promise of `jobmanager.backends.base` as a test that a backend has to pass.
 
     class TestMyBackend(BackendContract):
         def make_backend(self, clock):
@@ -69,15 +69,15 @@ class BackendContract:
     # ---------------------------------------------------------------- what a subclass says
 
     def make_backend(self, clock: Clock) -> Backend:
-        """A backend that keeps time by this clock, not yet started. Called twice, both see the same outside."""
+        """Return a backend that keeps time by this clock, not yet started. Two of them see the same outside system."""
         raise NotImplementedError("Say in make_backend() how a backend is made.")
 
     def make_clock(self) -> Clock:
-        """The clock of a test: a FakeClock, or a SystemClock for what keeps its own time."""
+        """Return the clock of a test: a FakeClock, or a SystemClock for a backend whose outside system has its own time."""
         return FakeClock()
 
     def make_due(self, backend: Backend, scheduled: ScheduledJob, instant: datetime) -> None:
-        """What must happen outside so that the backend rings for this job at this instant; called before its time."""
+        """Do what must happen outside so that the backend delivers this job's tick at this instant; called before it."""
 
     # ---------------------------------------------------------------- the ground of each test
 
@@ -88,7 +88,7 @@ class BackendContract:
         self.close()
 
     def open(self) -> None:
-        """Called before each test."""
+        """Prepare each test."""
         self.clock = self.make_clock()
         self._stops: list[Callable[[], object]] = []
 
@@ -98,13 +98,13 @@ class BackendContract:
             stop()
 
     def backend(self) -> Backend:
-        """A fresh backend that is stopped after the test."""
+        """Return a fresh backend that is stopped after the test."""
         backend = self.make_backend(self.clock)
         self._stops.append(lambda: backend.stop(timedelta(seconds=2)))
         return backend
 
     def started(self, *scheduled: ScheduledJob) -> tuple[Backend, Rings]:
-        """A backend that keeps time for these jobs, and what it delivers."""
+        """Start a backend that keeps time for these jobs; return it with the list of delivered ticks."""
         backend, rings = self.backend(), Rings(self.clock)
         backend.sync(scheduled)
         backend.start(rings)
@@ -122,7 +122,7 @@ class BackendContract:
         return self.make_backend(self.clock).capabilities
 
     def moved_by_hand(self) -> FakeClock:
-        """The clock, if a test may move it by days; otherwise the test is skipped."""
+        """Return the clock if a test may move it by days; otherwise skip the test."""
         if not isinstance(self.clock, FakeClock):
             pytest.skip("needs a clock that can be moved")
         return self.clock
@@ -130,13 +130,13 @@ class BackendContract:
     def scheduled(
         self, job_id: str = "job", schedule: Schedule | None = None, *, revision: int = 1
     ) -> ScheduledJob:
-        """A job to keep time for, from its next instant on."""
+        """Schedule a job from its next instant on."""
         schedule = schedule or Every(self.interval)
         job = Job(id=job_id, name=job_id, handler=job_id, schedule=schedule)
         return ScheduledJob(job, revision, schedule.next_after(self.clock.now()))
 
     def instants(self, scheduled: ScheduledJob, count: int) -> list[datetime]:
-        """The first instants that are due."""
+        """Return the first instants that are due."""
         assert scheduled.next_due_at is not None
         return [scheduled.next_due_at, *scheduled.schedule.upcoming(scheduled.next_due_at, count - 1)]
 
@@ -550,7 +550,7 @@ class BackendContract:
         self.has_one_run_each(manager, instants, calls)
 
     def manager(self, calls: list[datetime | None], *, beside: JobManager | None = None) -> JobManager:
-        """A started manager on a backend of its own, with a job that notes its instants; on the store of `beside`."""
+        """Start a manager on a backend of its own and the store of `beside`, with a job that notes its instants."""
         manager = JobManager(
             Settings(database_url="memory://", capture_logs=False),
             backend=self.backend(),

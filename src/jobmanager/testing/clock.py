@@ -107,7 +107,7 @@ class FakeClock:
             self.advance(seconds=seconds)
 
     def drive(self, next_due: Due | None, act: Act) -> bool:
-        """True: `act` is called by `advance` from now on. The same `act` again takes the place of its earlier duty."""
+        """Let `advance` call `act` from now on; return True. The same `act` again replaces its earlier duty."""
         with self._lock:
             self._duties[act] = _Duty(next_due, act)
         return True

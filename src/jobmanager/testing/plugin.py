@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def jobmanager_clock(request: pytest.FixtureRequest) -> FakeClock:
-    """A FakeClock that stands at 2026-01-01 00:00 UTC, or at the marker's `start`."""
+    """Provide a FakeClock that stands at 2026-01-01 00:00 UTC, or at the marker's `start`."""
     from jobmanager.testing.clock import START, FakeClock
 
     return FakeClock(_asked(request).get("start") or START)
@@ -42,7 +42,7 @@ def jobmanager_clock(request: pytest.FixtureRequest) -> FakeClock:
 
 @pytest.fixture
 def jobmanager_settings(request: pytest.FixtureRequest) -> Settings:
-    """Settings without the environment: backend `local`, record in memory, and what the marker says."""
+    """Provide settings without the environment: backend `local`, a store in memory, and the marker's options."""
     from jobmanager.settings import Settings
 
     asked = _asked(request)
@@ -52,7 +52,7 @@ def jobmanager_settings(request: pytest.FixtureRequest) -> Settings:
 
 @pytest.fixture
 def jobmanager(jobmanager_settings: Settings, jobmanager_clock: FakeClock) -> Iterator[JobManager]:
-    """A JobManager, not yet started, on `jobmanager_settings` and `jobmanager_clock`; it is stopped after the test."""
+    """Provide a JobManager, not yet started, on `jobmanager_settings` and `jobmanager_clock`; stop it after the test."""
     from jobmanager.manager.manager import JobManager
 
     manager = JobManager(jobmanager_settings, clock=jobmanager_clock)
@@ -61,7 +61,7 @@ def jobmanager(jobmanager_settings: Settings, jobmanager_clock: FakeClock) -> It
 
 
 def _asked(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the markers ask for; the closest one wins."""
+    """Merge the options of the markers; the closest one wins."""
     asked: dict[str, Any] = {}
     for marker in request.node.iter_markers("jobmanager"):
         if marker.args:

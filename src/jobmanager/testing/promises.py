@@ -1,4 +1,4 @@
-"""Which promises does it break? A contract's tests, run without pytest."""
+"""Running a contract's tests without pytest, to list the promises that an implementation breaks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Contract = BackendContract | RunStoreContract
 
 
 def promises(contract: Contract) -> list[str]:
-    """The names of the contract's tests."""
+    """List the names of the contract's tests."""
     return [name for name in dir(contract) if name.startswith("test_")]
 
 
 def broken_promises(contract: Contract, names: Iterable[str] | None = None) -> list[str]:
-    """The names of those tests that fail, of all or of these; a skipped one counts as kept."""
+    """List the names of the tests that fail, of all or of the given ones; a skipped test counts as kept."""
     return [name for name in names or promises(contract) if not _is_kept(contract, name)]
 
 

@@ -81,7 +81,7 @@ def test_weekday_numbers_become_names_and_are_flagged(numbers, names):
     brought = one(CronTrigger.from_crontab(f"0 9 * * {numbers}", timezone="UTC"))
 
     assert f'cron="0 9 * * {names}"' in brought.source
-    assert f"hand: day_of_week={numbers!r} counts from Monday = 0 there" in told(brought)
+    assert f"manual: day_of_week={numbers!r} counts from Monday = 0 there" in told(brought)
     assert "same: it fires at the same instants" in told(brought)
 
 
@@ -89,7 +89,7 @@ def test_both_day_fields_that_no_line_can_say_are_flagged_with_the_first_date():
     brought = one("cron", day=13, day_of_week="fri", hour=6)
 
     assert 'cron="0 6 13 * *"' in brought.source
-    assert "hand: there a date has to fit both" in told(brought)
+    assert "manual: there a date has to fit both" in told(brought)
     assert "first on Mon 2026-04-13: 06:00 UTC only here." in told(brought)
 
 
@@ -98,7 +98,7 @@ def test_fields_that_a_line_does_not_have_are_flagged(field):
     value = {"year": 2027, "week": 5}[field]
     brought = one("cron", hour=1, **{field: value})
 
-    assert f"hand: there is no field for {field}='{value}'" in told(brought)
+    assert f"manual: there is no field for {field}='{value}'" in told(brought)
     assert "changed: it fires at other times" in told(brought)
 
 
@@ -125,7 +125,7 @@ def test_the_scheduler_s_zone_is_the_job_s():
 def test_an_offset_is_no_zone():
     brought = one("cron", hour=12, zone=timezone(timedelta(hours=2)))
 
-    assert (brought.source, told(brought)) == ("", "hand: its zone UTC+02:00 has no IANA name: choose one.")
+    assert (brought.source, told(brought)) == ("", "manual: its zone UTC+02:00 has no IANA name: choose one.")
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_a_date_is_one_moment():
 def test_bounds_are_flagged():
     brought = one("cron", hour=1, start_date="2030-01-01", end_date="2031-01-01")
 
-    assert "hand: it does not fire before 2030-01-01" in told(brought)
-    assert "hand: it ends on 2031-01-01" in told(brought)
+    assert "manual: it does not fire before 2030-01-01" in told(brought)
+    assert "manual: it ends on 2031-01-01" in told(brought)
     assert "same: it fires at the same instants" in told(brought)
     assert one("cron", hour=1, start_date="2020-01-01").unchanged
 
@@ -222,7 +222,7 @@ def test_what_a_job_cannot_say_is_flagged():
     either = one(OrTrigger([IntervalTrigger(minutes=1)]))
     assert (either.source, told(either)) == (
         "",
-        "hand: OrTrigger has no equivalent: write what it means as one job or several.",
+        "manual: OrTrigger has no equivalent: write what it means as one job or several.",
     )
     assert "An interval is at least 1 s and whole seconds" in told(
         one("interval", seconds=1.5, start_date="2026-01-01")
@@ -242,7 +242,7 @@ class Own(CronTrigger):
 
 
 def test_a_trigger_of_one_s_own_is_not_taken_for_its_parent():
-    assert told(one(Own(hour=1, timezone="UTC"))).startswith("hand: Own has no equivalent")
+    assert told(one(Own(hour=1, timezone="UTC"))).startswith("manual: Own has no equivalent")
 
 
 class Caller:
@@ -256,14 +256,14 @@ def test_a_callable_object_does_not_stop_the_others():
     scheduler.add_job(work, "cron", hour=1, id="good")
 
     odd, good = bridge.bring(scheduler, NOW)
-    assert "hand: no module names odd" in told(odd)
+    assert "manual: no module names odd" in told(odd)
     assert good.unchanged
 
 
 def test_arguments_that_do_not_fit_are_flagged():
     brought = one("cron", hour=1, args=["many"])
 
-    assert "hand: its arguments do not fit: Handler 'work' refuses n='many'" in told(brought)
+    assert "manual: its arguments do not fit: Handler 'work' refuses n='many'" in told(brought)
 
 
 def test_an_id_that_was_made_up_gives_way_to_the_function_s_name():

@@ -121,7 +121,7 @@ def test_both_day_fields_that_no_line_can_say_are_flagged_with_the_first_date(sh
     brought = one(shop, crontab(minute=0, hour=9, day_of_week="fri", day_of_month="13"))
 
     assert 'cron="0 9 13 * *"' in brought.source
-    assert "hand: there a date has to fit both day of month and day of week" in told(brought)
+    assert "manual: there a date has to fit both day of month and day of week" in told(brought)
     assert "leaves out the weekday (fri)" in told(brought)
     # 13 February 2026 is a Friday, 13 April a Monday: the first that only we fire.
     assert "changed: it fires at other times, first on Mon 2026-04-13: 09:00 CEST only here." in told(brought)
@@ -169,7 +169,7 @@ def test_a_relative_interval_is_compared(shop):
     assert one(shop, schedule(timedelta(hours=1), relative=True)).unchanged
     daily = one(shop, schedule(timedelta(days=1), relative=True))  # midnight in Berlin there, in UTC here
     assert "changed: it fires at other times, first on Fri 2026-01-16: 00:00 CET only there" in told(daily)
-    assert "hand: relative" in told(one(shop, timedelta(hours=1), relative=True))
+    assert "manual: relative" in told(one(shop, timedelta(hours=1), relative=True))
 
 
 def test_the_sun_cannot_be_followed(shop):
@@ -177,7 +177,7 @@ def test_the_sun_cannot_be_followed(shop):
     sunset.event, sunset.lat, sunset.lon = "sunset", -37, 144
     brought = one(shop, sunset)
 
-    assert (brought.source, marks(brought)) == ("", {"hand"})
+    assert (brought.source, marks(brought)) == ("", {"manual"})
     assert "sunset at -37, 144" in told(brought)
 
 
@@ -222,16 +222,16 @@ def test_options_become_what_a_job_can_say_and_the_rest_is_flagged(shop):
 
     assert job_of(brought).start_deadline == timedelta(seconds=20)
     assert "queue" in brought.source + told(brought)
-    assert "hand: priority=3: here the higher one goes first" in told(brought)
-    assert "hand: headers={'a': 1} has no equivalent." in told(brought)
+    assert "manual: priority=3: here the higher one goes first" in told(brought)
+    assert "manual: headers={'a': 1} has no equivalent." in told(brought)
     assert "exchange" not in told(brought)
-    assert "hand: expires=datetime" in told(one(shop, 30, options={"expires": NOW}))
+    assert "manual: expires=datetime" in told(one(shop, 30, options={"expires": NOW}))
 
 
 def test_without_queues_a_queue_is_flagged(shop, monkeypatch):
     monkeypatch.setattr(celery_beat, "KNOWN_OPTIONS", celery_beat.KNOWN_OPTIONS - {"queue"})
 
-    assert "hand: queue='fast'" in told(one(shop, 30, options={"queue": "fast"}))
+    assert "manual: queue='fast'" in told(one(shop, 30, options={"queue": "fast"}))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_what_does_not_fit_the_function_is_flagged(shop, task, arguments, says):
     brought = one(shop, crontab(minute=0, hour=12), task=f"bridge_shop.{task}", **arguments)
 
     assert says in told(brought)
-    assert "hand" in marks(brought)
+    assert "manual" in marks(brought)
     assert brought.source
 
 
@@ -286,7 +286,7 @@ def test_a_schedule_that_raises_says_so(shop, monkeypatch):
 
     monkeypatch.setattr(crontab, "remaining_estimate", fails)
 
-    assert "hand: its schedule cannot be carried over: no idea" in told(one(shop, crontab()))
+    assert "manual: its schedule cannot be carried over: no idea" in told(one(shop, crontab()))
 
 
 def test_ids_are_slugs_and_differ(shop):

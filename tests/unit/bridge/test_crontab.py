@@ -86,7 +86,7 @@ def test_cron_tz_is_the_zone_of_the_lines_after_it():
 def test_tz_is_flagged_because_it_moves_no_instant():
     brought = one("TZ=Asia/Tokyo\n0 1 * * * one")
 
-    assert "hand: TZ=Asia/Tokyo reaches the command only" in told(brought)
+    assert "manual: TZ=Asia/Tokyo reaches the command only" in told(brought)
     assert 'timezone="Europe/Berlin"' in brought.source
     assert '"TZ": "Asia/Tokyo"' in brought.source
 
@@ -94,7 +94,7 @@ def test_tz_is_flagged_because_it_moves_no_instant():
 def test_a_zone_that_nobody_names_is_flagged_once():
     whole, job = bring("0 1 * * * one", zone=None)
 
-    assert "hand: the file does not say its zone" in told(whole)
+    assert "manual: the file does not say its zone" in told(whole)
     assert job.unchanged
     assert "does not say its zone" not in told(bring("0 1 * * * one")[0])
     assert "does not say its zone" not in told(bring("CRON_TZ=UTC\n0 1 * * * one", zone=None)[0])
@@ -107,8 +107,8 @@ def test_a_zone_that_is_named_too_late_is_flagged():
 def test_environment_and_mail_are_flagged_for_the_file():
     whole, mail, _ = bring("MAILTO=ops@example.org\n0 1 * * * one")
 
-    assert "hand: cron runs a command in the user's home" in told(whole)
-    assert "hand: cron mails what it prints" in told(whole)
+    assert "manual: cron runs a command in the user's home" in told(whole)
+    assert "manual: cron mails what it prints" in told(whole)
     assert "mail to ops@example.org is not sent" in told(mail)
     assert len(bring('MAILTO=""\n0 1 * * * one')) == 2
 
@@ -136,8 +136,8 @@ def test_the_user_of_a_system_crontab_is_flagged():
     alias = one("@daily www-data /bin/two", system=True)
 
     assert '"/bin/one --all"' in brought.source
-    assert "hand: it ran as root" in told(brought)
-    assert "hand: it ran as www-data" in told(alias)
+    assert "manual: it ran as root" in told(brought)
+    assert "manual: it ran as www-data" in told(alias)
     assert '"/bin/two"' in alias.source
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobmanager.bridge.brought import ImportedJob
 
 WIDEST = 100
-MARKS = {"same": ("same", "green"), "changed": ("changed", "yellow"), "hand": ("by hand", "red")}
+MARKS = {"same": ("same", "green"), "changed": ("changed", "yellow"), "manual": ("by hand", "red")}
 EPILOG = (
     "Prints Python to paste, with remarks as comments: 'same' needs nothing, 'changed' will behave otherwise, 'by hand' is "
     "yours to decide. Exit 0: everything carries over unchanged; 1: something needs a human's eye; 2: nothing was found."
