@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Unpack
 
-from jobmanager.job import Job, JobOptions, Policies
+from jobmanager.job import Job, JobOptions, PolicyWords
 from jobmanager.ledger.backfill import MadeUp
 from jobmanager.ledger.job_sync import Change
 from jobmanager.ledger.queries import Planned
+from jobmanager.manager.health import REPLY_WITHIN
+from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerTarget
 from jobmanager.run import JobMetrics, JobStatus, Run
 from jobmanager.stores.base import Instance
@@ -57,7 +59,7 @@ class AsyncJobManager:
         name: str,
         handler: HandlerTarget,
         interval: float | timedelta,
-        **policies: Unpack[Policies],
+        **policies: Unpack[PolicyWords],
     ) -> Job:
         """Declare a job by interval; see `JobManager.schedule_job`."""
         return await asyncio.to_thread(
@@ -72,7 +74,7 @@ class AsyncJobManager:
         cron: str,
         *,
         timezone: str = "UTC",
-        **policies: Unpack[Policies],
+        **policies: Unpack[PolicyWords],
     ) -> Job:
         """Declare a job by cron expression; see `JobManager.schedule_cron_job`."""
         return await asyncio.to_thread(
@@ -202,6 +204,19 @@ class AsyncJobManager:
     async def get_job_metrics(self) -> JobMetrics:
         """Return counts over all runs; see `JobManager.get_job_metrics`."""
         return await asyncio.to_thread(self._manager.get_job_metrics)
+
+    async def health(
+        self,
+        *,
+        late: timedelta | None = None,
+        thorough: bool = False,
+        within: float = REPLY_WITHIN,
+        told: Callable[[datetime], str] | None = None,
+    ) -> HealthReport:
+        """Return what stands still although it should move; see `JobManager.health`."""
+        return await asyncio.to_thread(
+            self._manager.health, late=late, thorough=thorough, within=within, told=told
+        )
 
     async def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """Compute what would fire; see `JobManager.simulate`."""

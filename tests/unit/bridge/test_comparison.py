@@ -115,7 +115,7 @@ def test_what_no_json_can_say_stays_out_of_config():
     options, remarks = arguments(handler, (float("nan"),), {"when": NOW})
 
     assert options == {}
-    assert [remark.mark for remark in remarks] == ["hand", "hand"]
+    assert [remark.mark for remark in remarks] == ["manual", "manual"]
 
 
 def test_a_call_is_python_whatever_is_in_it():
