@@ -63,6 +63,12 @@ ErrorKind = Literal[
 ]
 Turn = Literal["holds", "waits"]
 
+RETURNED = "returned"
+"""The reason of a pending run that a process had taken ahead and whose handler it could not begin."""
+
+KEEPS_ATTEMPT = frozenset({"sleeping", "waiting", "children", "shutdown", RETURNED})
+"""Reasons of a pending run whose next start goes on with the same attempt; a start clears the reason."""
+
 
 def check_transition(before: RunStatus | None, after: RunStatus) -> None:
     """Raise TransitionError unless a run may go from `before` (None: not yet opened) to `after`."""
@@ -166,7 +172,8 @@ class Run:
     """The record of one tick or of one start by hand. Instants are aware, in UTC.
 
     `scheduled_for` is None for a start by hand. A row of `ticks` > 1 stands for a stretch of instants from `first_for` to
-    `scheduled_for` that were all skipped or missed for the same reason. `owner` and `attempt` together are the fence.
+    `scheduled_for` that were all skipped or missed for the same reason. `starts` counts how often it became
+    running, `attempt` how many attempts those were (`KEEPS_ATTEMPT`); `owner` and `starts` together are the fence.
     `dispatched_at` is when a pending run was last sent to whoever executes it, where that is another process. Without
     `accepted_at` it was only announced: an outside system put its row there, and nobody has decided yet what becomes of it.
     """
@@ -187,6 +194,7 @@ class Run:
     notify: bool = False
     expires_at: datetime | None = None
     attempt: int = 0
+    starts: int = 0
     max_attempts: int = 1
     retry_on_crash: bool = True
     owner: str | None = None
@@ -228,6 +236,11 @@ class Run:
         return None if self.started_at is None else self.started_at - self.due_at
 
     @property
+    def next_attempt(self) -> int:
+        """Return the number that the attempt of the next start has."""
+        return max(1, self.attempt if self.reason in KEEPS_ATTEMPT else self.attempt + 1)
+
+    @property
     def scope(self) -> str | None:
         """The tenant part of the concurrency key; None without one."""
         return self.concurrency_key[len(self.job_id) + 1 :] or None
@@ -246,9 +259,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One call of the handler that was followed by another; the last call is the run itself."""
+    """One call of the handler that was followed by another; the last call is the run itself.
+
+    Calls of one attempt that was interrupted (`KEEPS_ATTEMPT`) differ in `starts`.
+    """
 
     run_id: str
+    starts: int
     attempt: int
     owner: str | None
     started_at: datetime | None
@@ -262,7 +279,8 @@ class Attempt:
 class Ending:
     """How the owner wants an attempt to end.
 
-    With `retry_at` the run goes back to pending until then, unless a cancel was requested or its job is no longer open.
+    With `retry_at` the run goes back to pending until then, unless a cancel was requested or its job is no longer open. If
+    `reason` is one of KEEPS_ATTEMPT, the pending run has it, and its next start goes on with the same attempt.
     """
 
     run: Run

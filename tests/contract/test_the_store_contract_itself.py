@@ -510,7 +510,7 @@ BROKEN_STORES: Mapping[type[MemoryStore], str] = {
     LeavesOrphans: "test_a_run_whose_process_died_has_failed",
 }
 
-OWNER, ATTEMPT, STATUS = " AND owner = ?", " AND attempt = ?", " AND status = 'running'"
+OWNER, STARTS, STATUS = " AND owner = ?", " AND starts = ?", " AND status = 'running'"
 LINE = """
  AND (r.turn IS NOT 'waits' OR NOT EXISTS
    (SELECT 1 FROM jobmanager_runs h WHERE h.concurrency_key = r.concurrency_key AND h.turn = 'holds'))"""
@@ -520,16 +520,21 @@ OPEN_JOB = """
 BROKEN_STATEMENTS: Mapping[str, tuple[str, str, str, str]] = {
     "ends what another owns": (
         "END", OWNER, " AND ? <> ''", "test_another_owner_s_ending_does_not_count"),
-    "ends another attempt": (
-        "END", ATTEMPT, " AND ? > 0", "test_a_late_writer_cannot_end_the_attempt_after_its_own"),
+    "ends another start": (
+        "END", STARTS, " AND ? > 0", "test_a_late_writer_of_an_earlier_start_of_the_same_owner_is_refused"),
+    "compares attempts": (
+        "END", STARTS, " AND attempt = ?",
+        "test_a_late_writer_of_an_earlier_start_of_the_same_owner_is_refused"),
+    "ends the attempt after its own": (
+        "END", STARTS, " AND ? > 0", "test_a_late_writer_cannot_end_the_attempt_after_its_own"),
     "ends what has ended": (
         "END", STATUS, "", "test_an_ended_run_stays_as_it_ended"),
     "keeps the key when it ends": (
         "END", "turn = NULL", "turn = turn", "test_a_key_is_free_when_its_holder_has_ended"),
     "retries what another owns": (
         "RETRY", OWNER, " AND ? <> ''", "test_a_late_writer_gets_no_other_attempt"),
-    "retries another attempt": (
-        "RETRY", ATTEMPT, " AND ? > 0", "test_a_late_writer_gets_no_other_attempt"),
+    "retries another start": (
+        "RETRY", STARTS, " AND ? > 0", "test_a_late_writer_gets_no_other_attempt"),
     "retries what is to be cancelled": (
         "RETRY", " AND cancel_requested_at IS NULL", "", "test_a_run_whose_cancel_was_requested_is_not_tried_again"),
     "retries for a closed job": (
@@ -563,7 +568,19 @@ BROKEN_STATEMENTS: Mapping[str, tuple[str, str, str, str]] = {
         "CLAIMABLE_OF", "r.id IN (SELECT value FROM json_each(:run_ids))", "1",
         "test_one_run_can_be_claimed_by_its_id_if_it_could_be_claimed_at_all"),
     "forgets to count the attempt": (
-        "CLAIM", "attempt = attempt + 1", "attempt = max(attempt, 1)", "test_attempts_count_from_start_to_start"),
+        "CLAIM", "THEN 0 ELSE 1", "THEN 0 ELSE 0", "test_attempts_count_from_start_to_start"),
+    "counts an interrupted attempt": (
+        "CLAIM", "THEN 0 ELSE 1", "THEN 1 ELSE 1", "test_a_run_given_back_starts_again_with_the_same_attempt"),
+    "keeps the reason of the pause": (
+        "CLAIM", ", reason = NULL", "", "test_a_run_given_back_starts_again_with_the_same_attempt"),
+    "forgets to count the start": (
+        "CLAIM", "starts = starts + 1", "starts = max(starts, 1)", "test_attempts_count_from_start_to_start"),
+    "begins by being taken": (
+        "RETRY", "THEN 0 ELSE attempt", "THEN 1 ELSE attempt",
+        "test_a_run_that_never_began_is_as_if_it_had_not_been_taken"),
+    "never begins when it is interrupted": (
+        "RETRY", "AND attempt = 1 AND NOT EXISTS", "OR 1 OR EXISTS",
+        "test_a_run_that_was_interrupted_before_it_was_returned_has_begun"),
 }  # fmt: skip
 
 

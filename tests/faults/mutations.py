@@ -67,7 +67,7 @@ SWITCHES = {
     ),
     "fence": Mutation(
         STORE,
-        "FENCE = \"id = ? AND owner = ? AND attempt = ? AND status = 'running'\"",
+        "FENCE = \"id = ? AND owner = ? AND starts = ? AND status = 'running'\"",
         'FENCE = "id = ? AND ? IS NOT NULL AND ? IS NOT NULL"',
         (OUTCOMES + "test_the_end_of_a_run_that_was_taken_over_is_refused[sqlite]",),
     ),
@@ -331,7 +331,7 @@ CALENDAR = {
 ON_POSTGRES = {
     "fence on PostgreSQL": Mutation(
         WRITES,
-        "r.id = v.id AND r.owner = v.owner AND r.attempt = v.attempt AND r.status = 'running'",
+        "r.id = v.id AND r.owner = v.owner AND r.starts = v.starts AND r.status = 'running'",
         "r.id = v.id",
         (POSTGRES_CONTRACT + "test_another_owner_s_ending_does_not_count",),
         on_a_server=True,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import op
 
 from jobmanager import JobManager, Settings
 from jobmanager.cli import main
@@ -18,18 +19,22 @@ from jobmanager.clock import SystemClock
 from jobmanager.errors import SchemaError, StoreError
 from jobmanager.stores import store_for
 from jobmanager.stores.sql import migrations, schema
+from jobmanager.stores.sql.migrations.versions import v0001_first_tables
 from jobmanager.stores.sql.schema import SchemaStatements
+from jobmanager.testing import FakeClock
 
-NEXT = """
+TODAY = schema.SCHEMA_VERSION
+
+NEXT = f"""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9001"
+down_revision = "{TODAY}"
 
 def upgrade():
     on_postgresql = op.get_context().dialect.name == "postgresql"
-    where = {"schema": "jobmanager"} if on_postgresql else {}
+    where = dict(schema="jobmanager") if on_postgresql else dict()
     op.add_column("meta" if on_postgresql else "jobmanager_meta", sa.Column("news", sa.Text), **where)
 """
 
@@ -54,18 +59,17 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "next%version"
     (folder / "versions").mkdir(parents=True)
     ours = Path(migrations.__file__).parent
-    for name in ("env.py", "versions/v0001_first_tables.py"):
-        (folder / name).write_text((ours / name).read_text())
-    (folder / "versions" / "v0002_news.py").write_text(NEXT)
+    for source in [ours / "env.py", *(ours / "versions").glob("v*.py")]:
+        (folder / source.relative_to(ours)).write_text(source.read_text())
+    (folder / "versions" / "v9001_news.py").write_text(NEXT)
     monkeypatch.setattr(migrations, "FOLDER", folder)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", "0002")
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", "9001")
 
 
 def shape(store: Any) -> list[tuple[Any, ...]]:
-    """Every table, column, constraint and index, as the database tells it."""
-    on_sqlite = (
-        "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY 1, 2"
-    )
+    """Every table, column, constraint and index, as the database tells it; spaces are of no account."""
+    on_sqlite = """SELECT type, name, tbl_name, replace(replace(replace(sql, char(9), ''), char(10), ''), ' ', '')
+        FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY 1, 2"""
     on_postgres = """
         SELECT 'column', table_name, column_name, ordinal_position, data_type, is_nullable, column_default
           FROM information_schema.columns WHERE table_schema = 'jobmanager'
@@ -132,7 +136,7 @@ def test_many_install_at_once_and_one_does(url):
 
 def test_an_older_sqlite_follows_by_itself_and_an_older_postgresql_when_told(url, next_version, monkeypatch):
     with monkeypatch.context() as before:
-        before.setattr(schema, "SCHEMA_VERSION", "0001")
+        before.setattr(schema, "SCHEMA_VERSION", TODAY)
         store = store_of(url)
         store.install()
 
@@ -141,11 +145,11 @@ def test_an_older_sqlite_follows_by_itself_and_an_older_postgresql_when_told(url
     else:
         with pytest.raises(SchemaError, match="`jobmanager db upgrade`"):
             store.install()
-        assert store.version() == "0001"
+        assert store.version() == TODAY
         assert "ADD COLUMN news" in store.upgrade_sql(store.version())
-        assert store.upgrade() == "0001"
+        assert store.upgrade() == TODAY
 
-    assert store.version() == "0002"
+    assert store.version() == "9001"
     with store.reading() as connection:
         columns = sa.inspect(connection).get_columns(store.tables.meta.name, schema=store.schema)
     assert "news" in {column["name"] for column in columns}
@@ -155,26 +159,26 @@ def test_an_older_sqlite_follows_by_itself_and_an_older_postgresql_when_told(url
 
 def test_a_change_that_fails_half_way_leaves_the_tables_as_they_were(url, next_version, monkeypatch):
     with monkeypatch.context() as before:
-        before.setattr(schema, "SCHEMA_VERSION", "0001")
+        before.setattr(schema, "SCHEMA_VERSION", TODAY)
         store = store_of(url)
         store.install()
         old = shape(store)
-    revision = migrations.FOLDER / "versions" / "v0002_news.py"
+    revision = migrations.FOLDER / "versions" / "v9001_news.py"
     revision.write_text(NEXT + "    raise ZeroDivisionError\n")
     with pytest.raises(ZeroDivisionError):
         store.upgrade()
 
-    assert store.version() == "0001"
+    assert store.version() == TODAY
     assert shape(store) == old
     revision.write_text(NEXT)
-    assert store.upgrade() == "0001"
-    assert store.version() == "0002"
+    assert store.upgrade() == TODAY
+    assert store.version() == "9001"
     store.close()
 
 
 def test_eight_upgraders_at_once_upgrade_once(url, next_version, monkeypatch):
     with monkeypatch.context() as before:
-        before.setattr(schema, "SCHEMA_VERSION", "0001")
+        before.setattr(schema, "SCHEMA_VERSION", TODAY)
         store = store_of(url)
         store.install()
         store.close()
@@ -185,7 +189,7 @@ def test_eight_upgraders_at_once_upgrade_once(url, next_version, monkeypatch):
     for thread in threads:
         thread.join()
 
-    assert sorted(answers) == ["0001", "0002", "0002", "0002"]
+    assert sorted(answers) == [TODAY, "9001", "9001", "9001"]
     for store in stores:
         store.close()
 
@@ -285,6 +289,109 @@ def test_a_role_with_another_isolation_is_told_how_to_change_it(postgres_url):
     store.close()
 
 
+# ---------------------------------------------------------------- 0002: starts
+
+IDS = [f"01900000-0000-7000-8000-{number:012d}" for number in range(4)]
+
+
+def of_version_0001(url: str) -> Any:
+    """A store with the first tables, and in it a closed, a retried, an open and a never started run."""
+    store = store_of(url)
+    with store.changing_tables() as connection:
+        if store.schema:
+            connection.execute(sa.schema.CreateSchema(store.schema))
+        first = v0001_first_tables.tables("" if store.schema else "jobmanager_", store.schema)
+        first.create_all(connection)
+        tables = {table.name.removeprefix("jobmanager_"): table for table in first.sorted_tables}
+        moment = FakeClock().now() if store.schema else 1_700_000_000_000_000
+        connection.execute(sa.insert(tables["meta"]).values(id=1))
+        store._versions.create(connection)
+        connection.execute(sa.insert(store._versions).values(version_num="0001"))
+        for run_id, status, attempt in zip(
+            IDS, ("succeeded", "failed", "running", "pending"), (1, 3, 2, 0), strict=True
+        ):
+            run = {
+                "id": run_id,
+                "job_id": "job",
+                "schedule_rev": 0,
+                "ticks": 1,
+                "status": status,
+                "trigger": "manual",
+                "notify": False,
+                "due_at": moment,
+                "attempt": attempt,
+                "max_attempts": 3,
+                "retry_on_crash": True,
+                "owner": "me" if attempt else None,
+                "concurrency_key": "job",
+                "priority": 0,
+                "opened_at": moment,
+                "accepted_at": moment,
+                "started_at": moment if attempt else None,
+                "finished_at": moment if status in ("succeeded", "failed") else None,
+            }
+            connection.execute(sa.insert(tables["runs"]), run)
+            for earlier in range(1, attempt):
+                kept = {"run_id": run_id, "attempt": earlier, "ended_at": moment, "outcome": "failed"}
+                connection.execute(sa.insert(tables["attempts"]), kept)
+    return store
+
+
+def check_starts(store: Any) -> None:
+    """Hold that every start is counted, as the attempt it was, and that the new reasons are known."""
+    assert store.version() == TODAY
+    assert store.differences() == []
+    assert [store.run(run_id).starts for run_id in IDS] == [1, 3, 2, 0]
+    kept = [[(each.starts, each.attempt) for each in store.attempts(run_id)] for run_id in IDS]
+    assert kept == [[], [(1, 1), (2, 2)], [(1, 1)], []]
+    with store.writing() as connection:
+        runs = store.tables.runs
+        connection.execute(sa.update(runs).where(runs.c.id == IDS[3]).values(reason="returned"))
+    with pytest.raises(StoreError), store.writing() as connection:
+        connection.execute(sa.update(runs).where(runs.c.id == IDS[3]).values(reason="nonsense"))
+
+
+def test_the_starts_of_older_runs_are_their_attempts(url):
+    store = of_version_0001(url)
+
+    assert store.upgrade() == "0001"
+
+    check_starts(store)
+    store.close()
+
+
+def test_a_sqlite_that_lets_nobody_edit_its_schema_is_upgraded_too(tmp_path, monkeypatch):
+    store = of_version_0001(f"sqlite:///{tmp_path}/jobs.db")
+    wanted = shape(store)
+    edit, execute = "UPDATE sqlite_master", op.execute
+
+    def defensive(statement):
+        if edit in str(statement):
+            raise sa.exc.OperationalError(edit, {}, Exception("table sqlite_master may not be modified"))
+        execute(statement)
+
+    monkeypatch.setattr(op, "execute", defensive)
+    assert store.upgrade() == "0001"
+
+    check_starts(store)
+    assert [row[:3] for row in shape(store)] == [row[:3] for row in wanted]
+    store.close()
+
+
+def test_processes_of_one_host_upgrade_a_sqlite_file_at_once_and_one_does(tmp_path):
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    of_version_0001(url).close()
+    code = f"import tests.integration.test_migrations as m; m.store_of({url!r}).install()"
+    upgraders = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) for _ in range(4)
+    ]
+
+    assert [upgrader.wait(60) for upgrader in upgraders] == [0] * 4
+    store = store_of(url)
+    check_starts(store)
+    store.close()
+
+
 # ---------------------------------------------------------------- the command line
 
 
@@ -299,12 +406,12 @@ def test_the_command_line_tells_makes_and_checks_the_tables(url, monkeypatch, ca
     assert said("check")[0] == 1
     assert not (tmp_path / "jobs.db").exists()
     assert "CREATE TABLE" in said("sql")[1]
-    assert "made, now at version 0001" in said("upgrade")[1]
+    assert f"made, now at version {TODAY}" in said("upgrade")[1]
     assert "nothing to do" in said("upgrade")[1]
     assert said("sql")[1] == "-- nothing to do\n"
     assert said("check")[0] == 0
     told = json.loads(said("current", "--json")[1])
-    assert (told["version"], told["needed"]) == ("0001", "0001")
+    assert (told["version"], told["needed"]) == (TODAY, TODAY)
 
 
 def test_the_command_line_knows_no_tables_of_somebody_else_s_store(tmp_path, monkeypatch, capsys):

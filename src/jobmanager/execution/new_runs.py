@@ -48,6 +48,7 @@ class RunFactory:
             if instant is None or job.start_deadline is None
             else instant + job.start_deadline,
             attempt=1 if ours else 0,
+            starts=1 if ours else 0,
             owner=self._lease.id if ours else None,
             max_attempts=job.retry.max_attempts,
             retry_on_crash=job.retry.on_crash,

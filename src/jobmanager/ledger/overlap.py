@@ -54,7 +54,7 @@ def in_line(run: Run) -> Run:
 
 def unstarted(run: Run) -> Run:
     """The run as somebody later, or somebody else, will start it; it is sent to nobody yet."""
-    return replace(run, status=PENDING, attempt=0, owner=None, started_at=None, dispatched_at=None)
+    return replace(run, status=PENDING, attempt=0, starts=0, owner=None, started_at=None, dispatched_at=None)
 
 
 def _make_way(txn: JobTransaction, run: Run, holder: Run | None, waiting: list[Run]) -> Run:

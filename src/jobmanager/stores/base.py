@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from jobmanager.job import CatchUp, Overlap
-from jobmanager.run import Attempt, Ending, JobMetrics, LogLine, Progress, Run, RunStatus
+from jobmanager.run import KEEPS_ATTEMPT, Attempt, Ending, JobMetrics, LogLine, Progress, Run, RunStatus
 
 OPEN = (RunStatus.PENDING, RunStatus.RUNNING)
 MOST_TALLIED = 1_000_000
@@ -295,9 +295,37 @@ class RunStore(ABC):
         A tick is opened only if its job is active, its revision the job's, its instant after the watermark, due, and not older
         than `grace`; a run without tick only if its job is open; a running one only if its owner lives. Tick, idempotency key and
         held concurrency key are unique. A run that was announced is there already: it becomes the given one, unless somebody
-        accepted it before, this owner included: `started_at` tells its openings apart. Its revision and the watermark were right when it was announced. An ending counts only for the run's owner and attempt while it is running.
+        accepted it before, this owner included: `started_at` tells its openings apart. Its revision and the watermark were right when it was announced. An ending counts only for the run's owner and `starts` while it is running.
         Repeated, a run that its owner was to execute is opened only while it still is running and the owner's.
         """
+
+    def give_back(self, runs: Sequence[Run], reason: str) -> Mapping[str, RunStatus]:
+        """Return running runs to pending without using an attempt, and say by id what each became.
+
+        `reason` is one of KEEPS_ATTEMPT: `returned` if the handler was never called, `shutdown` if it was interrupted. A run is
+        due at once again, in its old place in the line, and its next start has the same attempt number. One whose cancel was
+        requested, or whose job is no longer open, is cancelled instead. One that is no longer its owner's by the fence is left
+        out. Repeating the call changes nothing and returns the same.
+        """
+        if reason not in KEEPS_ATTEMPT:
+            raise ValueError(
+                f"{reason!r} uses an attempt; a run is given back as one of {sorted(KEEPS_ATTEMPT)}."
+            )
+        now = self.now()
+        return self.write(
+            (),
+            [
+                Ending(
+                    run=run,
+                    status=RunStatus.CANCELLED,
+                    reason=reason,
+                    started_at=run.started_at or now,
+                    finished_at=now,
+                    retry_at=min(run.due_at, now),
+                )
+                for run in runs
+            ],
+        ).ended
 
     @abstractmethod
     def already_recorded(self, runs: Sequence[Run]) -> set[str]:

@@ -105,7 +105,7 @@ class _Vigil:
         now = self._manager.store.now()
         if run.due_at > now:
             return (
-                f"attempt {run.attempt + 1} {distance(run.due_at, now)}"
+                f"attempt {run.next_attempt} {distance(run.due_at, now)}"
                 if run.attempt
                 else f"due {distance(run.due_at, now)}"
             )

@@ -107,17 +107,24 @@ class Database(RunStore):
         return None if row is None else job_from(row)
 
     def keep_attempt(
-        self, connection: Connection, run: Run, error: Failure | None, ended_at: datetime
+        self,
+        connection: Connection,
+        run: Run,
+        error: Failure | None,
+        ended_at: datetime,
+        outcome: str | None = None,
     ) -> None:
+        """Keep how this start of the run ended, since another may follow; `outcome` is `failed` unless it is given."""
         connection.execute(
             self.insert_ignoring(self.tables.attempts),
             {
                 "run_id": run.id,
+                "starts": run.starts,
                 "attempt": run.attempt,
                 "owner": run.owner,
                 "started_at": run.started_at,
                 "ended_at": ended_at,
-                "outcome": run.status.value if run.status.closed else "failed",
+                "outcome": run.status.value if run.status.closed else outcome or "failed",
                 "error": failure_values(error),
             },
         )

@@ -101,7 +101,7 @@ class HistoryStatements(Database):
 
     def attempts(self, run_id: str) -> list[Attempt]:
         table = self.tables.attempts
-        query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.attempt)
+        query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.starts)
         with self.reading() as connection:
             return [attempt_from(row) for row in connection.execute(query).mappings()]
 

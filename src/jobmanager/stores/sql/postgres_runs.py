@@ -13,12 +13,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobmanager.errors import StoreUnavailableError
-from jobmanager.run import CANCELLED, FAILED, PENDING, RUNNING, Ending, Run, RunStatus
+from jobmanager.run import FAILED, KEEPS_ATTEMPT, PENDING, RETURNED, RUNNING, Ending, Run, RunStatus
 from jobmanager.stores.base import Written
 from jobmanager.stores.sql import postgres_writes as writes
 from jobmanager.stores.sql.database import Connection
 from jobmanager.stores.sql.postgres_link import StoreTakenError, driver_of
 from jobmanager.stores.sql.rows import run_from
+from jobmanager.stores.sql.runs import refused_retry
 from jobmanager.stores.sql.store import SqlStore
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -125,30 +126,38 @@ class PostgresRuns(SqlStore):
             return [run_from(row) for row in rows]
 
     def _found_rows(self, connection: Connection, runs: Sequence[Run]) -> dict[str, Any]:
-        """(id, status, owner, attempt, accepted_at, started_at) by id of those of these runs that have a row."""
+        """(id, status, owner, starts, accepted_at, started_at) by id of those of these runs that have a row."""
         ids = {"ids": [run.id for run in runs]}
         return {row[0]: row for row in driver_of(connection).execute(writes.OURS, ids)}
 
     def _retry(self, connection: Connection, ending: Ending) -> dict[str, RunStatus]:
         run = ending.run
         driver = driver_of(connection)
-        fence = {"id": run.id, "owner": run.owner, "attempt": run.attempt}
-        moved = driver.execute(writes.RETRY, {**fence, "job_id": run.job_id, "retry_at": ending.retry_at})
+        fence = {"id": run.id, "owner": run.owner, "starts": run.starts}
+        kept = ending.reason if ending.reason in KEEPS_ATTEMPT else None
+        again = {
+            "job_id": run.job_id,
+            "retry_at": ending.retry_at,
+            "kept": kept,
+            "returned": kept == RETURNED,
+        }
+        moved = driver.execute(writes.RETRY, {**fence, **again})
         if moved.rowcount:
-            self.keep_attempt(connection, run, ending.error, ending.finished_at)
+            if kept != RETURNED:
+                self.keep_attempt(connection, run, ending.error, ending.finished_at, kept)
             if ending.lines:
                 self._add_lines(connection, run.id, run.attempt, ending.lines)
             return {run.id: PENDING}
         requested = driver.execute(writes.CANCEL_REQUESTED, fence).fetchone()
         if requested is not None:
-            status, reason = (CANCELLED, "requested") if requested[0] else (ending.status, ending.reason)
+            status, reason = refused_retry(ending, cancel_requested=requested[0])
             driver.execute(
                 writes.END_ONE, {**writes.end_one(ending), "status": status.value, "reason": reason}
             )
             return {run.id: status}
         found = self._found_rows(connection, [run])
-        # The answer to an earlier identical call was lost if the row waits for the attempt after mine.
-        if run.id in found and (found[run.id][1], found[run.id][3]) == (PENDING, run.attempt):
+        # The answer to an earlier identical call was lost if the row waits for the start after mine.
+        if run.id in found and (found[run.id][1], found[run.id][3]) == (PENDING, run.starts):
             return {run.id: PENDING}
         return _accepted(ending, found)
 
@@ -209,6 +218,6 @@ def _accepted(ending: Ending, found: dict[str, Any]) -> dict[str, RunStatus]:
     run, row = ending.run, found.get(ending.run.id)
     if row is None:
         return {run.id: FAILED if ending.retry_at is not None else ending.status}
-    _, status, owner, attempt, *_ = row
-    mine = (owner, attempt) == (run.owner, run.attempt) and RunStatus(status).closed
+    _, status, owner, starts, *_ = row
+    mine = (owner, starts) == (run.owner, run.starts) and RunStatus(status).closed
     return {run.id: RunStatus(status)} if mine else {}

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from jobmanager.run import Ending, Run
+from jobmanager.run import KEEPS_ATTEMPT, Ending, Run
 from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.rows import failure_values, line_values
 from jobmanager.stores.sql.tables import micros
@@ -29,6 +29,7 @@ OPENED = {
     "due_at": INSTANT,
     "expires_at": INSTANT,
     "attempt": "int",
+    "starts": "int",
     "max_attempts": "int",
     "retry_on_crash": "bool",
     "owner": "text",
@@ -45,6 +46,7 @@ OPENED = {
 ENDED = {
     "id": "uuid",
     "owner": "text",
+    "starts": "int",
     "attempt": "int",
     "status": "text",
     "reason": "text",
@@ -93,7 +95,7 @@ ON CONFLICT DO NOTHING RETURNING id"""
 
 ACCEPTED = {
     name: OPENED[name]
-    for name in ("id", "job_id", "status", "due_at", "expires_at", "attempt", "max_attempts", "retry_on_crash", "owner",
+    for name in ("id", "job_id", "status", "due_at", "expires_at", "attempt", "starts", "max_attempts", "retry_on_crash", "owner",
                  "concurrency_key", "turn", "priority", "dispatched_at", "started_at")
 }  # fmt: skip
 # An announced row becomes the run it was announced for. The guards are those of opening one, but for what was right already.
@@ -108,12 +110,12 @@ ACCEPT = f"""WITH v AS ({_many(ACCEPTED, "opens")}),
        AND NOT EXISTS (SELECT FROM jobmanager.runs h WHERE h.concurrency_key = v.concurrency_key AND h.turn = 'waits'))
    ORDER BY v.job_id FOR SHARE OF j)
 UPDATE jobmanager.runs r SET status = v.status, due_at = v.due_at, expires_at = v.expires_at, attempt = v.attempt,
- max_attempts = v.max_attempts, retry_on_crash = v.retry_on_crash, owner = v.owner, concurrency_key = v.concurrency_key,
+ starts = v.starts, max_attempts = v.max_attempts, retry_on_crash = v.retry_on_crash, owner = v.owner, concurrency_key = v.concurrency_key,
  turn = v.turn, priority = v.priority, dispatched_at = v.dispatched_at, accepted_at = clock_timestamp(),
  started_at = v.started_at
  FROM open v WHERE r.id = v.id AND r.status || '' = 'pending' AND r.accepted_at IS NULL RETURNING r.id::text"""
 
-FENCE = "r.id = v.id AND r.owner = v.owner AND r.attempt = v.attempt AND r.status = 'running'"
+FENCE = "r.id = v.id AND r.owner = v.owner AND r.starts = v.starts AND r.status = 'running'"
 END = """
 UPDATE jobmanager.runs r SET status = v.status, reason = v.reason, output = v.output, error = v.error,
  progress = v.progress, started_at = v.started_at, finished_at = v.finished_at, turn = NULL"""
@@ -137,17 +139,21 @@ SELECT id::text FROM opened UNION ALL SELECT id::text FROM ended"""
 
 # An array, not a list of any length: one statement, prepared once.
 THESE = "SELECT r.* FROM jobmanager.runs r WHERE r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.due_at, r.id"
-OURS = """SELECT id::text, status, owner, attempt, accepted_at, started_at FROM jobmanager.runs WHERE id = ANY(%(ids)s::uuid[])"""
+OURS = """SELECT id::text, status, owner, starts, accepted_at, started_at FROM jobmanager.runs WHERE id = ANY(%(ids)s::uuid[])"""
 RETRY = """WITH open AS
  (SELECT id FROM jobmanager.jobs WHERE id = %(job_id)s AND state IN ('active', 'paused') FOR SHARE)
 UPDATE jobmanager.runs r SET status = 'pending', owner = NULL, due_at = %(retry_at)s, progress = NULL, started_at = NULL,
- dispatched_at = NULL FROM open WHERE r.job_id = open.id AND r.id = %(id)s AND r.owner = %(owner)s AND r.attempt = %(attempt)s
+ dispatched_at = NULL, reason = %(kept)s, attempt = CASE WHEN %(returned)s AND r.attempt = 1 AND NOT EXISTS
+  (SELECT FROM jobmanager.attempts a WHERE a.run_id = r.id) THEN 0 ELSE r.attempt END
+ FROM open WHERE r.job_id = open.id AND r.id = %(id)s AND r.owner = %(owner)s AND r.starts = %(starts)s
    AND r.status = 'running' AND r.cancel_requested_at IS NULL"""
 CANCEL_REQUESTED = """SELECT cancel_requested_at IS NOT NULL FROM jobmanager.runs
- WHERE id = %(id)s AND owner = %(owner)s AND attempt = %(attempt)s AND status = 'running'"""
+ WHERE id = %(id)s AND owner = %(owner)s AND starts = %(starts)s AND status = 'running'"""
 
 ALIVE = "EXISTS (SELECT FROM jobmanager.instances i WHERE i.id = :owner AND i.dead_at IS NULL)"
-START = """status = 'running', attempt = r.attempt + 1, owner = :owner, started_at = clock_timestamp()"""
+KEPT = ", ".join(f"'{reason}'" for reason in sorted(KEEPS_ATTEMPT))
+START = f"""status = 'running', starts = r.starts + 1, owner = :owner, started_at = clock_timestamp(), reason = NULL,
+ attempt = greatest(1, r.attempt + CASE WHEN r.reason IN ({KEPT}) THEN 0 ELSE 1 END)"""
 NOBODY_HOLDS = """NOT EXISTS
  (SELECT FROM jobmanager.runs h WHERE h.concurrency_key = r.concurrency_key AND h.turn = 'holds')"""
 
@@ -229,6 +235,7 @@ def _opened(run: Run, instant: Callable[[datetime | None], Any]) -> dict[str, An
         "due_at": instant(run.due_at),
         "expires_at": instant(run.expires_at),
         "attempt": run.attempt,
+        "starts": run.starts,
         "max_attempts": run.max_attempts,
         "retry_on_crash": run.retry_on_crash,
         "owner": run.owner,
@@ -248,6 +255,7 @@ def _ended(ending: Ending, instant: Callable[[datetime | None], Any]) -> dict[st
     return {
         "id": ending.run.id,
         "owner": ending.run.owner,
+        "starts": ending.run.starts,
         "attempt": ending.run.attempt,
         "status": ending.status.value,
         "reason": ending.reason,

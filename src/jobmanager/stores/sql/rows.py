@@ -38,6 +38,7 @@ def run_values(run: Run) -> dict[str, Any]:
         "due_at": run.due_at,
         "expires_at": run.expires_at,
         "attempt": run.attempt,
+        "starts": run.starts,
         "max_attempts": run.max_attempts,
         "retry_on_crash": run.retry_on_crash,
         "owner": run.owner,

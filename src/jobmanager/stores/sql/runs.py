@@ -12,13 +12,16 @@ from jobmanager.errors import RunNotFoundError
 from jobmanager.run import (
     CANCELLED,
     FAILED,
+    KEEPS_ATTEMPT,
     MISSED,
     PENDING,
     RUNNING,
+    Ending,
     Failure,
     LogLine,
     Progress,
     Run,
+    RunStatus,
 )
 from jobmanager.stores.sql.database import Connection, Database, literally
 from jobmanager.stores.sql.rows import (
@@ -28,6 +31,13 @@ from jobmanager.stores.sql.rows import (
 )
 
 LOST_AFTER = timedelta(seconds=30)
+
+
+def refused_retry(ending: Ending, *, cancel_requested: bool) -> tuple[RunStatus, str | None]:
+    """Return the status and reason of a run that wanted to go back to pending and may not: it ends instead."""
+    if cancel_requested:
+        return CANCELLED, "requested"
+    return (CANCELLED, "disabled") if ending.reason in KEEPS_ATTEMPT else (ending.status, ending.reason)
 
 
 def first_in_line(runs: Sequence[Run]) -> list[Run]:
@@ -79,7 +89,7 @@ class RunStatements(Database):
     def _fenced(self, run: Run) -> sa.Update:
         c = self.tables.runs.c
         return sa.update(self.tables.runs).where(
-            c.id == run.id, c.owner == run.owner, c.attempt == run.attempt, c.status == RUNNING
+            c.id == run.id, c.owner == run.owner, c.starts == run.starts, c.status == RUNNING
         )
 
     def add_lines(self, run_id: str, attempt: int, lines: Sequence[LogLine]) -> None:

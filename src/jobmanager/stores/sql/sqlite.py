@@ -20,34 +20,46 @@ from sqlalchemy.dialects import sqlite
 
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import StoreError, StoreUnavailableError
-from jobmanager.run import CANCELLED, FAILED, PENDING, RUNNING, Ending, Run, RunStatus
+from jobmanager.run import (
+    FAILED,
+    KEEPS_ATTEMPT,
+    PENDING,
+    RETURNED,
+    RUNNING,
+    Ending,
+    Run,
+    RunStatus,
+)
 from jobmanager.stores.base import Written
 from jobmanager.stores.sql.rows import encode, failure_values, run_from
+from jobmanager.stores.sql.runs import refused_retry
 from jobmanager.stores.sql.schema import VERSION_TABLE, SchemaStatements
 from jobmanager.stores.sql.store import Connection, SqlStore
 from jobmanager.stores.sql.tables import make_tables, micros
 
 OLDEST_SQLITE = (3, 35)  # RETURNING
+KEPT = ", ".join(f"'{reason}'" for reason in sorted(KEEPS_ATTEMPT))
 
 GUARDS = """SELECT id, state, schedule_rev, accounted_until FROM jobmanager_jobs
  WHERE id IN (SELECT value FROM json_each(?))"""
 ALIVE = "SELECT 1 FROM jobmanager_instances WHERE id = ? AND dead_at IS NULL"
 OPEN = """INSERT INTO jobmanager_runs (id, job_id, schedule_rev, scheduled_for, ticks, status, trigger, requested_by, notify,
- due_at, expires_at, attempt, max_attempts, retry_on_crash, owner, concurrency_key, turn, priority, idempotency_key, payload,
- opened_at, accepted_at, dispatched_at, started_at)
- VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ due_at, expires_at, attempt, starts, max_attempts, retry_on_crash, owner, concurrency_key, turn, priority, idempotency_key,
+ payload, opened_at, accepted_at, dispatched_at, started_at)
+ VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
  ON CONFLICT DO NOTHING"""
-ACCEPT = """UPDATE jobmanager_runs SET status = ?, due_at = ?, expires_at = ?, attempt = ?, max_attempts = ?, retry_on_crash = ?,
- owner = ?, concurrency_key = ?, turn = ?, priority = ?, dispatched_at = ?, accepted_at = ?, started_at = ?
+ACCEPT = """UPDATE jobmanager_runs SET status = ?, due_at = ?, expires_at = ?, attempt = ?, starts = ?, max_attempts = ?,
+ retry_on_crash = ?, owner = ?, concurrency_key = ?, turn = ?, priority = ?, dispatched_at = ?, accepted_at = ?, started_at = ?
  WHERE id = ? AND status = 'pending' AND accepted_at IS NULL AND (? IS NULL OR NOT EXISTS
   (SELECT 1 FROM jobmanager_runs h WHERE h.concurrency_key = ? AND h.turn IN ('holds', 'waits')))"""
-OURS = """SELECT id, status, owner, attempt, accepted_at IS NULL, started_at FROM jobmanager_runs
+OURS = """SELECT id, status, owner, starts, accepted_at IS NULL, started_at FROM jobmanager_runs
  WHERE id IN (SELECT value FROM json_each(?))"""
-FENCE = "id = ? AND owner = ? AND attempt = ? AND status = 'running'"
+FENCE = "id = ? AND owner = ? AND starts = ? AND status = 'running'"
 END = f"""UPDATE jobmanager_runs SET status = ?, reason = ?, output = ?, error = ?, progress = ?, started_at = ?, finished_at = ?,
  turn = NULL WHERE {FENCE}"""  # noqa: S608 - constants only
 RETRY = f"""UPDATE jobmanager_runs SET status = 'pending', owner = NULL, due_at = ?, progress = NULL, started_at = NULL,
- dispatched_at = NULL WHERE {FENCE} AND cancel_requested_at IS NULL
+ dispatched_at = NULL, reason = ?, attempt = CASE WHEN ? AND attempt = 1 AND NOT EXISTS
+  (SELECT 1 FROM jobmanager_attempts a WHERE a.run_id = jobmanager_runs.id) THEN 0 ELSE attempt END WHERE {FENCE} AND cancel_requested_at IS NULL
  AND EXISTS (SELECT 1 FROM jobmanager_jobs j WHERE j.id = job_id AND j.state IN ('active', 'paused'))"""  # noqa: S608
 CANCEL_REQUESTED = f"SELECT cancel_requested_at IS NOT NULL FROM jobmanager_runs WHERE {FENCE}"  # noqa: S608
 DECLARES = "SELECT declares FROM jobmanager_instances WHERE id = ? AND dead_at IS NULL"
@@ -64,9 +76,10 @@ CLAIMABLE = """SELECT r.id, r.turn, r.concurrency_key FROM jobmanager_runs r JOI
 CLAIMABLE_OF = CLAIMABLE.replace(
     " ORDER BY", " AND r.id IN (SELECT value FROM json_each(:run_ids)) ORDER BY"
 ).replace("r.status = 'pending'", "+r.status = 'pending'")
-CLAIM = """UPDATE jobmanager_runs SET status = 'running', attempt = attempt + 1, owner = ?, started_at = ?,
+CLAIM = f"""UPDATE jobmanager_runs SET status = 'running', starts = starts + 1, owner = ?, started_at = ?, reason = NULL,
+ attempt = max(1, attempt + CASE WHEN reason IN ({KEPT}) THEN 0 ELSE 1 END),
  turn = CASE WHEN turn = 'waits' THEN 'holds' ELSE turn END
- WHERE id IN (SELECT value FROM json_each(?)) AND status = 'pending'"""
+ WHERE id IN (SELECT value FROM json_each(?)) AND status = 'pending'"""  # noqa: S608 - constants only
 CLAIMED = sa.text(
     "SELECT * FROM jobmanager_runs WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY priority DESC, due_at, id"
 )
@@ -286,7 +299,7 @@ class SqliteStore(SchemaStatements, SqlStore):
         )
 
     def _ours(self, connection: Connection, runs: Sequence[Run]) -> list[tuple[Any, ...]]:
-        """(id, status, owner, attempt, whether only announced, started_at) of those of these runs that have a row."""
+        """(id, status, owner, starts, whether only announced, started_at) of those of these runs that have a row."""
         found = _driver(connection).execute(OURS, (json.dumps([run.id for run in runs]),))
         return [tuple(row) for row in found]
 
@@ -315,28 +328,31 @@ class SqliteStore(SchemaStatements, SqlStore):
             if row is None:
                 ended[ending.run.id] = ending.status
                 continue
-            _, status, owner, attempt, *_ = row
-            if (owner, attempt) == (ending.run.owner, ending.run.attempt) and RunStatus(status).closed:
+            _, status, owner, starts, *_ = row
+            if (owner, starts) == (ending.run.owner, ending.run.starts) and RunStatus(status).closed:
                 ended[ending.run.id] = RunStatus(status)
         return ended
 
     def _retry(self, connection: Connection, ending: Ending) -> dict[str, RunStatus]:
         run = ending.run
-        fence = (run.id, run.owner, run.attempt)
-        if _driver(connection).execute(RETRY, (micros(ending.retry_at), *fence)).rowcount:
-            self.keep_attempt(connection, run, ending.error, ending.finished_at)
+        fence = (run.id, run.owner, run.starts)
+        kept = ending.reason if ending.reason in KEEPS_ATTEMPT else None
+        again = (micros(ending.retry_at), kept, kept == RETURNED, *fence)
+        if _driver(connection).execute(RETRY, again).rowcount:
+            if kept != RETURNED:
+                self.keep_attempt(connection, run, ending.error, ending.finished_at, kept)
             return {run.id: PENDING}
         mine = _driver(connection).execute(CANCEL_REQUESTED, fence).fetchone()
         if mine is None:
             return self._accepted_retry(connection, run)
-        status, reason = (CANCELLED, "requested") if mine[0] else (ending.status, ending.reason)
+        status, reason = refused_retry(ending, cancel_requested=bool(mine[0]))
         _driver(connection).execute(END, _end_row(ending, status, reason))
         return {run.id: status}
 
     def _accepted_retry(self, connection: Connection, run: Run) -> dict[str, RunStatus]:
-        """The answer to an earlier identical call was lost if the row waits for the attempt after mine."""
-        for _, status, _, attempt, *_ in self._ours(connection, [run]):
-            if status == PENDING and attempt == run.attempt:
+        """The answer to an earlier identical call was lost if the row waits for the start after mine."""
+        for _, status, _, starts, *_ in self._ours(connection, [run]):
+            if status == PENDING and starts == run.starts:
                 return {run.id: PENDING}
         return self._accepted(
             connection, [Ending(run=run, status=FAILED, started_at=self.now(), finished_at=self.now())]
@@ -440,6 +456,7 @@ def _open_row(run: Run) -> tuple[Any, ...]:
         micros(run.due_at),
         micros(run.expires_at),
         run.attempt,
+        run.starts,
         run.max_attempts,
         run.retry_on_crash,
         run.owner,
@@ -461,6 +478,7 @@ def _accept_row(run: Run, now: datetime) -> tuple[Any, ...]:
         micros(run.due_at),
         micros(run.expires_at),
         run.attempt,
+        run.starts,
         run.max_attempts,
         run.retry_on_crash,
         run.owner,
@@ -487,7 +505,7 @@ def _end_row(ending: Ending, status: RunStatus, reason: str | None) -> tuple[Any
         micros(ending.finished_at),
         ending.run.id,
         ending.run.owner,
-        ending.run.attempt,
+        ending.run.starts,
     )
 
 

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from jobmanager.run import EPOCH, MICROSECOND
+from jobmanager.run import EPOCH, KEEPS_ATTEMPT, MICROSECOND
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -53,6 +53,7 @@ Json = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=Tru
 STATUSES = ("pending", "running", "succeeded", "failed", "cancelled", "skipped", "missed")
 REASONS = (
     "overlap", "paused", "disabled", "downtime", "deadline", "transport", "requested", "superseded", "handler",
+    *sorted(KEEPS_ATTEMPT),
 )  # fmt: skip
 
 
@@ -157,6 +158,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("started_at", Instant),
         sa.Column("finished_at", Instant),
         sa.Column("discarded_at", Instant),
+        sa.Column("starts", sa.Integer, nullable=False, server_default=sa.text("0")),
         one_of("status", STATUSES),
         one_of("reason", REASONS),
         one_of("trigger", ("schedule", "catch_up", "manual", "backfill", "sweep")),
@@ -190,12 +192,13 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column(
             "run_id", sa.Text().with_variant(postgresql.UUID(as_uuid=False), "postgresql"), primary_key=True
         ),
-        sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("starts", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("owner", sa.Text),
         sa.Column("started_at", Instant),
         sa.Column("ended_at", Instant, nullable=False),
         sa.Column("outcome", sa.Text, nullable=False),
         sa.Column("error", Json),
+        sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("0")),
     )
     run_logs = table(
         "run_logs",

@@ -15,6 +15,7 @@ from jobmanager.testing.store_contract.announcing import AnnouncingPromises
 from jobmanager.testing.store_contract.claiming import ClaimingPromises
 from jobmanager.testing.store_contract.dispatching import DispatchingPromises
 from jobmanager.testing.store_contract.ending import EndingPromises
+from jobmanager.testing.store_contract.giving_back import GivingBackPromises
 from jobmanager.testing.store_contract.jobs import JobPromises
 from jobmanager.testing.store_contract.lasting import LastingPromises
 from jobmanager.testing.store_contract.line import LinePromises
@@ -36,6 +37,7 @@ class RunStoreContract(
     OpeningPromises,
     AnnouncingPromises,
     EndingPromises,
+    GivingBackPromises,
     ClaimingPromises,
     DispatchingPromises,
     LastingPromises,

@@ -29,6 +29,7 @@ class AnnouncingPromises(StoreGround):
             run,
             status=status,
             attempt=attempt,
+            starts=attempt,
             owner=owner,
             turn=turn,
             started_at=self.now if owner else None,

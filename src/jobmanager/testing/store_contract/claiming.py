@@ -19,7 +19,9 @@ class ClaimingPromises(StoreGround):
         [claimed] = self.claim(owner)
 
         assert claimed == self.row(run)
-        assert claimed == replace(run, status=RUNNING, attempt=1, owner=owner, started_at=claimed.started_at)
+        assert claimed == replace(
+            run, status=RUNNING, attempt=1, starts=1, owner=owner, started_at=claimed.started_at
+        )
         assert claimed.started_at is not None
         assert self.now <= claimed.started_at <= self.store.now()
         assert self.claim(owner) == []
@@ -32,7 +34,7 @@ class ClaimingPromises(StoreGround):
         for attempt in (2, 3):
             assert self.retried(run) is PENDING
             [run] = self.claim(owner)
-            assert run.attempt == attempt
+            assert (run.attempt, run.starts) == (attempt, attempt)
 
         assert [attempt.attempt for attempt in self.store.attempts(run.id)] == [1, 2]
 

@@ -76,11 +76,11 @@ class EndingPromises(StoreGround):
         assert self.ended(replace(run, owner=self.process()), FAILED) is None
         assert self.row(run) == run
 
-    def test_another_attempt_s_ending_does_not_count(self) -> None:
-        run = self.running(attempt=2)
+    def test_the_ending_of_another_start_does_not_count(self) -> None:
+        run = self.running(starts=2)
 
-        for attempt in (1, 3):
-            assert self.ended(replace(run, attempt=attempt), FAILED) is None
+        for starts in (1, 3):
+            assert self.ended(replace(run, starts=starts), FAILED) is None
         assert self.row(run) == run
 
     def test_a_late_writer_cannot_end_the_attempt_after_its_own(self) -> None:
@@ -92,13 +92,29 @@ class EndingPromises(StoreGround):
         assert self.row(run) == again
         assert self.ended(again, FAILED) is FAILED
 
+    def test_a_late_writer_of_an_earlier_start_of_the_same_owner_is_refused(self) -> None:
+        """The same process has the same attempt again: only the number of the start tells the two writers apart."""
+        run = self.running(turn="holds", max_attempts=3)
+        owner = str(run.owner)
+        assert self.store.give_back([run], "shutdown") == {run.id: PENDING}
+        [again] = self.claim(owner)
+        assert (again.id, again.attempt, again.starts) == (run.id, 1, 2)
+
+        assert self.ended(run) is None
+        assert self.retried(run) is None
+        assert self.store.give_back([run], "returned") == {}
+        self.store.note_progress(run, Progress(processed=9))
+
+        assert self.row(run) == again
+        assert self.ended(again, FAILED) is FAILED
+
     def test_nothing_but_a_running_run_ends(self) -> None:
         self.job()
         owner = self.process()
         pending = self.opened(self.run_of())
 
-        assert self.ended(replace(pending, owner=owner, attempt=1)) is None
-        assert self.ended(replace(pending, owner=owner, attempt=0)) is None
+        assert self.ended(replace(pending, owner=owner, starts=1)) is None
+        assert self.ended(replace(pending, owner=owner, starts=0)) is None
         assert self.row(pending) == pending
 
     def test_an_ended_run_stays_as_it_ended(self) -> None:
@@ -202,7 +218,7 @@ class EndingPromises(StoreGround):
         run = self.running()
 
         assert self.retried(replace(run, owner=self.process())) is None
-        assert self.retried(replace(run, attempt=7)) is None
+        assert self.retried(replace(run, starts=7)) is None
         assert self.row(run) == run
         assert self.store.attempts(run.id) == []
 
@@ -237,7 +253,7 @@ class EndingPromises(StoreGround):
             endings=[
                 self.ending(again, FAILED, retry_at=self.now),
                 self.ending(done),
-                self.ending(replace(stolen, attempt=2), FAILED, retry_at=self.now),
+                self.ending(replace(stolen, starts=2), FAILED, retry_at=self.now),
             ]
         )
 

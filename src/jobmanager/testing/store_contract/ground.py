@@ -103,6 +103,7 @@ class StoreGround:
                 "trigger": "manual",
                 "due_at": self.now,
                 "attempt": 1 if owner else 0,
+                "starts": 1 if owner else 0,
                 "owner": owner,
                 "concurrency_key": job_id,
                 "opened_at": self.now,
@@ -143,6 +144,7 @@ class StoreGround:
             turn=None,
             owner=None,
             attempt=0,
+            starts=0,
             started_at=None,
             **{"finished_at": self.now, **fields},
         )

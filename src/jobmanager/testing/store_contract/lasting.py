@@ -29,7 +29,7 @@ class LastingPromises(StoreGround):
         self.ended(done)
 
         self.store.note_progress(replace(run, owner=self.process()), Progress(processed=1))
-        self.store.note_progress(replace(run, attempt=2), Progress(processed=2))
+        self.store.note_progress(replace(run, starts=2), Progress(processed=2))
         self.store.note_progress(done, Progress(processed=3))
         self.store.note_progress(self.run_of(owner=owner), Progress(processed=4))
 

@@ -94,7 +94,7 @@ class TakeoverPromises(StoreGround):
 
     def test_a_crash_is_the_end_if_it_may_not_be_retried(self) -> None:
         self.orphan(max_attempts=3, retry_on_crash=False)
-        self.orphan(max_attempts=3, attempt=3)
+        self.orphan(max_attempts=3, attempt=3, starts=3)
 
         assert [taken.status for taken in self.store.take_over()] == [FAILED, FAILED]
 
