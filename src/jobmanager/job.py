@@ -19,6 +19,7 @@ from jobmanager.schedule import At, Cron, Every, Schedule
 from jobmanager.validation.durations import parse_duration
 from jobmanager.validation.kinds import (
     MICROSECOND,
+    PRIORITY,
     Condition,
     Delays,
     Duration,
@@ -46,7 +47,6 @@ OVERLAPS, CATCH_UPS, ISOLATIONS = get_args(Overlap), get_args(CatchUp), get_args
 VISIBILITIES = get_args(Visibility)
 MOST = 10_000
 MOST_MIB = 16 * 1024 * 1024  # a number beyond is meant in bytes
-PRIORITIES = (-(2**15), 2**15 - 1)  # what the column holds
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 QUEUE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -241,7 +241,7 @@ class Job(Policies):
     )
     priority: int = option(
         0,
-        Whole(*PRIORITIES),
+        PRIORITY,
         "which pending run is taken first, the higher one; it interrupts nobody",
         overridable=True,
     )

@@ -18,6 +18,7 @@ from jobmanager.errors import (
     PayloadError,
 )
 from jobmanager.job import Job
+from jobmanager.validation.texts import shown
 
 HandlerTarget = Callable[..., Any] | str
 
@@ -101,9 +102,9 @@ class Registry:
         """Return the job with this id; JobNotFoundError, with the closest id, if none is declared."""
         try:
             return self.jobs[job_id]
-        except KeyError:
+        except (KeyError, TypeError):
             raise JobNotFoundError(
-                f"No job {job_id!r} is declared.{closest(job_id, self.jobs)}", job_id=job_id
+                f"No job {shown(job_id)} is declared.{closest(job_id, self.jobs)}", job_id=job_id
             ) from None
 
     def handler(self, key: str) -> Handler:
@@ -198,7 +199,7 @@ def _is_async(function: Callable[..., Any]) -> bool:
 
 def closest(name: str, known: Iterable[str]) -> str:
     """Write a sentence that suggests the closest known name; '' if none is close."""
-    found = difflib.get_close_matches(name, list(known), n=1)
+    found = difflib.get_close_matches(str(name), list(known), n=1)
     return f" Did you mean {found[0]!r}?" if found else ""
 
 

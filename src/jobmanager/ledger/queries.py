@@ -15,6 +15,8 @@ from jobmanager.registry import Registry
 from jobmanager.run import FAILED, RUNNING, JobMetrics, JobStatus, Run, RunStatus
 from jobmanager.schedule import Schedule
 from jobmanager.stores.base import JobRow, RunStore
+from jobmanager.validation.calls import check_arguments, may_be_id
+from jobmanager.validation.texts import shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +38,9 @@ class History:
 
     def run(self, run_id: str) -> Run:
         """The run with this id, or whose id ends so; RunNotFoundError otherwise."""
-        run = self._store.run(run_id) if self._store.exists() else None
+        run = self._store.run(run_id) if may_be_id(run_id) and self._store.exists() else None
         if run is None:
-            raise RunNotFoundError(f"No run {run_id!r} in {self._store.url}.", run_id=run_id)
+            raise RunNotFoundError(f"No run {shown(run_id)} in {self._store.url}.", run_id=run_id)
         return run
 
     def runs(
@@ -50,14 +52,16 @@ class History:
         *,
         dead: bool = False,
     ) -> list[Run]:
-        if not self._store.exists():
+        check_arguments(limit=limit)
+        asked = [wanted for wanted in (job_id, before) if wanted is not None]
+        if not all(map(may_be_id, asked)) or not self._store.exists():
             return []
         return self._store.runs(job_id=job_id, statuses=statuses, before=before, limit=limit, dead=dead)
 
     def statuses(self, job_ids: Sequence[str] | None = None) -> list[JobStatus]:
         """Status of these jobs, or of all, by id; unknown ids are left out."""
         rows = {row.id: row for row in self._store.jobs()} if self._store.exists() else {}
-        wanted = sorted({*rows, *self._registry.jobs}) if job_ids is None else job_ids
+        wanted = sorted({*rows, *self._registry.jobs}) if job_ids is None else filter(may_be_id, job_ids)
         known = [job_id for job_id in wanted if job_id in rows or job_id in self._registry.jobs]
         last = self._store.last_runs([job_id for job_id in known if job_id in rows]) if rows else {}
         return [self._status(job_id, rows.get(job_id), last.get(job_id, [])) for job_id in known]

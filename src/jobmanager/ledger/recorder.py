@@ -24,6 +24,7 @@ from jobmanager.run import (
     check_transition,
 )
 from jobmanager.stores.base import JobTransaction, RunStore, Written
+from jobmanager.validation.texts import unkeepable_within
 
 logger = logging.getLogger(__name__)
 
@@ -166,11 +167,14 @@ def checked_payload(payload: Any) -> Any:
     if not isinstance(payload, dict) or not all(isinstance(key, str) for key in payload):
         raise PayloadError(f"A payload is a dict with text keys, not {type(payload).__name__}.")
     try:
-        size = len(json.dumps(payload, allow_nan=False).encode())
+        size = len(json.dumps(payload, allow_nan=False))
+        unkeepable = unkeepable_within(payload)
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"The payload is not JSON: {error}. Pass ids and plain values.") from error
     if size > MAX_JSON:
         raise PayloadError(
             f"The payload has {size:,} bytes, more than 65,536 (64 KiB). Pass an id and let the handler load the rest."
         )
+    if unkeepable:
+        raise PayloadError(f"The payload contains {unkeepable}, which no store can keep. Leave it out.")
     return payload

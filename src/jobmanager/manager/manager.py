@@ -21,11 +21,12 @@ from jobmanager.execution.child_process import check_handler
 from jobmanager.manager.aio import AsyncJobManager
 from jobmanager.manager.declaring import Declaring
 from jobmanager.manager.host import ManagerHost
-from jobmanager.manager.operating import Operating, Seconds, as_duration
+from jobmanager.manager.operating import Operating, Seconds
 from jobmanager.observe import Observer
 from jobmanager.process.signals import SignalHandlers
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
+from jobmanager.validation.calls import duration_of
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class JobManager(Declaring, Operating):
         """
         with self._lock:
             if self._started or self._attending:
-                self._assembly.stop(self.settings.drain if drain is None else as_duration(drain))
+                self._assembly.stop(self.settings.drain if drain is None else duration_of("drain", drain))
                 self._started = self._attending = False
                 self._stopped = True
         self._signals.remove()

@@ -28,10 +28,12 @@ from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
 from jobmanager.stores.base import Instance, JobRow, JobState
+from jobmanager.validation.calls import check_arguments, duration_of, may_be_id, moment_of
+from jobmanager.validation.texts import shown
 
 logger = logging.getLogger(__name__)
 
-Seconds = timedelta | float
+Seconds = timedelta | float | str
 
 
 class Operating(Parts):
@@ -57,7 +59,8 @@ class Operating(Parts):
         RunConflictError (with the active run's id), JobDisabledError, JobNotFoundError or PayloadError.
         """
         job = self.registry.job(job_id)
-        checked = checked_payload(None if payload is None else dict(payload))
+        check_arguments(priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify)
+        checked = checked_payload(dict(payload) if isinstance(payload, Mapping) else payload)
         self._check_payload(job, checked or {})
         assembly = self._ready()
         now = self._clock.now()
@@ -105,7 +108,11 @@ class Operating(Parts):
         Raises WaitTimeoutError after `timeout` seconds (None: no limit), and the run goes on; RunNotFoundError for an unknown
         id. The end of a run of this process is seen at once, that of another process within half a second.
         """
-        deadline = None if timeout is None else self._clock.monotonic() + as_duration(timeout).total_seconds()
+        deadline = (
+            None
+            if timeout is None
+            else self._clock.monotonic() + duration_of("timeout", timeout).total_seconds()
+        )
         executor = self._assembly.executor
         pause = 0.02
         try:
@@ -199,6 +206,9 @@ class Operating(Parts):
 
         At most 1,000 instants at once. A missed stretch that is folded into one row stays as it is. Both moments are aware.
         """
+        check_arguments(by=by)
+        start, end = moment_of("start", start), moment_of("end", end)
+        self._row(job_id)
         made_up = backfill(self._ready().store, job_id, start, end, dry_run=dry_run, by=by)
         if not dry_run:
             self._assembly.claims.claim()
@@ -231,6 +241,7 @@ class Operating(Parts):
 
         Running and pending runs go on, and starts by hand are possible. Raises JobDisabledError and JobNotFoundError.
         """
+        check_arguments(reason=reason, by=by)
         self._change_state(job_id, "paused", reason, by)
 
     def resume_job(self, job_id: str, *, by: str | None = None) -> None:
@@ -238,6 +249,7 @@ class Operating(Parts):
 
         Raises JobDisabledError and JobNotFoundError.
         """
+        check_arguments(by=by)
         self._change_state(job_id, "active", None, by)
 
     def stop_all_jobs(self, *, reason: str | None = None, by: str | None = None) -> None:
@@ -258,11 +270,13 @@ class Operating(Parts):
         The declaration in the code never overwrites them, and nothing fires. They add to earlier overrides.
         Raises ConfigurationError or CronError for what a declaration would not accept either.
         """
+        check_arguments(by=by)
         before = self._row(job_id).override or {}
         self._override(job_id, {**before, **checked(words)}, by)
 
     def reset_job(self, job_id: str, *, by: str | None = None) -> None:
         """Remove every override of the job: the declaration in the code holds again. Twice is safe."""
+        check_arguments(by=by)
         self._override(job_id, None, by)
 
     def _override(self, job_id: str, override: dict[str, Any] | None, by: str | None) -> None:
@@ -285,9 +299,9 @@ class Operating(Parts):
         self._assembly.follow_changes()
 
     def _row(self, job_id: str) -> JobRow:
-        row = self._ready().store.job(job_id)
+        row = self._ready().store.job(job_id) if may_be_id(job_id) else None
         if row is None:
-            raise JobNotFoundError(f"No job {job_id!r} is declared or stored.", job_id=job_id)
+            raise JobNotFoundError(f"No job {shown(job_id)} is declared or stored.", job_id=job_id)
         return row
 
     def get_job_status(self, job_id: str) -> JobStatus | None:
@@ -336,16 +350,9 @@ class Operating(Parts):
         return self._assembly.declarations.plan()
 
 
-def as_duration(value: Seconds) -> timedelta:
-    """Convert seconds or a timedelta to a timedelta."""
-    return value if isinstance(value, timedelta) else timedelta(seconds=value)
-
-
 def _moment(now: datetime, delay: Seconds | None, at: datetime | None) -> datetime:
     if delay is not None and at is not None:
         raise PayloadError("Give either delay or at, not both.")
     if at is not None:
-        if at.tzinfo is None:
-            raise PayloadError("at needs a zone: pass an aware datetime, for example datetime.now(UTC).")
-        return max(at, now)
-    return now if delay is None else now + max(as_duration(delay), timedelta(0))
+        return max(moment_of("at", at), now)
+    return now if delay is None else now + max(duration_of("delay", delay), timedelta(0))

@@ -54,6 +54,10 @@ class Whole(Kind):
         return int(value)
 
 
+PRIORITY = Whole(-(2**15), 2**15 - 1)
+"""What the column of a run's priority holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Number(Kind):
     """A finite number of a range. A bool is none."""
@@ -180,13 +184,14 @@ class Text(Kind):
     most: int = 1_000
     pattern: re.Pattern[str] | None = None
     described: str = "a text"
+    least: int = 1
 
     @property
     def takes(self) -> str:
-        return f"{self.described}, 1 to {self.most:,} characters"
+        return f"{self.described}, {self.least} to {self.most:,} characters"
 
     def read(self, value: Any) -> str:
-        if not isinstance(value, str) or not 1 <= len(value) <= self.most:
+        if not isinstance(value, str) or not self.least <= len(value) <= self.most:
             raise self.refusal()
         if found := unkeepable(value):
             raise Refused(f"contains {found}, which no store can keep; use {self.takes}")

@@ -1,0 +1,68 @@
+"""Arguments of the manager's methods, checked before the store sees them: all stores take the same, and refuse the same."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from jobmanager.errors import PayloadError, UnsupportedError
+from jobmanager.validation.durations import HOW_TO_WRITE, as_duration
+from jobmanager.validation.kinds import PRIORITY, Flag, Kind, Refused, Text, Whole
+from jobmanager.validation.texts import shown, unkeepable
+
+# A key and a scope stand in indexes: PostgreSQL keeps 2,704 bytes in an entry of one, and a character has up to four.
+_NAME, _REMARK = Text(500, least=0), Text(4_000, least=0)
+_KINDS: dict[str, Kind] = {
+    "priority": PRIORITY,
+    "key": _NAME,
+    "scope": _NAME,
+    "requested_by": _NAME,
+    "by": _NAME,
+    "reason": _REMARK,
+    "notify": Flag(),
+    "limit": Whole(0, 1_000_000),
+}
+
+
+def check_arguments(**arguments: Any) -> None:
+    """Raise PayloadError for the first argument whose value its column cannot keep; None is left out."""
+    for name, value in arguments.items():
+        if value is None:
+            continue
+        try:
+            _KINDS[name].read(value)
+        except Refused as refused:
+            raise PayloadError(f"{name}={shown(value)} {refused}.") from None
+    if arguments.get("notify"):
+        raise UnsupportedError(
+            "notify=True: no part of this version sends notifications. Leave it out until a later version does."
+        )
+
+
+def may_be_id(value: object) -> bool:
+    """Return whether a store can be asked for this id of a job or run; no store holds any other."""
+    return isinstance(value, str) and not unkeepable(value)
+
+
+def duration_of(name: str, value: Any) -> timedelta:
+    """Return the duration that an argument means; PayloadError if it means none."""
+    try:
+        return as_duration(value)
+    except ValueError:
+        raise PayloadError(
+            f"{name}={shown(value)} is no duration; use seconds, a timedelta, or a text such as {HOW_TO_WRITE}."
+        ) from None
+
+
+def moment_of(name: str, value: Any) -> datetime:
+    """Return the instant that an argument means, in UTC; PayloadError for what is no aware datetime."""
+    if not isinstance(value, datetime):
+        raise PayloadError(
+            f"{name}={shown(value)} is no datetime; pass an aware one, for example datetime.now(UTC)."
+        )
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise PayloadError(f"{name} needs a zone: pass an aware datetime, for example datetime.now(UTC).")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise PayloadError(f"{name}={shown(value)} lies outside of the years 1 to 9999 in UTC.") from None
