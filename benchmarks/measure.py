@@ -103,7 +103,7 @@ def answer(process: subprocess.Popen[str]) -> Any:
 
 
 class Report:
-    """A table that is printed and kept as JSON, with the bars of DESIGN.md section 4 beside the figures."""
+    """A table that is printed and kept as JSON, with the bars of the design beside the figures."""
 
     def __init__(self, name: str, unit: str, *, quick: bool) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""The loop is closed: whatever becomes of a call, its outcome has a name and its run starts once (PG_CRON.md sections 4 and 6)."""
+"""The loop is closed: whatever becomes of a call, its outcome has a name and its run starts once (docs/internals/pg_cron.md#sweep-of-calls)."""
 
 from __future__ import annotations
 

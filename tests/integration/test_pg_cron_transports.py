@@ -330,7 +330,7 @@ def test_while_pg_cron_is_stuck_a_living_process_opens_the_tick_and_pg_cron_open
 def test_an_announced_tick_that_meets_a_run_becomes_what_the_policy_says(
     ground: Callable[..., Ground], overlap: Any, became: list[tuple[str, str | None]]
 ) -> None:
-    """As on every backend: LEDGER.md's table decides, not SQL."""
+    """As on every backend the table of docs/internals/ledger.md#overlap decides, not SQL."""
     here = ground()
     release, entered = threading.Event(), threading.Event()
 

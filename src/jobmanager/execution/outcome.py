@@ -1,4 +1,4 @@
-"""What an attempt's end means: one table, from how the handler ended to how the run goes on (LEDGER.md section 2)."""
+"""What an attempt's end means: one table, from how the handler ended to how the run goes on (docs/internals/ledger.md#outcome-of-an-attempt)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run becomes when its concurrency key is taken: the decision table of LEDGER.md section 4.
+"""What a run becomes when its concurrency key is taken: the decision table of docs/internals/ledger.md#overlap.
 
 Decided under the job's lock, so that nobody else decides the same at the same time. Ticks, starts by hand and catch-up meet here.
 """

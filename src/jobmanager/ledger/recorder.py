@@ -61,7 +61,7 @@ class Recorder:
         self._commits.submit(runs, (), committed, write_inline=write_inline)
 
     def decide(self, run: Run) -> OpenResult:
-        """The first line that fits of what a refused run becomes (LEDGER.md section 3), settled under the job's lock."""
+        """Decide under the job's lock what a refused run becomes: docs/internals/ledger.md#what-a-refused-tick-becomes."""
         with self.store.lock_job(run.job_id) as txn:
             row = txn.run_for(run.scheduled_for) if run.scheduled_for else None
             if row is not None and row.status is PENDING and row.announced:

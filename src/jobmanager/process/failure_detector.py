@@ -1,6 +1,6 @@
 """Who is dead: a process whose beat counter did not move for a whole lease, watched by one whose own beats were all accepted.
 
-Timestamps would fail healthy runs after an outage or a step of the clock (LEDGER.md section 5); a counter and our own
+Timestamps would fail healthy runs after an outage or a step of the clock (docs/internals/ledger.md#life-and-death-of-a-process); a counter and our own
 monotonic clock do not. After a pause of our own, nobody is buried before he had a lease's time to speak.
 """
 

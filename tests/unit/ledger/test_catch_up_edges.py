@@ -125,7 +125,7 @@ def test_every_hole_is_caught_up_under_all_whatever_has_run_since(
 def test_the_window_begins_after_the_moment_so_long_ago(
     start: Callable[..., JobManager], clock: FakeClock, options: dict[str, Any], oldest: int
 ) -> None:
-    """LEDGER.md section 6: what is *newer* than now minus the window. The twentieth minute is exactly as old as that."""
+    """docs/internals/ledger.md#sweep: what is *newer* than now minus the window. The twentieth minute is exactly as old as that."""
     start(catch_up="all", **options).stop()
     clock.advance_to(minute(30))
     jobs = start(catch_up="all", **options)
