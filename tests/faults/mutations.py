@@ -378,6 +378,7 @@ PUBLISHER = "jobmanager.backends.celery.publisher"
 MESSAGES = "tests/integration/test_celery_messages.py::"
 SQL = "jobmanager/backends/pg_cron/sql/"
 IN_SQL = "tests/integration/test_pg_cron_guards.py::"
+GAPS = "tests/integration/test_pg_cron_plan_gaps.py::"
 
 BACKENDS = {
     "priority of a message": Mutation(
@@ -422,11 +423,8 @@ BACKENDS = {
     ),
     "watermark moved by fire": Mutation(
         SQL + "04_fire.sql",
-        """,
-      accounted_until = greatest(j.accounted_until, last.tick)
-      FROM (SELECT id, max(tick)""",
-        """
-      FROM (SELECT id, max(tick)""",
+        "SET accounted_until = greatest(j.accounted_until, last.tick),\n      next_due_at",
+        "SET next_due_at",
         (IN_SQL + "test_fire_moves_the_account_to_the_last_instant_it_announced",),
         on_a_server=True,
     ),
@@ -457,6 +455,33 @@ BACKENDS = {
         "",
         (IN_SQL + "test_an_entry_announces_its_own_job_alone",),
         on_a_server=True,
+    ),
+    "no plan leaves a job due": Mutation(
+        SQL + "04_fire.sql",
+        "CASE WHEN jobmanager.lacks_plan(last.schedule) THEN coalesce(last.tick, last.next_due_at) END",
+        "NULL",
+        (GAPS + "test_what_moved_away_is_parked_and_stays_due",),
+        on_a_server=True,
+    ),
+    "no plan parks a job": Mutation(
+        SQL + "04_fire.sql",
+        "SELECT id, 'plan_exhausted' FROM last WHERE following IS NULL",
+        "SELECT id, 'plan_exhausted' FROM last WHERE false AND following IS NULL",
+        (GAPS + "test_a_plan_that_ends_leaves_the_job_at_its_last_instant",),
+        on_a_server=True,
+    ),
+    "an edit without a plan leaves a job due": Mutation(
+        SQL + "07_jobs.sql",
+        "jobmanager.next_due(NEW.schedule, moment, NEW.accounted_until)",
+        "jobmanager.next_tick(NEW.schedule, moment)",
+        (GAPS + "test_a_schedule_edited_in_sql_is_due_at_once_and_never_fires_by_the_old_plan",),
+        on_a_server=True,
+    ),
+    "a job without an instant is settled": Mutation(
+        "jobmanager.stores.sql.jobs",
+        "if len(found) < limit:",
+        "if len(found) < limit < 0:",
+        (SQLITE_CONTRACT + "test_a_job_that_lost_its_next_instant_is_due_after_the_others",),
     ),
     "no call past the holder of a key": Mutation(
         SQL + "05_sweep.sql",

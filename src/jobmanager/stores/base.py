@@ -268,7 +268,11 @@ class RunStore(ABC):
 
     @abstractmethod
     def due_jobs(self, before: datetime, limit: int) -> list[str]:
-        """Ids of active or paused jobs with `next_due_at` at or before the moment, longest overdue first."""
+        """Return the ids of active or paused jobs with `next_due_at` at or before the moment, longest overdue first.
+
+        After them come those that have a schedule, an account that ends by then, and no `next_due_at`: nobody would ever
+        look at them again. A single instant that is accounted for rightly has none.
+        """
 
     @abstractmethod
     def add_jobs(self, rows: Sequence[JobRow]) -> None:

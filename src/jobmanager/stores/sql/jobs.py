@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -48,14 +49,17 @@ class JobStatements(Database):
 
     def due_jobs(self, before: datetime, limit: int) -> list[str]:
         c = self.tables.jobs.c
-        query = (
-            sa.select(c.id)
-            .where(c.next_due_at <= before, c.state.in_(("active", "paused")))
-            .order_by(c.next_due_at)
-            .limit(limit)
-        )
+        jobs = sa.select(c.id).where(c.state.in_(("active", "paused")))
+        due = jobs.where(c.next_due_at <= before).order_by(c.next_due_at).limit(limit)
         with self.reading() as connection:
-            return list(connection.scalars(query))
+            found = list(connection.scalars(due))
+            if len(found) < limit:
+                # A released version of pg_cron's SQL left jobs like this.
+                lost = jobs.where(c.next_due_at.is_(None), c.schedule != "none", c.accounted_until <= before)
+                lost = lost.where(sa.not_(_is_over(c, connection.dialect)))
+                lost = lost.order_by(c.accounted_until, c.id).limit(limit - len(found))
+                found += connection.scalars(lost)
+            return found
 
     def add_jobs(self, rows: Sequence[JobRow]) -> None:
         if not rows:
@@ -99,3 +103,13 @@ class JobStatements(Database):
     def change_seq(self) -> int:
         with self.reading() as connection:
             return connection.scalar(sa.select(self.tables.meta.c.change_seq)) or 0
+
+
+def _is_over(c: sa.ColumnCollection[str, sa.Column[Any]], dialect: sa.Dialect) -> sa.ColumnElement[bool]:
+    """Return whether the schedule is of a single instant that is accounted for: such a job rightly has none to come."""
+    if dialect.name == "postgresql":
+        instant = sa.func.to_char(sa.func.timezone("UTC", c.accounted_until), 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+    else:
+        seconds = sa.type_coerce(c.accounted_until, sa.BigInteger) / 1_000_000
+        instant = sa.func.strftime("%Y-%m-%dT%H:%M:%SZ", seconds, "unixepoch")
+    return sa.and_(c.schedule.like("at %"), c.schedule <= sa.literal("at ").concat(instant))

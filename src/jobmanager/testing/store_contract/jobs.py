@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 
+from jobmanager.schedule import At
 from jobmanager.stores.base import JobSummary
 from jobmanager.testing.clock import FakeClock
 from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
@@ -138,10 +139,33 @@ class JobPromises(StoreGround):
     def test_due_jobs_are_those_whose_instant_has_come_longest_overdue_first(self) -> None:
         for job_id, ago in (("one", 10), ("three", 30), ("two", 20), ("later", -10), ("sharp", 0)):
             self.job(job_id, next_due_at=self.now - seconds(ago))
-        self.job("never", next_due_at=None)
+        self.job("never", next_due_at=None, schedule="none", accounted_until=self.now - seconds(60))
 
         assert self.store.due_jobs(self.now, 10) == ["three", "two", "one", "sharp"]
         assert self.store.due_jobs(self.now, 2) == ["three", "two"]
+
+    def test_a_job_that_lost_its_next_instant_is_due_after_the_others(self) -> None:
+        """Whatever took it: nobody else would ever look at the job again."""
+        self.job("due", next_due_at=self.now)
+        for job_id, ago in (("newer", 60), ("older", 90)):
+            self.job(job_id, schedule="every 60s", next_due_at=None, accounted_until=self.now - seconds(ago))
+        self.job("accounted", schedule="every 60s", next_due_at=None, accounted_until=self.now + seconds(1))
+        self.job("disabled", schedule="every 60s", next_due_at=None, state="disabled")
+
+        assert self.store.due_jobs(self.now, 10) == ["due", "older", "newer"]
+        assert self.store.due_jobs(self.now, 2) == ["due", "older"]
+
+    def test_a_single_instant_that_is_accounted_for_is_due_no_more(self) -> None:
+        account = self.now - seconds(60)
+        for job_id, moment in (
+            ("over", account - timedelta(days=1)),
+            ("just-over", account.replace(microsecond=0)),
+            ("lost", account + timedelta(seconds=2)),
+            ("lost-later", self.now + timedelta(days=400)),
+        ):
+            self.job(job_id, schedule=At(moment).text, next_due_at=None, accounted_until=account)
+
+        assert self.store.due_jobs(self.now, 10) == ["lost", "lost-later"]
 
     def test_only_open_jobs_are_due(self) -> None:
         for state in ("active", "paused", "disabled", "deleted"):

@@ -124,10 +124,13 @@ class Unplanned:
     error: str | None
 
 
-UNPLANNED = """SELECT j.id, j.schedule, s.planned_until::text, j.next_due_at IS NULL AS is_over, p.error
+# A job whose plan is exhausted is parked with that word; any other is what SQL failed with.
+UNPLANNED = """SELECT j.id, j.schedule, s.planned_until::text, nullif(p.error, 'plan_exhausted') AS error,
+    p.error IS NOT NULL OR j.next_due_at IS NULL OR j.next_due_at <= j.accounted_until AS is_over
   FROM jobmanager.jobs j LEFT JOIN jobmanager.schedules s USING (schedule) LEFT JOIN jobmanager.parked p ON p.job_id = j.id
  WHERE j.namespace = %s AND j.state = 'active' AND j.schedule <> 'none' AND (p.job_id IS NOT NULL OR s.planned_until < current_date + 30
-   OR (j.next_due_at IS NULL AND (s.schedule IS NULL OR s.planned_until < 'infinity'))) ORDER BY p.error IS NULL, j.id LIMIT 100"""
+   OR ((j.next_due_at IS NULL OR j.next_due_at <= j.accounted_until) AND (s.schedule IS NULL OR s.planned_until < 'infinity')))
+ ORDER BY error IS NULL, j.id LIMIT 100"""
 
 LACKING = """SELECT 'EXECUTE ON FUNCTION jobmanager.' || p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE n.nspname = 'jobmanager' AND p.proname = ANY (%(functions)s) AND NOT has_function_privilege(p.oid, 'EXECUTE')

@@ -35,3 +35,16 @@ BEGIN
     _most := _most - 1;
   END LOOP;
 END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.lacks_plan(_schedule text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- True if no plan of this schedule holds for ever: where its plan names no instant, there may be one all the same.
+  SELECT _schedule <> 'none' AND NOT EXISTS (
+    SELECT FROM jobmanager.schedules s WHERE s.schedule = _schedule AND s.planned_until = 'infinity')
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.next_due(_schedule text, _after timestamptz, _unplanned timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- When a job is due next. `_unplanned` where no plan says it: NULL would mean never, and nothing would look at the job again.
+  SELECT coalesce(jobmanager.next_tick(_schedule, _after), CASE WHEN jobmanager.lacks_plan(_schedule) THEN _unplanned END)
+$$;

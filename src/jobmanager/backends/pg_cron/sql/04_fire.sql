@@ -17,7 +17,8 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.announce_ticks(_jobs text[], _now timestamptz) RETURNS TABLE (run_id uuid, job_id text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- A row for every tick of these jobs that is due; their rows are locked. Nothing is opened twice: the tick is unique.
+-- Open a row for every tick of these jobs that is due; their rows are locked. Nothing is opened twice: the tick is unique.
+-- A job whose plan says no more is parked, and stays due at an instant that is known: the application goes on from there.
   WITH due AS (
     SELECT j.*, t.tick FROM jobmanager.jobs j
       LEFT JOIN LATERAL jobmanager.ticks(j.schedule, j.next_due_at - interval '1 microsecond', _now, 200) AS t(tick) ON true
@@ -29,10 +30,16 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
       tick + start_deadline_seconds * interval '1 second', 0, max_attempts, retry_on_crash, id, 0, _now
       FROM due WHERE tick IS NOT NULL ORDER BY id, tick
     ON CONFLICT DO NOTHING RETURNING runs.id, runs.job_id),
+  last AS MATERIALIZED (
+    SELECT d.id, d.schedule, d.next_due_at, max(d.tick) AS tick, jobmanager.next_tick(d.schedule, coalesce(max(d.tick), _now)) AS following
+      FROM due d GROUP BY d.id, d.schedule, d.next_due_at),
+  exhausted AS (
+    INSERT INTO jobmanager.parked (job_id, error)
+    SELECT id, 'plan_exhausted' FROM last WHERE following IS NULL AND jobmanager.lacks_plan(schedule) ON CONFLICT DO NOTHING),
   moved AS (
-    UPDATE jobmanager.jobs j SET next_due_at = jobmanager.next_tick(j.schedule, coalesce(last.tick, _now)),
-      accounted_until = greatest(j.accounted_until, last.tick)
-      FROM (SELECT id, max(tick) AS tick FROM due GROUP BY id) last WHERE j.id = last.id)
+    UPDATE jobmanager.jobs j SET accounted_until = greatest(j.accounted_until, last.tick),
+      next_due_at = coalesce(last.following, CASE WHEN jobmanager.lacks_plan(last.schedule) THEN coalesce(last.tick, last.next_due_at) END)
+      FROM last WHERE j.id = last.id)
   SELECT opened.id, opened.job_id FROM opened
 $$;
 
@@ -61,7 +68,8 @@ BEGIN
       0, j.max_attempts, j.retry_on_crash, j.id, 0, _now, _now, _now
       FROM unnest(missed) AS tick ON CONFLICT DO NOTHING;
   END IF;
-  UPDATE jobmanager.jobs SET next_due_at = jobmanager.next_tick(schedule, missed[cardinality(missed)]),
+  UPDATE jobmanager.jobs SET
+    next_due_at = jobmanager.next_due(schedule, missed[cardinality(missed)], missed[cardinality(missed)]),
     accounted_until = greatest(accounted_until, missed[cardinality(missed)]) WHERE id = j.id;
 END $$;
 

@@ -102,11 +102,13 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.needs_planning(_namespace text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
--- True if a job has no instant any more that is planned, or cannot be worked with.
+-- True if a job is parked, or is not due at any instant although there may be one.
   SELECT EXISTS (SELECT FROM jobmanager.jobs j LEFT JOIN jobmanager.schedules s USING (schedule)
-      WHERE j.namespace = _namespace AND j.state = 'active' AND j.schedule <> 'none' AND j.next_due_at IS NULL
-        AND (s.schedule IS NULL OR s.planned_until < 'infinity'))
-    OR EXISTS (SELECT FROM jobmanager.parked p JOIN jobmanager.jobs j ON j.id = p.job_id WHERE j.namespace = _namespace)
+      WHERE j.namespace = _namespace AND j.state = 'active' AND j.schedule <> 'none'
+        AND (j.next_due_at IS NULL AND (s.schedule IS NULL OR s.kind <> 'at' OR s.first_at > j.accounted_until)
+          OR j.next_due_at <= j.accounted_until))
+    OR EXISTS (SELECT FROM jobmanager.parked p JOIN jobmanager.jobs j ON j.id = p.job_id
+      WHERE j.namespace = _namespace AND j.state = 'active')
 $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.has_orphans(_namespace text, _now timestamptz) RETURNS boolean

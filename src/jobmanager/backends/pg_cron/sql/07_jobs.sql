@@ -62,7 +62,9 @@ BEGIN
   NEW.schedule_rev := OLD.schedule_rev + 1;
   NEW.definition_rev := OLD.definition_rev + 1;
   NEW.accounted_until := greatest(OLD.accounted_until, moment);
-  NEW.next_due_at := CASE WHEN NEW.state IN ('active', 'paused') THEN jobmanager.next_tick(NEW.schedule, moment) END;
+  -- Without a plan: at the end of the account, where no tick can be, until the application has planned the new schedule.
+  NEW.next_due_at := CASE WHEN NEW.state IN ('active', 'paused')
+    THEN jobmanager.next_due(NEW.schedule, moment, NEW.accounted_until) END;
   UPDATE jobmanager.meta SET change_seq = change_seq + 1 RETURNING change_seq INTO NEW.change_seq;
   RETURN NEW;
 END $$;

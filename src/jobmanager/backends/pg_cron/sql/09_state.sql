@@ -38,13 +38,20 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.go_on(_namespace text) RETURNS int
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- Jobs that have a plan again are due from where their account ends; answers how many.
-  WITH freed AS (DELETE FROM jobmanager.parked p USING jobmanager.jobs j WHERE j.id = p.job_id AND j.namespace = _namespace),
+-- Resume the jobs that have a plan again, from where their account ends; returns how many. Those without one stay parked.
+  WITH waiting AS MATERIALIZED (
+    SELECT j.*, p.error, jobmanager.next_tick(j.schedule, j.accounted_until) AS following FROM jobmanager.jobs j
+      LEFT JOIN jobmanager.parked p ON p.job_id = j.id
+     WHERE j.namespace = _namespace AND j.state IN ('active', 'paused') AND j.schedule <> 'none'
+       AND (p.error = 'plan_exhausted' OR p.error IS NULL AND (j.next_due_at IS NULL OR j.next_due_at <= j.accounted_until))),
+  freed AS (
+    DELETE FROM jobmanager.parked p USING jobmanager.jobs j WHERE j.id = p.job_id AND j.namespace = _namespace
+      AND NOT EXISTS (SELECT FROM waiting w WHERE w.id = j.id AND w.following IS NULL AND jobmanager.lacks_plan(j.schedule))),
   going AS (
-    UPDATE jobmanager.jobs j SET next_due_at = jobmanager.next_tick(j.schedule, j.accounted_until)
-     WHERE j.namespace = _namespace AND j.state IN ('active', 'paused') AND j.next_due_at IS NULL AND j.schedule <> 'none'
-       AND jobmanager.next_tick(j.schedule, j.accounted_until) IS NOT NULL RETURNING 1)
-  SELECT count(*)::int FROM going
+    UPDATE jobmanager.jobs j SET next_due_at = w.due FROM (
+        SELECT id, following, jobmanager.next_due(schedule, accounted_until, coalesce(next_due_at, accounted_until)) AS due FROM waiting) w
+     WHERE j.id = w.id AND j.next_due_at IS DISTINCT FROM w.due RETURNING w.following)
+  SELECT count(following)::int FROM going
 $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.put_ticker(_namespace text, _transport text, _layout text, _auth text, _url text, _timeout_ms int)
