@@ -5,58 +5,23 @@ A batch travels as one JSON document: building it costs a third of what the driv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from jobmanager.run import KEEPS_ATTEMPT, Ending, Run
+from jobmanager.stores.sql.columns import (
+    ACCEPTED,
+    BECOMES,
+    ENDED,
+    INSTANT,
+    OPENED,
+    TO_PENDING,
+    ended_values,
+    opened_values,
+)
 from jobmanager.stores.sql.postgres_json import to_json
-from jobmanager.stores.sql.rows import failure_values, line_values
 from jobmanager.stores.sql.tables import micros
-
-INSTANT = "timestamptz"
-
-OPENED = {
-    "id": "uuid",
-    "job_id": "text",
-    "schedule_rev": "int",
-    "scheduled_for": INSTANT,
-    "status": "text",
-    "trigger": "text",
-    "requested_by": "text",
-    "notify": "bool",
-    "due_at": INSTANT,
-    "expires_at": INSTANT,
-    "attempt": "int",
-    "starts": "int",
-    "max_attempts": "int",
-    "retry_on_crash": "bool",
-    "owner": "text",
-    "concurrency_key": "text",
-    "turn": "text",
-    "priority": "smallint",
-    "idempotency_key": "text",
-    "payload": "jsonb",
-    "opened_at": INSTANT,
-    "accepted_at": INSTANT,
-    "dispatched_at": INSTANT,
-    "started_at": INSTANT,
-}
-ENDED = {
-    "id": "uuid",
-    "owner": "text",
-    "starts": "int",
-    "attempt": "int",
-    "status": "text",
-    "reason": "text",
-    "output": "jsonb",
-    "error": "jsonb",
-    "progress": "jsonb",
-    "started_at": INSTANT,
-    "finished_at": INSTANT,
-    "lines": "jsonb",
-}
 
 
 def _one(columns: dict[str, str]) -> str:
@@ -93,11 +58,6 @@ SELECT {", ".join(f"t.{name}" for name in OPENED)}, 1
 ON CONFLICT DO NOTHING RETURNING id"""
 
 
-ACCEPTED = {
-    name: OPENED[name]
-    for name in ("id", "job_id", "status", "due_at", "expires_at", "attempt", "starts", "max_attempts", "retry_on_crash", "owner",
-                 "concurrency_key", "turn", "priority", "dispatched_at", "started_at")
-}  # fmt: skip
 # An announced row becomes the run it was announced for. The guards are those of opening one, but for what was right already.
 # Rows are found by id alone: the planner takes all that is pending for one row, and would go through it for each of ours.
 # Who holds and who waits are asked for apart: each has its own index, and with both in one question every run would be read.
@@ -109,10 +69,7 @@ ACCEPT = f"""WITH v AS ({_many(ACCEPTED, "opens")}),
      AND (v.turn IS NULL OR NOT EXISTS (SELECT FROM jobmanager.runs h WHERE h.concurrency_key = v.concurrency_key AND h.turn = 'holds')
        AND NOT EXISTS (SELECT FROM jobmanager.runs h WHERE h.concurrency_key = v.concurrency_key AND h.turn = 'waits'))
    ORDER BY v.job_id FOR SHARE OF j)
-UPDATE jobmanager.runs r SET status = v.status, due_at = v.due_at, expires_at = v.expires_at, attempt = v.attempt,
- starts = v.starts, max_attempts = v.max_attempts, retry_on_crash = v.retry_on_crash, owner = v.owner, concurrency_key = v.concurrency_key,
- turn = v.turn, priority = v.priority, dispatched_at = v.dispatched_at, accepted_at = clock_timestamp(),
- started_at = v.started_at
+UPDATE jobmanager.runs r SET {", ".join(f"{name} = v.{name}" for name in BECOMES)}, accepted_at = clock_timestamp()
  FROM open v WHERE r.id = v.id AND r.status || '' = 'pending' AND r.accepted_at IS NULL RETURNING r.id::text"""
 
 FENCE = "r.id = v.id AND r.owner = v.owner AND r.starts = v.starts AND r.status = 'running'"
@@ -140,10 +97,9 @@ SELECT id::text FROM opened UNION ALL SELECT id::text FROM ended"""
 # An array, not a list of any length: one statement, prepared once.
 THESE = "SELECT r.* FROM jobmanager.runs r WHERE r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.due_at, r.id"
 OURS = """SELECT id::text, status, owner, starts, accepted_at, started_at FROM jobmanager.runs WHERE id = ANY(%(ids)s::uuid[])"""
-RETRY = """WITH open AS
+RETRY = f"""WITH open AS
  (SELECT id FROM jobmanager.jobs WHERE id = %(job_id)s AND state IN ('active', 'paused') FOR SHARE)
-UPDATE jobmanager.runs r SET status = 'pending', owner = NULL, due_at = %(retry_at)s, progress = NULL, started_at = NULL,
- dispatched_at = NULL, reason = %(kept)s, attempt = CASE WHEN %(returned)s AND r.attempt = 1 AND NOT EXISTS
+UPDATE jobmanager.runs r SET {TO_PENDING}, due_at = %(retry_at)s, reason = %(kept)s, attempt = CASE WHEN %(returned)s AND r.attempt = 1 AND NOT EXISTS
   (SELECT FROM jobmanager.attempts a WHERE a.run_id = r.id) THEN 0 ELSE r.attempt END
  FROM open WHERE r.job_id = open.id AND r.id = %(id)s AND r.owner = %(owner)s AND r.starts = %(starts)s
    AND r.status = 'running' AND r.cancel_requested_at IS NULL"""
@@ -196,17 +152,17 @@ UPDATE jobmanager.runs r SET {START}, turn = 'holds' FROM jobmanager.jobs j
 def open_one(run: Run) -> dict[str, Any]:
     """The parameters of OPEN_ONE."""
     payload = None if run.payload is None else to_json(run.payload)
-    return {**_opened(run, _as_it_is), "payload": payload}
+    return {**opened_values(run, _as_it_is), "payload": payload}
 
 
 def open_many(runs: Sequence[Run]) -> str:
     """The document of OPEN_MANY."""
-    return to_json([_opened(run, micros) for run in runs])
+    return to_json([opened_values(run, micros) for run in runs])
 
 
 def end_one(ending: Ending) -> dict[str, Any]:
     """The parameters of END_ONE."""
-    values = _ended(ending, _as_it_is)
+    values = ended_values(ending, _as_it_is)
     for name in ("output", "error", "progress", "lines"):
         values[name] = None if values[name] is None else to_json(values[name])
     return values
@@ -214,55 +170,8 @@ def end_one(ending: Ending) -> dict[str, Any]:
 
 def end_many(endings: Sequence[Ending]) -> str:
     """The document of END_MANY."""
-    return to_json([_ended(ending, micros) for ending in endings])
+    return to_json([ended_values(ending, micros) for ending in endings])
 
 
 def _as_it_is(moment: datetime | None) -> datetime | None:
     return moment
-
-
-def _opened(run: Run, instant: Callable[[datetime | None], Any]) -> dict[str, Any]:
-    opened_at = instant(run.opened_at)
-    return {
-        "id": run.id,
-        "job_id": run.job_id,
-        "schedule_rev": run.schedule_rev,
-        "scheduled_for": instant(run.scheduled_for),
-        "status": run.status.value,
-        "trigger": run.trigger,
-        "requested_by": run.requested_by,
-        "notify": run.notify,
-        "due_at": instant(run.due_at),
-        "expires_at": instant(run.expires_at),
-        "attempt": run.attempt,
-        "starts": run.starts,
-        "max_attempts": run.max_attempts,
-        "retry_on_crash": run.retry_on_crash,
-        "owner": run.owner,
-        "concurrency_key": run.concurrency_key,
-        "turn": run.turn,
-        "priority": run.priority,
-        "idempotency_key": run.idempotency_key,
-        "payload": run.payload,
-        "opened_at": opened_at,
-        "accepted_at": instant(run.accepted_at),
-        "dispatched_at": instant(run.dispatched_at),
-        "started_at": instant(run.started_at),
-    }
-
-
-def _ended(ending: Ending, instant: Callable[[datetime | None], Any]) -> dict[str, Any]:
-    return {
-        "id": ending.run.id,
-        "owner": ending.run.owner,
-        "starts": ending.run.starts,
-        "attempt": ending.run.attempt,
-        "status": ending.status.value,
-        "reason": ending.reason,
-        "output": ending.output,
-        "error": failure_values(ending.error),
-        "progress": None if ending.progress is None else asdict(ending.progress),
-        "started_at": instant(ending.started_at),
-        "finished_at": instant(ending.finished_at),
-        "lines": line_values(ending.lines) if ending.lines else None,
-    }

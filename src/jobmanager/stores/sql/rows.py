@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from jobmanager.run import Attempt, Failure, LogLine, Progress, Run, RunStatus
@@ -21,44 +22,17 @@ def encode(value: Any) -> str | None:
     return None if value is None else json.dumps(value, separators=(",", ":"))
 
 
+RUN_COLUMNS = tuple(field.name for field in fields(Run))
+_run_columns = attrgetter(*RUN_COLUMNS)
+
+
 def run_values(run: Run) -> dict[str, Any]:
     """A run as column values; JSON columns hold plain objects."""
-    return {
-        "id": run.id,
-        "job_id": run.job_id,
-        "schedule_rev": run.schedule_rev,
-        "scheduled_for": run.scheduled_for,
-        "first_for": run.first_for,
-        "ticks": run.ticks,
-        "status": run.status.value,
-        "reason": run.reason,
-        "trigger": run.trigger,
-        "requested_by": run.requested_by,
-        "notify": run.notify,
-        "due_at": run.due_at,
-        "expires_at": run.expires_at,
-        "attempt": run.attempt,
-        "starts": run.starts,
-        "max_attempts": run.max_attempts,
-        "retry_on_crash": run.retry_on_crash,
-        "owner": run.owner,
-        "concurrency_key": run.concurrency_key,
-        "turn": run.turn,
-        "blocked_by": run.blocked_by,
-        "priority": run.priority,
-        "idempotency_key": run.idempotency_key,
-        "cancel_requested_at": run.cancel_requested_at,
-        "payload": run.payload,
-        "output": run.output,
-        "error": failure_values(run.error),
-        "progress": None if run.progress is None else asdict(run.progress),
-        "opened_at": run.opened_at,
-        "accepted_at": run.accepted_at,
-        "dispatched_at": run.dispatched_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "discarded_at": run.discarded_at,
-    }
+    values = dict(zip(RUN_COLUMNS, _run_columns(run), strict=True))
+    values["status"] = run.status.value
+    values["error"] = failure_values(run.error)
+    values["progress"] = None if run.progress is None else asdict(run.progress)
+    return values
 
 
 def run_from(row: Row) -> Run:

@@ -23,6 +23,7 @@ from jobmanager.run import (
     Run,
     RunStatus,
 )
+from jobmanager.stores.sql.columns import to_pending
 from jobmanager.stores.sql.database import Connection, Database, literally
 from jobmanager.stores.sql.rows import (
     line_values,
@@ -155,14 +156,7 @@ class RunStatements(Database):
             after = replace(run, status=CANCELLED, reason="requested", turn=None, finished_at=now)
         elif run.retry_on_crash and run.attempt < run.max_attempts and job is not None and job.open:
             self.keep_attempt(connection, run, crashed, now)
-            again = {
-                "owner": None,
-                "due_at": now,
-                "started_at": None,
-                "progress": None,
-                "dispatched_at": None,
-            }
-            after = replace(run, status=PENDING, **again)  # type: ignore[arg-type]  # the columns are the fields
+            after = replace(run, **to_pending(due_at=now))
         else:
             after = replace(run, status=FAILED, error=crashed, turn=None, finished_at=now)
         values = {name: value for name, value in run_values(after).items() if value != run_values(run)[name]}

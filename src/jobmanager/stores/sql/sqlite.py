@@ -31,6 +31,7 @@ from jobmanager.run import (
     RunStatus,
 )
 from jobmanager.stores.base import Written
+from jobmanager.stores.sql.columns import BECOMES, OPENED, TO_PENDING, opened_values
 from jobmanager.stores.sql.rows import encode, failure_values, run_from
 from jobmanager.stores.sql.runs import refused_retry
 from jobmanager.stores.sql.schema import VERSION_TABLE, SchemaStatements
@@ -43,22 +44,17 @@ KEPT = ", ".join(f"'{reason}'" for reason in sorted(KEEPS_ATTEMPT))
 GUARDS = """SELECT id, state, schedule_rev, accounted_until FROM jobmanager_jobs
  WHERE id IN (SELECT value FROM json_each(?))"""
 ALIVE = "SELECT 1 FROM jobmanager_instances WHERE id = ? AND dead_at IS NULL"
-OPEN = """INSERT INTO jobmanager_runs (id, job_id, schedule_rev, scheduled_for, ticks, status, trigger, requested_by, notify,
- due_at, expires_at, attempt, starts, max_attempts, retry_on_crash, owner, concurrency_key, turn, priority, idempotency_key,
- payload, opened_at, accepted_at, dispatched_at, started_at)
- VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
- ON CONFLICT DO NOTHING"""
-ACCEPT = """UPDATE jobmanager_runs SET status = ?, due_at = ?, expires_at = ?, attempt = ?, starts = ?, max_attempts = ?,
- retry_on_crash = ?, owner = ?, concurrency_key = ?, turn = ?, priority = ?, dispatched_at = ?, accepted_at = ?, started_at = ?
+OPEN = f"""INSERT INTO jobmanager_runs ({", ".join(OPENED)}, ticks) VALUES ({", ".join("?" * len(OPENED))}, 1)
+ ON CONFLICT DO NOTHING"""  # noqa: S608 - constants only
+ACCEPT = f"""UPDATE jobmanager_runs SET {", ".join(f"{name} = ?" for name in BECOMES)}, accepted_at = ?
  WHERE id = ? AND status = 'pending' AND accepted_at IS NULL AND (? IS NULL OR NOT EXISTS
-  (SELECT 1 FROM jobmanager_runs h WHERE h.concurrency_key = ? AND h.turn IN ('holds', 'waits')))"""
+  (SELECT 1 FROM jobmanager_runs h WHERE h.concurrency_key = ? AND h.turn IN ('holds', 'waits')))"""  # noqa: S608
 OURS = """SELECT id, status, owner, starts, accepted_at IS NULL, started_at FROM jobmanager_runs
  WHERE id IN (SELECT value FROM json_each(?))"""
 FENCE = "id = ? AND owner = ? AND starts = ? AND status = 'running'"
 END = f"""UPDATE jobmanager_runs SET status = ?, reason = ?, output = ?, error = ?, progress = ?, started_at = ?, finished_at = ?,
  turn = NULL WHERE {FENCE}"""  # noqa: S608 - constants only
-RETRY = f"""UPDATE jobmanager_runs SET status = 'pending', owner = NULL, due_at = ?, progress = NULL, started_at = NULL,
- dispatched_at = NULL, reason = ?, attempt = CASE WHEN ? AND attempt = 1 AND NOT EXISTS
+RETRY = f"""UPDATE jobmanager_runs SET {TO_PENDING}, due_at = ?, reason = ?, attempt = CASE WHEN ? AND attempt = 1 AND NOT EXISTS
   (SELECT 1 FROM jobmanager_attempts a WHERE a.run_id = jobmanager_runs.id) THEN 0 ELSE attempt END WHERE {FENCE} AND cancel_requested_at IS NULL
  AND EXISTS (SELECT 1 FROM jobmanager_jobs j WHERE j.id = job_id AND j.state IN ('active', 'paused'))"""  # noqa: S608
 CANCEL_REQUESTED = f"SELECT cancel_requested_at IS NOT NULL FROM jobmanager_runs WHERE {FENCE}"  # noqa: S608
@@ -438,60 +434,17 @@ def _driver(connection: Connection) -> sqlite3.Connection:
     return driver  # type: ignore[no-any-return]
 
 
-def _execute(driver: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> sqlite3.Cursor:
+def _execute(driver: sqlite3.Connection, statement: str, rows: Sequence[Sequence[Any]]) -> sqlite3.Cursor:
     return driver.execute(statement, rows[0]) if len(rows) == 1 else driver.executemany(statement, rows)
 
 
-def _open_row(run: Run) -> tuple[Any, ...]:
-    opened_at = micros(run.opened_at)
-    return (
-        run.id,
-        run.job_id,
-        run.schedule_rev,
-        micros(run.scheduled_for),
-        run.status.value,
-        run.trigger,
-        run.requested_by,
-        run.notify,
-        micros(run.due_at),
-        micros(run.expires_at),
-        run.attempt,
-        run.starts,
-        run.max_attempts,
-        run.retry_on_crash,
-        run.owner,
-        run.concurrency_key,
-        run.turn,
-        run.priority,
-        run.idempotency_key,
-        encode(run.payload),
-        opened_at,
-        opened_at,
-        micros(run.dispatched_at),
-        opened_at if run.status is RUNNING else None,
-    )
+def _open_row(run: Run) -> list[Any]:
+    return list({**opened_values(run, micros), "payload": encode(run.payload)}.values())
 
 
-def _accept_row(run: Run, now: datetime) -> tuple[Any, ...]:
-    return (
-        run.status.value,
-        micros(run.due_at),
-        micros(run.expires_at),
-        run.attempt,
-        run.starts,
-        run.max_attempts,
-        run.retry_on_crash,
-        run.owner,
-        run.concurrency_key,
-        run.turn,
-        run.priority,
-        micros(run.dispatched_at),
-        micros(now),
-        micros(run.started_at),
-        run.id,
-        run.turn,
-        run.concurrency_key,
-    )
+def _accept_row(run: Run, now: datetime) -> list[Any]:
+    values = opened_values(run, micros)
+    return [*(values[name] for name in BECOMES), micros(now), run.id, run.turn, run.concurrency_key]
 
 
 def _end_row(ending: Ending, status: RunStatus, reason: str | None) -> tuple[Any, ...]:

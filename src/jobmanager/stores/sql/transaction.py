@@ -16,6 +16,7 @@ from jobmanager.run import (
     Run,
 )
 from jobmanager.stores.base import JobRow, JobTransaction
+from jobmanager.stores.sql.columns import to_pending
 from jobmanager.stores.sql.database import Connection, Database, literally, newest_of
 from jobmanager.stores.sql.rows import (
     job_values,
@@ -166,26 +167,24 @@ class SqlJobTransaction(JobTransaction):
 
     def reopen(self, run: Run, *, max_attempts: int, turn: str | None) -> Run:
         self._store.keep_attempt(self._connection, run, run.error, run.finished_at or self.now)
-        fresh = {
-            "status": PENDING,
-            "reason": None,
-            "turn": turn,
-            "due_at": self.now,
-            "expires_at": None,
-            "max_attempts": max_attempts,
-            "owner": None,
-            "blocked_by": None,
-            "cancel_requested_at": None,
-            "output": None,
-            "error": None,
-            "progress": None,
-            "started_at": None,
-            "finished_at": None,
-            "accepted_at": self.now,
-            "dispatched_at": None,
-        }
+        forgotten = (
+            "reason",
+            "expires_at",
+            "blocked_by",
+            "cancel_requested_at",
+            "output",
+            "error",
+            "finished_at",
+        )
+        fresh = to_pending(
+            turn=turn,
+            due_at=self.now,
+            accepted_at=self.now,
+            max_attempts=max_attempts,
+            **dict.fromkeys(forgotten),
+        )
         self._connection.execute(sa.update(self._runs).where(self._runs.c.id == run.id).values(**fresh))
-        return replace(run, **fresh)  # type: ignore[arg-type]  # the columns are the fields
+        return replace(run, **fresh)
 
     def save(self, job: JobRow) -> None:
         jobs = self._store.tables.jobs

@@ -106,9 +106,10 @@ class StoreGround:
                 "starts": 1 if owner else 0,
                 "owner": owner,
                 "concurrency_key": job_id,
+                # Three moments of their own: a store that mixes them up is seen.
                 "opened_at": self.now,
-                "accepted_at": self.now,
-                "started_at": self.now if owner else None,
+                "accepted_at": self.now + timedelta(microseconds=1),
+                "started_at": self.now + timedelta(microseconds=2) if owner else None,
                 **fields,
             }
         )
