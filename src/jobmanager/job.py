@@ -185,9 +185,15 @@ class Policies:
         "a tick starts up to so much later; how much depends on job and instant alone, so all processes agree",
         stored=True,
         overridable=True,
+        shown_as="up to {}",
     )
     pause_after_failures: int | None = option(
-        None, Whole(1, MOST), "so many failed runs in a row pause the job", stored=True, overridable=True
+        None,
+        Whole(1, MOST),
+        "so many failed runs in a row pause the job",
+        stored=True,
+        overridable=True,
+        shown_as="{} in a row",
     )
 
 
@@ -232,6 +238,7 @@ class Job(Policies):
         Whole(1, MOST_MIB, "MiB"),
         "MiB that an isolated handler may take on top of what its process has when it is called (Linux)",
         key="memory_limit_mib",
+        shown_as="{} MiB",
     )
     enabled_when: Gate = option(
         True,  # noqa: FBT003 - the default of a field

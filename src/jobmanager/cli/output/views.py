@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jobmanager.run import Run
     from jobmanager.schedule import Schedule
     from jobmanager.stores.base import JobRow
+    from jobmanager.validation.options import Option
 
 
 @dataclass(frozen=True)
@@ -128,64 +129,67 @@ def in_zone(view: View, moment: datetime) -> tuple[str, datetime]:
 
 
 def policies(view: View) -> dict[str, Any]:
-    """The job's policies as they are declared; retry only where the code is at hand."""
-    told = {key: value for key, value in view.declared.items() if key not in ("name", "handler", "config")}
+    """Return the job's policies as they are declared; retry only where the code is at hand."""
+    from jobmanager.job import RETRY_OPTIONS
+
+    declared = {
+        key: value for key, value in view.declared.items() if key not in ("name", "handler", "config")
+    }
     if view.job:
-        retry = view.job.retry
-        told["retry"] = {
-            "max_attempts": retry.max_attempts,
-            "delays": None if retry.delays is None else list(retry.delays),
-            "base": retry.base,
-            "factor": retry.factor,
-            "max_delay": retry.max_delay,
-            "jitter": retry.jitter,
-            "on_crash": retry.on_crash,
-        }
-    return told
+        declared["retry"] = {name: _plain(getattr(view.job.retry, name)) for name in RETRY_OPTIONS}
+    return declared
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of Retry as JSON has it: exception classes by name."""
+    if isinstance(value, (list, tuple)):
+        return [item.__name__ if isinstance(item, type) else item for item in value]
+    return value
+
+
+ALWAYS_SHOWN = ("overlap", "catch_up", "timeout")
+SHOWN_WITH_ANOTHER = ("catch_up_window",)
 
 
 def policies_in_words(view: View) -> list[tuple[str, str]]:
-    """The policies for people, by name."""
-    told = policies(view)
-    retry = told.get("retry")
-    attempts = "no retry"
-    if told.get("max_attempts", 1) > 1:
-        attempts = f"up to {told['max_attempts']} attempts"
-        if retry and retry["delays"]:
-            attempts += ", after " + ", ".join(f"{delay:g} s" for delay in retry["delays"])
-        elif retry:
-            attempts += f", after {retry['base']:g} s and then {retry['factor']:g} times longer, at most {retry['max_delay']:g} s"
-    window = length(timedelta(seconds=told.get("catch_up_window_seconds", 0)))
-    timeout = told.get("timeout_seconds")
-    return [
-        ("overlap", str(told.get("overlap", ""))),
-        (
-            "catch_up",
-            "none" if told.get("catch_up") == "none" else f"{told.get('catch_up', '')} of the last {window}",
-        ),
-        ("retry", attempts),
-        ("timeout", length(timedelta(seconds=timeout)) if timeout else "none"),
-        (
-            "start deadline",
-            length(timedelta(seconds=told["start_deadline_seconds"]))
-            if told.get("start_deadline_seconds")
-            else "",
-        ),
-        (
-            "jitter",
-            f"up to {length(timedelta(seconds=told['jitter_seconds']))}"
-            if told.get("jitter_seconds")
-            else "",
-        ),
-        (
-            "pauses",
-            f"after {told['pause_after_failures']} failures in a row"
-            if told.get("pause_after_failures")
-            else "",
-        ),
-        ("isolation", "a process of its own" if told.get("isolation") == "process" else ""),
-        ("priority", str(told["priority"]) if told.get("priority") else ""),
-    ]
+    """Return the policies for people, by name: the usual ones, and every other one that differs from its default."""
+    from jobmanager.job import POLICY_OPTIONS
+
+    declared = policies(view)
+    rows = []
+    for name, item in POLICY_OPTIONS.items():
+        value = declared.get(item.column, item.plain(item.default))
+        if name == "catch_up":
+            window = length(timedelta(seconds=declared.get("catch_up_window_seconds", 0)))
+            rows.append((name, value if value == "none" else f"{value} of the last {window}"))
+        elif name == "retry":
+            rows.append((name, _attempts(declared)))
+        elif name in ALWAYS_SHOWN or (
+            item.declared and value != item.plain(item.default) and name not in SHOWN_WITH_ANOTHER
+        ):
+            rows.append((name, _in_words(item, value)))
+    return rows
+
+
+def _in_words(item: Option, value: Any) -> str:
+    from jobmanager.validation.kinds import Duration
+
+    if value is None:
+        return "none"
+    text = length(timedelta(seconds=value)) if isinstance(item.kind, Duration) else str(value)
+    return item.shown_as.format(text) if item.shown_as else text
+
+
+def _attempts(declared: dict[str, Any]) -> str:
+    retry = declared.get("retry")
+    if declared.get("max_attempts", 1) <= 1:
+        return "no retry"
+    attempts = f"up to {declared['max_attempts']} attempts"
+    if retry and retry["delays"]:
+        return f"{attempts}, after {', '.join(f'{delay:g} s' for delay in retry['delays'])}"
+    if retry:
+        return f"{attempts}, after {retry['base']:g} s and then {retry['factor']:g} times longer, at most {retry['max_delay']:g} s"
+    return attempts
 
 
 def handler_name(manager: JobManager, view: View) -> str:
