@@ -88,6 +88,11 @@ class Retry:
         key="retry_on_crash",
         stored=True,
     )
+    on_shutdown: bool = option(
+        True,  # noqa: FBT003 - the default of a field
+        Flag(),
+        "whether a run whose handler saw the shutdown and raised goes back to pending, without an attempt used",
+    )
 
     def __post_init__(self) -> None:
         try:
