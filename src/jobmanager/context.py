@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextvars import ContextVar
 from datetime import datetime
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 from jobmanager.clock import Clock
@@ -22,44 +20,34 @@ CancelCause = Literal["requested", "timeout", "shutdown", "lease"]
 MAX_LINES = 1000
 MAX_LINE_BYTES = 256 * 1024
 
-current_run: ContextVar[RunContext | None] = ContextVar("jobmanager_run", default=None)
-"""The context of the handler that this thread or task is inside of."""
-
 _logger = logging.getLogger("jobmanager.handler")
 
 
-class RunContext:
-    """One attempt as its handler sees it. Its methods may be called by any thread the handler uses.
+class AttemptState:
+    """What the context of a handler and the engine share about one attempt. Any thread may call any method.
 
-    `job`, `run_id`, `scheduled_for` (None for a start by hand), `attempt` (from 1), `config`, `payload` and `locale` are facts.
+    `stop` is the first reason for which the attempt is to end early, and `stop_seen` tells whether the handler looked.
+    `timed_out` is True from the moment the job's timeout has passed, whatever was asked before.
     """
 
     __slots__ = (
         "_bytes",
-        "_cancel",
         "_clock",
-        "_ended",
-        "_interrupt",
         "_keep_lines",
         "_lease_ok",
         "_lines",
         "_lock",
-        "_log",
-        "_progress",
-        "_progress_flushed",
-        "_seen",
+        "_published",
         "_taken",
-        "attempt",
         "backend",
-        "config",
-        "interrupted",
         "job",
-        "payload",
+        "progress",
         "run",
-        "run_id",
-        "scheduled_for",
         "started_at",
         "started_mono",
+        "stop",
+        "stop_seen",
+        "timed_out",
     )
 
     def __init__(
@@ -74,35 +62,122 @@ class RunContext:
     ) -> None:
         self.job = job
         self.run = run
-        self.run_id = run.id
-        self.scheduled_for = run.scheduled_for
-        self.attempt = run.attempt
         self.backend = backend
-        self.config: Mapping[str, Any] = job.config
-        self.payload: Mapping[str, Any] = run.payload or {}
-        self.started_at = clock.now()
-        self.started_mono = clock.monotonic()
+        self.started_at = run.opened_at
+        self.started_mono = 0.0
+        self.stop: CancelCause | None = None
+        self.stop_seen = False
+        self.timed_out = False
+        self.progress: Progress | None = None
+        self._published: Progress | None = None
         self._clock = clock
         self._lease_ok = lease_ok
         self._keep_lines = keep_lines
-        self._log: ContextLogger | None = None
-        self._cancel: CancelCause | None = None
-        self._seen = False
-        self._ended = False
-        self._progress: Progress | None = None
-        self._progress_flushed: Progress | None = None
         self._lock = threading.Lock()
         self._lines: list[tuple[datetime, int, str]] = []
         self._taken = 0
         self._bytes = 0
-        self._interrupt: Callable[[], object] | None = None
-        self.interrupted = False
+
+    def ask_to_end(self, cause: CancelCause) -> None:
+        """Make `cancelled` true for the handler; the first cause stays, and a timeout is remembered beside it."""
+        if cause == "timeout":
+            self.timed_out = True
+        if self.stop is None:
+            self.stop = cause
+
+    def lease_ok(self) -> bool:
+        """Return False when this process may have been declared dead."""
+        return self._lease_ok()
+
+    def take_progress(self) -> Progress | None:
+        """Return the progress if it changed since it was last taken, else None."""
+        progress = self.progress
+        if progress is self._published:
+            return None
+        self._published = progress
+        return progress
+
+    def add_line(self, level: int, text: str) -> None:
+        """Keep a captured log line, up to the limits; the first line beyond them says that the rest is cut."""
+        if not self._keep_lines:
+            return
+        with self._lock:
+            if self._taken + len(self._lines) > MAX_LINES or self._bytes > MAX_LINE_BYTES:
+                return
+            self._bytes += len(text)
+            if self._taken + len(self._lines) == MAX_LINES or self._bytes > MAX_LINE_BYTES:
+                level, text = logging.WARNING, "[log cut here: more than 1,000 lines or 256 KiB in one run]"
+            self._lines.append((self._clock.now(), level, text))
+
+    def take_lines(self) -> tuple[LogLine, ...]:
+        """Return the lines captured since they were last taken, oldest first."""
+        if not self._lines:
+            return ()
+        with self._lock:
+            taken, self._lines = self._lines, []
+            self._taken += len(taken)
+        return tuple(LogLine(at, logging.getLevelName(level), text) for at, level, text in taken)
+
+
+class RunContext:
+    """One attempt as its handler sees it. Its methods may be called by any thread the handler uses."""
+
+    __slots__ = ("_log", "_state")
+
+    def __init__(self, state: AttemptState) -> None:
+        self._state = state
+        self._log: ContextLogger | None = None
+
+    @property
+    def job(self) -> Job:
+        """The job in force: as declared, with what operators have overridden."""
+        return self._state.job
+
+    @property
+    def run(self) -> Run:
+        """The run as it was when this attempt began."""
+        return self._state.run
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run, the same for every attempt of it."""
+        return self._state.run.id
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The instant this run stands for (aware UTC); None for a start by hand."""
+        return self._state.run.scheduled_for
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return self._state.run.attempt
+
+    @property
+    def started_at(self) -> datetime:
+        """When this attempt began (aware UTC)."""
+        return self._state.started_at
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend of this process."""
+        return self._state.backend
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The config of the job in force."""
+        return self._state.job.config
+
+    @property
+    def payload(self) -> Mapping[str, Any]:
+        """What the start by hand gave; empty for a tick."""
+        return self._state.run.payload or {}
 
     @property
     def log(self) -> ContextLogger:
         """A standard logger whose lines become part of the run's record, even where logging is not configured."""
         if self._log is None:
-            self._log = ContextLogger(self)
+            self._log = ContextLogger(self._state)
         return self._log
 
     @property
@@ -123,19 +198,25 @@ class RunContext:
     def previous_tick(self) -> datetime | None:
         """The schedule's instant before this run's (aware, UTC); None without a schedule."""
         schedule = self.job.schedule
-        return None if schedule is None else schedule.previous_before(self.scheduled_for or self.started_at)
+        return (
+            None
+            if schedule is None
+            else schedule.previous_before(self.scheduled_for or self._state.started_at)
+        )
 
     def upcoming_ticks(self, count: int = 3) -> list[datetime]:
         """Return the next `count` instants of the schedule after this run's (aware, UTC); empty without a schedule."""
         schedule = self.job.schedule
-        return [] if schedule is None else schedule.upcoming(self.scheduled_for or self.started_at, count)
+        return (
+            [] if schedule is None else schedule.upcoming(self.scheduled_for or self._state.started_at, count)
+        )
 
     def progress(self, processed: int, total: int | None = None, message: str = "") -> None:
         """Record how far the work is: `processed` items of `total`. It is visible to other processes within a second.
 
         Any thread may call it, as often as for every row: only the latest values are kept and written.
         """
-        self._progress = Progress(processed=processed, total=total, message=message)
+        self._state.progress = Progress(processed=processed, total=total, message=message)
 
     def track(self, items: Iterable[T], total: int | None = None, message: str = "") -> Iterator[T]:
         """Yield the items, recording progress after each and raising RunCancelledError before one if the run should end.
@@ -155,102 +236,41 @@ class RunContext:
 
         A handler that reads True and then ends has agreed: the run ends as cancelled, not as succeeded or failed.
         """
-        if self._cancel is None:
+        if self._state.stop is None:
             return False
-        self._seen = True
+        self._state.stop_seen = True
         return True
 
     def raise_if_cancelled(self) -> None:
         """Raise RunCancelledError if the run should end early, as `cancelled` says. Handlers should not catch it."""
         if self.cancelled:
-            raise RunCancelledError(f"run {self.run_id}: {self._cancel}")
+            raise RunCancelledError(f"run {self.run_id}: {self._state.stop}")
 
     def lease_ok(self) -> bool:
         """Return whether this process still holds its lease. False: stop before the next effect on other systems.
 
         Another process may by then have started the work again.
         """
-        return self._lease_ok()
+        return self._state.lease_ok()
 
-    # ---------------------------------------------------------------- for the runner
 
-    def ask_to_end(self, cause: CancelCause) -> None:
-        """Make `cancelled` true; the first cause stays."""
-        if self._cancel is None:
-            self._cancel = cause
+current_run: ContextVar[RunContext | None] = ContextVar("jobmanager_run", default=None)
+"""The context of the handler that this thread or task is inside of."""
 
-    @property
-    def cancel_cause(self) -> CancelCause | None:
-        return self._cancel
 
-    @property
-    def cancel_seen(self) -> bool:
-        return self._seen
-
-    @property
-    def last_progress(self) -> Progress | None:
-        return self._progress
-
-    def claim_completion(self) -> bool:
-        """Return True to the first caller only, which then records how this attempt ended."""
-        with self._lock:
-            taken, self._ended = self._ended, True
-            return not taken
-
-    def runs_in(self, task: asyncio.Task[Any] | None) -> None:
-        """Let `interrupt` cancel this task."""
-        if task is not None:
-            self.interrupted_by(partial(task.get_loop().call_soon_threadsafe, task.cancel))
-
-    def interrupted_by(self, act: Callable[[], object]) -> None:
-        """Let `interrupt` call `act`, which ends the attempt from any thread."""
-        self._interrupt = act
-
-    def interrupt(self) -> bool:
-        """Cancel the coroutine or kill the process of this attempt, once; False if it is neither (a thread cannot be interrupted)."""
-        act, self._interrupt = self._interrupt, None
-        if act is None:
-            return False
-        self.interrupted = True
-        act()
-        return True
-
-    def take_progress(self) -> Progress | None:
-        """Return the progress if it changed since it was last taken."""
-        progress = self._progress
-        if progress is self._progress_flushed:
-            return None
-        self._progress_flushed = progress
-        return progress
-
-    def add_line(self, level: int, text: str) -> None:
-        """Keep a captured log line, up to the limits; the first one beyond them says that the rest is cut."""
-        if not self._keep_lines:
-            return
-        with self._lock:
-            if self._taken + len(self._lines) > MAX_LINES or self._bytes > MAX_LINE_BYTES:
-                return
-            self._bytes += len(text)
-            if self._taken + len(self._lines) == MAX_LINES or self._bytes > MAX_LINE_BYTES:
-                level, text = logging.WARNING, "[log cut here: more than 1,000 lines or 256 KiB in one run]"
-            self._lines.append((self._clock.now(), level, text))
-
-    def take_lines(self) -> tuple[LogLine, ...]:
-        """Return the lines captured since they were last taken."""
-        if not self._lines:
-            return ()
-        with self._lock:
-            taken, self._lines = self._lines, []
-            self._taken += len(taken)
-        return tuple(LogLine(at, logging.getLevelName(level), text) for at, level, text in taken)
+def capture_line(level: int, text: str) -> None:
+    """Keep a log line with the run whose handler this thread or task is inside of, if any."""
+    context = current_run.get()
+    if context is not None:
+        context._state.add_line(level, text)  # noqa: SLF001 - the state is the context's other half
 
 
 class ContextLogger(logging.LoggerAdapter[logging.Logger]):
     """`context.log`: a standard logger that knows its run, and is captured even where logging is not configured."""
 
-    def __init__(self, context: RunContext) -> None:
-        super().__init__(_logger, context.run.log_fields(context.backend))
-        self._context = context
+    def __init__(self, state: AttemptState) -> None:
+        super().__init__(_logger, state.run.log_fields(state.backend))
+        self._state = state
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
         return level >= logging.INFO or super().isEnabledFor(level)
@@ -258,12 +278,12 @@ class ContextLogger(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         if not self.isEnabledFor(level):
             return
-        self._context.add_line(level, _formatted(msg, args))
+        self._state.add_line(level, _formatted(msg, args))
         # The line is kept already: what the logger makes of it must not be captured once more.
         token = current_run.set(None)
         try:
             kwargs.setdefault("stacklevel", 2)
-            super().log(level, f"[{self._context.job.id}] {msg}", *args, **kwargs)
+            super().log(level, f"[{self._state.job.id}] {msg}", *args, **kwargs)
         finally:
             current_run.reset(token)
 

@@ -59,7 +59,7 @@ ALLOWED: Mapping[RunStatus | None, frozenset[RunStatus]] = {
 
 Trigger = Literal["schedule", "catch_up", "manual", "backfill", "sweep"]
 ErrorKind = Literal[
-    "exception", "timeout", "crashed", "shutdown", "handler_missing", "payload_invalid", "http"
+    "exception", "timeout", "crashed", "shutdown", "handler_missing", "payload_invalid", "http", "internal"
 ]
 Turn = Literal["holds", "waits"]
 

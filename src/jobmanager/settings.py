@@ -155,6 +155,9 @@ class Settings(BaseSettings):
     )
     app: str | None = Field(default=None, min_length=1, description="module:manager, for the command line")
     workers: int = Field(default=10, gt=0, le=10_000, description="Threads that execute runs in this process")
+    coroutines: int = Field(
+        default=1000, gt=0, le=100_000, description="Coroutine handlers that run at once in this process"
+    )
     lease_seconds: Seconds = Field(
         default=30, description="A heartbeat unchanged for so long means a dead process"
     )

@@ -17,6 +17,7 @@ from jobmanager.errors import ConfigurationError, MissingExtraError, PayloadErro
 from jobmanager.execution import child_process as isolation
 from jobmanager.execution import supervisor as watch
 from jobmanager.execution.child_main import is_child
+from jobmanager.execution.supervisor import Liveness
 from jobmanager.testing import FakeClock
 
 pytest.importorskip("pebble")
@@ -329,7 +330,7 @@ def test_a_child_is_killed_when_its_host_was_declared_dead(jobs):
     run = run_of(jobs, "deaf")
     pid = pid_of(jobs, run)
 
-    jobs._assembly.watch.lost()
+    Liveness(jobs._assembly.failure_detector, jobs._assembly.attempts).declared_dead()
 
     wait_for(lambda: not alive(pid), 3)
     jobs.wait(run.id, 10)

@@ -190,7 +190,7 @@ def fork(count):
             try:
                 assert not jobs.started
                 jobs.start()
-                mine = jobs._assembly.lease.id
+                mine = jobs._assembly.heartbeat.id
                 # By hand, under a key of its own: which process wins a tick is a lottery.
                 run = jobs.trigger_job("long", {'seconds': 0}, scope=str(os.getpid()))
                 assert jobs.wait(run.id).owner == mine, "this child executed nothing"

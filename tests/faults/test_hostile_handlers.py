@@ -14,6 +14,7 @@ import pytest
 from tests.faults.conftest import effects, shape, until
 
 from jobmanager import JobManager, Run, RunContext, RunStatus
+from jobmanager.execution.opening import OpenRequest
 
 MakeManager = Callable[..., JobManager]
 
@@ -238,7 +239,7 @@ def test_while_the_lease_is_in_doubt_the_applications_loop_goes_on(
 
     async def application() -> tuple[float, str]:
         async with jobs.lifespan():
-            lease: Any = jobs._assembly.lease
+            lease: Any = jobs._assembly.heartbeat
             beat, lease.beat = lease.beat, lambda: False
             lease._trusted_until = float("-inf")  # as after an outage: the next beat is seconds away
             run = await asyncio.to_thread(open_without_a_beat, jobs)
@@ -258,11 +259,8 @@ def test_while_the_lease_is_in_doubt_the_applications_loop_goes_on(
 
 def open_without_a_beat(jobs: JobManager) -> Run:
     """Open a run as this process's own while the lease is not sure of itself."""
-    runner = jobs._assembly.runner
-    until(lambda: jobs._assembly.pool.reserve(1))
-    run = jobs._assembly.openings.build(jobs.registry.job("held"), jobs._clock.now(), ours=True)
-    assert runner.accept(run).finding == "opened"
-    return run
+    jobs._assembly.runner.open([OpenRequest(jobs.registry.job("held"))])
+    return until(lambda: jobs.runs("held"))[0]  # type: ignore[no-any-return]
 
 
 def test_progress_and_lines_with_nul_bytes_do_not_stop_the_watch(

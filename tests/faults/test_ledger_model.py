@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 
 from jobmanager import JobManager, Retry, RunConflictError, RunContext, Settings
 from jobmanager.errors import JobDisabledError, TransitionError
+from jobmanager.execution.opening import OpenRequest
 from jobmanager.run import Tick
 from jobmanager.stores.sql.memory import MemoryStore
 from jobmanager.testing import FakeClock
@@ -106,10 +107,12 @@ class Ledger(RuleBasedStateMachine):
         ):
             options: Any = policies
             manager.add_job(job_id, self.handler, every=self.every[job_id], **options)
-        chores = manager._assembly.chores
-        chores._chores = [
-            chore for chore in chores._chores if chore.name in ("watch", "claim poll", "change poll", "sweep")
-        ]
+        chores = manager._assembly.background
+        chores._tasks = {
+            name: task
+            for name, task in chores._tasks.items()
+            if name in ("claim poll", "change poll", "sweep")
+        }
         return manager
 
     def handler(self, context: RunContext) -> str:
@@ -137,21 +140,23 @@ class Ledger(RuleBasedStateMachine):
     def process_vanishes(self, which: int) -> None:
         """As by kill -9: no good-bye, nothing ended; others will notice."""
         manager = self.managers.pop(which % len(self.managers))
-        retire, self.store.retire = self.store.retire, lambda _id: None  # type: ignore[method-assign]
+        retire, self.store.deregister = self.store.deregister, lambda _id: None  # type: ignore[method-assign]
         manager.stop(drain=0)
-        self.store.retire = retire  # type: ignore[method-assign]
+        self.store.deregister = retire  # type: ignore[method-assign]
 
     @precondition(lambda self: self.managers)
     @rule(job_id=st.sampled_from(sorted(EVERY)), attempts=st.integers(1, 2))
     def dies_with_a_run(self, job_id: str, attempts: int) -> None:
         """A process opens a run as its own and is gone before the handler's first instruction."""
         manager = self.managers.pop()
-        retire = self.store.retire
-        run = manager._assembly.openings.build(manager.registry.job(job_id), self.clock.now(), ours=True)
+        retire = self.store.deregister
+        run = manager._assembly.factory.build(
+            OpenRequest(manager.registry.job(job_id)), self.clock.now(), ours=True
+        )
         self.store.write([run], ())
-        self.store.retire = lambda _id: None  # type: ignore[method-assign]
+        self.store.deregister = lambda _id: None  # type: ignore[method-assign]
         manager.stop(drain=0)
-        self.store.retire = retire  # type: ignore[method-assign]
+        self.store.deregister = retire  # type: ignore[method-assign]
 
     @rule(seconds=st.sampled_from([1, 30, 60, 61, 150, 300, 900]))
     def advance(self, seconds: int) -> None:

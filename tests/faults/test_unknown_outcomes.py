@@ -16,6 +16,7 @@ from tests.faults.conftest import LEASE, shape, until
 
 from jobmanager import JobManager, Retry, RunContext, RunStatus
 from jobmanager.errors import StoreError, StoreUnavailableError
+from jobmanager.execution.opening import OpenRequest
 from jobmanager.manager.sweep import FORGOTTEN_AFTER
 from jobmanager.run import Ending, Run
 from jobmanager.stores.base import Written
@@ -253,10 +254,9 @@ def test_a_process_whose_heartbeat_fails_starts_no_handler_after_its_lease(
     until(lambda: jobs._assembly.pool.in_flight == 0)
     store: Any = jobs.store
     beat, store.beat = store.beat, lost
-    until(lambda: not jobs._assembly.lease.ok())
-    until(lambda: jobs._assembly.pool.reserve(1))
-    run = jobs._assembly.openings.build(jobs.registry.job("held"), datetime.now(UTC), ours=True)
-    assert jobs._assembly.runner.accept(run).finding == "opened"
+    until(lambda: not jobs._assembly.heartbeat.ok())
+    jobs._assembly.runner.open([OpenRequest(jobs.registry.job("held"))])
+    run = until(lambda: jobs.runs("held"))[0]
     assert not started.wait(2 * LEASE)  # that nothing happens meanwhile is what is tested
     store.beat = beat
 
@@ -273,12 +273,11 @@ def test_a_run_that_waits_for_the_next_heartbeat_is_not_taken_for_forgotten(
     jobs.start()
     until(lambda: jobs._assembly.pool.in_flight == 0)
     store: Any = jobs.store
-    lease = jobs._assembly.lease
+    lease = jobs._assembly.heartbeat
     beat, store.beat = store.beat, lost
     until(lambda: not lease.ok())
-    until(lambda: jobs._assembly.pool.reserve(1))
-    run = jobs._assembly.openings.build(jobs.registry.job("held"), datetime.now(UTC), ours=True)
-    jobs._assembly.runner.accept(run)
+    jobs._assembly.runner.open([OpenRequest(jobs.registry.job("held"))])
+    run = until(lambda: jobs.runs("held"))[0]
 
     assert until(lambda: jobs._assembly.executor.knows(run.id))
     time.sleep(0.2)
@@ -318,8 +317,8 @@ def test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again(
     jobs.add_job("lost", lambda context: calls.append(context.attempt), retry=Retry(max_attempts=2))
     jobs.start()
     clock.advance(seconds=1)
-    lease = jobs._assembly.lease
-    run = jobs._assembly.openings.build(jobs.registry.job("lost"), clock.now(), ours=True)
+    lease = jobs._assembly.heartbeat
+    run = jobs._assembly.factory.build(OpenRequest(jobs.registry.job("lost")), clock.now(), ours=True)
     assert jobs.store.write([run], ()).opened
     clock.advance(seconds=1)
     assert jobs.run(run.id).owner == lease.id  # one sweep may come between the commit and the start
@@ -339,13 +338,14 @@ def test_a_sweep_between_the_commit_and_the_start_does_not_end_the_run(
     jobs.start()
     until(lambda: jobs._assembly.pool.in_flight == 0)
     trouble = Trouble(jobs)
-    runner = jobs._assembly.runner
-    until(lambda: jobs._assembly.pool.reserve(1))
-    opening = jobs._assembly.openings.build(jobs.registry.job("once"), datetime.now(UTC), ours=True)
-    behind = datetime.now(UTC) - timedelta(minutes=1)
-    run = replace(opening, opened_at=behind, started_at=behind, due_at=behind)
+    factory: Any = jobs._assembly.factory
+    build, behind = factory.build, datetime.now(UTC) - timedelta(minutes=1)
+    factory.build = lambda *words, **more: replace(
+        build(*words, **more), opened_at=behind, started_at=behind, due_at=behind
+    )
     trouble.after = [lambda *_: jobs._assembly.sweep.sweep()]
-    runner.accept(run)
+    result = jobs._assembly.runner.accept(OpenRequest(jobs.registry.job("once")))
+    run: Any = result.run
 
     assert jobs.wait(run.id).output == "done"
     assert calls == [1]
@@ -401,25 +401,25 @@ def test_a_slow_reading_shortens_nobodys_lease(make_manager: MakeManager, tmp_pa
     other = make_manager(f"sqlite:///{tmp_path}/jobs.db", clock=clock, lease_seconds=30)
     for manager in (jobs, other):
         manager.store.install()
-        manager._assembly.lease.beat()
+        manager._assembly.heartbeat.beat()
     store: Any = jobs.store
     instances = store.instances
 
     def slow() -> Any:
         clock.advance(seconds=9)
-        other._assembly.lease.beat()
+        other._assembly.heartbeat.beat()
         return instances()
 
-    failure_detector = FailureDetector(store, clock, length=timedelta(seconds=30))
+    failure_detector = FailureDetector(store, clock, length=timedelta(seconds=30), on_dead=lambda: None)
     store.instances = slow
-    failure_detector.check(jobs._assembly.lease.id)
+    failure_detector.check(jobs._assembly.heartbeat.id)
     store.instances = instances
     for _ in range(2):
         clock.advance(seconds=11)
-        failure_detector.check(jobs._assembly.lease.id)
+        failure_detector.check(jobs._assembly.heartbeat.id)
     alive = {instance.id for instance in instances()}
 
-    assert other._assembly.lease.id in alive
+    assert other._assembly.heartbeat.id in alive
 
 
 def test_after_an_outage_for_everybody_nobody_is_buried(make_manager: MakeManager, tmp_path: Any) -> None:
@@ -430,16 +430,16 @@ def test_after_an_outage_for_everybody_nobody_is_buried(make_manager: MakeManage
     ]
     for manager in managers:
         manager.store.install()
-        manager._assembly.lease.beat()
+        manager._assembly.heartbeat.beat()
     me, other = managers
     failure_detector = me._assembly.failure_detector
-    failure_detector.check(me._assembly.lease.id)
+    failure_detector.check(me._assembly.heartbeat.id)
     clock.advance(seconds=7)
-    failure_detector.check(me._assembly.lease.id)
+    failure_detector.check(me._assembly.heartbeat.id)
     clock.advance(seconds=40)  # nobody's beat got through
-    failure_detector.check(me._assembly.lease.id)
+    failure_detector.check(me._assembly.heartbeat.id)
 
-    assert other._assembly.lease.id in {instance.id for instance in me.store.instances()}
+    assert other._assembly.heartbeat.id in {instance.id for instance in me.store.instances()}
 
 
 def test_the_end_of_a_run_that_was_taken_over_is_refused(
@@ -466,7 +466,7 @@ def test_the_end_of_a_run_that_was_taken_over_is_refused(
     other.start()
     until(lambda: other.run(run.id).status is RunStatus.SUCCEEDED)
     go.set()
-    refused = "late writer refused: it is somebody else's"
+    refused = "late writer refused: another process owns it"
     until(lambda: refused in caplog.text or other.run(run.id).output != "from the second")
 
     assert refused in caplog.text
@@ -492,9 +492,8 @@ def test_a_run_opened_while_its_process_goes_is_not_started_and_not_left_to_othe
         back.wait(100)
 
     trouble.before = [slow]
-    until(lambda: jobs._assembly.pool.reserve(1))
-    run = jobs._assembly.openings.build(jobs.registry.job("late"), datetime.now(UTC), ours=True)
-    opener = threading.Thread(target=jobs._assembly.runner.accept, args=(run,))
+    request = OpenRequest(jobs.registry.job("late"))
+    opener = threading.Thread(target=jobs._assembly.runner.accept, args=(request,))
     opener.start()
     assert writing.wait(60)
     stopper = threading.Thread(target=jobs.stop, args=(0.1,))
@@ -506,7 +505,7 @@ def test_a_run_opened_while_its_process_goes_is_not_started_and_not_left_to_othe
 
     assert not stopper.is_alive()
     assert calls == []
-    assert shape(jobs.run(run.id)) == left
+    assert shape(jobs.runs("late")[0]) == left
     assert jobs.store.instances() == []
 
 

@@ -67,7 +67,7 @@ class Hand:
     def install_crash_points(self) -> None:
         store: Any = self.jobs.store
         executor: Any = self.jobs._assembly.executor
-        write, call = store.write, executor._call
+        write, call = store.write, executor._invoke
 
         def crashing_write(opens: Any, endings: Any) -> Any:
             if opens:
@@ -81,11 +81,11 @@ class Hand:
                 self.crash_point("after_finish")
             return written
 
-        def crashing_call(context: Any, handler: Any) -> Any:
+        def crashing_call(attempt: Any) -> Any:
             self.crash_point("before_handler")
-            return call(context, handler)
+            return call(attempt)
 
-        store.write, executor._call = crashing_write, crashing_call
+        store.write, executor._invoke = crashing_write, crashing_call
 
 
 def main(

@@ -43,7 +43,7 @@ FORKING = """
         if child == 0:
             assert not jobs.started
             jobs.start()
-            mine = jobs._assembly.lease.id
+            mine = jobs._assembly.heartbeat.id
             # By hand, under a key of its own: which process wins a tick is a lottery.
             run = jobs.trigger_job("second", scope=str(os.getpid()))
             assert jobs.wait(run.id).owner == mine, "this child executed nothing"

@@ -83,8 +83,8 @@ def test_a_start_that_finds_nothing_to_do_asks_one_question(
 
     with process(url) as manager:
         manager.store.install()
-        manager._assembly.declarations.carry_over()
-        scheduled = manager._assembly.declarations.scheduled(manager.settings.grace)
+        manager._assembly.job_sync.carry_over()
+        scheduled = manager._assembly.job_sync.scheduled(manager.settings.grace)
         monkeypatch.setattr(psycopg.Connection, "execute", counting)
         manager.backend.sync(scheduled)
         monkeypatch.undo()

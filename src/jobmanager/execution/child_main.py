@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobmanager.clock import SystemClock
-from jobmanager.context import RunContext, current_run
+from jobmanager.context import AttemptState, RunContext, current_run
 from jobmanager.errors import HandlerNotFoundError, PayloadError
 from jobmanager.execution import log_capture as capture
 from jobmanager.execution.outcome import Outcome, not_startable, outcome_of
@@ -65,10 +65,10 @@ def work(assignment: Assignment, pipe: Connection) -> Outcome:
     if assignment.capture_logs:
         capture.start()
     host = Host(pipe)
-    context = IsolatedContext(assignment, host)
-    threading.Thread(target=host.attend, args=(context,), name="jobmanager-host", daemon=True).start()
-    outcome = _answer(assignment, context)
-    host.tell_progress(context)
+    attempt = ChildAttempt(assignment, host)
+    threading.Thread(target=host.attend, args=(attempt,), name="jobmanager-host", daemon=True).start()
+    outcome = _answer(assignment, attempt)
+    host.tell_progress(attempt)
     host.tell("done", None)
     # What follows is the end of the process without its exit handlers: nothing printed or logged may be lost.
     logging.shutdown()
@@ -78,7 +78,8 @@ def work(assignment: Assignment, pipe: Connection) -> Outcome:
     return outcome
 
 
-def _answer(assignment: Assignment, context: RunContext) -> Outcome:
+def _answer(assignment: Assignment, attempt: AttemptState) -> Outcome:
+    context = RunContext(attempt)
     handler = Handler(assignment.job.handler, assignment.path)
     try:
         function = handler.function
@@ -86,7 +87,7 @@ def _answer(assignment: Assignment, context: RunContext) -> Outcome:
     except (HandlerNotFoundError, PayloadError) as error:
         return not_startable(error)
     except Exception as error:  # noqa: BLE001 - whatever the handler's module raises is on record
-        return outcome_of(context, None, error)
+        return outcome_of(attempt, None, error)
     current_run.set(context)
     returned, raised = None, None
     try:
@@ -96,7 +97,7 @@ def _answer(assignment: Assignment, context: RunContext) -> Outcome:
                 returned = asyncio.run(returned)
     except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded
         raised = error
-    outcome = outcome_of(context, returned, raised)
+    outcome = outcome_of(attempt, returned, raised)
     return replace(outcome, output=_portable(outcome.output))
 
 
@@ -151,10 +152,10 @@ class Host:
         with self._lock, contextlib.suppress(OSError):
             self._pipe.send(message)
 
-    def tell_progress(self, context: RunContext) -> None:
+    def tell_progress(self, attempt: AttemptState) -> None:
         # Taken and sent in one: what another thread just took must not be overtaken by the last word.
         with self._lock:
-            progress = context.take_progress()
+            progress = attempt.take_progress()
             if progress is not None:
                 self.tell("progress", progress)
 
@@ -171,26 +172,26 @@ class Host:
             except queue.Empty:
                 return False
 
-    def attend(self, context: RunContext) -> None:
+    def attend(self, attempt: AttemptState) -> None:
         """Tell progress, hear requests to end, and end this process with its host."""
         try:
             while True:
                 if self._pipe.poll(TELL_EVERY):
-                    self._hear(context)
-                self.tell_progress(context)
+                    self._hear(attempt)
+                self.tell_progress(attempt)
         except (EOFError, OSError):
             os._exit(1)
 
-    def _hear(self, context: RunContext) -> None:
+    def _hear(self, attempt: AttemptState) -> None:
         match self._pipe.recv():
             case "end", cause:
-                context.ask_to_end(cause)
+                attempt.ask_to_end(cause)
             case "lease_ok", question, answer:
                 self._answers.put((question, answer))
 
 
-class IsolatedContext(RunContext):
-    """The context of a handler in a child process: its log lines go to the host at once, so that a crash loses none."""
+class ChildAttempt(AttemptState):
+    """The attempt in a child process: its log lines go to the host at once, so that a crash loses none."""
 
     __slots__ = ("_host",)
 

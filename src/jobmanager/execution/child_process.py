@@ -14,8 +14,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jobmanager.context import RunContext
 from jobmanager.errors import ConfigurationError, MissingExtraError, RunCancelledError, UnsupportedError
+from jobmanager.execution.attempt import Attempt
 from jobmanager.execution.child_main import CHILD_NAME, Assignment, work
 from jobmanager.execution.outcome import Outcome, crashed, outcome_of
 from jobmanager.job import Job
@@ -95,32 +95,32 @@ class ChildProcesses:
     def __init__(self, *, capture_logs: bool) -> None:
         self._capture_logs = capture_logs
 
-    def attempt(self, context: RunContext, handler: Handler) -> Outcome:
+    def attempt(self, attempt: Attempt, handler: Handler) -> Outcome:
         """How the handler ended in a child process; waits until it did or was killed.
 
         On a clock moved by hand and on noop too: the child runs for real while that clock stands still.
         """
         try:
-            return self._attempt(context, handler)
+            return self._attempt(attempt, handler)
         except Exception as error:  # noqa: BLE001 - no child could be started, or it answered nonsense: on record like a handler's
-            return outcome_of(context, None, error)
+            return outcome_of(attempt, None, error)
 
-    def _attempt(self, context: RunContext, handler: Handler) -> Outcome:
+    def _attempt(self, attempt: Attempt, handler: Handler) -> Outcome:
         # Here and not on top: importing jobmanager must not cost multiprocessing.
         import multiprocessing  # noqa: PLC0415
 
         from pebble import ProcessExpired, concurrent  # noqa: PLC0415
 
         assignment = Assignment(
-            job=_without_gate(context.job),
-            run=context.run,
+            job=_without_gate(attempt.job),
+            run=attempt.run,
             path=import_path(handler),
-            backend=context.backend,
-            started_at=context.started_at,
+            backend=attempt.backend,
+            started_at=attempt.started_at,
             capture_logs=self._capture_logs,
             levels=_levels(),
         )
-        name = f"{CHILD_NAME} {context.job.id} {context.run_id} {context.attempt}"
+        name = f"{CHILD_NAME} {attempt.job.id} {attempt.run.id} {attempt.run.attempt}"
         spawning = multiprocessing.get_context("spawn")  # a fork would copy locks that our threads hold
         ours, theirs = spawning.Pipe()
         with ours:
@@ -130,47 +130,47 @@ class ChildProcesses:
                     name=name, daemon=True, mp_context=spawning, context=spawning
                 )(work)
                 future = start(assignment, theirs)
-            context.interrupted_by(partial(_kill, name))
-            _listen(context, ours, future)
+            attempt.interrupted_by(partial(_kill, name))
+            _listen(attempt, ours, future)
             try:
                 outcome: Outcome = future.result()
                 return outcome
             except ProcessExpired as error:
-                if context.interrupted:
-                    return outcome_of(context, None, RunCancelledError("killed"))
-                return crashed(context, _death(error.exitcode))
+                if attempt.interrupted:
+                    return outcome_of(attempt, None, RunCancelledError("killed"))
+                return crashed(attempt, _death(error.exitcode))
 
 
-def _listen(context: RunContext, pipe: Connection, future: ProcessFuture[Outcome]) -> None:
+def _listen(attempt: Attempt, pipe: Connection, future: ProcessFuture[Outcome]) -> None:
     """Take in what the child tells, and tell it of a request to end, until it has no more to say."""
     told = None
     while True:
         try:
             if pipe.poll(LOOK_EVERY):
-                if not _hear(context, pipe):
+                if not _hear(attempt, pipe):
                     return
             elif future.done():
                 return
-            cause = context.cancel_cause
+            cause = attempt.stop
             if cause is not None and told is None:
                 told = cause
                 pipe.send(("end", cause))
             if cause == "lease":
                 # Somebody else may start this run at any moment, and nobody accepts what this attempt writes.
-                context.interrupt()
+                attempt.interrupt()
         except (EOFError, OSError):
             return
 
 
-def _hear(context: RunContext, pipe: Connection) -> bool:
+def _hear(attempt: Attempt, pipe: Connection) -> bool:
     """One message of the child; False if it was the last one."""
     match pipe.recv():
         case "line", level, text:
-            context.add_line(level, text)
+            attempt.add_line(level, text)
         case "progress", progress:
-            context.progress(progress.processed, progress.total, progress.message)
+            attempt.progress = progress
         case "lease_ok", question:
-            pipe.send(("lease_ok", question, context.lease_ok()))
+            pipe.send(("lease_ok", question, attempt.lease_ok()))
         case "done", _:
             return False
     return True

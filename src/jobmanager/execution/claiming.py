@@ -1,22 +1,34 @@
-"""Pending runs find a worker: one of this process, or one that is sent for where others execute."""
+"""Pending runs find a worker: one of this process, or one that they are sent to where others execute."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
-from jobmanager.clock import Clock
+from jobmanager.execution.demand import Demand
 from jobmanager.execution.executor import Executor
+from jobmanager.execution.opening import OpenRequest
+from jobmanager.execution.slots import Reservation, Slot
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.job import Job
-from jobmanager.process.background import BackgroundTasks
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.registry import Registry
 from jobmanager.run import Run
 from jobmanager.stores.base import RunStore
 
+logger = logging.getLogger(__name__)
+
 MOST_CLAIMED = 1000
+
+
+class KnownJobs(Protocol):
+    """Which jobs the code of this process does not know."""
+
+    @property
+    def unknown(self) -> Collection[str]:
+        """Jobs that only other processes declare; their runs are left to them."""
 
 
 class Claiming:
@@ -29,114 +41,138 @@ class Claiming:
         store: RunStore,
         executor: Executor,
         pool: WorkerPool,
-        lease: Heartbeat,
-        chores: BackgroundTasks,
-        clock: Clock,
+        heartbeat: Heartbeat,
+        demand: Demand,
+        jobs: KnownJobs,
         executes: bool,
         dispatch: Callable[[Job, Run], None],
     ) -> None:
-        self.accepting = False
-        """Between the start of this process and its end."""
-        self.unknown: set[str] = set()
-        """Jobs that only other processes know; their runs are left to them."""
         self._registry = registry
         self._store = store
         self._executor = executor
         self._pool = pool
-        self._lease = lease
-        self._chores = chores
-        self._clock = clock
+        self._heartbeat = heartbeat
+        self._demand = demand
+        self._jobs = jobs
         self._executes = executes
         self._dispatch = dispatch
-        self._backlog = False
+        self._accepting = False
         self._claiming = threading.Lock()
-        executor.on_retry = self.claim_at
-        executor.on_place = self._place_is_free
 
-    # ---------------------------------------------------------------- workers for what is opened here
+    @property
+    def accepting(self) -> bool:
+        """True between the start of this process and its end."""
+        return self._accepting
 
-    def reserve_slots(self, wanted: int, *, require_live_heartbeat: bool = False) -> int:
-        """Workers for as many runs that are about to be opened as our own, or for fewer; none where others execute.
+    def open(self) -> None:
+        """Claim from now on."""
+        self._accepting = True
 
-        With `require_live_heartbeat` none, either, if the store would not take what this process owns; on noop, where nothing beats, it registers.
+    def close(self) -> None:
+        """Claim nothing more."""
+        self._accepting = False
+
+    # ---------------------------------------------------------------- slots for what is opened here
+
+    def slots_for(
+        self, requests: Sequence[OpenRequest], *, require_live_heartbeat: bool = False
+    ) -> list[Slot | None]:
+        """Return a slot for each request that may begin here at once, None for those that have to wait, or run elsewhere.
+
+        No slots where others execute; with `require_live_heartbeat` none if the store would not take what this process owns.
         """
-        if not wanted or not self._executes or (require_live_heartbeat and not self._is_alive()):
-            return 0
-        return self._pool.reserve(wanted)
+        nothing: list[Slot | None] = [None] * len(requests)
+        if not requests or not self._executes or (require_live_heartbeat and not self.is_alive()):
+            return nothing
+        on_loop = [self._executor.runs_on_loop(request.job) for request in requests]
+        coroutines = sum(on_loop)
+        with (
+            self._pool.threads.reserve(len(requests) - coroutines) as threads,
+            self._pool.coroutines.reserve(coroutines) as tasks,
+        ):
+            return [
+                (tasks if loop else threads).take() if request.here else None
+                for request, loop in zip(requests, on_loop, strict=True)
+            ]
+
+    def is_alive(self) -> bool:
+        """True if the store takes runs that this process owns; registers where nothing beats (noop)."""
+        return self._heartbeat.ok() or self._heartbeat.beat()
 
     # ---------------------------------------------------------------- what waits in the store
 
     def claim(self) -> None:
-        """Take as many due pending runs as there is room for; where others execute, send them what is due."""
+        """Take as many due pending runs as there are slots for; where others execute, send them what is due."""
         if not self._executes:
             self._send_due()
-        while self.accepting and self._executes and self._claiming.acquire(blocking=False):
-            claimed: list[Run] = []
-            # Not all of them: ticks that come while the store is asked would find no place, and become pending as well.
-            places = self._pool.reserve(MOST_CLAIMED, share=2)
+            return
+        while self._accepting and self._claiming.acquire(blocking=False):
             try:
-                if places:
-                    claimed = self._claimed(places)
-                # With all places taken there may be more: the next place that is given back looks again.
-                self._backlog = len(claimed) == places
+                taken = self._claim_once()
             finally:
-                self._pool.release(places - len(claimed))
                 self._claiming.release()
-            if not claimed:
+            if not taken:
                 return
-            self._executor.start(claimed)
+
+    def _claim_once(self) -> int:
+        # Not all slots: ticks that come while the store is asked would find none, and become pending as well.
+        with self._pool.threads.reserve(MOST_CLAIMED, share=2) as slots:
+            wanted = slots.left
+            if not wanted:
+                self._demand.claimed(all_slots=True)
+                return self._claim_coroutines()
+            claimed = self._claimed(wanted)
+            self._demand.claimed(all_slots=len(claimed) == wanted)
+            self._start(claimed, slots)
+        return len(claimed)
+
+    def _claim_coroutines(self) -> int:
+        """With every thread busy, take what needs none."""
+        plain = {job.id for job in self._registry.jobs.values() if not self._executor.runs_on_loop(job)}
+        if len(plain) == len(self._registry.jobs):
+            return 0
+        with self._pool.coroutines.reserve(MOST_CLAIMED, share=2) as slots:
+            claimed = self._claimed(slots.left, leaving=plain) if slots.left else []
+            self._start(claimed, slots)
+        return len(claimed)
 
     def claim_these(self, run_ids: Sequence[str], *, here: bool = False) -> int:
-        """Take these pending runs now; answers how many: others may have them, and some may not be due.
+        """Take these pending runs now; return how many: others may have some, and some may not be due.
 
         With `here` they are executed on this thread, before this returns.
         """
-        places = len(run_ids)
-        self._pool.reserve_unbounded(places)
-        claimed: list[Run] = []
-        try:
-            claimed = self._claimed(places, run_ids)
-        finally:
-            self._pool.release(places - len(claimed))
-        self._executor.start(claimed, here=here)
+        with self._pool.threads.reserve_unbounded(len(run_ids)) as slots:
+            claimed = self._claimed(len(run_ids), run_ids=run_ids)
+            self._start(claimed, slots, here=here)
         return len(claimed)
 
-    def claim_at(self, moment: datetime) -> None:
-        """Claim when this moment has come."""
-        if moment > self._clock.now():
-            self._chores.run_at(moment, self.claim)
-        else:
-            self.claim_soon()
-
-    def claim_soon(self) -> None:
-        """Claim behind the caller's back."""
-        self._chores.run_soon(self.claim)
+    def _start(self, claimed: Sequence[Run], slots: Reservation, *, here: bool = False) -> None:
+        self._executor.start([(run, slots.take()) for run in claimed], here=here)
 
     def send(self, runs: Sequence[Run]) -> None:
         """Tell the backend of runs that others are to execute."""
         for run in runs:
             job = self._registry.jobs.get(run.job_id)
-            if job is not None:
+            if job is None:
+                continue
+            try:
                 self._dispatch(job, run)
+            except Exception:  # the row is there, and is sent again
+                logger.exception("job=%s run_id=%s could not be sent now", run.job_id, run.id)
 
-    def _is_alive(self) -> bool:
-        return self._lease.ok() or self._lease.beat()
-
-    def _claimed(self, limit: int, run_ids: Sequence[str] = ()) -> list[Run]:
-        lease = self._lease
-        if not self._is_alive():
+    def _claimed(
+        self, limit: int, *, leaving: Collection[str] = (), run_ids: Sequence[str] = ()
+    ) -> list[Run]:
+        if not self.is_alive():
             return []
-        return self._store.claim(lease.id, lease.namespace, limit, unknown=self.unknown, run_ids=run_ids)
+        heartbeat = self._heartbeat
+        left = {*self._jobs.unknown, *leaving}
+        return self._store.claim(heartbeat.id, heartbeat.namespace, limit, unknown=left, run_ids=run_ids)
 
     def _send_due(self) -> None:
-        """Send what is due and was sent to nobody, or so long ago that the message must be lost."""
-        namespace, full = self._lease.namespace, True
-        while full and self.accepting and self._is_alive():
-            due = self._store.to_dispatch(namespace, MOST_CLAIMED, unknown=self.unknown)
+        """Send what is due and was sent to no worker, or so long ago that the message must be lost."""
+        namespace, full = self._heartbeat.namespace, True
+        while full and self._accepting and self.is_alive():
+            due = self._store.to_dispatch(namespace, MOST_CLAIMED, unknown=self._jobs.unknown)
             self.send(due)
             full = len(due) == MOST_CLAIMED
-
-    def _place_is_free(self) -> None:
-        if self._backlog and self._pool.has_room:
-            self._backlog = False
-            self.claim_soon()

@@ -1,41 +1,47 @@
-"""The second half of a run: call the handler of a run that is ours, and record how that ended."""
+"""The second half of a run: take an attempt on, call its handler, record how that ended.
+
+    start(runs) ─> Attempt waits ─> begin ─> invoke ─> outcome ─> record
+
+Every exit of `execute` returns the slot and ends the run: whatever a handler or the library's own code raises is an outcome.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import contextlib
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
-from typing import Any
 
 from jobmanager.clock import Clock
-from jobmanager.context import CancelCause, RunContext, current_run
-from jobmanager.errors import HandlerNotFoundError, PayloadError
-from jobmanager.execution.child_process import ChildProcesses
+from jobmanager.execution.attempt import Attempt
+from jobmanager.execution.demand import RunEvents
+from jobmanager.execution.in_flight import Attempts
+from jobmanager.execution.invokers import Invokers
 from jobmanager.execution.outcome import (
     Outcome,
+    crashed,
     cut_by_shutdown,
     ending_of,
+    internal_error,
     never_started,
-    not_startable,
-    outcome_of,
 )
-from jobmanager.execution.worker_pool import WorkerPool
+from jobmanager.execution.slots import Slot
+from jobmanager.execution.worker_pool import Start, Worker, WorkerPool, run_here
 from jobmanager.job import Job
 from jobmanager.ledger.recorder import Recorder
-from jobmanager.observe import Observer, tell_ended, tell_started
+from jobmanager.observe import Observer, tell_ended
 from jobmanager.process.heartbeat import Heartbeat
-from jobmanager.registry import Handler, Registry
+from jobmanager.registry import Registry
 from jobmanager.run import FAILED, PENDING, Ending, Run, RunStatus
 
 logger = logging.getLogger(__name__)
 
 
 class Executor:
-    """Executes runs that are running and owned by this process. Every run given to `start` holds a place of the pool."""
+    """Executes runs that are running and owned by this process. Any thread may call any method."""
 
     def __init__(
         self,
@@ -43,272 +49,278 @@ class Executor:
         registry: Registry,
         recorder: Recorder,
         pool: WorkerPool,
-        lease: Heartbeat,
+        heartbeat: Heartbeat,
         clock: Clock,
-        isolation: ChildProcesses,
-        cause_of: Callable[[BaseException], CancelCause | None] = lambda _: None,
+        attempts: Attempts,
+        invokers: Invokers,
+        events: RunEvents,
         observers: Sequence[Observer] = (),
         backend: str = "",
         keep_lines: bool = True,
     ) -> None:
-        self.running: dict[str, RunContext] = {}
-        """Attempts whose handler was called and has not ended."""
-        self.on_retry: Callable[[datetime], None] = lambda _: None
-        """Called with the moment another attempt is due, after it was recorded."""
-        self.on_ended: Callable[[Run, RunStatus], None] = lambda _run, _status: None
-        """Called with a run and how it ended, after that was recorded."""
-        self.on_place: Callable[[], None] = lambda: None
-        """Called whenever a run gave its place back."""
+        self.backend = backend
         self._registry = registry
         self._recorder = recorder
         self._pool = pool
-        self._lease = lease
+        self._heartbeat = heartbeat
         self._clock = clock
-        self._isolation = isolation
-        self._cause_of = cause_of
+        self._attempts = attempts
+        self._invokers = invokers
+        self._events = events
         self._observers = tuple(observers)
-        self.backend = backend
         self._keep_lines = keep_lines
-        self._queued: dict[str, Run] = {}
         self._waiters: dict[str, threading.Event] = {}
         self._draining = False
         self._drained = False
 
-    def start(self, runs: Sequence[Run], *, here: bool = False) -> None:
-        """Hand runs to the workers and the event loop, or with `here` execute them one by one on this thread.
+    # ---------------------------------------------------------------- taking runs on
 
-        What was opened too late for that ends as cut by the shutdown.
+    def start(self, taken: Sequence[tuple[Run, Slot | None]], *, here: bool = False) -> None:
+        """Hand runs with their slots to the workers and the event loop, or with `here` execute them one by one on this thread.
+
+        What comes too late ends as cut by the shutdown.
         """
-        if self._drained:
-            for run in runs:
-                context = self._context_of(run)
-                self.end(context, cut_by_shutdown(context))
-            return
-        calls: list[Callable[[], None]] = []
-        coroutines: list[Coroutine[Any, Any, None]] = []
-        for run in runs:
-            self._queued[run.id] = run
-            handler = self._handler_of(run)
-            if handler is not None and handler.is_known_coroutine and not self._is_isolated(run):
-                coroutines.append(self._execute_coroutine(run, handler))
+        calls: list[Callable[[Worker | None], None]] = []
+        coroutines: list[Start] = []
+        for run, slot in taken:
+            job = self._job_of(run)
+            on_loop = self.runs_on_loop(job)
+            attempt = self._attempt(job, run, self._slot(slot, on_loop=on_loop), stays=here)
+            self._attempts.add(attempt)
+            if self._drained:
+                self._cut(attempt)
+            elif on_loop:
+                coroutines.append(partial(self._execute_on_loop, attempt))
             else:
-                calls.append(partial(self._execute, run, handler))
+                calls.append(partial(self.execute, attempt))
         if here:
-            self._pool.run_here(calls, coroutines)
+            run_here(calls, coroutines)
             return
         if calls:
             self._pool.submit(calls)
         if coroutines:
             self._pool.spawn(coroutines)
 
+    def runs_on_loop(self, job: Job) -> bool:
+        """Return True if the job's handler is known to be a coroutine function, and is not isolated."""
+        if job.isolation == "process":
+            return False
+        handler = self._registry.handlers.get(job.handler)
+        return handler is not None and handler.is_known_coroutine
+
+    def _slot(self, slot: Slot | None, *, on_loop: bool) -> Slot:
+        """Return the slot if it is of the right lane; else one of the right lane in its place."""
+        lane = self._pool.coroutines if on_loop else self._pool.threads
+        if slot is not None and slot.lane is lane:
+            return slot
+        if slot is not None:
+            slot.release()
+        return lane.take_unbounded()
+
     # ---------------------------------------------------------------- one attempt
 
-    def _execute(self, run: Run, handler: Handler | None) -> None:
-        """On a worker thread."""
-        context = self._begin(run)
-        if context is not None and handler is not None and self._is_isolated(run):
-            self._finish(context, contextvars.copy_context().run(self._isolated, context, handler))
-            return
-        call = self._call(context, handler) if context else None
-        if context is None or call is None:
-            return
-        if handler is not None and handler.is_known_coroutine:  # known only since it was imported just now
-            self._pool.spawn([self._await(context, call)])
-            return
-        returned, raised = contextvars.copy_context().run(self._called, context, call)
-        cause = None if raised is None else self._cause_of(raised)
-        if cause is not None:
-            context.ask_to_end(cause)
-        self._finish(context, outcome_of(context, returned, raised))
-        if cause is not None and raised is not None and not isinstance(raised, Exception):
-            raise raised  # it is meant for the whole process
-
-    def _called(self, context: RunContext, call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-        current_run.set(context)
-        if self._observers:
-            tell_started(self._observers, context)
+    def execute(self, attempt: Attempt, worker: Worker | None = None) -> None:
+        """Execute one attempt on this thread, from its beginning to its record."""
+        attempt.worker = worker
+        outcome: Outcome | None = None
         try:
-            return call(), None
-        except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded; it may not end the worker
-            return None, error
+            if self._is_for_the_loop(attempt):
+                self._pool.spawn([partial(self._execute_on_loop, attempt)])
+                return
+            if self._begin(attempt, self._heartbeat.ok() or self._heartbeat.wait_until_ok()):
+                outcome = self._invoke(attempt)
+        except BaseException as error:  # noqa: BLE001 - of our own code: an outcome, never a lost thread
+            outcome = internal_error(error)
+        self._finish(attempt, outcome)
+        if attempt.meant_for_the_process is not None:
+            raise attempt.meant_for_the_process
 
-    def _isolated(self, context: RunContext, handler: Handler) -> Outcome:
-        if self._observers:
-            tell_started(self._observers, context)
-        return self._isolation.attempt(context, handler)
-
-    async def _execute_coroutine(self, run: Run, handler: Handler) -> None:
-        """On the event loop."""
-        if not self._lease.ok():
-            await asyncio.to_thread(self._lease.wait_until_ok)  # not here: the loop may be the application's
-        context = self._begin(run)
-        call = self._call(context, handler) if context else None
-        if context is not None and call is not None:
-            await self._await(context, call)
-
-    async def _await(self, context: RunContext, call: Callable[[], Any]) -> None:
-        current_run.set(context)
-        context.runs_in(asyncio.current_task())
-        if self._observers:
-            tell_started(self._observers, context)
-        returned, raised = None, None
+    async def _execute_on_loop(self, attempt: Attempt) -> None:
+        """Execute one attempt as a task of the event loop."""
+        outcome: Outcome | None = None
         try:
-            returned = await call()
-        except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded
-            raised = error
-        self._finish(context, outcome_of(context, returned, raised))
+            trusted = self._heartbeat.ok()
+            if not trusted:  # not waited for here: the loop may be the application's
+                trusted = await asyncio.to_thread(self._heartbeat.wait_until_ok)
+            if self._begin(attempt, trusted):
+                attempt.runs_in(asyncio.current_task())
+                outcome = await self._invokers.on_this_loop(attempt)
+        except BaseException as error:  # noqa: BLE001 - as above
+            outcome = internal_error(error) if attempt.begun else None
+        self._finish(attempt, outcome)
 
-    def _begin(self, run: Run) -> RunContext | None:
-        """The context of a run that is still ours at this instant; None if it was cut, or this process may be counted dead."""
-        trusted = self._lease.ok() or self._lease.wait_until_ok()
-        if self._queued.pop(run.id, None) is None:
-            return None
-        if not trusted or run.owner != self._lease.id:
-            self._log(run, logging.WARNING, "job=%s run_id=%s not started: the lease was lost before")
-            self._pool.release()
-            return None
-        context = self._context_of(run)
-        self.running[run.id] = context
-        if self._draining:
-            context.ask_to_end("shutdown")
-        return context
-
-    def _handler_of(self, run: Run) -> Handler | None:
-        job = self._registry.jobs.get(run.job_id)
-        return None if job is None else self._registry.handlers.get(job.handler)
-
-    def _is_isolated(self, run: Run) -> bool:
-        job = self._registry.jobs.get(run.job_id)
-        return job is not None and job.isolation == "process"
-
-    def _call(self, context: RunContext, handler: Handler | None) -> Callable[[], Any] | None:
-        """The handler with its arguments; None if it cannot be called, which is then recorded."""
-        try:
-            if handler is None:
-                raise HandlerNotFoundError(
-                    f"This process has no handler {context.job.handler!r}. "
-                    "Import the module that declares it before start()."
-                )
-            return partial(handler.function, **handler.call_arguments(context))
-        except (HandlerNotFoundError, PayloadError) as error:
-            self._finish(context, not_startable(error))
-            return None
-
-    def _finish(self, context: RunContext, outcome: Outcome) -> None:
-        """Write the outcome, unless the run was let go meanwhile; the worker does not wait for the commit."""
-        if self.claim_completion(context):
-            self.end(context, outcome)
-            return
-        self._log(
-            context.run, logging.WARNING, "job=%s run_id=%s late writer refused: its outcome is on record"
-        )
-        self._pool.abandoned_worker_returned()
-
-    def claim_completion(self, context: RunContext) -> bool:
-        """Claim the right to record this attempt's end: True for exactly one caller."""
-        if not context.claim_completion():
+    def _begin(self, attempt: Attempt, trusted: bool) -> bool:  # noqa: FBT001 - whether the lease still holds
+        """Return True if the run is still this process's own at this instant; else nothing is called."""
+        run = attempt.run
+        if not trusted or run.owner != self._heartbeat.id:
+            if attempt.withdraw():
+                self._log(run, logging.WARNING, "job=%s run_id=%s not started: the lease was lost before")
+                self._attempts.remove(attempt)
             return False
-        # A later attempt of the same run may be here already; its context is another one.
-        if self.running.get(context.run_id) is context:
-            del self.running[context.run_id]
+        if not attempt.begin():
+            return False
+        self._attempts.handlers_begun += 1  # may lose one to another thread; it only has to move
+        if self._draining:
+            attempt.ask_to_end("shutdown")
         return True
+
+    def _is_for_the_loop(self, attempt: Attempt) -> bool:
+        """Return True for a coroutine function that is known to be one only since it was imported here."""
+        handler = attempt.handler
+        if handler is None or not isinstance(handler.target, str) or attempt.job.isolation == "process":
+            return False
+        with contextlib.suppress(Exception):  # said, and recorded, where the handler is called
+            _ = handler.function
+        return handler.is_known_coroutine
+
+    def _invoke(self, attempt: Attempt) -> Outcome:
+        """Call the handler as its job asks for."""
+        handler = attempt.handler
+        if handler is not None and attempt.job.isolation == "process":
+            return self._invokers.in_a_child_process(attempt, handler)
+        return self._invokers.on_this_thread(attempt)
+
+    def _finish(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        """Record the outcome, unless the end was recorded meanwhile; the slot goes back in any case."""
+        try:
+            if outcome is None:
+                return
+            if attempt.claim_completion():
+                self.end(attempt, outcome)
+            else:
+                text = "job=%s run_id=%s late writer refused: its outcome is on record"
+                self._log(attempt.run, logging.WARNING, text)
+        finally:
+            attempt.slot.release()
 
     # ---------------------------------------------------------------- its end
 
-    def end(self, context: RunContext, outcome: Outcome) -> None:
-        """Record how the attempt ended and give its place back."""
-        elapsed = self._clock.monotonic() - context.started_mono
-        ending = ending_of(context, outcome, self._clock.now(), elapsed)
+    def end(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Record how an attempt ended and return its slot. For the caller that claimed the completion; waits for no commit."""
+        begun, now = attempt.begun, self._clock.now()
+        if not begun:
+            attempt.started_at = now
+        elapsed = self._clock.monotonic() - attempt.started_mono if begun else 0.0
+        ending = ending_of(attempt, outcome, now, elapsed)
         write_inline = self._pool.in_flight <= 1
-        self._pool.release(seconds=elapsed)
-        self._recorder.end(ending, self._ended, write_inline=write_inline)
-        self.on_place()
+        self._attempts.ending(attempt)
+        attempt.slot.release(seconds=elapsed if begun else None)
+        try:
+            self._recorder.end(
+                ending,
+                partial(self._ended, attempt),
+                partial(self._end_lost, attempt),
+                write_inline=write_inline,
+            )
+        except BaseException:
+            self._attempts.remove(attempt)
+            raise
+        finally:
+            self._events.slot_freed()
 
-    def _ended(self, ending: Ending, status: RunStatus | None) -> None:
-        """After the commit, on the writer's thread; `ending` is what was written, without secrets."""
+    def _ended(self, attempt: Attempt, ending: Ending, status: RunStatus | None) -> None:
+        """Report the end, on the writer's thread after the commit; `ending` is what was written, without secrets."""
+        self._attempts.remove(attempt)
         run = ending.run
         why = f": {ending.error.message}" if ending.error else ""
         if status is None:
-            self._log(run, logging.WARNING, "job=%s run_id=%s late writer refused: it is somebody else's")
+            self._log(run, logging.WARNING, "job=%s run_id=%s late writer refused: another process owns it")
         elif status is PENDING and ending.retry_at is not None:
             again = "job=%s run_id=%s attempt %d failed, next at %s%s"
             self._log(run, logging.WARNING, again, run.attempt, ending.retry_at, why)
-            self.on_retry(ending.retry_at)
+            self._events.retry_due(ending.retry_at)
         else:
             level = logging.ERROR if status is FAILED else logging.INFO
             self._log(run, level, f"{status} job=%s run_id=%s%s", why)
-            self.on_ended(run, status)
+            self._events.ended(run, status)
         if self._observers:
             tell_ended(self._observers, ending, status)
-        waiter = self._waiters.pop(run.id, None)
+        self._wake_waiter(run.id)
+
+    def _end_lost(self, attempt: Attempt) -> None:
+        """Forget an attempt whose end the store cannot keep, so that the sweep ends its run."""
+        self._attempts.remove(attempt)
+        self._wake_waiter(attempt.run.id)
+
+    def _wake_waiter(self, run_id: str) -> None:
+        waiter = self._waiters.pop(run_id, None)
         if waiter is not None:
             waiter.set()
 
     def request_yield(self, newcomer: Run) -> None:
         """Under `cancel_running`: ask the holder of the newcomer's key to end, if it runs here; elsewhere it polls."""
-        for context in list(self.running.values()):
-            cancels = context.job.overlap == "cancel_running"
-            if cancels and context.run.concurrency_key == newcomer.concurrency_key:
-                context.ask_to_end("requested")
+        for attempt in self._attempts:
+            cancels = attempt.job.overlap == "cancel_running"
+            if cancels and attempt.begun and attempt.run.concurrency_key == newcomer.concurrency_key:
+                attempt.ask_to_end("requested")
 
     def knows(self, run_id: str) -> bool:
-        """True if the run waits for a worker here, or its handler runs."""
-        return run_id in self._queued or run_id in self.running
+        """Return True if the run waits for a worker here, its handler runs, or its end is on its way into the store."""
+        return self._attempts.knows(run_id)
 
     def end_forgotten(self, run: Run) -> None:
-        """Record a run of ours that was never started here as cut off, so that it may be tried again."""
-        context = self._context_of(run)
-        self._pool.reserve_unbounded()
-        self.end(context, never_started(context))
+        """Record a run of this process that was never started here as cut off, so that it may be tried again."""
+        attempt = self._attempt(self._job_of(run), run, self._pool.threads.take_unbounded())
+        if attempt.claim_completion():
+            self.end(attempt, never_started(attempt))
+
+    def end_stranded(self, attempt: Attempt) -> None:
+        """Record an attempt whose event loop was closed under it as crashed."""
+        if attempt.claim_completion():
+            self.end(attempt, crashed(attempt, "its event loop was closed while the handler ran"))
 
     def event_of(self, run_id: str) -> threading.Event:
-        """Set when an attempt of this run ends in this process."""
+        """Return an event that is set when an attempt of this run ends in this process."""
         return self._waiters.setdefault(run_id, threading.Event())
 
     def forget(self, run_id: str) -> None:
-        """Nobody waits for this run any more."""
+        """Give up the event of `event_of`."""
         self._waiters.pop(run_id, None)
 
     # ---------------------------------------------------------------- the end of the process
 
     def resume(self) -> None:
-        """Runs are executed, not cut."""
+        """Execute again what is taken on; the opposite of `drain`."""
         self._draining = False
         self._drained = False
 
     def drain(self, timeout: timedelta) -> None:
         """Ask what runs to end; after `timeout` record what did not as cut by the shutdown."""
         self._draining = True
-        for context in list(self.running.values()):
-            context.ask_to_end("shutdown")
+        for attempt in self._attempts.begun():
+            attempt.ask_to_end("shutdown")
         empty = self._pool.wait_empty(timeout.total_seconds())
         self._drained = True
         if empty:
             return
-        for run in list(self._queued.values()):
-            if self._queued.pop(run.id, None) is not None:
-                context = self._context_of(run)
-                self.end(context, cut_by_shutdown(context))
-        for context in list(self.running.values()):
-            if self.claim_completion(context):
-                self._log(context.run, logging.WARNING, "job=%s run_id=%s cut after %s", timeout)
-                self.end(context, cut_by_shutdown(context))
-                if context.job.isolation == "process":
-                    self._pool.abandon_worker()  # until its thread has seen the child die
-                    context.interrupt()
+        for attempt in self._attempts:
+            if self._cut(attempt) and attempt.begun:
+                self._log(attempt.run, logging.WARNING, "job=%s run_id=%s cut after %s", timeout)
+                self._pool.abandon_worker(attempt.worker)
+                if attempt.job.isolation == "process":
+                    attempt.interrupt()
 
-    def _context_of(self, run: Run) -> RunContext:
-        return RunContext(
-            self._job_of(run),
+    def _cut(self, attempt: Attempt) -> bool:
+        if not attempt.claim_completion():
+            return False
+        self.end(attempt, cut_by_shutdown(attempt))
+        return True
+
+    def _attempt(self, job: Job, run: Run, slot: Slot, *, stays: bool = False) -> Attempt:
+        return Attempt(
+            job,
             run,
+            handler=self._registry.handlers.get(job.handler),
+            slot=slot,
+            stays=stays,
             clock=self._clock,
-            lease_ok=self._lease.ok,
+            lease_ok=self._heartbeat.ok,
             keep_lines=self._keep_lines,
             backend=self.backend,
         )
 
     def _job_of(self, run: Run) -> Job:
-        """The declared job; a bare one for a run whose job this process does not know."""
+        """Return the declared job; a bare one for a run whose job this process does not know."""
         return self._registry.jobs.get(run.job_id) or Job(id=run.job_id, name=run.job_id, handler=run.job_id)
 
     def _log(self, run: Run, level: int, text: str, *more: object) -> None:

@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import Any
 
-from jobmanager.context import current_run
+from jobmanager.context import capture_line, current_run
 
 _lock = threading.Lock()
 _users = 0
@@ -15,9 +15,8 @@ _original: Any = None
 
 def _capturing(*args: Any, **kwargs: Any) -> logging.LogRecord:
     record: logging.LogRecord = _original(*args, **kwargs)
-    context = current_run.get()
-    if context is not None:
-        context.add_line(record.levelno, _text(record))
+    if current_run.get() is not None:
+        capture_line(record.levelno, _text(record))
     return record
 
 

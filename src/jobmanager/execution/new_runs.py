@@ -5,34 +5,26 @@ from __future__ import annotations
 import threading
 from datetime import datetime
 
-from jobmanager.job import Job
+from jobmanager.execution.opening import OpenRequest
 from jobmanager.process.heartbeat import Heartbeat
-from jobmanager.run import EPOCH, MICROSECOND, PENDING, RUNNING, TICKED, ByHand, Run, Tick, new_id
+from jobmanager.run import EPOCH, MICROSECOND, PENDING, RUNNING, Run, new_id
 
 
 class RunFactory:
     """Makes the rows of this process. Any thread may ask."""
 
-    def __init__(self, lease: Heartbeat, *, executes: bool) -> None:
-        self._lease = lease
+    def __init__(self, heartbeat: Heartbeat, *, executes: bool) -> None:
+        self._heartbeat = heartbeat
         self._executes = executes
         self._moments = threading.Lock()
         self._last_moment = EPOCH
 
-    def build(
-        self,
-        job: Job,
-        now: datetime,
-        *,
-        tick: Tick | None = None,
-        due_at: datetime | None = None,
-        ours: bool = False,
-        by_hand: ByHand = TICKED,
-    ) -> Run:
-        """A run of the job that is due when its tick is, or at `due_at`, or now.
+    def build(self, request: OpenRequest, now: datetime, *, ours: bool) -> Run:
+        """Return the row of a run that is due when its tick is, or when the request says, or now.
 
-        With `ours` it is running from the beginning, as this process has a worker for it; else pending.
+        With `ours` it is running from the beginning, as this process has a slot for it; else pending.
         """
+        job, tick, due_at, by_hand = request.job, request.tick, request.due_at, request.by_hand
         instant = tick.scheduled_for if tick else None
         sent_at = None if self._executes or (due_at and due_at > now) else now
         due_at = due_at or (now if instant is None else job.due_at(instant))
@@ -49,7 +41,7 @@ class RunFactory:
             else instant + job.start_deadline,
             attempt=1 if ours else 0,
             starts=1 if ours else 0,
-            owner=self._lease.id if ours else None,
+            owner=self._heartbeat.id if ours else None,
             max_attempts=job.retry.max_attempts,
             retry_on_crash=job.retry.on_crash,
             concurrency_key=f"{job.id}/{by_hand.scope}" if by_hand.scope else job.id,

@@ -1,34 +1,35 @@
 """The heart: tick in, run out. Read this first.
 
-    deliver(ticks) ─> open, one guarded insert for all ─> execute what is ours ─> end, with the fence
-                        └─ refused: somebody else has it, or it is decided under the job's lock
+    deliver(ticks) ─> open, one guarded insert for all ─> execute what has a slot ─> end, with the fence
+                        └─ refused: another process has it, or it is decided under the job's lock
 
-Ticks and starts by hand go the same way; what waits in the store joins it by `Claims`. Everything here may be called by any thread.
+Ticks, starts by hand and announced runs go the same way, `open`; what waits in the store joins it by `Claiming`. Everything
+here may be called by any thread.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
 from jobmanager.execution.claiming import Claiming
+from jobmanager.execution.demand import FOLLOW_CHANGES, Demand
 from jobmanager.execution.executor import Executor
-from jobmanager.execution.in_flight import InFlightRuns
+from jobmanager.execution.in_flight import NOTHING, Hold, InFlightRuns
 from jobmanager.execution.new_runs import RunFactory
+from jobmanager.execution.opening import Opening, OpenRequest
 from jobmanager.execution.worker_pool import WorkerPool
-from jobmanager.job import Job
 from jobmanager.ledger.overlap import OpenResult, unstarted
 from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.process.background import BackgroundTasks
-from jobmanager.process.heartbeat import Heartbeat
+from jobmanager.process.heartbeat import Heartbeat, LastTick
 from jobmanager.registry import Registry
-from jobmanager.run import FAILED, PENDING, RUNNING, Accepted, Run, RunStatus, Tick
+from jobmanager.run import PENDING, RUNNING, Accepted, Run, Tick
 from jobmanager.stores.base import Written
 
 logger = logging.getLogger(__name__)
@@ -48,216 +49,233 @@ class Runner:
         recorder: Recorder,
         account: Reconciliation,
         executor: Executor,
-        openings: RunFactory,
+        factory: RunFactory,
         claims: Claiming,
+        demand: Demand,
         pool: WorkerPool,
-        lease: Heartbeat,
-        chores: BackgroundTasks,
+        heartbeat: Heartbeat,
+        last_tick: LastTick,
+        background: BackgroundTasks,
         clock: Clock,
-        reload: Callable[[str], None],
     ) -> None:
         self._registry = registry
         self._recorder = recorder
         self._account = account
         self._executor = executor
-        self._openings = openings
+        self._factory = factory
         self._claims = claims
+        self._demand = demand
         self._pool = pool
-        self._lease = lease
-        self._chores = chores
+        self._heartbeat = heartbeat
+        self._last_tick = last_tick
+        self._background = background
         self._clock = clock
-        self._reload = reload
-        self._last_tick_at: datetime | None = None
-        self._lag: float | None = None
-        self._in_hand = InFlightRuns()
-        executor.on_ended = self._after_end
+        self._announced = InFlightRuns()
 
-    # ---------------------------------------------------------------- a tick becomes a run
+    # ---------------------------------------------------------------- what brings ticks and starts
 
     def deliver(self, ticks: Sequence[Tick]) -> None:
-        """Open a run for every tick that nobody opened yet, and execute what is ours. Returns at once; never raises."""
+        """Open a run for every tick that has none yet, and execute what has a slot. Returns at once; never raises."""
+        try:
+            self._deliver(ticks)
+        except StoreError as error:
+            logger.warning("%d ticks are left to the sweep: %s", len(ticks), error)
+        except Exception:
+            logger.exception("%d ticks are left to the sweep", len(ticks))
+
+    def _deliver(self, ticks: Sequence[Tick]) -> None:
         jobs = self._registry.jobs
         known = [(jobs[tick.job_id], tick) for tick in ticks if tick.job_id in jobs]
-        known = [
-            (job, tick) for job, tick in known if tick.run_id is None or self._in_hand.acquire(tick.run_id)
-        ]
+        announced = [tick.run_id for _, tick in known if tick.run_id is not None]
+        hold = self._announced.acquire(announced) if announced else NOTHING
+        if announced:
+            known = [(job, tick) for job, tick in known if tick.run_id is None or tick.run_id in hold.ids]
         if not known or not self._claims.accepting:
-            self._in_hand.release(tick.run_id for _, tick in known)
+            hold.release()
             return
-        now = self._clock.now()
         job, tick = known[-1]
-        self._last_tick_at, self._lag = (
-            tick.scheduled_for,
-            (now - job.due_at(tick.scheduled_for)).total_seconds(),
-        )
-        free = [(job, tick) for job, tick in known if not job.queues]
-        if len(free) < len(known):
-            in_line = [self._openings.build(job, now, tick=tick) for job, tick in known if job.queues]
-            self._chores.run_soon(partial(self._settle_refused, in_line))
-        self._open(free, now)
+        self._last_tick.scheduled_for = tick.scheduled_for
+        self._last_tick.lag = (self._clock.now() - job.due_at(tick.scheduled_for)).total_seconds()
+        self.open([OpenRequest(job, tick) for job, tick in known], hold=hold)
 
-    def _open(self, free: Sequence[tuple[Job, Tick]], now: datetime) -> None:
-        """One guarded insert for all: the store says who wins, and only what it refuses is looked at one by one."""
-        if not free:
-            return
-        ours = self._claims.reserve_slots(len(free))
-        runs = [
-            self._openings.build(job, now, tick=tick, ours=place < ours)
-            for place, (job, tick) in enumerate(free)
-        ]
-        try:
-            self._recorder.open(runs, self._opened, write_inline=len(runs) == 1 and self._pool.in_flight <= 1)
-        except StoreError as error:
-            self._pool.release(ours)
-            self._in_hand.release(run.id for run in runs)
-            logger.warning("%d ticks are left to the sweep: %s", len(runs), error)
-
-    def accept(self, run: Run) -> OpenResult:
+    def accept(self, request: OpenRequest) -> OpenResult:
         """Open one run, wait until that is durable, and get it executed. Raises what the store says against it."""
-        if run.status is PENDING and self._registry.job(run.job_id).queues:
-            return self._decide(run)
-        refused, errors = self._open_and_wait([run], write_inline=self._pool.in_flight <= 1)
-        if run.id in errors:
-            raise errors[run.id]
-        return self._decide(run) if refused else OpenResult("opened", run)
-
-    def bring(self, job: Job, tick: Tick) -> OpenResult:
-        """Accept one tick, and do what its verdict asks for."""
-        ours = not job.queues and self._claims.reserve_slots(1, require_live_heartbeat=True) == 1
-        run = self._openings.build(job, self._clock.now(), tick=tick, ours=ours)
-        verdict = self.accept(run)
-        self._act_on(verdict, run)
-        return verdict
-
-    def _open_and_wait(
-        self, runs: list[Run], *, write_inline: bool
-    ) -> tuple[list[Run], Mapping[str, Exception]]:
-        """Open these and hand on what was opened; answers what the store refused, and its errors by id."""
-        answered = threading.Event()
-        answers: list[tuple[list[Run], Mapping[str, Exception]]] = []
-
-        def then(opened: list[Run], refused: list[Run], written: Written) -> None:
-            self._hand_on(opened, refused)
-            answers.append((refused, written.errors))
-            answered.set()
-
-        try:
-            self._recorder.open(runs, then, write_inline=write_inline)
-        except StoreError:
-            self._give_back(runs)
-            raise
-        if not answered.wait(LONGEST_ACCEPT.total_seconds()):
-            raise StoreUnavailableError(
-                f"Opening run {runs[0].id} of job {runs[0].job_id!r} is not confirmed after {LONGEST_ACCEPT.seconds} s; "
-                "it may still be opened. Ask again with key=... to be sure of one run."
-            )
-        return answers[0]
+        return self._settled(self.open([request], waited_for=True))[0]
 
     def accept_announced(self, run_ids: Sequence[str]) -> Accepted:
         """Decide what becomes of these announced runs, wait until that is durable, and get executed what is to run.
 
         What is accepted already, or unknown here, changes nothing. Raises what the store says against it.
         """
-        ids = [
-            run_id
-            for run_id in dict.fromkeys(run_ids)
-            if self._in_hand.acquire(run_id, patience=LONGEST_ACCEPT.total_seconds())
-        ]
+        with self._announced.acquire(run_ids, patience=LONGEST_ACCEPT.total_seconds()) as hold:
+            jobs = self._registry.jobs
+            rows = self._recorder.store.runs_by_id(hold.ids)
+            found = [run for run in rows if run.announced and run.status is PENDING and run.job_id in jobs]
+            requests = [
+                OpenRequest(jobs[run.job_id], Tick(run.job_id, run.instant, run.schedule_rev, run.id))
+                for run in found
+            ]
+            # Written on this thread, which has to wait: what comes meanwhile is accepted together, after it.
+            self._settled(self.open(requests, waited_for=True, write_inline=True))
+            if len(found) < len(rows):
+                self._demand.claim_soon()  # some of them were accepted before, and may wait for a worker
+            left = {run.id for run in rows if run.announced and run.job_id not in jobs}
+            known = frozenset(run.id for run in rows)
+            return Accepted(known, known - left)
+
+    # ---------------------------------------------------------------- the way of a run
+
+    def open(
+        self,
+        requests: Sequence[OpenRequest],
+        *,
+        hold: Hold = NOTHING,
+        waited_for: bool = False,
+        write_inline: bool = False,
+    ) -> Opening:
+        """Open runs in one guarded insert; the store says which, and what it refuses is settled one by one.
+
+        With `waited_for` the caller waits for the opening and settles it, else the background thread does.
+        """
+        opening = Opening(hold, waited_for=waited_for)
         try:
-            return self._accept_announced(ids)
+            runs = self._rows(requests, opening)
+            if not runs:
+                opening.committed((), {})
+                self._go_on(opening)
+                return opening
+            inline = write_inline or (len(runs) == 1 and self._pool.in_flight <= 1)
+            self._recorder.open(runs, partial(self._opened, opening), write_inline=inline)
+        except BaseException:
+            opening.close()
+            raise
+        return opening
+
+    def _rows(self, requests: Sequence[OpenRequest], opening: Opening) -> list[Run]:
+        """Return the rows to insert: running where this process has a slot for it, else pending. Lines are decided, not inserted."""
+        now = self._clock.now()
+        free = [request for request in requests if not request.job.queues]
+        slots = self._claims.slots_for(free, require_live_heartbeat=opening.is_waited_for)
+        runs = []
+        for request, slot in zip(free, slots, strict=True):
+            run = self._factory.build(request, now, ours=slot is not None)
+            if slot is not None:
+                opening.slots[run.id] = slot
+            runs.append(run)
+        if len(free) < len(requests):
+            opening.undecided += [
+                self._factory.build(request, now, ours=False) for request in requests if request.job.queues
+            ]
+        return runs
+
+    def _opened(
+        self, opening: Opening, opened: Sequence[Run], refused: Sequence[Run], written: Written
+    ) -> None:
+        """Go on with what the store opened. On the writer's thread: only hand on."""
+        try:
+            self._hand_on(opened, opening)
         finally:
-            self._in_hand.release(ids)
+            for run in refused:
+                opening.release_slot(run)
+            opening.results += [OpenResult("opened", run) for run in opened]
+            opening.committed(refused, written.errors)
+            self._go_on(opening)
 
-    def _accept_announced(self, run_ids: Sequence[str]) -> Accepted:
-        jobs, now = self._registry.jobs, self._clock.now()
-        rows = self._recorder.store.runs_by_id(run_ids)
-        found = [run for run in rows if run.announced and run.status is PENDING and run.job_id in jobs]
-        ticks = [(jobs[run.job_id], Tick(run.job_id, run.instant, run.schedule_rev, run.id)) for run in found]
-        in_line = [self._openings.build(job, now, tick=tick) for job, tick in ticks if job.queues]
-        free = [(job, tick) for job, tick in ticks if not job.queues]
-        places = self._claims.reserve_slots(len(free), require_live_heartbeat=True)
-        runs = [
-            self._openings.build(job, now, tick=tick, ours=place < places)
-            for place, (job, tick) in enumerate(free)
-        ]
-        # On this thread, which has to wait: what comes meanwhile is accepted together, after it.
-        refused, errors = self._open_and_wait(runs, write_inline=True) if runs else ([], {})
-        if errors:
-            raise next(iter(errors.values()))
-        for run in [*refused, *in_line]:
-            self._act_on(self._decide(run), run)
-        if len(found) < len(rows):
-            self._claims.claim_at(now)  # some of them were accepted before, and may wait for a worker
-        left = {run.id for run in rows if run.announced and run.job_id not in jobs}
-        known = frozenset(run.id for run in rows)
-        return Accepted(known, known - left)
-
-    # ---------------------------------------------------------------- after the insert
-
-    def _opened(self, opened: list[Run], refused: list[Run], written: Written) -> None:
-        """On the writer's thread: only hand on."""
-        self._hand_on(opened, refused)
-        left = [run for run in refused if run.id not in written.errors]
-        self._in_hand.release(run.id for run in [*opened, *refused] if run not in left)
-        if left:
-            self._chores.run_soon(partial(self._settle_refused, left))
-
-    def _hand_on(self, opened: list[Run], refused: list[Run]) -> None:
-        """Execute what is ours, send or get claimed the rest, and give back the places of what was refused."""
-        ours = [run for run in opened if run.status is RUNNING]
+    def _hand_on(self, opened: Sequence[Run], opening: Opening) -> None:
+        """Execute what has a slot, and send or get claimed the rest."""
+        ours = [(run, opening.slots.pop(run.id)) for run in opened if run.id in opening.slots]
         if ours:
             self._executor.start(ours)
-        self._claims.send([run for run in opened if run.dispatched_at is not None])
-        for due_at in {run.due_at for run in opened if run.status is PENDING and run.dispatched_at is None}:
-            self._claims.claim_at(due_at)
-        self._give_back(refused)
+        if len(ours) < len(opened):
+            self._claims.send([run for run in opened if run.dispatched_at is not None])
+            for due_at in {
+                run.due_at for run in opened if run.status is PENDING and run.dispatched_at is None
+            }:
+                self._demand.claim_at(due_at)
 
-    def _settle_refused(self, refused: list[Run]) -> None:
+    def _go_on(self, opening: Opening) -> None:
+        """Leave to the background thread what is undecided and not waited for."""
+        if opening.is_waited_for:
+            return
+        if opening.undecided:
+            self._background.run_soon(partial(self._settle, opening))
+        else:
+            opening.close()
+
+    # ---------------------------------------------------------------- what the store refused
+
+    def _settled(self, opening: Opening) -> list[OpenResult]:
+        """Wait for the opening and settle what the store refused; return what became of each run."""
+        with opening:
+            if not opening.wait(LONGEST_ACCEPT.total_seconds()):
+                raise StoreUnavailableError(
+                    f"Opening a run is not confirmed after {LONGEST_ACCEPT.seconds} s; it may still be opened. "
+                    "Ask again with key=... to be sure of one run."
+                )
+            for error in opening.errors.values():
+                raise error
+            for run in opening.undecided:
+                opening.results.append(self._decided(run))
+            return opening.results
+
+    def _settle(self, opening: Opening) -> None:
+        """Settle what was refused, unless another process has it: on the background thread."""
         try:
-            taken = self._recorder.store.already_recorded(refused)
+            recorded = self._recorder.store.already_recorded(opening.undecided)
         except StoreUnavailableError:
             # They may still be on time when it is back.
-            self._chores.run_at(self._clock.now() + SHORTEST_OUTAGE, partial(self._settle_refused, refused))
+            self._background.run_at(self._clock.now() + SHORTEST_OUTAGE, partial(self._settle, opening))
             raise
-        try:
-            for run in refused:
-                if run.id not in taken:
-                    self._act_on(self._decide(run), run)
-        finally:
-            self._in_hand.release(run.id for run in refused)
+        with opening:
+            for run in opening.undecided:
+                if run.id not in recorded:
+                    self._decided(run)
+
+    def _decided(self, run: Run) -> OpenResult:
+        """Decide under the job's lock what becomes of a run, do what that asks for, and return it."""
+        result = self._decide(run)
+        if result.finding == "dead" and run.scheduled_for is None:
+            self._heartbeat.beat()
+            result = self._decide(unstarted(run))
+        self._act_on(result, run)
+        return result
 
     def _decide(self, run: Run) -> OpenResult:
-        """Settle a refused run under the job's lock; if that opens it after all, it is executed."""
-        if run.status is RUNNING and not self._pool.reserve(1):
-            run = unstarted(run)
-        try:
-            verdict = self._recorder.decide(run)
-        except BaseException:
-            self._give_back([run])
-            raise
-        opened = verdict.run if verdict.finding == "opened" else None
-        if opened is not None and opened.turn == "waits":
-            self._executor.request_yield(opened)
-        if opened is not None:
-            self._hand_on([opened], [])
-        if opened is None or opened.status is not RUNNING:
-            self._give_back([run])
-        return verdict
+        """Settle one run under the job's lock; if that opens it after all, it is executed."""
+        job = self._registry.jobs.get(run.job_id)
+        opening = Opening(NOTHING, waited_for=False)
+        with opening:
+            if run.status is RUNNING and job is not None:
+                slot = self._claims.slots_for([OpenRequest(job)])[0]
+                if slot is not None:
+                    opening.slots[run.id] = slot
+            if run.id not in opening.slots:
+                run = unstarted(run)
+            result = self._recorder.decide(run)
+            opened = result.run if result.finding == "opened" else None
+            if opened is not None and opened.turn == "waits":
+                self._executor.request_yield(opened)
+            if opened is not None:
+                if opened.status is not RUNNING:
+                    opening.close()
+                self._hand_on([opened], opening)
+        return result
 
-    def _act_on(self, verdict: OpenResult, run: Run) -> None:
-        """Do what a verdict about a tick asks for."""
-        match verdict.finding:
+    def _act_on(self, result: OpenResult, run: Run) -> None:
+        """Do what the result of opening a tick asks for."""
+        match result.finding:
             case "stale":
-                self._reload(run.job_id)
+                logger.info("job=%s changed elsewhere; reading it again", run.job_id)
+                self._background.run_task_soon(FOLLOW_CHANGES)
             case "late":
                 self._account.settle(run.job_id)
-                self._claims.claim_at(run.due_at)
+                self._demand.claim_at(run.due_at)
             case "early":
                 # By the store's clock; ours may be ahead, and asking again at once would keep both busy until it is due.
                 wait = max(run.due_at - self._recorder.store.now(), SHORTEST_WAIT)
-                self._chores.run_at(self._clock.now() + wait, partial(self._again, run))
+                self._background.run_at(self._clock.now() + wait, partial(self._again, run))
             case "dead":
-                self._lease.beat()
+                self._heartbeat.beat()
                 self._again(run)
             case "skipped":
                 text = "skipped job=%s scheduled_for=%s reason=overlap"
@@ -272,36 +290,13 @@ class Runner:
                 [Tick(job_id=run.job_id, scheduled_for=run.scheduled_for, revision=run.schedule_rev)]
             )
 
-    def _give_back(self, runs: Sequence[Run]) -> None:
-        places = sum(run.status is RUNNING for run in runs)
-        if places:
-            self._pool.release(places)
-
-    def _after_end(self, run: Run, status: RunStatus) -> None:
-        """Whoever waits in line for the key of a run that ended is next."""
-        job = self._registry.jobs.get(run.job_id)
-        if job is None:
-            return
-        if job.queues or job.catch_up == "all":
-            self._claims.claim_soon()
-        if status is FAILED and job.pause_after_failures:
-            self._chores.run_soon(partial(self._pause_if_failing, job.id))
-
-    def _pause_if_failing(self, job_id: str) -> None:
-        if self._account.pause_if_failing(job_id):
-            self._reload(job_id)
-
     # ---------------------------------------------------------------- beginning and end
 
     def begin(self) -> None:
         """Accept from now on."""
-        self._claims.accepting = True
+        self._claims.open()
 
     def drain(self, timeout: timedelta) -> None:
         """Accept nothing more and let what runs end, for at most `timeout`."""
-        self._claims.accepting = False
+        self._claims.close()
         self._executor.drain(timeout)
-
-    def vital_signs(self) -> tuple[datetime | None, float | None]:
-        """The instant of the last ticks delivered here, and how late they came in seconds."""
-        return self._last_tick_at, self._lag

@@ -1,4 +1,4 @@
-"""Where handlers run: a few threads, and one event loop for coroutines. It knows nothing of runs but how many there are."""
+"""Where handlers run: a few threads, and one event loop for coroutines. The pool knows nothing of runs but their slots."""
 
 from __future__ import annotations
 
@@ -11,166 +11,168 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from jobmanager.execution.slots import Lane
+from jobmanager.process.throttled_log import ThrottledLogger
+
 logger = logging.getLogger(__name__)
 
-AHEAD_SECONDS = 1.0
-MOST_AHEAD = 1000
-Work = Callable[[], None]
+MOST_ABANDONED = 10  # times the number of workers
+
+Call = Callable[["Worker | None"], None]
+"""What a worker thread calls with itself; None where the caller's own thread does the work."""
+Start = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Worker:
+    """One thread of the pool. An abandoned one ends as soon as its handler lets it."""
+
+    __slots__ = ("abandoned",)
+
+    def __init__(self) -> None:
+        self.abandoned = False
 
 
 class WorkerPool:
-    """At most `workers` handlers at once. Any thread may call any method.
+    """At most `workers` calls at once on threads, and `coroutines` on the event loop. Any thread may call any method.
 
-    A process may take on more runs than it has free workers, but only what it expects to start within a second,
-    judged by how long the last runs took; the rest stays pending for whoever is free first.
+    Capacity is what counts, not a thread: one that a handler does not give back is replaced at once.
     """
 
-    def __init__(self, workers: int, *, threaded: bool) -> None:
-        self.workers = workers
-        self._threaded = threaded
-        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._in_flight = 0
+    def __init__(self, workers: int, *, threaded: bool, coroutines: int = 1000) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self.threads = Lane(workers, ahead=True, changed=self._changed)
+        """The slots of plain functions and of handlers in child processes."""
+        self.coroutines = Lane(coroutines, ahead=False, changed=self._changed)
+        """The slots of coroutines, which take no thread."""
+        self.threaded = threaded
+        """False on a clock moved by hand: then calls are made on the thread that submits them."""
+        self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._idle = 0
-        self._threads = 0
-        self._let_go = 0
-        self._mean_seconds: float | None = None
-        self._empty = threading.Condition(self._lock)
+        self._working = 0
+        self._abandoned = 0
+        self._throttled = ThrottledLogger(logger)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._own_loop_thread: threading.Thread | None = None
+        self._own_loop: OwnLoop | None = None
         self._asked_loop: tuple[asyncio.AbstractEventLoop, float] | None = None
 
-    # ---------------------------------------------------------------- room
-
-    def reserve(self, wanted: int, *, share: int = 1) -> int:
-        """Take up to `wanted` places, and of the free ones only one in `share`; answers how many were given."""
-        with self._lock:
-            free = self._capacity() - self._in_flight
-            given = max(0, min(wanted, -(-free // share)))
-            self._in_flight += given
-            return given
-
-    def reserve_unbounded(self, places: int = 1) -> None:
-        """Take places even if there are none: for runs that somebody waits for."""
-        with self._lock:
-            self._in_flight += places
-
-    def release(self, places: int = 1, *, seconds: float | None = None) -> None:
-        """Give places back; `seconds` is how long the run took, if one ended."""
-        with self._lock:
-            self._in_flight -= places
-            if seconds is not None:
-                mean = self._mean_seconds
-                self._mean_seconds = seconds if mean is None else mean + (seconds - mean) * 0.2
-            if self._in_flight == 0:
-                self._empty.notify_all()
-
-    def _capacity(self) -> int:
-        if self._mean_seconds is None:
-            return self.workers
-        ahead = min(MOST_AHEAD, self.workers * AHEAD_SECONDS / max(self._mean_seconds, 1e-4))
-        return self.workers + int(ahead)
-
-    @property
-    def has_room(self) -> bool:
-        """True if a tenth of the places is free: less is not worth a question, for nine tenths are still to be worked off."""
-        with self._lock:
-            capacity = self._capacity()
-            return 10 * (capacity - self._in_flight) >= capacity
+    # ---------------------------------------------------------------- slots
 
     @property
     def in_flight(self) -> int:
-        """Places taken: runs that are executing or about to."""
-        return self._in_flight
+        """Slots taken: runs that are executing or about to."""
+        return self.threads.in_flight + self.coroutines.in_flight
+
+    @property
+    def abandoned(self) -> int:
+        """How many threads were given up because their handler ignored its timeout, and are still inside it."""
+        return self._abandoned
+
+    @property
+    def exhausted(self) -> bool:
+        """True once so many threads are abandoned that no further one is replaced."""
+        return self._abandoned >= MOST_ABANDONED * self.threads.size
 
     def wait_empty(self, timeout: float) -> bool:
-        """Wait until no place is taken, at most `timeout` seconds; True if so."""
-        with self._lock:
-            return self._empty.wait_for(lambda: self._in_flight == 0, timeout)
+        """Wait until no slot is taken, at most `timeout` seconds; True if so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.in_flight, timeout)
 
     # ---------------------------------------------------------------- threads
 
-    def submit(self, works: Sequence[Work]) -> None:
+    def submit(self, calls: Sequence[Call]) -> None:
         """Call each on a worker thread; at once, one by one, on this thread, in a pool without threads."""
-        if not self._threaded:
-            self.run_here(works, ())
+        if not self.threaded:
+            run_here(calls, ())
             return
-        with self._lock:
-            wanted = len(works) + self._queue.qsize() - self._idle
-            more = max(0, min(wanted, self.workers - (self._threads - self._let_go)))
-            self._threads += more
-        for work in works:
-            self._queue.put(work)
-        for _ in range(more):
-            threading.Thread(target=self._serve, name="jobmanager-worker", daemon=True).start()
+        for call in calls:
+            self._queue.put(call)
+        self.grow()
 
-    def run_here(self, works: Sequence[Work], coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
-        """Call each on this thread, one by one, to its end."""
-        for work in works:
-            work()
-        for coroutine in coroutines:
-            _finish(coroutine)
+    def grow(self) -> None:
+        """Start a thread for each call that waits while no thread is idle, up to the size of the pool. Harmless at any time."""
+        with self._changed:
+            missing = min(self._queue.qsize() - self._idle, self.threads.size - self._working)
+            if missing <= 0 or self.exhausted:
+                return
+            self._working += missing
+        for started in range(missing):
+            try:
+                threading.Thread(target=self._serve, name="jobmanager-worker", daemon=True).start()
+            except RuntimeError as error:  # the machine gives no more threads; those there are go on
+                with self._changed:
+                    self._working -= missing - started
+                self._throttled.warning("a worker thread cannot be started: %s", error)
+                return
 
-    def abandon_worker(self) -> None:
-        """A handler ignores its time-out: its thread no longer counts, so that another may take its place."""
-        with self._lock:
-            self._let_go += 1
-
-    def abandoned_worker_returned(self) -> None:
-        """The thread that was let go ended its handler after all."""
-        with self._lock:
-            self._let_go -= 1
+    def abandon_worker(self, worker: Worker | None) -> None:
+        """Give up the thread of a handler that does not end, and put another in its place. Twice is once; None changes nothing."""
+        if worker is None:
+            return
+        with self._changed:
+            if worker.abandoned:
+                return
+            worker.abandoned = True
+            self._abandoned += 1
+            self._working -= 1
+        self.grow()
 
     def _serve(self) -> None:
-        while True:
-            work = self._next_work()
-            if work is None:
-                with self._lock:
-                    self._threads -= 1
-                return
+        worker = Worker()
+        while not worker.abandoned:
+            call = self._next_call()
+            if call is None:
+                break
             try:
-                work()
-            except Exception:
-                logger.exception("a worker met an error outside a handler")
+                call(worker)
+            except BaseException:  # noqa: BLE001 - nothing that a handler or our own code raises may end a worker
+                _log_safely("a worker met an error outside a handler")
+        with self._changed:
+            if worker.abandoned:
+                self._abandoned -= 1
+            else:
+                self._working -= 1
 
-    def _next_work(self) -> Work | None:
-        """What waits, or what comes next; only who has to wait for it is idle."""
+    def _next_call(self) -> Call | None:
+        """Return what waits, or what comes next; only a thread that has to wait for it is idle."""
         try:
             return self._queue.get_nowait()
         except queue.Empty:
-            with self._lock:
+            with self._changed:
                 self._idle += 1
-        work = self._queue.get()
-        with self._lock:
+        call = self._queue.get()
+        with self._changed:
             self._idle -= 1
-        return work
+        # While this thread still counted as idle, a call may have come that nobody was started for.
+        if not self._queue.empty():
+            self.grow()
+        return call
 
     # ---------------------------------------------------------------- coroutines
 
     def use_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Run coroutines on this loop from now on (the application's own); None: on ours again."""
-        self._loop = loop
+        """Run coroutines on this loop from now on (the application's own); None: on a loop of the pool again."""
+        with self._changed:
+            self._loop = loop
 
-    def spawn(self, coroutines: list[Coroutine[Any, Any, None]]) -> None:
+    def spawn(self, starts: Sequence[Start]) -> None:
         """Start coroutines on the event loop, all in one call; to their end, one by one, in a pool without threads."""
-        if not self._threaded:
-            self.run_here((), coroutines)
+        if not self.threaded:
+            run_here((), starts)
             return
-        self._running_loop().call_soon_threadsafe(_start_tasks, coroutines)
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the loop was closed just now: what cannot begin goes back to pending
+            self._running_loop().call_soon_threadsafe(_start_tasks, starts)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
+        with self._changed:
             if self._loop is None or self._loop.is_closed():
-                loop = asyncio.new_event_loop()
-                self._own_loop_thread = threading.Thread(
-                    target=_run_loop, args=(loop,), name="jobmanager-loop", daemon=True
-                )
-                self._own_loop_thread.start()
-                self._loop = loop
+                self._own_loop = OwnLoop()
+                self._loop = self._own_loop.loop
             return self._loop
 
     def loop_lag(self, now: float) -> float:
-        """For how many seconds, on the monotonic clock, the event loop has not turned since it was asked to; asks it again."""
+        """Return for how many seconds (monotonic) the event loop has not turned since it was asked to, and ask it again."""
         loop, asked = self._loop, self._asked_loop
         if loop is None or loop.is_closed():
             return 0.0
@@ -184,32 +186,85 @@ class WorkerPool:
     def _loop_turned(self) -> None:
         self._asked_loop = None
 
+    def abandon_loop(self) -> bool:
+        """Give up a loop of the pool that a handler blocks, so that the next coroutine gets another; False for an application's."""
+        with self._changed:
+            if self._own_loop is None or self._loop is not self._own_loop.loop:
+                return False
+            self._own_loop.stop_when_idle()
+            self._loop = self._own_loop = self._asked_loop = None
+            return True
+
     def stop(self) -> None:
-        """Let idle threads end and stop our own loop; what still runs keeps its daemon thread. Twice is safe."""
-        with self._lock:
-            threads, loop, own = self._threads, self._loop, self._own_loop_thread
-            self._loop = self._own_loop_thread = None
+        """Let idle threads end and stop the pool's own loop; what still runs keeps its daemon thread. Twice is safe."""
+        with self._changed:
+            threads, own = self._working, self._own_loop
+            self._loop = self._own_loop = None
         for _ in range(threads):
             self._queue.put(None)
-        if own is not None and loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+        if own is not None:
+            own.stop()
 
 
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
+class OwnLoop:
+    """An event loop on a daemon thread, which nothing but `stop` ends: a handler that stops the loop stops only a turn of it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._ends = False
+        threading.Thread(target=self._run, name="jobmanager-loop", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the loop after what it does now."""
+        self._ends = True
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def stop_when_idle(self) -> None:
+        """End the loop once the handlers it has begun have ended."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._look_whether_idle)
+
+    def _look_whether_idle(self) -> None:
+        if asyncio.all_tasks(self.loop):
+            self.loop.call_later(1.0, self._look_whether_idle)
+        else:
+            self.stop()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        while not self._ends and not self.loop.is_closed():
+            try:
+                self.loop.run_forever()
+            except BaseException:  # noqa: BLE001 - SystemExit in a callback ends a turn, and not the loop
+                _log_safely("the event loop met an error outside a handler")
+        if not self.loop.is_closed():
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
+
+
+def run_here(calls: Sequence[Call], starts: Sequence[Start]) -> None:
+    """Call each on this thread, one by one, to its end."""
+    for call in calls:
+        call(None)
+    for start in starts:
+        _finish(start())
+
+
+def _log_safely(text: str) -> None:
+    """Log the error at hand; if even its traceback cannot be made, that it was."""
     try:
-        loop.run_forever()
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+        logger.exception(text)  # noqa: LOG004 - it is called where an error is handled
+    except BaseException:  # noqa: BLE001 - the error's own text raises
+        logger.error("%s, and its text cannot be made", text)
 
 
 _tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
-def _start_tasks(coroutines: list[Coroutine[Any, Any, None]]) -> None:
-    for coroutine in coroutines:
-        task = asyncio.get_running_loop().create_task(coroutine, context=contextvars.copy_context())
+def _start_tasks(starts: Sequence[Start]) -> None:
+    for start in starts:
+        task = asyncio.get_running_loop().create_task(start(), context=contextvars.copy_context())
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
 

@@ -74,6 +74,8 @@ class GroupCommit:
             except StoreError as error:
                 # The writer repeats it: the same rows with the same ids are harmless.
                 self._quiet.warning("store away, 1 write waits: %s", error)
+            except Exception as error:  # noqa: BLE001 - a value that no column takes: the writer finds out which
+                logger.debug("a write is left to the writer: %s", error)
             else:
                 then(written)
                 return
@@ -104,9 +106,9 @@ class GroupCommit:
             self._given_up.set()
 
     def _ensure_thread(self) -> None:
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             with self._starting:
-                if self._thread is None:
+                if self._thread is None or not self._thread.is_alive():
                     self._given_up.clear()
                     self._thread = threading.Thread(
                         target=self._write_all, name="jobmanager-writer", daemon=True
@@ -123,7 +125,7 @@ class GroupCommit:
             with self._committing:
                 try:
                     self._commit([item for item in batch if item is not None])
-                except Exception:
+                except BaseException:
                     logger.exception("%d writes are lost; the sweep accounts for them", len(batch))
 
     def _commit(self, batch: Sequence[_Item]) -> None:
@@ -131,11 +133,19 @@ class GroupCommit:
             return
         opens = [run for item in batch for run in item.opens]
         endings = [ending for item in batch for ending in item.endings]
-        written = self._write_until_it_holds(opens, endings)
+        try:
+            written = self._write_until_it_holds(opens, endings)
+        except StoreError:
+            raise
+        except Exception as error:  # every write is told of its fate, whatever happens here
+            logger.exception("%d writes are lost; the sweep accounts for them", len(batch))
+            written = Written(errors=dict.fromkeys(_ids(opens, endings), error))
         for item in batch:
             try:
                 item.then(written)
-            except Exception:
+            except BaseException as error:
+                if not self._threaded and not isinstance(error, Exception):
+                    raise
                 logger.exception("after a commit")
 
     def _write_until_it_holds(
@@ -154,15 +164,14 @@ class GroupCommit:
                     raise
                 self._quiet.warning("store away, %d writes wait: %s", len(opens) + len(endings), error)
                 if self._given_up.wait(pause):
-                    ids = [*(run.id for run in opens), *(ending.run.id for ending in endings)]
-                    return Written(errors=dict.fromkeys(ids, error))
+                    return Written(errors=dict.fromkeys(_ids(opens, endings), error))
                 pause = min(pause * 2, LONGEST_PAUSE)
             except Exception as error:  # one bad row must not take its neighbours along
                 if outcome_stripped:
                     logger.exception(
                         "run_id=%s its end is not on record; the sweep ends it", endings[0].run.id
                     )
-                    return Written()
+                    return Written(errors={endings[0].run.id: error})
                 return self._write_apart(opens, endings, error)
             else:
                 self._quiet.over("store is back")
@@ -205,3 +214,7 @@ class GroupCommit:
             ),
         )
         return self._write_until_it_holds((), [without_outcome], outcome_stripped=True)
+
+
+def _ids(opens: Sequence[Run], endings: Sequence[Ending]) -> list[str]:
+    return [*(run.id for run in opens), *(ending.run.id for ending in endings)]

@@ -15,9 +15,11 @@ from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.ledger.overlap import OpenResult, apply_overlap, in_line, missed_deadline, unstarted
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.run import (
+    FAILED,
     PENDING,
     RUNNING,
     Ending,
+    Failure,
     LogLine,
     Run,
     RunStatus,
@@ -126,11 +128,17 @@ class Recorder:
     # ---------------------------------------------------------------- ending
 
     def end(
-        self, ending: Ending, then: Callable[[Ending, RunStatus | None], None], *, write_inline: bool = False
+        self,
+        ending: Ending,
+        then: Callable[[Ending, RunStatus | None], None],
+        lost: Callable[[], None],
+        *,
+        write_inline: bool = False,
     ) -> None:
         """Close an attempt with the fence; `then(ending, status)` follows on the writer's thread with what was written.
 
-        The status is None if the fence refused it: the run belongs to somebody else now.
+        The status is None if the fence refused it: another start of the run has it now. `lost()` follows instead if the store
+        cannot keep even that the attempt ended; the sweep ends the run then.
         """
         check_transition(RUNNING, ending.status if ending.retry_at is None else PENDING)
         bounded = self._bounded(ending)
@@ -140,6 +148,7 @@ class Recorder:
             if run.id in written.errors:
                 text = "job=%s run_id=%s its end is not on record; the sweep ends it: %s"
                 logger.warning(text, run.job_id, run.id, written.errors[run.id])
+                lost()
             else:
                 then(bounded, written.ended.get(run.id))
 
@@ -148,6 +157,20 @@ class Recorder:
     def _bounded(self, ending: Ending) -> Ending:
         if ending.output is None and ending.error is None and not ending.lines:
             return ending
+        try:
+            return self._bounded_parts(ending)
+        except BaseException as error:  # noqa: BLE001 - values of the handler's own classes, whose code runs here
+            text = f"what the handler returned cannot be recorded: {type(error).__name__}"
+            return replace(
+                ending,
+                status=FAILED,
+                output=None,
+                lines=(),
+                retry_at=None,
+                error=Failure(kind="internal", type=type(error).__name__, message=text),
+            )
+
+    def _bounded_parts(self, ending: Ending) -> Ending:
         return replace(
             ending,
             output=bounded_json(ending.output, hide=self.redactor.text, is_secret=self.redactor.is_secret),

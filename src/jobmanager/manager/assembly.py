@@ -14,10 +14,21 @@ from jobmanager.errors import StoreError, StoreUnavailableError
 from jobmanager.execution import log_capture as capture
 from jobmanager.execution.child_process import ChildProcesses
 from jobmanager.execution.claiming import Claiming
+from jobmanager.execution.demand import CLAIM, FOLLOW_CHANGES, GIVE_BACK, SWEEP, Demand
 from jobmanager.execution.executor import Executor
+from jobmanager.execution.in_flight import Attempts
+from jobmanager.execution.invokers import Invokers
 from jobmanager.execution.new_runs import RunFactory
+from jobmanager.execution.opening import OpenRequest
 from jobmanager.execution.runner import Runner
-from jobmanager.execution.supervisor import ASK_FOR_CANCEL_EVERY, FLUSH_LINES_EVERY, LOOK_EVERY, Supervisor
+from jobmanager.execution.supervisor import (
+    ASK_FOR_CANCEL_EVERY,
+    FLUSH_LINES_EVERY,
+    LOOK_EVERY,
+    PUBLISH_EVERY,
+    Liveness,
+    Supervisor,
+)
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.ledger.job_sync import JobSync
@@ -26,11 +37,12 @@ from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.retention import forget_old_runs
 from jobmanager.manager.sweep import Sweep
-from jobmanager.observe import HandlerCounter, Observer, tell_stalled
+from jobmanager.observe import Observer, tell_stalled
 from jobmanager.process.background import BackgroundTasks
+from jobmanager.process.bounded import Budget, ended_within
 from jobmanager.process.failure_detector import FailureDetector
 from jobmanager.process.health import Limits, Symptom, Vitals, judge_ledger
-from jobmanager.process.heartbeat import Heartbeat
+from jobmanager.process.heartbeat import Heartbeat, LastTick
 from jobmanager.process.ledger_facts import read_ledger
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.process.watchdog import DeliveryTimer, Watchdog
@@ -46,9 +58,9 @@ FOLLOW_CHANGES_EVERY = timedelta(seconds=1)
 CLOCKS_AGREE = timedelta(seconds=2)
 COME_UP_AGAIN = timedelta(seconds=2)
 PURGE_EVERY = timedelta(hours=6)
+LONGEST_STOP = 5.0  # seconds beyond the drain
 SHORTEST = timedelta(microseconds=1)
 FORGET_DEAD_AFTER = timedelta(days=1)
-PULSE_EVERY = timedelta(seconds=5)
 
 
 class Assembly:
@@ -72,74 +84,24 @@ class Assembly:
         self.backend = backend
         self._settings = settings
         self._clock = clock
+        executes = backend.capabilities.executes_in_process
+        self._outage = outage = ThrottledLogger(
+            logger
+        )  # one line in five seconds about an outage, whichever part meets it
+        self._last_tick = last_tick = LastTick()
+        self.attempts = Attempts()
+        self.background = BackgroundTasks(clock, outage=outage)
+        self.watching = BackgroundTasks(clock, name="jobmanager-supervisor", outage=outage)
         self.account = Reconciliation(store, grace=settings.grace)
-        self.declarations = JobSync(registry, store, self.account, namespace=settings.namespace)
-        self._quiet = outage = ThrottledLogger(logger)  # whoever meets it, one line in five seconds is enough
-        self.lease = Heartbeat(
-            store,
-            clock,
-            namespace=settings.namespace,
-            length=settings.lease,
-            declares=registry.jobs.keys(),
-            executes=keeps_time,
-            quiet=outage,
-        )
+        self.job_sync = JobSync(registry, store, self.account, namespace=settings.namespace)
+        self.pool = WorkerPool(settings.workers, threaded=threaded, coroutines=settings.coroutines)
         self.commits = GroupCommit(store, clock, threaded=threaded, quiet=outage)
         self.recorder = Recorder(
             store, self.commits, grace=settings.grace, redactor=Redactor(settings.secret_values())
         )
-        self.pool = WorkerPool(settings.workers, threaded=threaded)
-        self.chores = BackgroundTasks(clock, quiet=outage)
-        self._handlers = HandlerCounter()
-        self._turned_at: float | None = None
-        self._beat_at: float | None = None
-        self.executor = Executor(
-            registry=registry,
-            recorder=self.recorder,
-            pool=self.pool,
-            lease=self.lease,
-            clock=clock,
-            isolation=ChildProcesses(capture_logs=settings.capture_logs),
-            cause_of=backend.cause_of,
-            observers=(*observers, self._handlers) if threaded else observers,
-            backend=backend.name,
-            keep_lines=settings.capture_logs,
+        self.failure_detector = FailureDetector(
+            store, clock, length=settings.lease, on_dead=partial(self.background.run_task_soon, SWEEP)
         )
-        executes = backend.capabilities.executes_in_process
-        self.openings = RunFactory(self.lease, executes=executes)
-        self.claims = Claiming(
-            registry=registry,
-            store=store,
-            executor=self.executor,
-            pool=self.pool,
-            lease=self.lease,
-            chores=self.chores,
-            clock=clock,
-            executes=executes,
-            dispatch=backend.dispatch,
-        )
-        self.runner = Runner(
-            registry=registry,
-            recorder=self.recorder,
-            account=self.account,
-            executor=self.executor,
-            openings=self.openings,
-            claims=self.claims,
-            pool=self.pool,
-            lease=self.lease,
-            chores=self.chores,
-            clock=clock,
-            reload=self._reload,
-        )
-        self.watch = Supervisor(self.executor, self.recorder, pool=self.pool, lease=self.lease, clock=clock)
-        self.sweep = Sweep(store, self.account, self.executor, self.claims, lease=self.lease, clock=clock)
-        self.failure_detector = FailureDetector(store, clock, length=settings.lease)
-        self.failure_detector.on_marked_dead = partial(self.chores.run_soon, self._sweep)
-        self.lease.on_beat = self._on_beat
-        self.lease.on_silence = self.failure_detector.forget
-        self.lease.on_lost = self.watch.lost
-        self.lease.vital_signs = self._vital_signs
-        self.deliver = DeliveryTimer(self.runner.deliver, clock)
         self.watchdog = Watchdog(
             self._vitals,
             limits=Limits.of(settings),
@@ -148,6 +110,74 @@ class Assembly:
             read_ledger=self._ledger_symptoms,
             on_stall=partial(tell_stalled, observers),
         )
+        self.heartbeat = Heartbeat(
+            store,
+            clock,
+            namespace=settings.namespace,
+            length=settings.lease,
+            declares=registry.jobs.keys(),
+            executes=keeps_time,
+            listener=Liveness(self.failure_detector, self.attempts),
+            vital_signs=self._vital_signs,
+            quiet=outage,
+        )
+        demand = Demand(background=self.background, pool=self.pool, registry=registry, account=self.account)
+        self.executor = Executor(
+            registry=registry,
+            recorder=self.recorder,
+            pool=self.pool,
+            heartbeat=self.heartbeat,
+            clock=clock,
+            attempts=self.attempts,
+            invokers=Invokers(
+                ChildProcesses(capture_logs=settings.capture_logs),
+                cause_of=backend.cause_of,
+                observers=observers,
+            ),
+            events=demand,
+            observers=observers,
+            backend=backend.name,
+            keep_lines=settings.capture_logs,
+        )
+        self.claims = Claiming(
+            registry=registry,
+            store=store,
+            executor=self.executor,
+            pool=self.pool,
+            heartbeat=self.heartbeat,
+            demand=demand,
+            jobs=self.job_sync,
+            executes=executes,
+            dispatch=backend.dispatch,
+        )
+        self.factory = RunFactory(self.heartbeat, executes=executes)
+        self.runner = Runner(
+            registry=registry,
+            recorder=self.recorder,
+            account=self.account,
+            executor=self.executor,
+            factory=self.factory,
+            claims=self.claims,
+            demand=demand,
+            pool=self.pool,
+            heartbeat=self.heartbeat,
+            last_tick=last_tick,
+            background=self.background,
+            clock=clock,
+        )
+        self.deliver = DeliveryTimer(self.runner.deliver, clock)
+        self.supervisor = Supervisor(
+            self.executor,
+            self.attempts,
+            self.recorder,
+            pool=self.pool,
+            heartbeat=self.heartbeat,
+            demand=demand,
+            clock=clock,
+        )
+        self.sweep = Sweep(
+            store, self.account, self.executor, self.claims, heartbeat=self.heartbeat, clock=clock
+        )
         self.threaded = threaded
         """False on a clock moved by hand and on noop: then runs execute inline, in the caller's thread."""
         self._keeps_time = keeps_time
@@ -155,25 +185,25 @@ class Assembly:
         self._installed = -1
         self._up = False
         self._capturing = False
+        self.watching.add("supervision", self.supervisor.look, every=LOOK_EVERY)
         for name, act, every in (
-            ("watch", self.watch.look, LOOK_EVERY),
-            ("cancel poll", self.watch.ask_for_cancel, ASK_FOR_CANCEL_EVERY),
-            ("log flush", self.watch.flush_lines, FLUSH_LINES_EVERY),
-            ("claim poll", self.claims.claim, POLL),
-            ("change poll", self._follow_changes, FOLLOW_CHANGES_EVERY),
-            ("sweep", self._sweep, settings.sweep),
+            ("progress", self.supervisor.publish, PUBLISH_EVERY),
+            ("cancel poll", self.supervisor.ask_for_cancel, ASK_FOR_CANCEL_EVERY),
+            ("log flush", self.supervisor.flush_lines, FLUSH_LINES_EVERY),
+            (GIVE_BACK, self.supervisor.give_back, POLL),
+            (CLAIM, self.claims.claim, POLL),
+            (FOLLOW_CHANGES, self.follow_changes, FOLLOW_CHANGES_EVERY),
+            (SWEEP, self._sweep, settings.sweep),
             ("purge", self._purge, PURGE_EVERY),
-            ("pulse", self._pulse, min(PULSE_EVERY, Limits.of(settings).patience / 4)),
         ):
-            self.chores.add(name, act, every=every)
+            self.background.add(name, act, every=every)
 
     def install(self) -> None:
         """Make the store ready and carry the declarations over; again only when there are more of them."""
         declared = len(self._registry.declared)
         if self._installed != declared:
             self.store.install()
-            self.declarations.carry_over()
-            self.claims.unknown = self.declarations.unknown
+            self.job_sync.carry_over()
             self._installed = declared
 
     def start(self, *, executes: bool = True) -> None:
@@ -187,12 +217,12 @@ class Assembly:
             self._bring_up()
         except StoreUnavailableError as error:
             logger.warning("not up yet, trying again every %s: %s", COME_UP_AGAIN, error)
-            self.chores.run_at(self._clock.now() + COME_UP_AGAIN, self._try_again)
+            self.background.run_at(self._clock.now() + COME_UP_AGAIN, self._try_again)
 
     def enable_execution(self) -> None:
         """After `start`: pending runs are brought here, too."""
         if self._keeps_time:
-            self.lease.start()
+            self.heartbeat.start()
 
     def attend(self) -> None:
         """Execute what this process claims itself, without keeping time."""
@@ -201,25 +231,25 @@ class Assembly:
             self._capturing = True
         self.executor.resume()
         if self._keeps_time:
-            self.chores.start()
+            self.background.start()
+            self.watching.start()
 
     def _bring_up(self) -> None:
         self._installed = -1
         self.install()
         self._warn_of_skew()
         if self._keeps_time:
-            self.lease.start(executes=self._executes)
+            self.heartbeat.start(executes=self._executes)
         self.runner.begin()
-        self.backend.sync(self.declarations.scheduled(self._settings.grace))
+        self.backend.sync(self.job_sync.scheduled(self._settings.grace))
         self.backend.start(self.deliver)
         self._up = True
-        self._turned_at = self._clock.monotonic()
         if self.threaded:
             self.watchdog.start()
         if self._keeps_time:
-            self.chores.run_soon(self._sweep)
-            self.chores.run_at(self._clock.now() + self._settings.grace, self._retire_undeclared)
-            self.chores.run_soon(self.claims.claim)
+            self.background.run_task_soon(SWEEP)
+            self.background.run_at(self._clock.now() + self._settings.grace, self._retire_undeclared)
+            self.background.run_task_soon(CLAIM)
 
     def _warn_of_skew(self) -> None:
         skew = (self._clock.now() - self.store.now()).total_seconds()
@@ -234,21 +264,27 @@ class Assembly:
             self._bring_up()
             logger.info("up: the store answers")
         except StoreError as error:
-            self._quiet.warning("still not up: %s", error)
-            self.chores.run_at(self._clock.now() + COME_UP_AGAIN, self._try_again)
+            self._outage.warning("still not up: %s", error)
+            self.background.run_at(self._clock.now() + COME_UP_AGAIN, self._try_again)
 
     def stop(self, drain: timedelta) -> None:
-        """Accept nothing more, let running handlers end for at most `drain`, record the rest, say good-bye. Twice is safe."""
+        """Accept nothing more, let running handlers end for at most `drain`, record the rest, and deregister. Twice is safe.
+
+        Ends within `drain` and `LONGEST_STOP` whatever the store does; what the store did not take by then is left to the
+        sweep of the other processes.
+        """
         self.watchdog.stop()
         if not self._up:
-            self.chores.stop()  # it may be coming up at this very moment; what is half up cannot be stopped
-        self.backend.stop(timedelta(seconds=5))
+            self.background.stop(LONGEST_STOP / 5)  # what is half up cannot be stopped
+        self._stop_backend(LONGEST_STOP / 5)
         self.runner.drain(drain)
-        self.chores.stop()
-        self.commits.stop(5.0)
-        self.commits.stop(5.0)  # the ends of what only now turned out to be opened
+        left = Budget(self._clock, LONGEST_STOP * 0.7)
+        self.watching.stop(left.share(0.2))
+        self.background.stop(left.share(0.3))
+        self.commits.stop(left.share(0.6))
+        self.commits.stop(left.share(0.6))  # the ends of what only now turned out to be opened
         self.pool.stop()
-        self.lease.stop()
+        self.heartbeat.stop(left.share(1.0))
         if self._capturing:
             capture.stop()
             self._capturing = False
@@ -256,12 +292,19 @@ class Assembly:
         if not self.threaded:
             self.executor.resume()  # what is started by hand later still runs, inline
 
+    def _stop_backend(self, seconds: float) -> None:
+        stop = partial(self.backend.stop, timedelta(seconds=seconds))
+        if not self.threaded:
+            stop()
+        elif not ended_within(seconds, stop, name="stop-backend"):
+            logger.warning("backend=%s did not stop within %.1f s", self.backend.name, seconds)
+
     def sync(self) -> None:
         """Carry the declarations over and tell the backend, and the others what this process declares."""
         self._installed = -1
         self.install()
-        self.lease.announce()
-        self.backend.sync(self.declarations.scheduled(self._settings.grace))
+        self.heartbeat.announce()
+        self.backend.sync(self.job_sync.scheduled(self._settings.grace))
 
     def tick(self, job_id: str) -> Ticked:
         """Open a run for the job's last due instant; one that is too late is left to its catch-up policy."""
@@ -274,12 +317,8 @@ class Assembly:
         if instant is None or instant <= row.accounted_until:
             found = None if instant is None else self.store.run_for(job_id, instant)
             return Ticked("duplicate" if found else "not_due", found.id if found else None, instant)
-        verdict = self.runner.bring(job, Tick(job_id, instant, row.schedule_rev))
-        return Ticked(verdict.finding, verdict.run.id if verdict.run else None, instant)
-
-    def _reload(self, job_id: str) -> None:
-        logger.info("job=%s changed elsewhere; reading it again", job_id)
-        self._follow_changes()
+        result = self.runner.accept(OpenRequest(job, Tick(job_id, instant, row.schedule_rev)))
+        return Ticked(result.finding, result.run.id if result.run else None, instant)
 
     # ---------------------------------------------------------------- what the watchdog sees
 
@@ -292,19 +331,19 @@ class Assembly:
         """Return what this process knows of itself, without a lock; None while it comes up or drains, or keeps no time."""
         if not self._keeps_time or not self.ready:
             return None
-        monotonic, running = self._clock.monotonic(), len(self.executor.running)
+        monotonic, running = self._clock.monotonic(), len(self.attempts.begun())
         timetable = getattr(self.backend, "timetable", None)
         return Vitals(
             now=self._clock.now(),
-            workers=self.pool.workers,
+            workers=self.pool.threads.size,
             waiting=max(0, self.pool.in_flight - running) if self.threaded else 0,
             busy_workers=running,
-            handlers_begun=self._handlers.begun,
-            abandoned_workers=getattr(self.pool, "abandoned", 0),
+            handlers_begun=self.attempts.handlers_begun,
+            abandoned_workers=self.pool.abandoned,
             timetable_next=timetable.top() if isinstance(timetable, Timetable) else None,
             delivering_since=self.deliver.since if self.threaded else None,
-            background_turned_at=self._turned_at,
-            last_beat_at=self._beat_at,
+            background_turned_at=self.background.turned_at,
+            last_beat_at=self.heartbeat.accepted_at,
             loop_lag=self.pool.loop_lag(monotonic) if self.threaded else 0.0,
         )
 
@@ -320,39 +359,27 @@ class Assembly:
         """
         since = self.watchdog.stalled_since()
         if since is None:
-            return self.runner.vital_signs()
+            return self._last_tick.scheduled_for, self._last_tick.lag
         return since, (self._clock.now() - since).total_seconds()
 
-    def _on_beat(self, own_id: str) -> None:
-        self._beat_at = self._clock.monotonic()
-        self.failure_detector.check(own_id)
-
-    def _pulse(self) -> None:
-        self._turned_at = self._clock.monotonic()
-
-    def _follow_changes(self) -> None:
-        """Take over what other processes or operators changed."""
-        if self._up and self.declarations.refresh():
-            self.claims.unknown = self.declarations.unknown
-            self.backend.sync(self.declarations.scheduled(self._settings.grace))
-
     def follow_changes(self) -> None:
-        """As the poll does every second, now."""
-        self._follow_changes()
+        """Take over what other processes or operators changed."""
+        if self._up and self.job_sync.refresh():
+            self.backend.sync(self.job_sync.scheduled(self._settings.grace))
 
     def _sweep(self) -> None:
-        if self._up and self.lease.ok():
+        if self._up and self.heartbeat.ok():
             self.sweep.sweep()
 
     def _retire_undeclared(self) -> None:
-        self.declarations.retire_undeclared()
-        self._follow_changes()
+        self.job_sync.retire_undeclared()
+        self.follow_changes()
 
     def _purge(self) -> None:
         if not self._up:
             return
         # What a backend keeps outside may have an end, such as plans that are made for some months.
-        self.backend.sync(self.declarations.scheduled(self._settings.grace))
+        self.backend.sync(self.job_sync.scheduled(self._settings.grace))
         now = self._clock.now()
         deleted = forget_old_runs(self.store, self._registry.jobs.values(), self._settings, now)
         self.store.forget_dead(now - FORGET_DEAD_AFTER)

@@ -62,8 +62,8 @@ class ManagerHost:
 
     def acquire_role(self, role: str) -> bool:
         assembly = self._assembly()
-        lease = assembly.lease
-        return lease.ok() and assembly.store.acquire_role(f"{lease.namespace}/{role}", lease.id)
+        heartbeat = assembly.heartbeat
+        return heartbeat.ok() and assembly.store.acquire_role(f"{heartbeat.namespace}/{role}", heartbeat.id)
 
     def stop(self) -> None:
         self._stop()

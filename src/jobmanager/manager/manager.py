@@ -19,6 +19,7 @@ from jobmanager.errors import ConfigurationError, PayloadError, StoppedError
 from jobmanager.execution.child_main import is_child
 from jobmanager.execution.child_process import check_handler
 from jobmanager.manager.aio import AsyncJobManager
+from jobmanager.manager.assembly import LONGEST_STOP
 from jobmanager.manager.declaring import Declaring
 from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.operating import Operating, Seconds
@@ -120,7 +121,7 @@ class JobManager(Declaring, Operating):
                 self._assembly.stop(timedelta(0))
                 raise
             self._started = True
-            for row in self._assembly.declarations.rows.values():
+            for row in self._assembly.job_sync.rows.values():
                 if row.state == "paused" and row.id in self.registry.jobs:
                     logger.warning(
                         "job=%s is paused since %s by %s", row.id, row.state_at, row.state_by or "somebody"
@@ -166,13 +167,19 @@ class JobManager(Declaring, Operating):
     def stop(self, drain: Seconds | None = None) -> None:
         """Accept nothing more, wait up to `drain` seconds for running handlers, and record the rest as failed (shutdown).
 
-        The default of `drain` is the setting. Twice is safe, and `start()` may be called again afterwards.
+        The default is the setting. Twice is safe; afterwards `start()` may be called again. It ends 5 s after the drain at the
+        latest, whatever the store does: what could not be recorded by then, the sweep of another process or the next start ends.
         """
-        with self._lock:
+        # A start that waits for the store in another thread holds the lock for longer than a stop may take.
+        held = self._lock.acquire(timeout=LONGEST_STOP / 5)
+        try:
             if self._started or self._attending:
                 self._assembly.stop(self.settings.drain if drain is None else duration_of("drain", drain))
                 self._started = self._attending = False
                 self._stopped = True
+        finally:
+            if held:
+                self._lock.release()
         self._signals.remove()
 
     def run_forever(self) -> None:

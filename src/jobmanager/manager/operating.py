@@ -15,6 +15,7 @@ from jobmanager.errors import (
     TransitionError,
     WaitTimeoutError,
 )
+from jobmanager.execution.opening import OpenRequest
 from jobmanager.job import Job
 from jobmanager.ledger.backfill import MadeUp, backfill
 from jobmanager.ledger.job_sync import Change
@@ -65,13 +66,12 @@ class Operating(Parts):
         assembly = self._ready()
         now = self._clock.now()
         due_at = _moment(now, delay, at)
-        here = self._executes_here and due_at <= now and not job.queues
         by_hand = ByHand(
             payload=checked, priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify
         )
-        ours = here and assembly.claims.reserve_slots(1, require_live_heartbeat=True) == 1
-        run = assembly.openings.build(job, now, due_at=due_at, ours=ours, by_hand=by_hand)
-        return self._answer(job, assembly.runner.accept(run))
+        here = self._executes_here and due_at <= now
+        request = OpenRequest(job, due_at=due_at, by_hand=by_hand, here=here)
+        return self._answer(job, assembly.runner.accept(request))
 
     def _answer(self, job: Job, verdict: OpenResult) -> Run:
         match verdict.finding, verdict.run:
@@ -145,13 +145,13 @@ class Operating(Parts):
         assembly = self._ready()
         with self._lock:
             assembly.attend()
-            assembly.lease.start(executes=False)
+            assembly.heartbeat.start(executes=False)
             self._attending = True
         return bool(assembly.claims.claim_these([run.id]))
 
     def is_executed_here(self, run_id: str) -> bool:
         """Return whether this process owns the run; RunNotFoundError for an unknown id."""
-        return self._history.run(run_id).owner == self._assembly.lease.id
+        return self._history.run(run_id).owner == self._assembly.heartbeat.id
 
     def executors(self, job_id: str) -> list[Instance]:
         """List the living processes that take pending runs of this job."""
@@ -166,9 +166,9 @@ class Operating(Parts):
         A running one ends when its handler reads `context.cancelled`. Twice is safe. Raises RunNotFoundError.
         """
         run = self._ready().store.cancel(self._history.run(run_id).id)
-        context = self._assembly.executor.running.get(run.id)
-        if context is not None:
-            context.ask_to_end("requested")
+        attempt = self._assembly.attempts.get(run.id)
+        if attempt is not None:
+            attempt.ask_to_end("requested")
         return run
 
     def redrive(self, run_id: str) -> Run:
@@ -282,11 +282,11 @@ class Operating(Parts):
     def _override(self, job_id: str, override: dict[str, Any] | None, by: str | None) -> None:
         assembly = self._ready()
         self.registry.job(job_id)
-        row = assembly.declarations.overridden(job_id, override)
+        row = assembly.job_sync.overridden(job_id, override)
         self._backend_class.check(in_force(self.registry.declared[job_id], override))
         assembly.account.change(job_id, declaration=row, by=by)
         assembly.follow_changes()
-        assembly.declarations.refresh()
+        assembly.job_sync.refresh()
 
     def _change_state(self, job_id: str, state: JobState, reason: str | None, by: str | None) -> None:
         row = self._row(job_id)
@@ -342,12 +342,12 @@ class Operating(Parts):
     def sync(self, plan: bool = False) -> list[Change]:  # noqa: FBT001, FBT002 - sync(plan=True) is the published name
         """Carry declarations over to the store and the backend, and return the changes; `plan=True` only returns them."""
         if not plan:
-            changes = self._assembly.declarations.plan() if self.store.exists() else []
+            changes = self._assembly.job_sync.plan() if self.store.exists() else []
             self._assembly.sync()
             return changes
         if not self.store.exists():
             return [Change(job_id=job.id, action="create") for job in self.registry.jobs.values()]
-        return self._assembly.declarations.plan()
+        return self._assembly.job_sync.plan()
 
 
 def _moment(now: datetime, delay: Seconds | None, at: datetime | None) -> datetime:

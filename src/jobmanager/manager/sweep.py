@@ -28,14 +28,14 @@ class Sweep:
         executor: Executor,
         claims: Claiming,
         *,
-        lease: Heartbeat,
+        heartbeat: Heartbeat,
         clock: Clock,
     ) -> None:
         self._store = store
         self._account = account
         self._executor = executor
         self._claims = claims
-        self._lease = lease
+        self._heartbeat = heartbeat
         self._clock = clock
         self._unknown_since: dict[str, float] = {}
 
@@ -67,7 +67,7 @@ class Sweep:
         Only those that two sweeps met, ten seconds apart: the first may have come between the commit and the start.
         """
         now = self._clock.monotonic()
-        ours = self._store.running_of(self._lease.id)
+        ours = self._store.running_of(self._heartbeat.id)
         unknown = {run.id: run for run in ours if not self._executor.knows(run.id)}
         self._unknown_since = {run_id: self._unknown_since.get(run_id, now) for run_id in unknown}
         for run_id, since in self._unknown_since.items():

@@ -41,20 +41,6 @@ class StallObserver(Protocol):
         ...
 
 
-class HandlerCounter:
-    """An observer that counts the handlers called, for the watchdog: it only has to see that the number moves."""
-
-    def __init__(self) -> None:
-        self.begun = 0
-
-    def started(self, context: RunContext) -> None:
-        """Count one more."""
-        self.begun += 1
-
-    def ended(self, ending: Ending, status: RunStatus | None) -> None:
-        """Do nothing: only beginnings count."""
-
-
 def tell_stalled(observers: Sequence[Observer], kind: str) -> None:
     """Call each observer that wants to hear of the watchdog; one that fails is logged."""
     for observer in observers:
@@ -70,7 +56,7 @@ def tell_started(observers: Sequence[Observer], context: RunContext) -> None:
     for observer in observers:
         try:
             observer.started(context)
-        except Exception:
+        except BaseException:
             logger.exception("observer %s failed", type(observer).__name__)
 
 
@@ -79,7 +65,7 @@ def tell_ended(observers: Sequence[Observer], ending: Ending, status: RunStatus 
     for observer in observers:
         try:
             observer.ended(ending, status)
-        except Exception:
+        except BaseException:
             logger.exception("observer %s failed", type(observer).__name__)
 
 

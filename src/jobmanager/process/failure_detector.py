@@ -20,14 +20,15 @@ logger = logging.getLogger(__name__)
 class FailureDetector:
     """Watches the others at each beat of ours. Called by the lease's thread only."""
 
-    def __init__(self, store: RunStore, clock: Clock, *, length: timedelta) -> None:
+    def __init__(
+        self, store: RunStore, clock: Clock, *, length: timedelta, on_dead: Callable[[], object]
+    ) -> None:
         self._store = store
         self._clock = clock
         self._length = length.total_seconds()
         self._first_seen: dict[str, tuple[int, float]] = {}
         self._last_beat = float("-inf")
-        self.on_marked_dead: Callable[[], None] = lambda: None
-        """Called after somebody was declared dead, by whoever of the watchers was first."""
+        self._on_dead = on_dead
 
     def check(self, own_id: str) -> None:
         """After an accepted beat of ours: bury whoever has been silent for longer than a lease."""
@@ -58,7 +59,7 @@ class FailureDetector:
                 self._length,
             )
         if buried:
-            self.on_marked_dead()
+            self._on_dead()
 
     def forget(self) -> None:
         """A beat of ours failed or came late: what was seen before proves nothing any more."""

@@ -7,11 +7,14 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Protocol
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError
+from jobmanager.process.bounded import ended_within
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import new_id
 from jobmanager.settings import Settings
@@ -20,6 +23,31 @@ from jobmanager.stores.base import Instance, RunStore
 logger = logging.getLogger(__name__)
 
 TRUST = 0.8  # of the lease: others wait for all of it before they bury us
+
+
+VitalSigns = Callable[[], tuple[datetime | None, float | None]]
+"""The instant of the last tick and how late it came in seconds, told with each beat."""
+
+
+class HeartbeatListener(Protocol):
+    """What a beat means for others in this process. Called on the thread that beats."""
+
+    def beat_accepted(self, own_id: str) -> None:
+        """The store took a beat of this process."""
+
+    def beat_failed(self) -> None:
+        """The store did not take a beat."""
+
+    def declared_dead(self) -> None:
+        """Another process has declared this one dead meanwhile."""
+
+
+@dataclass(slots=True)
+class LastTick:
+    """The instant of the last tick that was delivered here, and how late it came in seconds; None before the first."""
+
+    scheduled_for: datetime | None = None
+    lag: float | None = None
 
 
 class Heartbeat:
@@ -37,6 +65,8 @@ class Heartbeat:
         length: timedelta,
         declares: Collection[str] = (),
         executes: bool = True,
+        listener: HeartbeatListener | None = None,
+        vital_signs: VitalSigns = lambda: (None, None),
         quiet: ThrottledLogger | None = None,
     ) -> None:
         self._store = store
@@ -60,14 +90,10 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
         self._driven = False
         self._quiet = quiet or ThrottledLogger(logger)
-        self.vital_signs: Callable[[], tuple[datetime | None, float | None]] = lambda: (None, None)
-        """When the last tick came and how late it was, in seconds; told with each beat."""
-        self.on_beat: Callable[[str], None] = lambda _: None
-        """Called with our id after each accepted beat, on the beating thread."""
-        self.on_silence: Callable[[], None] = lambda: None
-        """Called after a beat that failed."""
-        self.on_lost: Callable[[], None] = lambda: None
-        """Called after this process learned that it was declared dead, on the beating thread."""
+        self._listener = listener
+        self._vital_signs = vital_signs
+        self.accepted_at = clock.monotonic()
+        """When the store last accepted a beat (monotonic)."""
 
     @property
     def id(self) -> str:
@@ -100,21 +126,33 @@ class Heartbeat:
         if self._registered:
             self._store.register(self._instance, self._declares)
 
-    def stop(self) -> None:
-        """Stop beating and say good-bye, so that nobody has to wait for the lease to end. Twice is safe."""
+    def stop(self, timeout: float = 2.0) -> None:
+        """Stop beating and deregister, so that no process has to wait for the lease to end. Twice is safe.
+
+        Takes at most `timeout` seconds; a store that does not answer in that time notices by the lease.
+        """
         self._stopping.set()
         thread, self._thread = self._thread, None
         if thread is not None:
-            thread.join(2)
+            thread.join(timeout / 2)
         self._clock.release(self.beat)
-        self._driven = False
+        driven, self._driven = self._driven, False
         self._trusted_until = float("-inf")
-        try:
-            if self._registered:
-                self._store.deregister(self.id)
-        except StoreError as error:
-            logger.warning("good-bye not recorded, others will notice in %.0f s: %s", self._length, error)
+        if self._registered:
+            self._deregister(timeout / 2, here=driven)
         self._renew()
+
+    def _deregister(self, timeout: float, *, here: bool) -> None:
+        deregister = partial(self._store.deregister, self.id)
+        try:
+            if here:
+                deregister()
+            elif not ended_within(timeout, deregister, name="deregister"):
+                logger.warning(
+                    "not deregistered within %.1f s; others notice in %.0f s", timeout, self._length
+                )
+        except StoreError as error:
+            logger.warning("not deregistered, others notice in %.0f s: %s", self._length, error)
 
     def ok(self) -> bool:
         """True while nobody can have declared this process dead."""
@@ -126,7 +164,8 @@ class Heartbeat:
         if self._thread is None:
             return self.ok() or self.beat()
         with self._changed:
-            self._changed.wait_for(lambda: self.ok() or self._stopping.is_set())
+            while not self.ok() and not self._stopping.is_set():
+                self._changed.wait(self._length / 4)  # the end of the process notifies nobody
         return self.ok()
 
     def beat(self) -> bool:
@@ -139,24 +178,28 @@ class Heartbeat:
                 self._instance = replace(self._instance, started_at=now, seen_at=now)
                 self._store.register(self._instance, self._declares)
                 self._registered = True
-            last_tick_at, lag = self.vital_signs()
+            last_tick_at, lag = self._vital_signs()
             alive = self._store.beat(self.id, last_tick_at=last_tick_at, lag_seconds=lag)
         except StoreError as error:
             self._quiet.warning("heartbeat failed: %s", error)
-            self.on_silence()
+            if self._listener:
+                self._listener.beat_failed()
             return False
         self._quiet.over("heartbeat is back")
         if alive:
             with self._changed:
                 self._trusted_until = sent + TRUST * self._length
                 self._changed.notify_all()
-            self.on_beat(self.id)
+            self.accepted_at = sent
+            if self._listener:
+                self._listener.beat_accepted(self.id)
             return True
         logger.warning(
             "this process was declared dead (no beat for %.0f s); it goes on under a new id", self._length
         )
         self._renew()
-        self.on_lost()
+        if self._listener:
+            self._listener.declared_dead()
         return False
 
     def _renew(self) -> None:
@@ -170,7 +213,7 @@ class Heartbeat:
         while not self._stopping.wait(self._length / 4):
             try:
                 self.beat()
-            except Exception:
+            except BaseException:
                 logger.exception("heartbeat failed")
 
 

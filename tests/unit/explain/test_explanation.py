@@ -104,7 +104,7 @@ def test_it_met_a_run_of_its_own(world):
     jobs.sync()
     jobs.start()
     blocker = Run(
-        id=new_id(NOON), job_id="work", status=RUNNING, owner=jobs._assembly.lease.id, attempt=1, opened_at=world.clock.now(),
+        id=new_id(NOON), job_id="work", status=RUNNING, owner=jobs._assembly.heartbeat.id, attempt=1, opened_at=world.clock.now(),
         accepted_at=world.clock.now(), started_at=world.clock.now(), due_at=world.clock.now(), concurrency_key="work", turn="holds",
     )  # fmt: skip
     with world.store.lock_job("work") as page:

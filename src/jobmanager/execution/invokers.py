@@ -1,0 +1,109 @@
+"""How a handler is called: on a worker thread, on the event loop, or in a child process. Each returns an Outcome."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from jobmanager.context import CancelCause, RunContext, current_run
+from jobmanager.errors import HandlerNotFoundError, PayloadError
+from jobmanager.execution.attempt import Attempt
+from jobmanager.execution.child_process import ChildProcesses
+from jobmanager.execution.outcome import Outcome, not_startable, outcome_of
+from jobmanager.observe import Observer, tell_started
+from jobmanager.registry import Handler
+
+logger = logging.getLogger(__name__)
+
+CauseOf = Callable[[BaseException], CancelCause | None]
+
+
+class Invokers:
+    """Call handlers, each in the way its job asks for. What a handler raises becomes an outcome, never an exception here."""
+
+    def __init__(self, children: ChildProcesses, *, cause_of: CauseOf, observers: Sequence[Observer]) -> None:
+        self._children = children
+        self._cause_of = cause_of
+        self._observers = tuple(observers)
+
+    def on_this_thread(self, attempt: Attempt) -> Outcome:
+        """Call a plain function, in a copy of the thread's context variables."""
+        context = attempt.context()
+        call = _bound(attempt, context)
+        if isinstance(call, Outcome):
+            return call
+        returned, raised = contextvars.copy_context().run(self._called, context, call)
+        _leave_a_forked_child(attempt)
+        cause = None if raised is None else self._cause_of(raised)
+        if cause is not None:
+            attempt.ask_to_end(cause)
+            if not isinstance(raised, Exception):
+                attempt.meant_for_the_process = raised
+        return outcome_of(attempt, returned, raised)
+
+    async def on_this_loop(self, attempt: Attempt) -> Outcome:
+        """Await a coroutine function in the current task."""
+        context = attempt.context()
+        call = _bound(attempt, context)
+        if isinstance(call, Outcome):
+            return call
+        current_run.set(context)
+        self._tell_started(context)
+        returned, raised = None, None
+        try:
+            returned = await call()
+        except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded
+            raised = error
+        _leave_a_forked_child(attempt)
+        return outcome_of(attempt, returned, raised)
+
+    def in_a_child_process(self, attempt: Attempt, handler: Handler) -> Outcome:
+        """Call the handler in a process of its own, and wait until that has ended."""
+        return contextvars.copy_context().run(self._isolated, attempt, handler)
+
+    def _called(self, context: RunContext, call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+        current_run.set(context)
+        self._tell_started(context)
+        try:
+            return call(), None
+        except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded; it may not end the worker
+            return None, error
+
+    def _isolated(self, attempt: Attempt, handler: Handler) -> Outcome:
+        self._tell_started(attempt.context())
+        return self._children.attempt(attempt, handler)
+
+    def _tell_started(self, context: RunContext) -> None:
+        if self._observers:
+            tell_started(self._observers, context)
+
+
+def _bound(attempt: Attempt, context: RunContext) -> Callable[[], Any] | Outcome:
+    """Return the handler with its arguments; the outcome, if it cannot be called."""
+    handler = attempt.handler
+    try:
+        if handler is None:
+            raise HandlerNotFoundError(
+                f"This process has no handler {attempt.job.handler!r}. "
+                "Import the module that declares it before start()."
+            )
+        return partial(handler.function, **handler.call_arguments(context))
+    except (HandlerNotFoundError, PayloadError) as error:
+        return not_startable(error)
+
+
+def _leave_a_forked_child(attempt: Attempt) -> None:
+    """End a process that the handler forked and that came back out of the handler: nothing it did is the run's outcome."""
+    if attempt.is_forked:
+        logger.warning(
+            "job=%s run_id=%s: a process that the handler forked (pid %d) returned from it and is ended; "
+            "end such a process with os._exit()",
+            attempt.job.id,
+            attempt.run.id,
+            os.getpid(),
+        )
+        os._exit(0)

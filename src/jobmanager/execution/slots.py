@@ -1,0 +1,137 @@
+"""Slots: how many runs this process may have taken at once. A slot is an object, so that no call site has to count."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self
+
+AHEAD_SECONDS = 1.0
+MOST_AHEAD = 1000
+
+
+class Slot:
+    """One place of a lane, held by one attempt. Any thread may release it; twice is once."""
+
+    __slots__ = ("_held", "lane")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self._held = True
+
+    def release(self, *, seconds: float | None = None) -> None:
+        """Return the slot to its lane; `seconds` is how long its run took, if one ended."""
+        self.lane.put_back(self, seconds)
+
+
+class Reservation:
+    """Slots that were reserved and not yet used: `take` hands one to an attempt, leaving the block returns the rest."""
+
+    __slots__ = ("lane", "left")
+
+    def __init__(self, lane: Lane, slots: int) -> None:
+        self.lane = lane
+        self.left = slots
+        """How many slots are still unused."""
+
+    def take(self) -> Slot | None:
+        """Return a slot for one attempt, or None if all are used."""
+        if not self.left:
+            return None
+        self.left -= 1
+        return Slot(self.lane)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        unused, self.left = self.left, 0
+        self.lane.unreserve(unused)
+
+
+class Lane:
+    """The slots of one kind of execution. Any thread may call any method.
+
+    A lane that runs `ahead` gives more slots than it executes at once, but only for what it expects to begin within a second,
+    judged by how long the last runs took; the rest stays pending in the store for the process that is free first.
+    """
+
+    def __init__(self, size: int, *, ahead: bool, changed: threading.Condition) -> None:
+        self.size = size
+        self._ahead = ahead
+        self._changed = changed
+        self._in_flight = 0
+        self._mean_seconds: float | None = None
+        self._closed = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many slots are taken: by runs that execute, or are about to."""
+        return self._in_flight
+
+    @property
+    def capacity(self) -> int:
+        """How many slots there are at the moment."""
+        if not self._ahead or self._mean_seconds is None:
+            return self.size
+        return self.size + int(min(MOST_AHEAD, self.size * AHEAD_SECONDS / max(self._mean_seconds, 1e-4)))
+
+    @property
+    def has_room(self) -> bool:
+        """True if a tenth of the slots is free: for less, asking the store for more runs is not worth it."""
+        capacity = self.capacity
+        return 10 * (capacity - self._in_flight) >= capacity
+
+    def reserve(self, wanted: int, *, share: int = 1) -> Reservation:
+        """Reserve up to `wanted` slots, and of the free ones only one in `share`."""
+        if not wanted or self._closed:
+            return Reservation(self, 0)
+        with self._changed:
+            free = self.capacity - self._in_flight
+            given = max(0, min(wanted, -(-free // share)))
+            self._in_flight += given
+        return Reservation(self, given)
+
+    def reserve_unbounded(self, wanted: int) -> Reservation:
+        """Reserve slots even where none is free: for runs that a caller waits for."""
+        with self._changed:
+            self._in_flight += wanted
+        return Reservation(self, wanted)
+
+    def take_unbounded(self) -> Slot:
+        """Return one slot even where none is free."""
+        with self._changed:
+            self._in_flight += 1
+        return Slot(self)
+
+    def close(self, *, closed: bool) -> None:
+        """Reserve nothing while closed: what was taken cannot begin, so more would only wait here."""
+        self._closed = closed
+
+    def stop_running_ahead(self) -> None:
+        """Give no slots beyond those that execute at once, until a run has ended again."""
+        with self._changed:
+            self._mean_seconds = None
+
+    def put_back(self, slot: Slot, seconds: float | None) -> None:
+        """Take a slot back, once; called by the slot."""
+        with self._changed:
+            if not slot._held:  # noqa: SLF001 - the lane's own object, under the lane's lock
+                return
+            slot._held = False  # noqa: SLF001
+            self._in_flight -= 1
+            if seconds is not None:
+                mean = self._mean_seconds
+                self._mean_seconds = seconds if mean is None else mean + (seconds - mean) * 0.2
+            if not self._in_flight:
+                self._changed.notify_all()
+
+    def unreserve(self, slots: int) -> None:
+        """Take back slots that no attempt got; called by the reservation."""
+        if slots:
+            with self._changed:
+                self._in_flight -= slots
+                if not self._in_flight:
+                    self._changed.notify_all()
