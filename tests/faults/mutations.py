@@ -161,7 +161,7 @@ REFUSED_TICKS = {
     ),
     "a stale tick reloads its job": Mutation(
         "jobmanager.execution.runner",
-        "self._reload(run.job_id)",
+        "self._background.run_task_soon(FOLLOW_CHANGES)",
         "pass",
         (REFUSED + "test_a_tick_of_a_schedule_that_is_over_makes_the_process_read_the_new_one",),
     ),
@@ -247,8 +247,8 @@ ATTEMPTS = {
     ),
     "RetryLater counts its attempt": Mutation(
         OUTCOME,
-        "raised.delay if context.attempt < context.run.max_attempts",
-        "raised.delay if context.attempt <= context.run.max_attempts",
+        "raised.delay if _may_go_on(attempt) else None",
+        "raised.delay if attempt.run.attempt <= attempt.run.max_attempts else None",
         (BACKOFF + "test_retry_later_makes_no_more_attempts_than_the_policy_gives",),
     ),
     "job-open guard": Mutation(
@@ -275,13 +275,13 @@ ATTEMPTS = {
 PROCESSES = {
     "lease_ok": Mutation(
         EXECUTOR,
-        "trusted = self._lease.ok() or self._lease.wait_until_ok()",
-        "trusted = True",
+        "self._heartbeat.ok() or self._heartbeat.wait_until_ok()",
+        "True",
         (OUTCOMES + "test_a_process_whose_heartbeat_fails_starts_no_handler_after_its_lease[sqlite]",),
     ),
     "owner before the handler": Mutation(
         EXECUTOR,
-        "if not trusted or run.owner != self._lease.id:",
+        "if not trusted or run.owner != self._heartbeat.id:",
         "if not trusted:",
         ("tests/unit/execution/test_lost_ownership.py",),
     ),
