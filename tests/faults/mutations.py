@@ -124,7 +124,7 @@ OPENING = {
         "                opens = [replace(run, id=run.id[:-4] + f'{n:04x}') for n, run in enumerate(opens, 0xA000)]\n",
         (
             OUTCOMES
-            + "test_an_open_whose_answer_was_lost_after_the_commit_is_repeated_and_starts_once[1-sqlite]",
+            + "test_an_open_whose_answer_was_lost_after_the_commit_is_repeated_and_starts_once[sqlite-3]",
         ),
     ),
 }

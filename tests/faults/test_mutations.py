@@ -50,6 +50,23 @@ def test_every_mutation_names_tests_that_exist() -> None:
     assert not lost, "these mutations name tests that are gone:\n" + "\n".join(lost)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_mutation_names_tests_that_pytest_finds() -> None:
+    """Their parameters, too: pytest itself is asked, once for all of them."""
+    named = sorted({test for mutation in MUTATIONS.values() for test in _named_tests(mutation)})
+    asked = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *named],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+    assert asked.returncode == 0, f"these mutations name tests that are gone:\n{asked.stderr}"
+
+
 def test_no_two_mutations_have_one_name() -> None:
     names = Counter(name for mutations in TABLES.values() for name in mutations)
 
