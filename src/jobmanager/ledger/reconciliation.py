@@ -17,6 +17,7 @@ from jobmanager.errors import (
     StoreUnavailableError,
     TransitionError,
 )
+from jobmanager.job import STORED_OPTIONS
 from jobmanager.ledger.missing_instants import (
     Missing,
     caught_up,
@@ -37,7 +38,7 @@ from jobmanager.run import (
     Trigger,
     check_transition,
 )
-from jobmanager.stores.base import POLICIES, JobRow, JobState, JobTransaction, RunStore
+from jobmanager.stores.base import JobRow, JobState, JobTransaction, RunStore
 
 logger = logging.getLogger(__name__)
 
@@ -244,5 +245,5 @@ def in_line_again(txn: JobTransaction, run: Run) -> Run:
 
 
 def _declared_anew(before: JobRow, declaration: JobRow) -> JobRow:
-    taken = ("namespace", "declared", "override", "schedule", *POLICIES)
+    taken = ("namespace", "declared", "override", "schedule", *STORED_OPTIONS)
     return replace(before, **{name: getattr(declaration, name) for name in taken})

@@ -9,10 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from jobmanager.job import CatchUp, Overlap
+from jobmanager.job import Policies
 from jobmanager.run import KEEPS_ATTEMPT, Attempt, Ending, JobMetrics, LogLine, Progress, Run, RunStatus
 
 OPEN = (RunStatus.PENDING, RunStatus.RUNNING)
@@ -22,8 +22,8 @@ JobState = Literal["active", "paused", "disabled", "deleted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobRow:
-    """The stored side of a job: its account, its state, and what the code declared last.
+class JobRow(Policies):
+    """The stored side of a job: its account, its state, and what the code declared last, policies included.
 
     Every instant at or before `accounted_until` (the watermark) is accounted for; `next_due_at` is the first one after it.
     """
@@ -42,14 +42,6 @@ class JobRow:
     state_reason: str | None = None
     state_by: str | None = None
     state_at: datetime | None = None
-    overlap: Overlap = "skip"
-    queue_cap: int = 100
-    catch_up: CatchUp = "latest"
-    catch_up_cap: int = 100
-    catch_up_window: timedelta = timedelta(hours=1)
-    start_deadline: timedelta | None = None
-    jitter: timedelta = timedelta(0)
-    pause_after_failures: int | None = None
     max_attempts: int = 1
     retry_on_crash: bool = True
     change_seq: int = 0
@@ -58,13 +50,6 @@ class JobRow:
     def open(self) -> bool:
         """True while runs of the job may start: active or paused."""
         return self.state in ("active", "paused")
-
-
-POLICIES = (
-    "overlap", "queue_cap", "catch_up", "catch_up_cap", "catch_up_window", "start_deadline", "jitter",
-    "pause_after_failures", "max_attempts", "retry_on_crash",
-)  # fmt: skip
-"""The fields of JobRow that say how a job runs; changing them settles nothing and fires nothing."""
 
 
 class JobSummary(NamedTuple):

@@ -11,7 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobmanager.errors import JobNotFoundError
-from jobmanager.stores.base import POLICIES, JobRow, JobSummary, JobTransaction
+from jobmanager.job import STORED_OPTIONS
+from jobmanager.stores.base import JobRow, JobSummary, JobTransaction
 from jobmanager.stores.sql.database import Database
 from jobmanager.stores.sql.rows import (
     job_from,
@@ -20,7 +21,7 @@ from jobmanager.stores.sql.rows import (
 from jobmanager.stores.sql.transaction import SqlJobTransaction
 
 LOCKED_AT_ONCE = 1000
-DECLARED = {"declared", "namespace", *POLICIES, *(f"{name}_seconds" for name in POLICIES)}
+DECLARED = {"declared", "namespace", *(item.column for item in STORED_OPTIONS.values())}
 
 
 class JobStatements(Database):

@@ -9,6 +9,7 @@ from datetime import timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from jobmanager.job import STORED_OPTIONS
 from jobmanager.run import Attempt, Failure, LogLine, Progress, Run, RunStatus
 from jobmanager.stores.base import Instance, JobRow
 from jobmanager.stores.sql.tables import micros, moment
@@ -61,41 +62,23 @@ def attempt_from(row: Row) -> Attempt:
 
 
 def job_values(job: JobRow) -> dict[str, Any]:
-    """A job row as column values."""
-    return {
-        "id": job.id,
-        "namespace": job.namespace,
-        "declared": job.declared,
-        "override": job.override,
-        "definition_rev": job.definition_rev,
-        "state": job.state,
-        "state_reason": job.state_reason,
-        "state_by": job.state_by,
-        "state_at": job.state_at,
-        "schedule": job.schedule,
-        "schedule_rev": job.schedule_rev,
-        "accounted_until": job.accounted_until,
-        "next_due_at": job.next_due_at,
-        "history_from": job.history_from,
-        "overlap": job.overlap,
-        "queue_cap": job.queue_cap,
-        "catch_up": job.catch_up,
-        "catch_up_cap": job.catch_up_cap,
-        "catch_up_window_seconds": job.catch_up_window.total_seconds(),
-        "start_deadline_seconds": None if job.start_deadline is None else job.start_deadline.total_seconds(),
-        "jitter_seconds": job.jitter.total_seconds(),
-        "pause_after_failures": job.pause_after_failures,
-        "max_attempts": job.max_attempts,
-        "retry_on_crash": job.retry_on_crash,
-        "change_seq": job.change_seq,
-    }
+    """Return a job row as column values."""
+    values = dict(zip(_JOB_FIELDS, _job_fields(job), strict=True))
+    for name, item in STORED_OPTIONS.items():
+        values[item.column] = item.plain(getattr(job, name))
+    return values
+
+
+_JOB_FIELDS = tuple(item.name for item in fields(JobRow) if item.name not in STORED_OPTIONS)
+_job_fields = attrgetter(*_JOB_FIELDS)
+_DURATIONS = {name: item.column for name, item in STORED_OPTIONS.items() if item.column != name}
 
 
 def job_from(row: Row) -> JobRow:
-    """The job a row stands for."""
+    """Return the job a row stands for."""
     values = dict(row)
-    for name in ("catch_up_window", "start_deadline", "jitter"):
-        seconds = values.pop(f"{name}_seconds")
+    for name, column in _DURATIONS.items():
+        seconds = values.pop(column)
         values[name] = None if seconds is None else timedelta(seconds=seconds)
     return JobRow(**values)
 

@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from jobmanager.job import STORED_OPTIONS
 from jobmanager.run import EPOCH, KEEPS_ATTEMPT, MICROSECOND
+from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
 SCHEMA_VERSION = "0002"
 
@@ -72,6 +74,17 @@ class Tables:
     roles: sa.Table
 
 
+POLICY_TYPES = {OneOf: sa.Text, Whole: sa.Integer, Duration: sa.Float, Flag: sa.Boolean}
+
+
+def policy_columns() -> list[sa.Column[Any]]:
+    """Return a column for each policy that is stored, as its description says."""
+    return [
+        sa.Column(item.column, POLICY_TYPES[type(item.kind)], nullable=item.optional)
+        for item in STORED_OPTIONS.values()
+    ]
+
+
 @cache
 def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Tables:
     """`jobmanager_*` on SQLite; `prefix=""` with a schema of its own on PostgreSQL."""
@@ -108,16 +121,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("accounted_until", Instant, nullable=False),
         sa.Column("next_due_at", Instant, index=True),
         sa.Column("history_from", Instant, nullable=False),
-        sa.Column("overlap", sa.Text, nullable=False),
-        sa.Column("queue_cap", sa.Integer, nullable=False),
-        sa.Column("catch_up", sa.Text, nullable=False),
-        sa.Column("catch_up_cap", sa.Integer, nullable=False),
-        sa.Column("catch_up_window_seconds", sa.Float, nullable=False),
-        sa.Column("start_deadline_seconds", sa.Float),
-        sa.Column("jitter_seconds", sa.Float, nullable=False),
-        sa.Column("pause_after_failures", sa.Integer),
-        sa.Column("max_attempts", sa.Integer, nullable=False),
-        sa.Column("retry_on_crash", sa.Boolean, nullable=False),
+        *policy_columns(),
         sa.Column("change_seq", sa.BigInteger, nullable=False, index=True),
         one_of("state", ("active", "paused", "disabled", "deleted")),
     )
