@@ -37,7 +37,7 @@ def manager(tmp_path):
 
     yield make
     for jobs in made:
-        if "store" in vars(jobs):
+        if "store" in vars(jobs._parts):
             jobs.store.close()
 
 

@@ -171,8 +171,8 @@ REFUSED_TICKS = {
 LINES = {
     "nobody overtakes the line": Mutation(
         "jobmanager.ledger.overlap",
-        "if holder is None and not waiting:",
-        "if holder is None:",
+        "if queue.first is None:",
+        "if queue.holder is None:",
         (LINE + "test_a_newcomer_of_queue_all_goes_behind_those_that_wait",),
     ),
 }

@@ -25,6 +25,19 @@ class OpenResult:
     run: Run | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """The runs of one concurrency key at one moment: the holder, and those that wait for it, next in line first."""
+
+    holder: Run | None
+    waiting: list[Run]
+
+    @property
+    def first(self) -> Run | None:
+        """The run that a newcomer meets: the holder, else the next in line; None if the key is free."""
+        return self.holder or (self.waiting[0] if self.waiting else None)
+
+
 def apply_overlap(txn: JobTransaction, run: Run) -> OpenResult:
     """Insert the run as what the job's overlap policy makes of it.
 
@@ -32,22 +45,22 @@ def apply_overlap(txn: JobTransaction, run: Run) -> OpenResult:
     """
     if run.turn != "holds":
         return _inserted(txn, run)
-    holder, waiting = txn.holder(run.concurrency_key), txn.waiting(run.concurrency_key)
-    if holder is None and not waiting:
+    queue = QueueState(txn.holder(run.concurrency_key), txn.waiting(run.concurrency_key))
+    if queue.first is None:
         return _inserted(txn, run)
     match txn.job.overlap:
-        case "queue" if not waiting:
-            return _inserted(txn, in_line(run))
-        case "queue_all" if len(waiting) < txn.job.queue_cap:
-            return _inserted(txn, in_line(run))
+        case "queue" if not queue.waiting:
+            return _inserted(txn, as_waiting(run))
+        case "queue":
+            return _refused(txn, run, queue.waiting[0])
+        case "queue_all" if len(queue.waiting) < txn.job.queue_cap:
+            return _inserted(txn, as_waiting(run))
         case "cancel_running":
-            return _inserted(txn, _make_way(txn, run, holder, waiting))
-        case "queue" if waiting:
-            return _refused(txn, run, waiting[0])
-    return _refused(txn, run, holder or waiting[0])
+            return _inserted(txn, _make_way(txn, run, queue))
+    return _refused(txn, run, queue.first)
 
 
-def in_line(run: Run) -> Run:
+def as_waiting(run: Run) -> Run:
     """The run, not yet started, waiting for its key."""
     return replace(unstarted(run), turn="waits")
 
@@ -57,17 +70,17 @@ def unstarted(run: Run) -> Run:
     return replace(run, status=PENDING, attempt=0, starts=0, owner=None, started_at=None, dispatched_at=None)
 
 
-def _make_way(txn: JobTransaction, run: Run, holder: Run | None, waiting: list[Run]) -> Run:
+def _make_way(txn: JobTransaction, run: Run, queue: QueueState) -> Run:
     """Cancel what is in the newcomer's way; it holds the key at once unless a handler has to end first."""
-    for other in waiting:
+    for other in queue.waiting:
         txn.supersede(other)
-    if holder is None:
+    if queue.holder is None:
         return run
-    if holder.status is PENDING:
-        txn.supersede(holder)
+    if queue.holder.status is PENDING:
+        txn.supersede(queue.holder)
         return run
-    txn.request_cancel(holder)
-    return in_line(run)
+    txn.request_cancel(queue.holder)
+    return as_waiting(run)
 
 
 def _inserted(txn: JobTransaction, run: Run) -> OpenResult:

@@ -12,7 +12,7 @@ from typing import Any
 from jobmanager.errors import PayloadError
 from jobmanager.ledger.bounding import MAX_JSON, bounded_failure, bounded_json
 from jobmanager.ledger.group_commit import GroupCommit
-from jobmanager.ledger.overlap import OpenResult, apply_overlap, in_line, missed_deadline, unstarted
+from jobmanager.ledger.overlap import OpenResult, apply_overlap, as_waiting, missed_deadline, unstarted
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.run import (
     FAILED,
@@ -85,7 +85,7 @@ class Recorder:
             txn.insert(missed_deadline(run, txn.now))
             return OpenResult("deadline")
         if run.due_at > txn.now:
-            run = in_line(run) if run.turn else unstarted(run)
+            run = as_waiting(run) if run.turn else unstarted(run)
         return apply_overlap(txn, run)
 
     def _answer(self, txn: JobTransaction, run: Run) -> OpenResult | None:

@@ -15,8 +15,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Declaring(Parts):
+class Declaring:
     """The methods that declare jobs. Called while the application is imported; nothing connects."""
+
+    _parts: Parts
 
     def job(self, job_id: str, **options: Unpack[JobOptions]) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Declare the decorated function as a job and return the function unchanged.
@@ -43,11 +45,11 @@ class Declaring(Parts):
         """
         is_key = isinstance(handler, str) and ":" not in handler
         job = make_job(job_id, str(handler) if is_key else job_id, options)
-        self._backend_class.check(job)
+        self._parts.backend_class.check(job)
         check_machine(job)
         if not is_key:
-            self.registry.add_handler(job.handler, handler)
-        self.registry.add_job(job)
+            self._parts.registry.add_handler(job.handler, handler)
+        self._parts.registry.add_job(job)
         return job
 
     def handler(self, key: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -99,6 +101,6 @@ class Declaring(Parts):
     ) -> Job:
         options.update(policies)  # type: ignore[typeddict-item]  # every policy is an option
         job = self.add_job(job_id, handler, **options)
-        if self._started:
-            self._assembly.sync()
+        if self._parts.started:
+            self._parts.assembly.sync()
         return job

@@ -14,17 +14,20 @@ from types import TracebackType
 from typing import Self
 
 from jobmanager.backends.base import Backend, Host
+from jobmanager.backends.resolver import Resolution
 from jobmanager.clock import Clock
 from jobmanager.errors import ConfigurationError, PayloadError, StoppedError
 from jobmanager.execution.child_main import is_child
 from jobmanager.execution.child_process import check_handler
 from jobmanager.manager.aio import AsyncJobManager
-from jobmanager.manager.assembly import LONGEST_STOP
+from jobmanager.manager.assembly import LONGEST_STOP, Assembly
 from jobmanager.manager.declaring import Declaring
 from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.operating import Operating, Seconds
+from jobmanager.manager.parts import Parts
 from jobmanager.observe import Observer
 from jobmanager.process.signals import SignalHandlers
+from jobmanager.registry import Registry
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 from jobmanager.validation.calls import duration_of
@@ -61,11 +64,50 @@ class JobManager(Declaring, Operating):
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
-        super().__init__(settings, backend=backend, store=store, clock=clock, observers=observers)
+        self._parts = Parts(
+            settings, backend=backend, store=store, clock=clock, observers=observers, host=self._as_host
+        )
         self._signals = SignalHandlers(self.stop)
         _forked_managers.add(self)
         if backend is not None:
-            self.backend  # noqa: B018 - whose processes somebody else starts, it must know us before they do
+            self._parts.backend  # noqa: B018 - whose processes somebody else starts, it must know us before they do
+
+    # ---------------------------------------------------------------- its parts
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read once at construction."""
+        return self._parts.settings
+
+    @property
+    def resolution(self) -> Resolution:
+        """Which backend was chosen, why, and why each other candidate was not."""
+        return self._parts.resolution
+
+    @property
+    def registry(self) -> Registry:
+        """The declared jobs and the handlers."""
+        return self._parts.registry
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that keeps the time; made at first use."""
+        return self._parts.backend
+
+    @property
+    def store(self) -> RunStore:
+        """Where runs are kept; made at first use, and connected when it is first asked."""
+        return self._parts.store
+
+    @property
+    def _assembly(self) -> Assembly:
+        return self._parts.assembly
+
+    @property
+    def _clock(self) -> Clock:
+        return self._parts.clock
+
+    # ---------------------------------------------------------------- its life
 
     @property
     def aio(self) -> AsyncJobManager:
@@ -75,7 +117,7 @@ class JobManager(Declaring, Operating):
     @property
     def started(self) -> bool:
         """Whether this process is between `start()` and `stop()`."""
-        return self._started
+        return self._parts.started
 
     def start(self) -> JobManager:
         """Keep time and execute runs from now on; return self without blocking. Twice is safe.
@@ -84,11 +126,11 @@ class JobManager(Declaring, Operating):
         application, in Celery's beat and workers, and in the child process of an isolated handler, it does nothing. In the main
         thread it handles SIGTERM and SIGINT unless the application has a handler of its own.
         """
-        if getattr(_inert, "on", False) or is_child() or self.backend.is_guest():
+        if getattr(_inert, "on", False) or is_child() or self._parts.backend.is_guest():
             return self
         self._signals.install()  # first: a run may begin, and a signal come, before this returns
         try:
-            self._begin(executes=self.backend.capabilities.executes_in_process)
+            self._begin(executes=self._parts.backend.capabilities.executes_in_process)
         except BaseException:
             self._signals.remove()
             raise
@@ -96,33 +138,38 @@ class JobManager(Declaring, Operating):
 
     def _start_if_not_stopped(self) -> None:
         """Begin, unless somebody stopped this: a call that came meanwhile must not start again what nobody would stop."""
-        with self._lock:
-            if self._stopped:
+        with self._parts.lock:
+            if self._parts.stopped:
                 raise StoppedError("The job manager of this process was stopped; start() begins again.")
             self._begin(executes=True)
 
     def _begin(self, *, executes: bool) -> None:
-        with self._lock:
-            self._stopped = False
-            if self._started:
+        with self._parts.lock:
+            self._parts.stopped = False
+            if self._parts.started:
                 if executes:
-                    self._assembly.enable_execution()
+                    self._parts.assembly.enable_execution()
                 return
-            logger.info("%s store=%s jobs=%d", self.resolution, self.store.url, len(self.registry.jobs))
-            for rejected in self.resolution.rejected:
+            logger.info(
+                "%s store=%s jobs=%d",
+                self._parts.resolution,
+                self._parts.store.url,
+                len(self._parts.registry.jobs),
+            )
+            for rejected in self._parts.resolution.rejected:
                 if rejected.configured:
                     logger.warning("backend=%s %s", rejected.backend, rejected.reason)
             for name in Settings.unknown_names(os.environ):
                 logger.warning("%s is set but is no setting of jobmanager", name)
             self.check()
             try:
-                self._assembly.start(executes=executes)
+                self._parts.assembly.start(executes=executes)
             except BaseException:
-                self._assembly.stop(timedelta(0))
+                self._parts.assembly.stop(timedelta(0))
                 raise
-            self._started = True
-            for row in self._assembly.job_sync.rows.values():
-                if row.state == "paused" and row.id in self.registry.jobs:
+            self._parts.started = True
+            for row in self._parts.assembly.job_sync.rows.values():
+                if row.state == "paused" and row.id in self._parts.registry.jobs:
                     logger.warning(
                         "job=%s is paused since %s by %s", row.id, row.state_at, row.state_by or "somebody"
                     )
@@ -137,8 +184,8 @@ class JobManager(Declaring, Operating):
             self._begin,
             self._start_if_not_stopped,
             self.stop,
-            lambda: self._assembly,
-            jobs=self.registry.jobs,
+            lambda: self._parts.assembly,
+            jobs=self._parts.registry.jobs,
         )
 
     def check(self) -> None:
@@ -146,8 +193,8 @@ class JobManager(Declaring, Operating):
 
         That is a job whose handler is unknown or out of reach of its isolation, or whose config does not fit the handler.
         """
-        for job in self.registry.jobs.values():
-            handler = self.registry.handlers.get(job.handler)
+        for job in self._parts.registry.jobs.values():
+            handler = self._parts.registry.handlers.get(job.handler)
             if handler is None:
                 raise ConfigurationError(
                     f"Job {job.id!r} names handler {job.handler!r}, which nobody registered. "
@@ -171,23 +218,25 @@ class JobManager(Declaring, Operating):
         latest, whatever the store does: what could not be recorded by then, the sweep of another process or the next start ends.
         """
         # A start that waits for the store in another thread holds the lock for longer than a stop may take.
-        held = self._lock.acquire(timeout=LONGEST_STOP / 5)
+        held = self._parts.lock.acquire(timeout=LONGEST_STOP / 5)
         try:
-            if self._started or self._attending:
-                self._assembly.stop(self.settings.drain if drain is None else duration_of("drain", drain))
-                self._started = self._attending = False
-                self._stopped = True
+            if self._parts.started or self._parts.attending:
+                self._parts.assembly.stop(
+                    self._parts.settings.drain if drain is None else duration_of("drain", drain)
+                )
+                self._parts.started = self._parts.attending = False
+                self._parts.stopped = True
         finally:
             if held:
-                self._lock.release()
+                self._parts.lock.release()
         self._signals.remove()
 
     def run_forever(self) -> None:
         """Start, and block until SIGTERM, SIGINT or `stop()` in another thread; Ctrl-C returns after draining."""
         try:
             self.start()
-            while self._started or self._signals.ending:
-                self._clock.sleep(0.2)
+            while self._parts.started or self._signals.ending:
+                self._parts.clock.sleep(0.2)
         except KeyboardInterrupt:
             self.stop()
 
@@ -206,35 +255,26 @@ class JobManager(Declaring, Operating):
 
         Coroutine handlers then run on the loop that entered it.
         """
-        self._assembly.pool.use_loop(asyncio.get_running_loop())
+        self._parts.assembly.pool.use_loop(asyncio.get_running_loop())
         await asyncio.to_thread(self.start)
         try:
             yield
         finally:
             await asyncio.to_thread(self.stop)
-            self._assembly.pool.use_loop(None)
+            self._parts.assembly.pool.use_loop(None)
 
     def before_fork(self) -> None:
-        """Prepare the store for a fork; called in the parent."""
-        if "store" in self.__dict__:
-            self.store.before_fork()
+        """In the parent, before a fork: let the store hold still."""
+        self._parts.before_fork()
 
     def after_fork_in_parent(self) -> None:
-        """Let the store go on after a fork; called in the parent."""
-        if "store" in self.__dict__:
-            self.store.after_fork_in_parent()
+        """In the parent, after a fork: let the store go on."""
+        self._parts.after_fork_in_parent()
 
     def after_fork(self) -> None:
-        """Forget inherited threads and connections; called in a forked child, where the manager is not started."""
-        self._lock = threading.RLock()
-        if "store" in self.__dict__:
-            self.store.after_fork()
-        was_started, self._started, self._stopped = self._started, False, False
-        self.__dict__.pop("_assembly", None)
-        self.__dict__.pop("_health", None)
-        after_fork = getattr(self._given_backend or self.__dict__.get("backend"), "after_fork", None)
-        if after_fork is not None:
-            after_fork()
+        """In a forked child: use no inherited thread or connection; the manager counts as not started."""
+        was_started = self._parts.started
+        self._parts.after_fork()
         if was_started:
             logger.warning("forked after start(): this child keeps no time until it calls start() itself")
 

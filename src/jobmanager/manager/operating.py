@@ -37,8 +37,10 @@ logger = logging.getLogger(__name__)
 Seconds = timedelta | float | str
 
 
-class Operating(Parts):
+class Operating:
     """The methods that operate jobs. Any thread may call them; the first use installs an empty store."""
+
+    _parts: Parts
 
     def trigger_job(
         self,
@@ -59,17 +61,17 @@ class Operating(Parts):
         inline and is returned ended. With `key` an existing run of the job with that key is returned instead. Raises
         RunConflictError (with the active run's id), JobDisabledError, JobNotFoundError or PayloadError.
         """
-        job = self.registry.job(job_id)
+        job = self._parts.registry.job(job_id)
         check_arguments(priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify)
         checked = checked_payload(dict(payload) if isinstance(payload, Mapping) else payload)
         self._check_payload(job, checked or {})
-        assembly = self._ready()
-        now = self._clock.now()
+        assembly = self._parts.ready()
+        now = self._parts.clock.now()
         due_at = _moment(now, delay, at)
         by_hand = ByHand(
             payload=checked, priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify
         )
-        here = self._executes_here and due_at <= now
+        here = self._parts.executes_here and due_at <= now
         request = OpenRequest(job, due_at=due_at, by_hand=by_hand, here=here)
         return self._answer(job, assembly.runner.accept(request))
 
@@ -81,24 +83,26 @@ class Operating(Parts):
                     run_id=active.id,
                 )
             case (("opened" | "duplicate"), Run() as run):
-                return run if self._assembly.threaded else self._inline(run)
+                return run if self._parts.assembly.threaded else self._inline(run)
         raise JobDisabledError(
             f"Job {job.id!r} is disabled and cannot be started by hand either.", job_id=job.id
         )
 
     def _inline(self, run: Run) -> Run:
         """Return the run after its inline execution; on a backend that keeps no time further attempts follow at once."""
-        after = self._history.run(run.id)
+        after = self._parts.history.run(run.id)
         while (
-            not self.backend.capabilities.keeps_time and after.status is RunStatus.PENDING and after.attempt
+            not self._parts.backend.capabilities.keeps_time
+            and after.status is RunStatus.PENDING
+            and after.attempt
         ):
-            self._clock.sleep(max(0.0, (after.due_at - self._clock.now()).total_seconds()))
-            self._assembly.claims.claim_these([after.id])
-            after = self._history.run(run.id)
+            self._parts.clock.sleep(max(0.0, (after.due_at - self._parts.clock.now()).total_seconds()))
+            self._parts.assembly.claims.claim_these([after.id])
+            after = self._parts.history.run(run.id)
         return after
 
     def _check_payload(self, job: Job, payload: Mapping[str, Any]) -> None:
-        handler = self.registry.handlers.get(job.handler)
+        handler = self._parts.registry.handlers.get(job.handler)
         if handler is not None and not isinstance(handler.target, str):
             handler.arguments(job.config, payload)
 
@@ -111,25 +115,27 @@ class Operating(Parts):
         deadline = (
             None
             if timeout is None
-            else self._clock.monotonic() + duration_of("timeout", timeout).total_seconds()
+            else self._parts.clock.monotonic() + duration_of("timeout", timeout).total_seconds()
         )
-        executor = self._assembly.executor
+        executor = self._parts.assembly.executor
         pause = 0.02
         try:
             while True:
                 ended = executor.event_of(run_id)
-                run = self._history.run(run_id)
+                run = self._parts.history.run(run_id)
                 if run.status.closed:
                     return run
-                left = pause if deadline is None else deadline - self._clock.monotonic()
+                left = pause if deadline is None else deadline - self._parts.clock.monotonic()
                 if left <= 0:
                     raise WaitTimeoutError(
                         f"Run {run_id} is still {run.status} after {timeout} s; it goes on."
                     )
-                if self._assembly.threaded:
+                if self._parts.assembly.threaded:
                     ended.wait(min(pause, left))
                 else:
-                    self._clock.sleep(min(pause, left))  # nobody else could end it meanwhile, but time may
+                    self._parts.clock.sleep(
+                        min(pause, left)
+                    )  # nobody else could end it meanwhile, but time may
                 pause = min(pause * 1.5, 0.5)
         finally:
             executor.forget(run_id)
@@ -139,24 +145,26 @@ class Operating(Parts):
 
         A run that goes back to pending between attempts needs another call. `stop()` ends what was taken. Raises RunNotFoundError.
         """
-        run = self._history.run(run_id)
-        if self._started or run.status is not RunStatus.PENDING or self.executors(run.job_id):
+        run = self._parts.history.run(run_id)
+        if self._parts.started or run.status is not RunStatus.PENDING or self.executors(run.job_id):
             return False
-        assembly = self._ready()
-        with self._lock:
+        assembly = self._parts.ready()
+        with self._parts.lock:
             assembly.attend()
             assembly.heartbeat.start(executes=False)
-            self._attending = True
+            self._parts.attending = True
         return bool(assembly.claims.claim_these([run.id]))
 
     def is_executed_here(self, run_id: str) -> bool:
         """Return whether this process owns the run; RunNotFoundError for an unknown id."""
-        return self._history.run(run_id).owner == self._assembly.heartbeat.id
+        return self._parts.history.run(run_id).owner == self._parts.assembly.heartbeat.id
 
     def executors(self, job_id: str) -> list[Instance]:
         """List the living processes that take pending runs of this job."""
-        executing = [instance for instance in living(self.store, self.settings) if instance.executes]
-        if executing and job_id not in self.store.declared_by_living(self.settings.namespace):
+        executing = [
+            instance for instance in living(self._parts.store, self._parts.settings) if instance.executes
+        ]
+        if executing and job_id not in self._parts.store.declared_by_living(self._parts.settings.namespace):
             return []
         return executing
 
@@ -165,8 +173,8 @@ class Operating(Parts):
 
         A running one ends when its handler reads `context.cancelled`. Twice is safe. Raises RunNotFoundError.
         """
-        run = self._ready().store.cancel(self._history.run(run_id).id)
-        attempt = self._assembly.attempts.get(run.id)
+        run = self._parts.ready().store.cancel(self._parts.history.run(run_id).id)
+        attempt = self._parts.assembly.attempts.get(run.id)
         if attempt is not None:
             attempt.ask_to_end("requested")
         return run
@@ -177,17 +185,17 @@ class Operating(Parts):
         Its old outcome stays among its attempts. Raises TransitionError for any other status, JobDisabledError and
         RunNotFoundError.
         """
-        run = self._ready().account.redrive(self._history.run(run_id).id)
-        self._assembly.claims.claim()
-        return run if self._assembly.threaded else self._history.run(run.id)
+        run = self._parts.ready().account.redrive(self._parts.history.run(run_id).id)
+        self._parts.assembly.claims.claim()
+        return run if self._parts.assembly.threaded else self._parts.history.run(run.id)
 
     def dead_letters(self, job: str | None = None, *, limit: int = 50) -> list[Run]:
         """List the failed runs that were neither redriven nor discarded, newest first, of one job or of all."""
-        return self._history.runs(job, (), None, limit, dead=True)
+        return self._parts.history.runs(job, (), None, limit, dead=True)
 
     def discard(self, run_id: str) -> Run:
         """Take a failed run off the dead letters; it stays on record. Twice is safe. Raises RunNotFoundError."""
-        return self._ready().store.discard(self._history.run(run_id).id)
+        return self._parts.ready().store.discard(self._parts.history.run(run_id).id)
 
     def redrive_all(self, job: str | None = None, *, limit: int = 100) -> list[Run]:
         """Redrive the newest `limit` dead letters, oldest first, and return them; those of disabled jobs are skipped."""
@@ -209,14 +217,14 @@ class Operating(Parts):
         check_arguments(by=by)
         start, end = moment_of("start", start), moment_of("end", end)
         self._row(job_id)
-        made_up = backfill(self._ready().store, job_id, start, end, dry_run=dry_run, by=by)
+        made_up = backfill(self._parts.ready().store, job_id, start, end, dry_run=dry_run, by=by)
         if not dry_run:
-            self._assembly.claims.claim()
+            self._parts.assembly.claims.claim()
         return made_up
 
     def run(self, run_id: str) -> Run:
         """Return the run with this id, or with this unambiguous end of an id; RunNotFoundError otherwise."""
-        return self._history.run(run_id)
+        return self._parts.history.run(run_id)
 
     def runs(
         self,
@@ -232,7 +240,7 @@ class Operating(Parts):
         the time they were opened.
         """
         wanted = [status] if isinstance(status, str) else status or ()
-        return self._history.runs(job, [RunStatus(word) for word in wanted], before, limit)
+        return self._parts.history.runs(job, [RunStatus(word) for word in wanted], before, limit)
 
     # ---------------------------------------------------------------- jobs
 
@@ -254,13 +262,13 @@ class Operating(Parts):
 
     def stop_all_jobs(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Pause every active job of this manager."""
-        for job_id in self.registry.jobs:
+        for job_id in self._parts.registry.jobs:
             if self._row(job_id).state == "active":
                 self.stop_job(job_id, reason=reason, by=by)
 
     def resume_all_jobs(self, *, by: str | None = None) -> None:
         """Resume every paused job of this manager."""
-        for job_id in self.registry.jobs:
+        for job_id in self._parts.registry.jobs:
             if self._row(job_id).state == "paused":
                 self.resume_job(job_id, by=by)
 
@@ -280,10 +288,10 @@ class Operating(Parts):
         self._override(job_id, None, by)
 
     def _override(self, job_id: str, override: dict[str, Any] | None, by: str | None) -> None:
-        assembly = self._ready()
-        self.registry.job(job_id)
+        assembly = self._parts.ready()
+        self._parts.registry.job(job_id)
         row = assembly.job_sync.overridden(job_id, override)
-        self._backend_class.check(in_force(self.registry.declared[job_id], override))
+        self._parts.backend_class.check(in_force(self._parts.registry.declared[job_id], override))
         assembly.account.change(job_id, declaration=row, by=by)
         assembly.follow_changes()
         assembly.job_sync.refresh()
@@ -295,27 +303,27 @@ class Operating(Parts):
                 f"Job {job_id!r} is {row.state} ({row.state_reason}); it can be neither paused nor resumed.",
                 job_id=job_id,
             )
-        self._assembly.account.change(job_id, state=state, reason=reason, by=by)
-        self._assembly.follow_changes()
+        self._parts.assembly.account.change(job_id, state=state, reason=reason, by=by)
+        self._parts.assembly.follow_changes()
 
     def _row(self, job_id: str) -> JobRow:
-        row = self._ready().store.job(job_id) if may_be_id(job_id) else None
+        row = self._parts.ready().store.job(job_id) if may_be_id(job_id) else None
         if row is None:
             raise JobNotFoundError(f"No job {shown(job_id)} is declared or stored.", job_id=job_id)
         return row
 
     def get_job_status(self, job_id: str) -> JobStatus | None:
         """Return the job's status across all processes; None for an unknown id."""
-        found = self._history.statuses([job_id])
+        found = self._parts.history.statuses([job_id])
         return found[0] if found else None
 
     def get_all_job_statuses(self) -> list[JobStatus]:
         """Return the status of every declared or stored job, sorted by id."""
-        return self._history.statuses()
+        return self._parts.history.statuses()
 
     def get_job_metrics(self) -> JobMetrics:
         """Count all runs on record, of all processes."""
-        return self._history.metrics()
+        return self._parts.history.metrics()
 
     def health(
         self,
@@ -330,24 +338,24 @@ class Operating(Parts):
         Never raises and returns `within` so many seconds, whatever the store does. `late` is how late ticks may come (60 s), `thorough`
         reads every job, `told` writes instants inside sentences.
         """
-        return self._health.report(late=late, thorough=thorough, within=within, told=told)
+        return self._parts.health.report(late=late, thorough=thorough, within=within, told=told)
 
     def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """Compute what would fire in (start, end], in order, and why; nothing is written and nothing fires.
 
         Both moments are aware.
         """
-        return self._history.simulate(start, end)
+        return self._parts.history.simulate(start, end)
 
     def sync(self, plan: bool = False) -> list[Change]:  # noqa: FBT001, FBT002 - sync(plan=True) is the published name
         """Carry declarations over to the store and the backend, and return the changes; `plan=True` only returns them."""
         if not plan:
-            changes = self._assembly.job_sync.plan() if self.store.exists() else []
-            self._assembly.sync()
+            changes = self._parts.assembly.job_sync.plan() if self._parts.store.exists() else []
+            self._parts.assembly.sync()
             return changes
-        if not self.store.exists():
-            return [Change(job_id=job.id, action="create") for job in self.registry.jobs.values()]
-        return self._assembly.job_sync.plan()
+        if not self._parts.store.exists():
+            return [Change(job_id=job.id, action="create") for job in self._parts.registry.jobs.values()]
+        return self._parts.assembly.job_sync.plan()
 
 
 def _moment(now: datetime, delay: Seconds | None, at: datetime | None) -> datetime:

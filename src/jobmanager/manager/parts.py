@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from jobmanager.backends.base import Backend, Host
@@ -30,9 +30,11 @@ class Parts:
         store: RunStore | None = None,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
+        host: Callable[[], Host],
     ) -> None:
+        self._host = host
         self.settings = settings or Settings.from_env()
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
         self._given_backend = backend
         self._given_store = store
         self._observers = observers
@@ -42,17 +44,13 @@ class Parts:
             if backend is None
             else Resolution(backend=backend.name, reason="given to JobManager(backend=...)")
         )
-        self._lock = threading.RLock()
-        self._started = False
-        self._stopped = False
-        self._attending = False
-
-    def _as_host(self) -> Host:
-        """What a backend may ask of us in processes that somebody else starts."""
-        raise NotImplementedError
+        self.lock = threading.RLock()
+        self.started = False
+        self.stopped = False
+        self.attending = False
 
     @cached_property
-    def _backend_class(self) -> type[Backend]:
+    def backend_class(self) -> type[Backend]:
         return (
             type(self._given_backend) if self._given_backend else load_backend_class(self.resolution.backend)
         )
@@ -60,53 +58,76 @@ class Parts:
     @cached_property
     def backend(self) -> Backend:
         """Who keeps the time."""
-        backend = self._given_backend or self._backend_class.from_settings(self.settings, clock=self._clock)
-        backend.attach(self._as_host())
+        backend = self._given_backend or self.backend_class.from_settings(self.settings, clock=self.clock)
+        backend.attach(self._host())
         return backend
 
     @cached_property
     def store(self) -> RunStore:
         """Where runs are kept."""
-        return self._given_store or store_for(self.settings, self._clock)
+        return self._given_store or store_for(self.settings, self.clock)
 
     @cached_property
-    def _assembly(self) -> Assembly:
+    def assembly(self) -> Assembly:
         return Assembly(
             registry=self.registry,
             store=self.store,
             backend=self.backend,
             settings=self.settings,
-            clock=self._clock,
+            clock=self.clock,
             observers=self._observers,
         )
 
     @cached_property
-    def _health(self) -> HealthCheck:
-        able = self._backend_class.capabilities
-        threaded = not self._clock.drive(None, _nothing)
-        self._clock.release(_nothing)
+    def health(self) -> HealthCheck:
+        able = self.backend_class.capabilities
+        threaded = not self.clock.drive(None, _nothing)
+        self.clock.release(_nothing)
         return HealthCheck(
             self.store,
             self.settings,
             keeps_time=able.keeps_time,
             executes_in_process=able.executes_in_process,
             threaded=threaded,
-            started=lambda: self.__dict__.get("_assembly") if self._started else None,
+            started=lambda: self.__dict__.get("assembly") if self.started else None,
         )
 
     @cached_property
-    def _history(self) -> History:
+    def history(self) -> History:
         return History(self.registry, self.store)
 
-    def _ready(self) -> Assembly:
+    def ready(self) -> Assembly:
         """The assembly, with the store installed and the declarations in it."""
-        self._assembly.install()
-        return self._assembly
+        self.assembly.install()
+        return self.assembly
 
     @property
-    def _executes_here(self) -> bool:
+    def executes_here(self) -> bool:
         capabilities = self.backend.capabilities
-        return (self._started and capabilities.executes_in_process) or not capabilities.keeps_time
+        return (self.started and capabilities.executes_in_process) or not capabilities.keeps_time
+
+    # ---------------------------------------------------------------- around a fork
+
+    def before_fork(self) -> None:
+        """In the parent, before a fork: let the store hold still."""
+        if "store" in self.__dict__:
+            self.store.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """In the parent, after a fork: let the store go on."""
+        if "store" in self.__dict__:
+            self.store.after_fork_in_parent()
+
+    def after_fork(self) -> None:
+        """In a forked child: use no inherited thread or connection; count as not started."""
+        self.lock = threading.RLock()
+        if "store" in self.__dict__:
+            self.store.after_fork()
+        self.started = self.stopped = False
+        self.__dict__.pop("assembly", None)
+        after_fork = getattr(self._given_backend or self.__dict__.get("backend"), "after_fork", None)
+        if after_fork is not None:
+            after_fork()
 
 
 def _nothing() -> None:

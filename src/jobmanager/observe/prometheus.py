@@ -47,7 +47,8 @@ DELAYS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300)
 class Ledger(Protocol):
     """What is read: a JobManager, as far as this module knows it."""
 
-    settings: Settings
+    @property
+    def settings(self) -> Settings: ...
 
     @property
     def store(self) -> RunStore: ...

@@ -52,7 +52,7 @@ def patient(tmp_path):
     yield made
     for manager in made.managers:
         manager.stop()
-        if "store" in vars(manager):
+        if "store" in vars(manager._parts):
             manager.store.close()
 
 
