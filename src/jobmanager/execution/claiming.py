@@ -82,7 +82,9 @@ class Claiming:
         No slots where others execute; with `require_live_heartbeat` none if the store would not take what this process owns.
         """
         nothing: list[Slot | None] = [None] * len(requests)
-        if not requests or not self._executes or (require_live_heartbeat and not self.is_alive()):
+        if not self._executes or not any(request.here for request in requests):
+            return nothing  # and no beat: a process that only asks must not count as living
+        if require_live_heartbeat and not self.is_alive():
             return nothing
         on_loop = [self._executor.runs_on_loop(request.job) for request in requests]
         coroutines = sum(on_loop)
