@@ -71,16 +71,18 @@ def to_pending(**others: Any) -> dict[str, Any]:
 
 
 _opened = attrgetter(*OPENED)
-_MOMENTS = tuple(name for name, kind in OPENED.items() if kind == INSTANT)
+_MOMENTS = tuple(place for place, kind in enumerate(OPENED.values()) if kind == INSTANT)
+_STATUS = tuple(OPENED).index("status")
 
 
-def opened_values(run: Run, instant: Callable[[datetime | None], Any]) -> dict[str, Any]:
+def opened_row(run: Run, instant: Callable[[datetime], Any]) -> list[Any]:
     """Return the values of OPENED in their order, each moment as `instant` writes it."""
-    values = dict(zip(OPENED, _opened(run), strict=True))
-    for name in _MOMENTS:
-        values[name] = instant(values[name])
-    values["status"] = run.status.value
-    return values
+    row = list(_opened(run))
+    for place in _MOMENTS:
+        if row[place] is not None:
+            row[place] = instant(row[place])
+    row[_STATUS] = run.status.value
+    return row
 
 
 def ended_values(ending: Ending, instant: Callable[[datetime | None], Any]) -> dict[str, Any]:

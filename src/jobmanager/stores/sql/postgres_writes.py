@@ -18,7 +18,7 @@ from jobmanager.stores.sql.columns import (
     OPENED,
     TO_PENDING,
     ended_values,
-    opened_values,
+    opened_row,
 )
 from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.tables import micros
@@ -152,12 +152,12 @@ UPDATE jobmanager.runs r SET {START}, turn = 'holds' FROM jobmanager.jobs j
 def open_one(run: Run) -> dict[str, Any]:
     """The parameters of OPEN_ONE."""
     payload = None if run.payload is None else to_json(run.payload)
-    return {**opened_values(run, _as_it_is), "payload": payload}
+    return {**_named(opened_row(run, _as_it_is)), "payload": payload}
 
 
 def open_many(runs: Sequence[Run]) -> str:
     """The document of OPEN_MANY."""
-    return to_json([opened_values(run, micros) for run in runs])
+    return to_json([_named(opened_row(run, micros)) for run in runs])
 
 
 def end_one(ending: Ending) -> dict[str, Any]:
@@ -171,6 +171,10 @@ def end_one(ending: Ending) -> dict[str, Any]:
 def end_many(endings: Sequence[Ending]) -> str:
     """The document of END_MANY."""
     return to_json([ended_values(ending, micros) for ending in endings])
+
+
+def _named(row: list[Any]) -> dict[str, Any]:
+    return dict(zip(OPENED, row, strict=True))
 
 
 def _as_it_is(moment: datetime | None) -> datetime | None:

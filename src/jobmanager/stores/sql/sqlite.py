@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from jobmanager.run import (
     RunStatus,
 )
 from jobmanager.stores.base import Written
-from jobmanager.stores.sql.columns import BECOMES, OPENED, TO_PENDING, opened_values
+from jobmanager.stores.sql.columns import BECOMES, OPENED, TO_PENDING, opened_row
 from jobmanager.stores.sql.rows import encode, failure_values, run_from
 from jobmanager.stores.sql.runs import refused_retry
 from jobmanager.stores.sql.schema import VERSION_TABLE, SchemaStatements
@@ -438,13 +439,18 @@ def _execute(driver: sqlite3.Connection, statement: str, rows: Sequence[Sequence
     return driver.execute(statement, rows[0]) if len(rows) == 1 else driver.executemany(statement, rows)
 
 
+_PAYLOAD = list(OPENED).index("payload")
+_BECOMES = itemgetter(*(list(OPENED).index(name) for name in BECOMES))
+
+
 def _open_row(run: Run) -> list[Any]:
-    return list({**opened_values(run, micros), "payload": encode(run.payload)}.values())
+    row = opened_row(run, micros)
+    row[_PAYLOAD] = encode(row[_PAYLOAD])
+    return row
 
 
 def _accept_row(run: Run, now: datetime) -> list[Any]:
-    values = opened_values(run, micros)
-    return [*(values[name] for name in BECOMES), micros(now), run.id, run.turn, run.concurrency_key]
+    return [*_BECOMES(opened_row(run, micros)), micros(now), run.id, run.turn, run.concurrency_key]
 
 
 def _end_row(ending: Ending, status: RunStatus, reason: str | None) -> tuple[Any, ...]:
