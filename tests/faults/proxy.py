@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves on demand: refuses, resets, hangs, or swallows one answer and cuts."""
+"""A TCP proxy that misbehaves on demand: refuses, resets, hangs, falls silent, or swallows one answer and cuts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ class Proxy:
         self.mode = "pass"
         self.cuts = 0
         self._to = port
+        self.silenced = 0
         self._cut_after: tuple[bytes, ...] = ()
+        self._silent_at = -1
+        self._silent_towards = "server"
+        self._silent: set[asyncio.Event] = set()
+        self._flows: set[asyncio.Event] = set()
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -47,6 +52,17 @@ class Proxy:
         """Forward the next request with these words, wait until the server has answered, and cut without passing that on."""
         self._cut_after = words
 
+    def fall_silent_at(self, request: int, towards: str) -> None:
+        """Let one connection fall silent at this request, 0 being the next one, for ever: it stays open and acknowledges.
+
+        Silent towards `server` it does not pass on the request, towards `client` not the answer. Negative: never.
+        """
+        self._silent_at, self._silent_towards = request, towards
+
+    def silence_all(self) -> None:
+        """Let all connections that there are fall silent, in both directions; new ones work."""
+        self._loop.call_soon_threadsafe(lambda: self._silent.update(self._flows))
+
     async def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         if self.mode == "refuse":
             _reset(to_client)
@@ -55,6 +71,7 @@ class Proxy:
         pair = (to_client, to_server)
         self._pairs.add(pair)
         swallow = asyncio.Event()
+        self._flows.add(swallow)
         pumps = [
             asyncio.create_task(self._pump(client, to_server, None, swallow)),
             asyncio.create_task(self._pump(server, to_client, swallow, swallow)),
@@ -65,6 +82,7 @@ class Proxy:
         for writer in pair:
             _reset(writer)
         self._pairs.discard(pair)
+        self._flows.discard(swallow)
 
     async def _pump(
         self, source: asyncio.StreamReader, to: asyncio.StreamWriter, answers: Any, swallow: asyncio.Event
@@ -73,6 +91,13 @@ class Proxy:
             while data := await source.read(65536):
                 while self.mode == "hang":  # noqa: ASYNC110 - set by another thread
                     await asyncio.sleep(0.02)
+                if answers is None and self._is_time_for_silence():
+                    self.silenced += 1
+                    if self._silent_towards == "client":
+                        to.write(data)
+                    self._silent.add(swallow)
+                if swallow in self._silent:
+                    continue  # read, so that the sender sees its bytes acknowledged
                 if answers is None and self._cut_after and all(word in data for word in self._cut_after):
                     self._cut_after = ()
                     swallow.set()
@@ -83,6 +108,10 @@ class Proxy:
                 await to.drain()
         except (OSError, asyncio.IncompleteReadError):
             return
+
+    def _is_time_for_silence(self) -> bool:
+        self._silent_at -= 1
+        return self._silent_at == -1
 
     async def _reset_all(self) -> None:
         for pair in self._pairs:

@@ -14,7 +14,7 @@ from jobmanager.settings import shown_url
 
 Connection = psycopg.Connection[Any]
 
-POOLER_WORDS = re.compile(r"[?&](jobmanager_pooler|pgbouncer)=[^&]*")
+POOLER_WORDS = re.compile(r"[?&](jobmanager_pooler|jobmanager_deadline|pgbouncer)=[^&]*")
 TEMPORARY = (psycopg.OperationalError, psycopg.InterfaceError)
 
 

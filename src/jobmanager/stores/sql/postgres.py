@@ -18,7 +18,7 @@ from jobmanager.errors import RunNotFoundError, StoreError
 from jobmanager.run import Attempt, LogLine, Run
 from jobmanager.stores.sql import migrations
 from jobmanager.stores.sql.database import Connection
-from jobmanager.stores.sql.postgres_link import Link, driver_of, roll_back
+from jobmanager.stores.sql.postgres_link import Link, be_patient, driver_of, roll_back
 from jobmanager.stores.sql.postgres_runs import UUID, PostgresRuns
 from jobmanager.stores.sql.schema import SchemaStatements
 from jobmanager.stores.sql.tables import make_tables
@@ -69,6 +69,7 @@ class PostgresStore(SchemaStatements, PostgresRuns):
     @contextmanager
     def changing_tables(self) -> Iterator[Connection]:
         with self.writing() as connection:
+            be_patient(connection)
             for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
                 connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
             connection.exec_driver_sql("SET LOCAL lock_timeout = '30s'")

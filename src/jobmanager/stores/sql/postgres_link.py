@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,14 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.pq import TransactionStatus
 
-from jobmanager.errors import SchemaError, StoreError, StoreUnavailableError
+from jobmanager.errors import ConfigurationError, SchemaError, StoreError, StoreUnavailableError
 from jobmanager.settings import HIDDEN, shown_url
+from jobmanager.stores.sql.postgres_deadline import (
+    LONGEST_CHANGE,
+    PROBE_DEADLINE,
+    STATEMENT_DEADLINE,
+    BoundedConnection,
+)
 from jobmanager.stores.sql.postgres_json import to_json
 
 if TYPE_CHECKING:
@@ -23,6 +29,7 @@ LIMITS = {"statement_timeout": "5s", "lock_timeout": "3s", "idle_in_transaction_
 IDLE_LONG = 5.0  # seconds after which a kept connection is asked whether it still lives
 
 POOLER_OPTIONS = ("jobmanager_pooler", "pgbouncer")
+DEADLINE_OPTION = "jobmanager_deadline"
 USUAL_POOLER_PORT = 6543
 POOLER_HOST = re.compile(r"(^|[.-])(pooler|pgbouncer|supavisor)\b")
 
@@ -42,15 +49,20 @@ class Link:
     url: sa.URL = field(repr=False)
     pooled: bool
     relaxed: bool = False
+    deadline: float = STATEMENT_DEADLINE
 
     @classmethod
     def of(cls, text: str, *, relaxed: bool = False) -> Link:
-        """Recognised as pooled: `?jobmanager_pooler=true` (or `pgbouncer=true`), port 6543, a host called pooler or pgbouncer."""
+        """Take a URL apart; `?jobmanager_deadline=` says the seconds after which a silent connection is given up.
+
+        Recognised as pooled: `?jobmanager_pooler=true` (or `pgbouncer=true`), port 6543, a host called pooler or pgbouncer.
+        """
         url = sa.make_url(text).set(drivername="postgresql+psycopg")
         said = [str(url.query[name]) for name in POOLER_OPTIONS if name in url.query]
         looks = url.port == USUAL_POOLER_PORT or bool(POOLER_HOST.search(url.host or ""))
         pooled = said[0].lower() in ("true", "1", "yes", "on") if said else looks
-        return cls(url.difference_update_query(POOLER_OPTIONS), pooled, relaxed)
+        deadline = _seconds(str(url.query.get(DEADLINE_OPTION, STATEMENT_DEADLINE)))
+        return cls(url.difference_update_query([*POOLER_OPTIONS, DEADLINE_OPTION]), pooled, relaxed, deadline)
 
     @property
     def shown(self) -> str:
@@ -69,7 +81,7 @@ class Link:
         return "BEGIN" + ("".join(local) if self.pooled else "")
 
     def engine(self, monotonic: Callable[[], float]) -> sa.Engine:
-        """Connections in autocommit mode, few kept, none trusted that was idle for long."""
+        """Make connections in autocommit mode: few are kept, none is waited for without a bound, none trusted for ever."""
         engine = sa.create_engine(
             self.url.difference_update_query(["options"]),
             isolation_level="AUTOCOMMIT",
@@ -84,7 +96,7 @@ class Link:
             use_native_hstore=False,
             connect_args=self._connect_args(),
         )
-        _distrust_idle_connections(engine, monotonic)
+        _Trust(monotonic, self.deadline).watch(engine)
         return engine
 
     def _connect_args(self) -> dict[str, Any]:
@@ -134,21 +146,75 @@ class Link:
         return kind(f"{self.shown}: {said}" + (f": {advice}" if advice else ""))
 
 
-def _distrust_idle_connections(engine: sa.Engine, monotonic: Callable[[], float]) -> None:
-    """A server that was restarted, or a firewall that forgot, must not fail the first call after a quiet hour."""
+class _Trust:
+    """Which kept connections are used without a question.
 
-    def given_back(_driver: Any, entry: ConnectionPoolEntry) -> None:
-        entry.info["idle_since"] = monotonic()
+    A server that was restarted, or a firewall that forgot, must not fail the first call after a quiet hour; and when one
+    connection has fallen silent, the others of its time must not cost a deadline each, one after another.
+    """
 
-    def taken(driver: psycopg.Connection[Any], entry: ConnectionPoolEntry, _proxy: object) -> None:
-        if monotonic() - entry.info.get("idle_since", monotonic()) > IDLE_LONG:
+    def __init__(self, monotonic: Callable[[], float], deadline: float) -> None:
+        self._monotonic = monotonic
+        self._deadline = deadline
+        self._silences = 0
+
+    def watch(self, engine: sa.Engine) -> None:
+        """Look at each connection of the engine when it is made, given back and taken."""
+        for event, listener in (
+            ("do_connect", self._connect),
+            ("connect", self._connected),
+            ("checkin", self._given_back),
+            ("checkout", self._taken),
+        ):
+            sa.event.listen(engine, event, listener)
+
+    def _connect(
+        self, _dialect: Any, _entry: Any, args: Sequence[Any], options: Mapping[str, Any]
+    ) -> BoundedConnection:
+        driver = BoundedConnection.connect(*args, **options)
+        driver.deadline = min(PROBE_DEADLINE, self._deadline)
+        driver.on_silence = self._fell_silent
+        return driver
+
+    def _connected(self, driver: BoundedConnection, entry: ConnectionPoolEntry) -> None:
+        driver.deadline = self._deadline
+        entry.info["silences"] = self._silences
+
+    def _given_back(self, driver: BoundedConnection | None, entry: ConnectionPoolEntry) -> None:
+        entry.info["idle_since"] = self._monotonic()
+        if driver is not None:
+            driver.deadline = self._deadline
+
+    def _taken(self, driver: BoundedConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:
+        if entry.info.get("silences") != self._silences:
+            raise sa.exc.DisconnectionError("made before another connection fell silent")
+        now = self._monotonic()
+        if now - entry.info.get("idle_since", now) > IDLE_LONG:
             try:
+                driver.deadline = min(PROBE_DEADLINE, self._deadline)
                 driver.execute("SELECT 1")
+                driver.deadline = self._deadline
             except psycopg.Error as error:
                 raise sa.exc.DisconnectionError from error
 
-    sa.event.listen(engine, "checkin", given_back)
-    sa.event.listen(engine, "checkout", taken)
+    def _fell_silent(self) -> None:
+        self._silences += 1
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < LONGEST_CHANGE:
+        raise ConfigurationError(f"{DEADLINE_OPTION}={text} is no number of seconds; 8 is the default.")
+    return seconds
+
+
+def be_patient(connection: sa.Connection) -> None:
+    """Let statements on this connection take long, until it is given back."""
+    driver: Any = driver_of(connection)
+    driver.deadline = LONGEST_CHANGE
 
 
 def driver_of(connection: sa.Connection) -> psycopg.Connection[Any]:
