@@ -109,6 +109,10 @@ class Postgres:
             time.sleep(0.05)
         return self
 
+    def program(self, name: str) -> str:
+        """The path of a client program of this server's version, such as pg_dump."""
+        return str(self._programs / name)
+
     def stop(self, *, immediately: bool = False) -> None:
         """Stop it, ending its connections; `immediately` is as a crash. Twice is safe."""
         if self.process is not None:

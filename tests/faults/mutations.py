@@ -378,6 +378,7 @@ PUBLISHER = "jobmanager.backends.celery.publisher"
 MESSAGES = "tests/integration/test_celery_messages.py::"
 SQL = "jobmanager/backends/pg_cron/sql/"
 IN_SQL = "tests/integration/test_pg_cron_guards.py::"
+BYTES = "tests/integration/test_pg_cron_answer_bytes.py::"
 GAPS = "tests/integration/test_pg_cron_plan_gaps.py::"
 
 BACKENDS = {
@@ -531,6 +532,21 @@ BACKENDS = {
         "WHERE id = _call AND outcome IS NULL",
         "WHERE id = _call",
         (IN_SQL + "test_a_call_keeps_the_first_outcome_that_it_got",),
+        on_a_server=True,
+    ),
+    "answers kept as text": Mutation(
+        SQL + "05_sweep.sql",
+        "detail = CASE WHEN _outcome <> 'accepted' THEN jobmanager.readable(_detail) END",
+        "detail = CASE WHEN _outcome <> 'accepted' THEN left(_detail, 300) END",
+        (BYTES + "test_every_answer_is_labelled_and_kept_as_text",),
+        on_a_server=True,
+    ),
+    "one bad answer ends no pass": Mutation(
+        SQL + "05_sweep.sql",
+        "    PERFORM jobmanager.label_answer(c.id, r.created - c.sent_at, r.status_code, r.timed_out, r.error_msg, r.content, _now)",
+        "    PERFORM jobmanager.label(c.id, jobmanager.outcome_of(c.id, r.created - c.sent_at, r.status_code, r.timed_out, r.error_msg,"
+        " r.content), r.status_code, coalesce(r.error_msg, r.content), _now)",
+        (BYTES + "test_one_answer_that_cannot_be_worked_with_ends_no_pass",),
         on_a_server=True,
     ),
     "retired key erased": Mutation(

@@ -177,7 +177,7 @@ class Answerer:
                         )
                     )
                     connection.execute(
-                        "UPDATE web.asked SET status = %s, answer = %s, error = %s WHERE id = %s",
+                        "UPDATE web.asked SET status = %s, answer = web.unchecked(%s), error = %s WHERE id = %s",
                         (answer.status, answer.content, answer.error, number),
                     )
         curl.close()
@@ -209,6 +209,16 @@ def test_the_extension_http_calls_after_the_commit_and_knows_the_answer_at_once(
 
     http.succeeded()
     assert http.outcomes() == ["accepted"]
+
+
+def test_an_answer_of_any_bytes_is_labelled_and_kept_as_text(http: Loop) -> None:
+    http.gate.reply = Reply(status=500, body="Größe".encode("latin-1") + b" \xe2\x82")
+    http.make_due()
+
+    http.connection.execute("CALL jobmanager.fire_http(NULL)")
+
+    assert http.outcomes() == ["server_error"]
+    assert http.ask("SELECT detail FROM jobmanager.calls") == r"Gr\366\337e \342\202"
 
 
 def test_an_application_that_is_down_ends_the_pass_and_is_called_later(http: Loop) -> None:

@@ -51,9 +51,9 @@ class Answer:
     """What a row of answers says."""
 
     status: int | None = None
-    content_type: str | None = None
+    content_type: bytes | None = None
     headers: dict[str, str] | None = None
-    content: str | None = None
+    content: bytes | None = None
     timed_out: bool = False
     error: str | None = None
 
@@ -166,9 +166,12 @@ class Curl:
             first = first or headers
             lower = {name.lower(): value for name, value in headers.items()}
             if not (300 <= status < 400 and "location" in lower):
-                text = content.partition(b"\0")[0].decode(errors="replace")
+                kind = lower.get("content-type")
                 return Answer(
-                    status=status, content_type=lower.get("content-type"), headers=first, content=text or None
+                    status=status,
+                    content_type=None if kind is None else kind.encode("latin-1"),
+                    headers=first,
+                    content=content.partition(b"\0")[0] or None,  # as a string of C
                 )
             step = step.redirected(status, lower["location"])
         return Answer(error="Number of redirects hit maximum amount")

@@ -7,6 +7,8 @@ CREATE TYPE web.http_request AS (method varchar, uri varchar, headers web.http_h
 CREATE TYPE web.http_response AS (status int, content_type varchar, headers web.http_header[], content varchar);
 CREATE TABLE web.asked (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, method text, uri text, headers jsonb, content text,
   status int, answer text, error text);
+-- Text of exactly these bytes, whether they are characters or not: so the real extension hands on what came.
+CREATE FUNCTION web.unchecked(bytea, bytea DEFAULT '') RETURNS text LANGUAGE internal IMMUTABLE STRICT AS 'byteacat';
 CREATE FUNCTION web.http_set_curlopt(option varchar, value varchar) RETURNS boolean LANGUAGE sql AS 'SELECT true';
 CREATE FUNCTION web.http(request web.http_request) RETURNS web.http_response LANGUAGE plpgsql AS $$
 DECLARE

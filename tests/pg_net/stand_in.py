@@ -30,7 +30,7 @@ RETURNING id, method, url, body, timeout_milliseconds, coalesce(
 """
 ANSWER = """
 INSERT INTO net._http_response (id, status_code, content_type, headers, content, timed_out, error_msg)
-VALUES (%s, %s, %s, %s, %s, %s, %s)
+VALUES (%s, %s, net.unchecked(%s), %s, net.unchecked(%s), %s, %s)
 """
 
 

@@ -91,6 +91,10 @@ BEGIN
 END
 $$;
 
+-- Text of exactly these bytes, whether they are characters or not: so the real worker stores what came, and PostgreSQL checks only
+-- what comes from clients.
+CREATE FUNCTION net.unchecked(bytea, bytea DEFAULT '') RETURNS text LANGUAGE internal IMMUTABLE STRICT AS 'byteacat';
+
 GRANT USAGE ON SCHEMA net TO PUBLIC;
 GRANT ALL ON ALL TABLES IN SCHEMA net TO PUBLIC;
 GRANT ALL ON ALL SEQUENCES IN SCHEMA net TO PUBLIC;

@@ -97,7 +97,8 @@ def test_every_function_has_a_pinned_path_but_the_two_that_commit(untouched: str
                 assert kind == "p"
                 assert settings == []
             else:
-                assert settings == ["search_path=pg_catalog, pg_temp"], name
+                own = ["client_encoding=SQL_ASCII"] if name == "readable" else []
+                assert settings == ["search_path=pg_catalog, pg_temp", *own], name
 
 
 def test_definer_rights_only_where_the_application_needs_them(untouched: str) -> None:

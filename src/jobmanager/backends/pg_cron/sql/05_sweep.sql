@@ -20,11 +20,37 @@ RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     ELSE 'http_' || _status END
 $$;
 
+CREATE OR REPLACE FUNCTION jobmanager.readable(_text text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET client_encoding = 'SQL_ASCII' AS $$
+-- The first 300 characters of what somebody answered. pg_net stores whatever bytes came, and bytes that are no characters of the
+-- database's encoding would make `left` fail here, every client fail that reads them, and a dump impossible to restore: such a text
+-- is escaped. As this client encoding, textsend hands out the bytes as they are.
+DECLARE
+  bytes bytea := textsend(_text);
+BEGIN
+  PERFORM convert_from(bytes, getdatabaseencoding());
+  RETURN left(_text, 300);
+EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
+  RETURN left(encode(substring(bytes FROM 1 FOR 300), 'escape'), 300);
+END $$;
+
 CREATE OR REPLACE FUNCTION jobmanager.label(_call bigint, _outcome text, _status int, _detail text, _now timestamptz) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
   UPDATE jobmanager.calls SET outcome = _outcome, http_status = _status, answered_at = _now, run_ids = NULL,
-    detail = CASE WHEN _outcome <> 'accepted' THEN left(_detail, 300) END WHERE id = _call AND outcome IS NULL
+    detail = CASE WHEN _outcome <> 'accepted' THEN jobmanager.readable(_detail) END WHERE id = _call AND outcome IS NULL
 $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.label_answer(_call bigint, _after interval, _status int, _timed_out boolean, _error text, _content text,
+  _now timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- Label one call by its answer. An answer that cannot be worked with is labelled by its status alone: it must not end the pass.
+BEGIN
+  PERFORM jobmanager.label(_call, jobmanager.outcome_of(_call, _after, _status, _timed_out, _error, _content), _status,
+    coalesce(_error, _content), _now);
+EXCEPTION WHEN others THEN
+  PERFORM jobmanager.label(_call, jobmanager.outcome_of(_call, _after, _status, _timed_out, '', ''), _status,
+    'the answer cannot be read: ' || SQLERRM, _now);
+END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.read_answers(_now timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -34,8 +60,7 @@ DECLARE
   oldest timestamptz := (SELECT min(sent_at) FROM jobmanager.calls WHERE outcome IS NULL AND request_id IS NOT NULL);
 BEGIN
   IF oldest IS NOT NULL AND jobmanager.has_table('net', '_http_response') THEN
-    PERFORM jobmanager.label(c.id, jobmanager.outcome_of(c.id, r.created - c.sent_at, r.status_code, r.timed_out, r.error_msg, r.content),
-        r.status_code, coalesce(r.error_msg, r.content), _now)
+    PERFORM jobmanager.label_answer(c.id, r.created - c.sent_at, r.status_code, r.timed_out, r.error_msg, r.content, _now)
       FROM jobmanager.calls c JOIN net._http_response r ON r.id = c.request_id AND r.created >= c.sent_at - interval '5 seconds'
      WHERE c.outcome IS NULL AND c.epoch = jobmanager.current_epoch() AND r.created >= oldest - interval '5 seconds';
   END IF;
@@ -216,7 +241,6 @@ CREATE OR REPLACE PROCEDURE jobmanager.fire_http(_entry text) LANGUAGE plpgsql A
 DECLARE
   made record;
   answer record;
-  outcome text;
 BEGIN
   PERFORM jobmanager.announce(_entry, interval '0', pg_catalog.clock_timestamp());
   COMMIT;
@@ -225,8 +249,8 @@ BEGIN
     COMMIT;
     EXIT WHEN made.call IS NULL;
     SELECT * INTO answer FROM jobmanager.http_answer(made.url, made.headers, made.body, made.timeout_ms);
-    outcome := jobmanager.outcome_of(made.call, interval '0', answer.status, false, answer.error, answer.content);
-    PERFORM jobmanager.label(made.call, outcome, answer.status, coalesce(answer.error, answer.content), pg_catalog.clock_timestamp());
+    PERFORM jobmanager.label_answer(made.call, interval '0', answer.status, false, answer.error, answer.content,
+      pg_catalog.clock_timestamp());
     COMMIT;
     EXIT WHEN answer.status IS NULL;
   END LOOP;
