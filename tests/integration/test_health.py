@@ -290,7 +290,11 @@ def test_a_silent_store_is_seen_by_all_and_holds_none_of_them_up(
         finally:
             proxy.set("pass")
             jobs.stop()
-            gc.collect()
+    for one in (jobs, other):
+        one.store.close()
+    # What hangs ends with the proxy; its connections are nobody's.
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "jobmanager-probe"])
+    gc.collect()
 
 
 # ---------------------------------------------------------------- Celery and pg_cron
