@@ -279,7 +279,7 @@ def test_a_beat_that_has_only_just_started_is_believed(company):
 def test_a_web_process_that_called_start_is_no_beat(company):
     company.lives(executes=True)
     company.lives(executes=False, since=timedelta(minutes=5))
-    assert "Nobody rang at" in one(company, "No living process brings ticks", "failing").text
+    assert "None came at" in one(company, "No living process brings ticks", "failing").text
 
 
 def test_an_sqlite_file_on_two_hosts(company):

@@ -1,4 +1,4 @@
-"""What is wrong with an installation, or will be: every finding names its fix. Everything is read; nothing is created or repaired."""
+"""Finds what is wrong with an installation, or will be: every finding names its fix. Everything is read; nothing is created or repaired."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Finding", "Level", "examine", "examine_environment"]
 
 
 def examine_environment(environ: Mapping[str, str] = os.environ) -> list[Finding]:
-    """What can be said without an application: the installation and the `JOBMANAGER_*` variables."""
+    """Return the findings that need no application: the installation and the `JOBMANAGER_*` variables."""
     return [*_guarded("installation", installation), *_guarded("settings", lambda: settings(environ))]
 
 
 def examine(jobs: JobManager, *, told: Told = utc) -> list[Finding]:
-    """What can be said about this application and its store; `told` writes instants inside sentences.
+    """Return the findings about this application and its store; `told` writes instants inside sentences.
 
     A check that itself fails is a finding. If the store cannot be used, what would be read from it is left out.
     """
@@ -57,7 +57,7 @@ def _guarded(check: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]
                 fix=_FIXES.get(check, "Correct that, then ask again."),
             )
         )
-    except Exception as error:  # noqa: BLE001 - a doctor that falls ill helps nobody
+    except Exception as error:  # noqa: BLE001 - one check that fails must not hide the others
         told = f"could not be looked at: {type(error).__name__}: {error}"
         found.append(
             Finding(check=check, level="warning", text=told, fix="Look at it by hand; please report this.")

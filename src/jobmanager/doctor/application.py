@@ -19,7 +19,7 @@ from jobmanager.schedule import At, Cron
 
 
 def backend(jobs: JobManager) -> Iterator[Finding]:
-    """Who keeps the time, and who does not although something is set for it."""
+    """Check which backend keeps the time, and which ones are configured and do not."""
     chosen = jobs.backend  # loads its class: a missing extra shows here
     told = f"{jobs.resolution.backend}, because {jobs.resolution.reason}"
     if chosen.capabilities.keeps_time:
@@ -48,7 +48,7 @@ def backend(jobs: JobManager) -> Iterator[Finding]:
 
 
 def _left_behind(jobs: JobManager) -> Iterator[Found]:
-    """What systems still do whose backend is not chosen any more."""
+    """Yield what outside systems still do although their backend is not chosen any more."""
     for name in {rejected.backend for rejected in jobs.resolution.rejected}.intersection(GO_ON):
         try:
             yield from load_backend_class(name).left_behind(jobs.settings)
@@ -57,7 +57,7 @@ def _left_behind(jobs: JobManager) -> Iterator[Found]:
 
 
 def zones(jobs: JobManager) -> Iterator[Finding]:
-    """Every zone can be loaded here; the declarations were checked where they were made, stored ones come from elsewhere."""
+    """Check that every zone can be loaded here; the declarations were checked where they were made, stored ones come from elsewhere."""
     zones = {job.schedule.timezone for job in jobs.registry.jobs.values() if isinstance(job.schedule, Cron)}
     for zone in sorted(zones | {"Europe/Berlin"}):
         ZoneInfo(zone)
@@ -69,7 +69,7 @@ def zones(jobs: JobManager) -> Iterator[Finding]:
 
 
 def handlers(jobs: JobManager) -> Iterator[Finding]:
-    """Every handler can be imported, and its config fits: of a scheduled job it has to be complete."""
+    """Check that every handler can be imported, and that its config fits: of a scheduled job it has to be complete."""
     good = 0
     for job in jobs.registry.jobs.values():
         try:
@@ -100,7 +100,7 @@ def handlers(jobs: JobManager) -> Iterator[Finding]:
 
 
 def declared(jobs: JobManager) -> Iterator[Finding]:
-    """The declarations that can never, or not here, fire."""
+    """Yield the declarations that can never, or not here, fire."""
     declared = jobs.registry.jobs.values()
     scheduled = [job for job in declared if job.schedule is not None]
     if not declared:
@@ -117,7 +117,7 @@ def declared(jobs: JobManager) -> Iterator[Finding]:
     for job in declared:
         gate = job.enabled_when
         if not job.gate(os.environ):
-            how = f"Set {gate}=true" if isinstance(gate, str) else "Make enabled_when answer True"
+            how = f"Set {gate}=true" if isinstance(gate, str) else "Make enabled_when return True"
             yield Finding(
                 check="jobs",
                 level="note",

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The value that a check yields."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class Finding:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 job`, `2 jobs`."""
+    """Return `1 job`, `2 jobs`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

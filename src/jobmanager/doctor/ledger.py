@@ -26,7 +26,7 @@ LISTED = 5
 
 
 def store(jobs: JobManager) -> Iterator[Finding]:
-    """It is there, can be read and written, and has our schema."""
+    """Check that the store exists, can be read and written, and has our schema."""
     store, path = jobs.store, jobs.settings.database_path
     folder = None if path is None else path.parent
     if not store.exists():
@@ -66,7 +66,7 @@ def store(jobs: JobManager) -> Iterator[Finding]:
 
 
 def clock(jobs: JobManager, told: Told) -> Iterator[Finding]:
-    """The clocks agree, and none was ever ahead."""
+    """Check that the clocks agree, and that none was ever ahead."""
     skew = jobs.store.now() - SystemClock().now()
     if abs(skew) > CLOCKS_AGREE:
         yield Finding(
@@ -89,7 +89,7 @@ def clock(jobs: JobManager, told: Told) -> Iterator[Finding]:
 
 
 def differences(jobs: JobManager, _told: Told) -> Iterator[Finding]:
-    """What the code says and the store does not, and the other way round."""
+    """Yield what the code says and the store does not, and the other way round."""
     rows = {row.id: row for row in jobs.store.jobs()}
     for change in jobs.sync(plan=True):
         match change.action:
@@ -125,7 +125,7 @@ def _to_come(text: str) -> Finding:
 
 
 def states(jobs: JobManager, told: Told) -> Iterator[Finding]:
-    """What is paused, disabled or unreadable."""
+    """Yield the jobs that are paused, disabled or unreadable."""
     rows = [row for row in jobs.store.jobs() if row.namespace == jobs.settings.namespace]
     for row in rows:
         since = f" since {told(row.state_at)}" if row.state_at else ""
@@ -158,7 +158,7 @@ def states(jobs: JobManager, told: Told) -> Iterator[Finding]:
 
 
 def processes(jobs: JobManager, told: Told) -> Iterator[Finding]:
-    """Who lives, and who has fallen silent."""
+    """Check which processes live, and which have fallen silent."""
     alive = living(jobs.store, jobs.settings)
     now = jobs.store.now()
     if alive:
@@ -188,7 +188,7 @@ def processes(jobs: JobManager, told: Told) -> Iterator[Finding]:
 
 
 def _silent(item: Instance, orphans: list[str], told: Told) -> Finding:
-    """A process without a heartbeat that still matters."""
+    """Return the finding about a process without a heartbeat that still matters."""
     who = f"Process {item.pid} on {item.host} has not been heard of since {told(item.seen_at)}"
     if _exists(item):
         fix = f"See why it hangs (a locked store, a stopped process), then restart it: kill {item.pid}"
@@ -203,7 +203,7 @@ def _silent(item: Instance, orphans: list[str], told: Told) -> Finding:
 
 
 def _exists(item: Instance) -> bool:
-    """True if a process of that number exists on this very host."""
+    """Return True if a process of that number exists on this very host."""
     if item.host != socket.gethostname() or item.pid == os.getpid():
         return False
     try:
@@ -216,7 +216,7 @@ def _exists(item: Instance) -> bool:
 
 
 def pending(jobs: JobManager, told: Told) -> Iterator[Finding]:
-    """Runs that wait longer than they should."""
+    """Yield the runs that wait longer than they should."""
     limit = jobs.store.now() - jobs.settings.grace
     stuck = [run for run in jobs.store.runs(statuses=[PENDING], limit=1000) if run.due_at < limit]
     for job_id in sorted({run.job_id for run in stuck}):

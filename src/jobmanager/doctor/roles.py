@@ -16,7 +16,7 @@ ON_ITS_WAY = timedelta(seconds=5)
 
 
 def roles(jobs: JobManager, told: Told) -> Iterator[Finding]:
-    """Somebody brings ticks, and somebody executes. That nobody lives at all is told elsewhere."""
+    """Check that one process brings ticks and one executes. That no process lives at all is another check's finding."""
     if not _apart(jobs) or not (alive := living(jobs.store, jobs.settings)):
         return
     workers = [item for item in alive if item.executes]
@@ -29,9 +29,9 @@ def roles(jobs: JobManager, told: Told) -> Iterator[Finding]:
             text="No living process executes: runs are opened and stay pending.",
             fix="Start `jobmanager worker`.",
         )
-    silent = None if beats else _unrung(jobs, maybe)
+    silent = None if beats else _not_brought(jobs, maybe)
     if not beats and (not maybe or silent is not None):
-        nobody = f" Nobody rang at {told(silent)}." if silent else ""
+        nobody = f" None came at {told(silent)}." if silent else ""
         yield Finding(
             check="processes",
             level="failing",
@@ -53,7 +53,7 @@ def roles(jobs: JobManager, told: Told) -> Iterator[Finding]:
 
 
 def hosts(jobs: JobManager, _told: Told) -> Iterator[Finding]:
-    """An SQLite file is one host's."""
+    """Check that an SQLite file is used by one host only."""
     if not _apart(jobs) or jobs.settings.database_path is None:
         return
     names = sorted({item.host for item in living(jobs.store, jobs.settings)})
@@ -67,13 +67,13 @@ def hosts(jobs: JobManager, _told: Told) -> Iterator[Finding]:
 
 
 def _apart(jobs: JobManager) -> bool:
-    """True where the processes of the outside system, and not those that call `start()`, do the work."""
+    """Return True where the processes of the outside system, and not those that call `start()`, do the work."""
     able = jobs.backend.capabilities
     return able.keeps_time and not able.executes_in_process
 
 
-def _unrung(jobs: JobManager, maybe: list[Instance]) -> datetime | None:
-    """An instant that fell due while all of these lived, and that none of them rang for; None if there was none yet."""
+def _not_brought(jobs: JobManager, maybe: list[Instance]) -> datetime | None:
+    """Return an instant that fell due while all of these lived, and that none of them brought; None if there was none yet."""
     if not maybe:
         return None
     since, now = max(item.started_at for item in maybe), jobs.store.now()

@@ -15,7 +15,7 @@ OLD_DISTRIBUTION = "jobmanager"
 
 
 def installation() -> Iterator[Finding]:
-    """Which versions these are, and whether somebody else sits in our place."""
+    """Yield the versions, and whether an unrelated distribution overwrote our files."""
     yield Finding(
         check="installation",
         level="ok",
@@ -34,7 +34,7 @@ def installation() -> Iterator[Finding]:
 
 
 def settings(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """The environment can be read, and nothing in it is mistyped."""
+    """Check that the environment can be read, and that no name in it is mistyped."""
     settings = Settings.from_env(environ)
     ours = sorted(name for name in environ if name.startswith("JOBMANAGER_") and environ[name])
     known = [name for name in ours if name.removeprefix("JOBMANAGER_").lower() in Settings.model_fields]

@@ -6,31 +6,31 @@ from collections.abc import Callable
 from datetime import datetime
 
 from jobmanager.explain import plan, record
-from jobmanager.explain.case import Answer, Case, start_one
 from jobmanager.explain.explanation import Explanation, Told, utc
+from jobmanager.explain.question import Decision, Question, start_one
 from jobmanager.manager.manager import JobManager
 
 __all__ = ["Explanation", "Told", "explain", "explain_now", "start_one", "utc"]
 
 
 def explain(jobs: JobManager, job_id: str, at: datetime, *, told: Told = utc) -> Explanation:
-    """The one cause that decided, or will decide, whether the job runs at `at` (aware; whole seconds count).
+    """Return the one cause that decided, or will decide, whether the job runs at `at` (aware; whole seconds count).
 
     `told` writes instants inside sentences. Raises JobNotFoundError for a job that is neither declared nor stored.
     """
-    return _explanation(Case(jobs, job_id, at, told))
+    return _explanation(Question(jobs, job_id, at, told))
 
 
 def explain_now(jobs: JobManager, job_id: str, *, told: Told = utc) -> list[Explanation]:
-    """The latest instant that was due, and the next one; one explanation for a job without instants."""
-    now = Case(jobs, job_id, jobs.store.now(), told)
+    """Explain the latest instant that was due, and the next one; one explanation for a job without instants."""
+    now = Question(jobs, job_id, jobs.store.now(), told)
     if now.schedule is None:
         return [_explanation(now)]
     around = (now.schedule.previous_before(now.at + plan.SECOND), now.after)
     return [explain(jobs, job_id, instant, told=told) for instant in around if instant is not None]
 
 
-Step = Callable[[Case], Answer | None]
+Step = Callable[[Question], Decision | None]
 _PAST: tuple[Step, ...] = (
     record.recorded,
     plan.no_schedule,
@@ -54,17 +54,17 @@ _COMING: tuple[Step, ...] = (
 )
 
 
-def _explanation(case: Case) -> Explanation:
-    steps = _COMING if case.at > case.now else _PAST
-    answer = next(answer for answer in (step(case) for step in steps) if answer is not None)
+def _explanation(question: Question) -> Explanation:
+    steps = _COMING if question.at > question.now else _PAST
+    decision = next(decision for decision in (step(question) for step in steps) if decision is not None)
     return Explanation(
-        job_id=case.job_id,
-        at=case.at,
-        verdict=answer.verdict,
-        cause=answer.cause,
-        because=answer.because,
-        advice=answer.advice,
-        run=case.run,
-        before=case.before,
-        after=case.after,
+        job_id=question.job_id,
+        at=question.at,
+        verdict=decision.verdict,
+        cause=decision.cause,
+        because=decision.because,
+        advice=decision.advice,
+        run=question.run,
+        before=question.before,
+        after=question.after,
     )

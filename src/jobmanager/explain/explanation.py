@@ -47,7 +47,7 @@ class Explanation:
     """What became, or will become, of one instant of a job.
 
     `because` is one sentence, `advice` what to do about it ('' if nothing). `before` and `after` are the nearest instants of
-    the schedule on either side. `run` is the row that answers for the instant, if there is one.
+    the schedule on either side. `run` is the row that stands for the instant, if there is one.
     """
 
     job_id: str
@@ -62,5 +62,5 @@ class Explanation:
 
 
 def utc(moment: datetime) -> str:
-    """`2026-11-23 01:00:00 UTC`."""
+    """Return `2026-11-23 01:00:00 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

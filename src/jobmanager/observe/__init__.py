@@ -1,4 +1,4 @@
-"""Telling other systems how runs go: the seam here, OpenTelemetry in `otel.py`, Prometheus in `prometheus.py`. Nothing imports those two but who uses them."""
+"""Reports to other systems how runs go: the seam here, OpenTelemetry in `otel.py`, Prometheus in `prometheus.py`. Only an application that uses one of the two imports it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ logger = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """Is told of every attempt that this process makes: `JobManager(observers=[...])`. Both methods must be quick.
+    """Gets every attempt that this process makes: `JobManager(observers=[...])`. Both methods must be quick.
 
     What they raise is logged and changes no run. For one attempt `started` comes before `ended`, which alone comes for an
     attempt whose handler was never called.
     """
 
     def started(self, context: RunContext) -> None:
-        """The handler is about to be called, in this thread or task: context variables set here hold inside it."""
+        """Note that the handler is about to be called, in this thread or task: context variables set here hold inside it."""
         ...
 
     def ended(self, ending: Ending, status: RunStatus | None) -> None:
-        """The end is on record, without secrets. On the writer's thread, with runs waiting behind.
+        """Note that the end is on record, without secrets. On the writer's thread, with runs waiting behind.
 
-        `status` is how the run goes on: pending, if another attempt follows. None: refused, the run is somebody else's by now.
+        `status` is how the run goes on: pending, if another attempt follows. None: refused, another process owns the run by now.
         """
         ...
 
@@ -52,7 +52,7 @@ def tell_stalled(observers: Sequence[Observer], kind: str) -> None:
 
 
 def tell_started(observers: Sequence[Observer], context: RunContext) -> None:
-    """Tell each; an observer that fails is logged."""
+    """Call each observer; one that fails is logged."""
     for observer in observers:
         try:
             observer.started(context)
@@ -61,7 +61,7 @@ def tell_started(observers: Sequence[Observer], context: RunContext) -> None:
 
 
 def tell_ended(observers: Sequence[Observer], ending: Ending, status: RunStatus | None) -> None:
-    """Tell each; an observer that fails is logged."""
+    """Call each observer; one that fails is logged."""
     for observer in observers:
         try:
             observer.ended(ending, status)
@@ -70,7 +70,7 @@ def tell_ended(observers: Sequence[Observer], ending: Ending, status: RunStatus 
 
 
 def lateness_of(scheduled_for: datetime | None, started_at: datetime | None) -> float | None:
-    """Seconds from the instant of a tick to its start; None for a start by hand, or before it started."""
+    """Return the seconds from the instant of a tick to its start; None for a start by hand, or before it started."""
     if scheduled_for is None or started_at is None:
         return None
     return (started_at - scheduled_for).total_seconds()

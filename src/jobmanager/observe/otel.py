@@ -86,7 +86,7 @@ class OpenTelemetry:
     def _begin(self, run: Run, moment: datetime, attributes: Attributes) -> Span:
         return self._tracer.start_span(
             f"run {run.job_id}",
-            # A run is nobody's child: what happened to be current where it was handed over has no part in it.
+            # A run has no parent: what happened to be current where it was handed over has no part in it.
             context=telemetry_context.Context(),
             kind=SpanKind.CONSUMER,
             attributes=attributes,
@@ -144,7 +144,7 @@ def _about_job(job: Job) -> Attributes:
 
 
 def _error_type(failure: Failure) -> str:
-    """The exception's class, or our kind where there was none."""
+    """Return the exception's class, or our kind where there was none."""
     return failure.type if failure.kind == "exception" and failure.type else failure.kind
 
 

@@ -1,7 +1,7 @@
 """Prometheus (extra `prometheus`): what this process did, counted as it happens, and what the store says, read when asked.
 
 Counters of `Prometheus` grow with every attempt and never read the store. `LedgerCollector` speaks for all processes; it reads the runs
-of its window only, by index, and remembers the answer for some seconds. Totals over the whole history are not told: retention
+of its window only, by index, and keeps the result for some seconds. It gives no totals over the whole history: retention
 deletes runs, and a counter that goes down would be taken for a restart.
 """
 
@@ -45,7 +45,7 @@ DELAYS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300)
 
 
 class Ledger(Protocol):
-    """What is read: a JobManager, as far as this module knows it."""
+    """The JobManager that is read, as far as this module knows it."""
 
     @property
     def settings(self) -> Settings: ...
@@ -118,19 +118,19 @@ class Prometheus:
         self._stalls.labels(kind).inc()
 
     def asgi(self, jobs: Ledger, *, window: timedelta = WINDOW) -> Callable[..., Any]:
-        """An ASGI application to mount as `/metrics`: what this process counted, and what the store says of all of them."""
+        """Return an ASGI application to mount as `/metrics`: what this process counted, and what the store says of all of them."""
         registry = _registry_of(jobs, window)
         registry.register(self.registry)
         return make_asgi_app(registry)
 
 
 def text_of(jobs: Ledger, *, window: timedelta = WINDOW) -> str:
-    """What the store says, in Prometheus' text format."""
+    """Return what the store says, in Prometheus' text format."""
     return generate_latest(_registry_of(jobs, window)).decode()
 
 
 def write_textfile(path: Path, jobs: Ledger, *, window: timedelta = WINDOW) -> None:
-    """The same into a file for node_exporter's textfile collector, replaced as a whole."""
+    """Write the same to a file for node_exporter's textfile collector, replaced as a whole."""
     _write_to_textfile(str(path), _registry_of(jobs, window))
 
 
@@ -143,7 +143,7 @@ def _registry_of(jobs: Ledger, window: timedelta) -> CollectorRegistry:
 class LedgerCollector:
     """A collector of what the store says: register it in a registry of yours. Any thread.
 
-    Runs count if they were opened within `window`; what it found is told again for `remembered`. An unreachable store
+    Runs count if they were opened within `window`; what it read is given again for `remembered`. An unreachable store
     makes `jobmanager_store_up` 0 and leaves out the rest.
     """
 
@@ -159,11 +159,11 @@ class LedgerCollector:
         self._found_at = float("-inf")
 
     def describe(self) -> list[Metric]:
-        """Nothing: registering reads no store."""
+        """Return nothing: registering reads no store."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The families, as just read or as remembered."""
+        """Return the families, as just read or as remembered."""
         with self._lock:
             if time.monotonic() - self._found_at >= self._remembered:
                 self._found = self._read()

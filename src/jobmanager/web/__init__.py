@@ -18,7 +18,7 @@ __all__ = ["Limits", "asgi", "wsgi"]
 
 
 def asgi(jobs: Manager, *, otherwise: AsgiApplication | None = None, limits: Limits | None = None) -> Asgi:
-    """An ASGI application with the endpoint: mount it at `/jobs`, or at any prefix.
+    """Return an ASGI application with the endpoint: mount it at `/jobs`, or at any prefix.
 
     With `otherwise` it stands before that application and serves its own four paths alone. `limits` bounds the calls of one
     address. SettingsError if the secret cannot be read; without a secret every call is refused.
@@ -27,5 +27,5 @@ def asgi(jobs: Manager, *, otherwise: AsgiApplication | None = None, limits: Lim
 
 
 def wsgi(jobs: Manager, *, otherwise: WsgiApplication | None = None, limits: Limits | None = None) -> Wsgi:
-    """A WSGI application with the endpoint, as `asgi` otherwise. A call takes one of the server's threads."""
+    """Return a WSGI application with the endpoint, as `asgi` otherwise. A call takes one of the server's threads."""
     return Wsgi(jobs, otherwise, limits, SystemClock())

@@ -13,13 +13,13 @@ from weakref import WeakKeyDictionary
 
 from jobmanager.clock import Clock
 from jobmanager.run import Accepted
-from jobmanager.web.answer import NOT_FOUND, UNAVAILABLE, Answer
 from jobmanager.web.body import LARGEST, MOST_RUNS, Call
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
 from jobmanager.web.health import HealthProbes
 from jobmanager.web.limit import Limits
 from jobmanager.web.remembered import ResponseCache
-from jobmanager.web.work import Manager, Work, answered
+from jobmanager.web.response import NOT_FOUND, UNAVAILABLE, Response
+from jobmanager.web.work import Manager, Work, accepted_response
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# So many ids go into one accept: it must be committed while the database still waits for the answer.
+# So many ids go into one accept: it must be committed while the database still waits for the response.
 MOST_AT_ONCE = 5 * MOST_RUNS
 
-_Waiting = tuple[Call, "asyncio.Future[Accepted | Answer]"]
+_Waiting = tuple[Call, "asyncio.Future[Accepted | Response]"]
 
 
 class AcceptBatcher:
@@ -45,16 +45,16 @@ class AcceptBatcher:
         self._waiting: list[_Waiting] = []
         self._away = False
 
-    async def accept(self, call: Call) -> Accepted | Answer:
-        """What became of its runs. What comes while an accept is under way is accepted together, after it."""
-        result: asyncio.Future[Accepted | Answer] = asyncio.get_running_loop().create_future()
+    async def accept(self, call: Call) -> Accepted | Response:
+        """Return what became of its runs. Calls that come while an accept is under way are accepted together, after it."""
+        result: asyncio.Future[Accepted | Response] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, result))
         if not self._away:
             self._send()
         return await result
 
-    async def do(self, act: Callable[[], Answer]) -> Answer:
-        """What `act` answers; it may take long."""
+    async def do(self, act: Callable[[], Response]) -> Response:
+        """Return what `act` returns; it may take long."""
         return await asyncio.get_running_loop().run_in_executor(self._working, act)
 
     def _send(self) -> None:
@@ -62,12 +62,12 @@ class AcceptBatcher:
         del self._waiting[: len(batch)]
         self._away = True
         loop = asyncio.get_running_loop()
-        flight = loop.run_in_executor(self._accepting, self._work.accept, [call for call, _ in batch])
-        flight.add_done_callback(lambda landed: self._on_done(batch, landed))
+        future = loop.run_in_executor(self._accepting, self._work.accept, [call for call, _ in batch])
+        future.add_done_callback(lambda done: self._on_done(batch, done))
 
-    def _on_done(self, batch: Sequence[_Waiting], landed: asyncio.Future[list[Accepted | Answer]]) -> None:
+    def _on_done(self, batch: Sequence[_Waiting], done: asyncio.Future[list[Accepted | Response]]) -> None:
         self._away = False
-        for (_, waits), result in zip(batch, landed.result(), strict=True):
+        for (_, waits), result in zip(batch, done.result(), strict=True):
             if not waits.done():  # else its caller went away
                 waits.set_result(result)
         if self._waiting:
@@ -75,7 +75,7 @@ class AcceptBatcher:
 
 
 def _fitting(calls: Sequence[Call]) -> int:
-    """How many of them, at least one, go into one accept."""
+    """Return how many of them, at least one, go into one accept."""
     runs = 0
     for count, call in enumerate(calls):
         runs += len(call.runs)
@@ -85,7 +85,7 @@ def _fitting(calls: Sequence[Call]) -> int:
 
 
 class Asgi:
-    """Answers on our paths; everything else goes to `otherwise`, or is not found."""
+    """Serves our paths; everything else goes to `otherwise`, or is not found."""
 
     def __init__(
         self, jobs: Manager, otherwise: Application | None, limits: Limits | None, clock: Clock
@@ -97,21 +97,21 @@ class Asgi:
         self._work = Work(jobs, clock)
         self._probes = HealthProbes(jobs, clock)
         self._probing = ThreadPoolExecutor(1, "jobmanager-health")  # its own: calls may have taken all others
-        self._desks: WeakKeyDictionary[AbstractEventLoop, AcceptBatcher] = WeakKeyDictionary()
+        self._batchers: WeakKeyDictionary[AbstractEventLoop, AcceptBatcher] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             asked = _asked(scope)
             route = self._endpoint.route(asked)
             if route is not None:
-                answer = await self._answer(route, asked, receive)
+                response = await self._respond(route, asked, receive)
             elif self._otherwise is None:
-                answer = NOT_FOUND
+                response = NOT_FOUND
             else:
                 await self._otherwise(scope, receive, send)
                 return
-            if answer is not None:
-                await _send(answer, asked.method, send)
+            if response is not None:
+                await _send(response, asked.method, send)
         elif self._otherwise is not None:
             await self._otherwise(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -119,7 +119,7 @@ class Asgi:
         else:
             await send({"type": "websocket.close", "code": 1000})
 
-    async def _answer(self, route: Route, asked: Asked, receive: Receive) -> Answer | None:
+    async def _respond(self, route: Route, asked: Asked, receive: Receive) -> Response | None:
         refusal = self._endpoint.refusal(route, asked)
         if refusal is not None:
             return refusal
@@ -129,46 +129,46 @@ class Asgi:
             return await loop.run_in_executor(self._probing, self._probes.respond, probe)
         job = route.job
         if job is not None:
-            return await self._desk().do(lambda: self._work.tick(job))
+            return await self._batcher().do(lambda: self._work.tick(job))
         body = await _body(receive)
         if body is None:
             return None
         call = self._endpoint.call(asked, body)
-        return call if isinstance(call, Answer) else await self._once(call)
+        return call if isinstance(call, Response) else await self._once(call)
 
-    async def _once(self, call: Call) -> Answer:
-        earlier = self._remembered.claim(call)
+    async def _once(self, call: Call) -> Response:
+        earlier = self._remembered.begin(call)
         if isinstance(earlier, Future):
             return await asyncio.wrap_future(earlier)
         if earlier is not None:
             return earlier
-        answer = UNAVAILABLE
+        response = UNAVAILABLE
         try:
-            answer = await self._work_on(call)
+            response = await self._work_on(call)
         finally:
-            self._remembered.settle(call, answer)
-        return answer
+            self._remembered.complete(call, response)
+        return response
 
-    async def _work_on(self, call: Call) -> Answer:
-        desk = self._desk()
+    async def _work_on(self, call: Call) -> Response:
+        batcher = self._batcher()
         if call.kind != "ticks":
-            return await desk.do(lambda: self._work.order(call))
-        accepted = await desk.accept(call)
-        if isinstance(accepted, Answer):
+            return await batcher.do(lambda: self._work.order(call))
+        accepted = await batcher.accept(call)
+        if isinstance(accepted, Response):
             return accepted
         if self._work.waits:
-            return await desk.do(lambda: self._work.execute(call, accepted))
-        return answered(call, accepted)
+            return await batcher.do(lambda: self._work.execute(call, accepted))
+        return accepted_response(call, accepted)
 
-    def _desk(self) -> AcceptBatcher:
+    def _batcher(self) -> AcceptBatcher:
         loop = asyncio.get_running_loop()
-        desk = self._desks.get(loop)
-        if desk is None:
-            desk = self._desks[loop] = AcceptBatcher(self._work, self._jobs.settings.workers)
-        return desk
+        batcher = self._batchers.get(loop)
+        if batcher is None:
+            batcher = self._batchers[loop] = AcceptBatcher(self._work, self._jobs.settings.workers)
+        return batcher
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """Where it serves alone, the manager starts and stops with the server."""
+        """Start and stop the manager with the server, where it serves alone."""
         await receive()
         at = "startup"
         try:
@@ -196,7 +196,7 @@ def _asked(scope: Scope) -> Asked:
 
 
 def _path_and_mount(scope: Scope) -> tuple[str, str]:
-    """Litestar takes the prefix of a mount off the path and says so nowhere; what came over the wire still has it."""
+    """Return the path and the mount: Litestar takes the prefix off the path without a word; what came over the wire still has it."""
     path, mount, raw = scope["path"], scope.get("root_path", ""), scope.get("raw_path")
     if not mount and raw:
         whole = unquote(raw.partition(b"?")[0]).removesuffix("/")
@@ -207,7 +207,7 @@ def _path_and_mount(scope: Scope) -> tuple[str, str]:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The body, of which no more is read once it is too large; None if the caller went away."""
+    """Return the body, of which no more is read once it is too large; None if the caller went away."""
     chunks: list[bytes] = []
     size = 0
     while size <= LARGEST:
@@ -221,6 +221,6 @@ async def _body(receive: Receive) -> bytes | None:
     return b"".join(chunks)
 
 
-async def _send(answer: Answer, method: str, send: Send) -> None:
-    await send({"type": "http.response.start", "status": answer.status, "headers": list(answer.headers)})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+async def _send(response: Response, method: str, send: Send) -> None:
+    await send({"type": "http.response.start", "status": response.status, "headers": list(response.headers)})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else response.body})

@@ -1,6 +1,6 @@
-"""Who may call: a signature for each call by Standard Webhooks, or a bearer token. Looks at bytes and parses no body.
+"""Authentication of a call: a signature for each call by Standard Webhooks, or a bearer token. Looks at bytes and parses no body.
 
-Whatever is wrong, the caller hears the same; only the log says what it was.
+Whatever is wrong, the caller gets the same response; only the log says what it was.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RefusedError(JobManagerError):
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What the headers of a signed call say, before anybody looked at its body."""
+    """The headers of a signed call, before its body is read."""
 
     id: bytes
     timestamp: bytes
@@ -51,17 +51,17 @@ class Keys:
         return bool(self._keys)
 
     def check_bearer(self, headers: RequestHeaders) -> None:
-        """RefusedError unless there is one `Authorization: Bearer` with a valid secret."""
+        """Raise RefusedError unless there is one `Authorization: Bearer` with a valid secret."""
         scheme, _, token = _only(headers, b"authorization").partition(b" ")
         if scheme.lower() != b"bearer":
             raise RefusedError("the authorization is no Bearer")
-        # Digests have one length, and each is compared, so that the time taken tells nothing of the secrets.
+        # Digests have one length, and each is compared, so that the time taken shows nothing of the secrets.
         given = _digest(token.strip(b" "))
         if not any([hmac.compare_digest(given, digest) for digest in self._digests]):  # noqa: C419
             raise RefusedError("the bearer token is none of the secrets")
 
     def signed(self, headers: RequestHeaders, now: float) -> Signed:
-        """What the call says of its signature; RefusedError if it says too little, or its time is not ours."""
+        """Return the signatures of the call; RefusedError if headers are missing, or if its time is too far from ours."""
         call_id = _only(headers, b"webhook-id")
         timestamp = _only(headers, b"webhook-timestamp")
         given = _only(headers, b"webhook-signature").split(b" ")
@@ -77,7 +77,7 @@ class Keys:
         return Signed(call_id, timestamp, [one[3:] for one in given if one.startswith(b"v1,")])
 
     def check_signature(self, signed: Signed, body: bytes) -> None:
-        """RefusedError unless a valid secret made one of the signatures, over exactly these bytes."""
+        """Raise RefusedError unless a valid secret made one of the signatures, over exactly these bytes."""
         content = b"%b.%b.%b" % (signed.id, signed.timestamp, body)
         expected = [base64.b64encode(hmac.digest(key, content, "sha256")) for key in self._keys]
         if not any([hmac.compare_digest(one, ours) for one in signed.signatures for ours in expected]):  # noqa: C419

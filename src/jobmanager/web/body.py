@@ -1,4 +1,4 @@
-"""What a call says: strict JSON of a bounded size, and of exactly one shape."""
+"""The body of a call: strict JSON of a bounded size, and of exactly one shape."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Call:
 
 
 def read_call(body: bytes) -> Call:
-    """The call that these bytes say; BodyError."""
+    """Return the call in these bytes; BodyError."""
     said = strict_json(body)
     if type(said) is not dict:
         raise BodyError("a call is an object")
@@ -59,7 +59,7 @@ def read_call(body: bytes) -> Call:
 
 
 def strict_json(body: bytes) -> Any:
-    """The value, as every reader would read it; BodyError for what readers differ on.
+    """Return the value, as every reader would read it; BodyError for what readers differ on.
 
     Refused are, beside what is no JSON: other encodings than UTF-8, NaN and infinities, numbers outside of 64 bits, keys that
     come twice, U+0000, lone surrogates, more than 32 levels and more than 64 KiB.
@@ -77,7 +77,7 @@ def strict_json(body: bytes) -> Any:
 
 
 def _checked(value: Any, depth: int) -> int:
-    """How many members the objects in it have; BodyError if something in it is refused."""
+    """Return how many members the objects in it have; BodyError if something in it is refused."""
     match value:
         case str():
             if "\0" in value:

@@ -1,6 +1,6 @@
-"""The endpoint of the database's calls and of other tickers: what is asked, and what is answered before any work is done.
+"""The endpoint of the database's calls and of other tickers: routing, authentication, and the responses that need no work.
 
-Knows neither ASGI nor WSGI: method, path, headers and raw body in, an answer or the work to do out.
+Knows neither ASGI nor WSGI: method, path, headers and raw body in, a response or the work to do out.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Literal, get_args
 from jobmanager.clock import Clock
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.settings import Settings
-from jobmanager.web.answer import (
+from jobmanager.web.auth import Keys, RefusedError, RequestHeaders, Signed
+from jobmanager.web.body import LARGEST, BodyError, Call, read_call
+from jobmanager.web.limit import Limit, Limits
+from jobmanager.web.response import (
     NO_JSON,
     TOO_LARGE,
     UNAVAILABLE,
-    Answer,
+    Response,
     not_allowed,
     too_many,
     unauthorized,
     wrong,
 )
-from jobmanager.web.auth import Keys, RefusedError, RequestHeaders, Signed
-from jobmanager.web.body import LARGEST, BodyError, Call, read_call
-from jobmanager.web.limit import Limit, Limits
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ PROBES: tuple[Probe, ...] = get_args(Probe)
 
 
 class Endpoint:
-    """Who may ask for what. Any thread.
+    """Routes and authenticates requests. Any thread.
 
-    The order: is the path ours, the method right, a secret set; then who asks, by headers alone as far as that goes; then the
+    The order: is the path ours, the method right, a secret set; then authentication, by headers alone as far as that goes; then the
     body's size, its signature, its type, and only then what it says.
     """
 
@@ -82,7 +82,7 @@ class Endpoint:
         self._locked, self._refused = ThrottledLogger(logger), ThrottledLogger(logger)
 
     def route(self, asked: Asked) -> Route | None:
-        """What the path means; None if it is not ours. Never a redirect: a POST would arrive as a GET."""
+        """Return what the path means; None if it is not ours. Never a redirect: a POST would arrive as a GET."""
         mount = asked.mount.rstrip("/")
         path = asked.path.removesuffix("/")
         whole = path if path.startswith(mount) else mount + path
@@ -97,8 +97,8 @@ class Endpoint:
         before, ours, job = whole.rpartition(self._tick_path)
         return Route(job) if ours and job and mount.startswith(before) else None
 
-    def refusal(self, route: Route, asked: Asked) -> Answer | None:
-        """The answer, if one can be given before the body is read."""
+    def refusal(self, route: Route, asked: Asked) -> Response | None:
+        """Return the response, if there is one before the body is read."""
         if asked.method not in route.methods:
             return not_allowed(route.methods)
         if route.probe is not None:
@@ -117,8 +117,8 @@ class Endpoint:
             return too_many(wait)
         return TOO_LARGE if route == RUN and _is_declared_too_large(asked.headers) else None
 
-    def call(self, asked: Asked, body: bytes) -> Call | Answer:
-        """The call on the path of the database's calls, which `refusal` let pass, or the answer that says why not."""
+    def call(self, asked: Asked, body: bytes) -> Call | Response:
+        """Return the call on the path of the database's calls, which `refusal` let pass, or the response that says why not."""
         if len(body) > LARGEST:
             return TOO_LARGE
         if self._signs:
@@ -139,18 +139,18 @@ class Endpoint:
         return self._keys.signed(asked.headers, self._clock.now().timestamp())
 
     def _takes_bearer(self, route: Route) -> bool:
-        """Tickers that are no database of ours cannot sign."""
+        """Return True for tickers that are no database of ours and cannot sign, and where the setting says bearer."""
         return route.job is not None or not self._signs
 
-    def _refusal(self, route: Route, asked: Asked, error: RefusedError) -> Answer:
-        self._refused.warning("a call from %s is refused: %s", asked.client or "somebody", error)
+    def _refusal(self, route: Route, asked: Asked, error: RefusedError) -> Response:
+        self._refused.warning("a call from %s is refused: %s", asked.client or "an unknown address", error)
         if wait := self._failures.take(asked.client):
             return too_many(wait)
         return unauthorized(b"Bearer" if self._takes_bearer(route) else b"Signature")
 
 
 def headers_of(pairs: Sequence[tuple[bytes, bytes]]) -> RequestHeaders:
-    """The values of each header, by its name in lower case."""
+    """Return the values of each header, by its name in lower case."""
     headers: dict[bytes, list[bytes]] = {}
     for name, value in pairs:
         headers.setdefault(name.lower(), []).append(value)
@@ -165,7 +165,7 @@ def _is_declared_too_large(headers: RequestHeaders) -> bool:
 
 
 def _is_json(headers: RequestHeaders) -> bool:
-    """Plain JSON in UTF-8, said once."""
+    """Return True for plain JSON in UTF-8, declared once."""
     encodings = headers.get(b"content-encoding", ())
     types = headers.get(b"content-type", ())
     if len(types) != 1 or any(encoding.strip().lower() != b"identity" for encoding in encodings):

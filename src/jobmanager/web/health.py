@@ -8,8 +8,8 @@ from typing import Protocol
 
 from jobmanager.clock import Clock
 from jobmanager.process.throttled_log import ThrottledLogger
-from jobmanager.web.answer import Answer, answer
 from jobmanager.web.endpoint import Probe
+from jobmanager.web.response import Response, json_response
 
 REMEMBERED_SECONDS = 2.0
 """Anybody may ask, so the store is asked that seldom."""
@@ -57,17 +57,17 @@ class HealthProbes:
         self._asked_at = float("-inf")
         self._trouble = ThrottledLogger(logger)
 
-    def respond(self, probe: Probe) -> Answer:
+    def respond(self, probe: Probe) -> Response:
         """Return 200 with `{"ok": true}`, or 503; the log says why."""
         report = self._current()
         ok = report.ok if probe == "healthz" else report.ready
         if ok:
-            return answer(200, {"ok": True})
+            return json_response(200, {"ok": True})
         found = [symptom.text for symptom in report.symptoms if symptom.failing]
         self._trouble.warning(
             "%s is 503: %s", probe, " ".join(found) or "this process is not started, or it drains"
         )
-        return answer(503, {"ok": False})
+        return json_response(503, {"ok": False})
 
     def _current(self) -> Report:
         with self._lock:

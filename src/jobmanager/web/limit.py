@@ -1,4 +1,4 @@
-"""How often an address may call this process. Generous to who is known, strict to who failed to prove it."""
+"""How often an address may call this process: generous for authenticated calls, strict for failed authentications."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Limit:
         self._lock = threading.Lock()
 
     def take(self, address: str) -> float:
-        """0.0 if there was room for one more, which is then taken; else the seconds until there will be."""
+        """Take one if there is room, and return 0.0; else return the seconds until there will be."""
         now = self._monotonic()
         with self._lock:
             left, since = self._buckets.pop(address, (self._at_once, now))

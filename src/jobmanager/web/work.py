@@ -1,4 +1,4 @@
-"""What a call makes the manager do. Blocks, and turns every error into an answer."""
+"""Does what a call asks of the manager. Blocks, and turns every error into a response."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from jobmanager.errors import (
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import Accepted, Run, RunStatus, Ticked
 from jobmanager.settings import Settings
-from jobmanager.web.answer import FAILED, UNAVAILABLE, Answer, answer, no_such_job
 from jobmanager.web.body import Call
 from jobmanager.web.health import Report
+from jobmanager.web.response import FAILED, UNAVAILABLE, Response, json_response, no_such_job
 
 LONGEST_WAIT = 25.0
-"""Seconds that an answer waits for runs that other threads execute. Those of its own it cannot leave."""
+"""Seconds that a response waits for runs that other threads execute. Those of its own thread it cannot leave."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Host(Protocol):
-    """What of `jobmanager.backends.base.Host` the endpoint asks for."""
+    """The part of `jobmanager.backends.base.Host` that the endpoint uses."""
 
     def accept(self, run_ids: Sequence[str]) -> Accepted: ...
 
@@ -76,7 +76,7 @@ _LATER = (StoreError, StoppedError, NotNowError)
 
 
 class Work:
-    """Everything that takes a store. Any thread."""
+    """The work of a call that needs the store. Any thread."""
 
     def __init__(self, jobs: Manager, clock: Clock) -> None:
         self._jobs = jobs
@@ -85,17 +85,17 @@ class Work:
         self._started_in: int | None = None
         self._trouble = ThrottledLogger(logger)
 
-    def answer(self, call: Call) -> Answer:
-        """The answer to a call, with everything it needs done on this thread."""
+    def respond(self, call: Call) -> Response:
+        """Do everything a call needs on this thread; return the response."""
         if call.kind != "ticks":
             return self.order(call)
         [accepted] = self.accept([call])
-        if isinstance(accepted, Answer):
+        if isinstance(accepted, Response):
             return accepted
-        return self.execute(call, accepted) if self.waits else answered(call, accepted)
+        return self.execute(call, accepted) if self.waits else accepted_response(call, accepted)
 
-    def accept(self, calls: Sequence[Call]) -> list[Accepted | Answer]:
-        """For each call what became of its runs, among others, or the answer that says why nothing did.
+    def accept(self, calls: Sequence[Call]) -> list[Accepted | Response]:
+        """Return for each call what became of its runs, among others, or the response that says why nothing did.
 
         All are accepted in one go. If that fails for no reason of the store's, each is tried alone, so that only the one
         to blame fails.
@@ -108,42 +108,42 @@ class Work:
             return [self._failure(accepted)] * len(calls)
         return [result for call in calls for result in self.accept([call])]
 
-    def execute(self, call: Call, accepted: Accepted) -> Answer:
-        """The answer once the runs of the call were executed on this thread: it counts how they ended."""
+    def execute(self, call: Call, accepted: Accepted) -> Response:
+        """Execute the runs of the call on this thread; return the response that counts how they ended."""
         outcomes = self._tried(lambda: self._executed([run for run in call.runs if run in accepted.known]))
         if isinstance(outcomes, Exception):
             return self._failure(outcomes)
-        return answered(call, accepted, outcomes)
+        return accepted_response(call, accepted, outcomes)
 
-    def order(self, call: Call) -> Answer:
-        """The answer to a call that carries no runs: plan or sweep."""
+    def order(self, call: Call) -> Response:
+        """Do what a call without runs orders, plan or sweep; return the response."""
         host = self._jobs.host
         done = self._tried(host.plan if call.kind == "plan" else host.sweep)
         if isinstance(done, Exception):
             return self._failure(done)
-        return answer(202, {"call": call.call, "accepted": 0, "known": 0})
+        return json_response(202, {"call": call.call, "accepted": 0, "known": 0})
 
-    def tick(self, job_id: str) -> Answer:
-        """The answer to a ticker that names a job: what became of its instant that is due."""
+    def tick(self, job_id: str) -> Response:
+        """Open the due instant of a job that a ticker names; return the response that says what became of it."""
         ticked = self._tried(lambda: self._jobs.host.tick(job_id))
         if isinstance(ticked, Exception):
             return self._failure(ticked)
         facts = _facts(job_id, ticked)
         if not self.waits:
-            return answer(202, facts)
+            return json_response(202, facts)
         outcomes = self._tried(lambda: self._executed([ticked.run_id] if ticked.run_id else []))
         if isinstance(outcomes, Exception):
             return self._failure(outcomes)
-        return answer(200, {**facts, "outcomes": outcomes})
+        return json_response(200, {**facts, "outcomes": outcomes})
 
     def _executed(self, runs: Sequence[str]) -> Mapping[str, int]:
-        """How many of the runs have which status, now that none of them is being executed any more."""
+        """Return how many of the runs have which status, now that none of them is being executed any more."""
         self._jobs.host.execute(runs)
         deadline = self._clock.monotonic() + LONGEST_WAIT
         return Counter(status for run in runs for status in self._status(run, deadline))
 
     def _status(self, run_id: str, deadline: float) -> list[str]:
-        """The status of the run once nobody executes it, or at the deadline; none if it was purged meanwhile."""
+        """Return the status of the run once no thread executes it, or at the deadline; none if it was purged meanwhile."""
         try:
             while (status := self._jobs.run(run_id).status) is RunStatus.RUNNING:
                 if self._clock.monotonic() >= deadline:
@@ -154,18 +154,18 @@ class Work:
         return [str(status)]
 
     def _tried(self, act: Callable[[], T]) -> T | Exception:
-        """What `act` returns or raises; the second time, if the store is away: a pool may hold dead connections."""
+        """Return what `act` returns or raises; the second time, if the store is away: a pool may hold dead connections."""
         try:
             self._begin()
             try:
                 return act()
             except StoreUnavailableError:
                 return act()
-        except Exception as error:  # noqa: BLE001 - the caller hears of it, and the log
+        except Exception as error:  # noqa: BLE001 - it becomes a response and a log line
             return error
 
     def _begin(self) -> None:
-        """Start the manager with the first call, where nobody did. Where the answer waits for the runs, none is needed."""
+        """Start the manager with the first call, where it was not started. Where the response waits for the runs, none is needed."""
         if not self._jobs.started and not self.waits:
             if self._started_in == os.getpid():
                 raise NotNowError("the job manager of this process has been stopped")
@@ -178,19 +178,19 @@ class Work:
         if self._jobs.started:
             self._started_in = os.getpid()
 
-    def _failure(self, error: Exception) -> Answer:
-        """The answer that tells nothing but whether to try again; the log tells the rest."""
+    def _failure(self, error: Exception) -> Response:
+        """Return the response that shows nothing but whether to try again; the log has the rest."""
         if isinstance(error, JobNotFoundError):
             return no_such_job(error.job_id)
         if isinstance(error, _LATER):
-            self._trouble.warning("a call is answered with 503: %s", error)
+            self._trouble.warning("503 for a call: %s", error)
             return UNAVAILABLE
-        logger.error("a call is answered with 500", exc_info=error)
+        logger.error("500 for a call", exc_info=error)
         return FAILED
 
 
-def answered(call: Call, accepted: Accepted, outcomes: Mapping[str, int] | None = None) -> Answer:
-    """What the database reads: its call's number, and how many of the runs are known and accepted."""
+def accepted_response(call: Call, accepted: Accepted, outcomes: Mapping[str, int] | None = None) -> Response:
+    """Return the response that the database reads: its call's number, and how many of the runs are known and accepted."""
     runs = frozenset(call.runs)  # others may have been accepted in the same go
     facts = {
         "call": call.call,
@@ -198,8 +198,8 @@ def answered(call: Call, accepted: Accepted, outcomes: Mapping[str, int] | None 
         "known": len(accepted.known & runs),
     }
     if outcomes is None:
-        return answer(202, facts)
-    return answer(200, {**facts, "outcomes": outcomes})
+        return json_response(202, facts)
+    return json_response(200, {**facts, "outcomes": outcomes})
 
 
 def _facts(job_id: str, ticked: Ticked) -> dict[str, object]:

@@ -8,12 +8,12 @@ from http import HTTPStatus
 from typing import Any
 
 from jobmanager.clock import Clock
-from jobmanager.web.answer import NOT_FOUND, UNAVAILABLE, Answer
 from jobmanager.web.body import LARGEST, Call
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
 from jobmanager.web.health import HealthProbes
 from jobmanager.web.limit import Limits
 from jobmanager.web.remembered import ResponseCache
+from jobmanager.web.response import NOT_FOUND, UNAVAILABLE, Response
 from jobmanager.web.work import Manager, Work
 
 Environ = dict[str, Any]
@@ -22,7 +22,7 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 class Wsgi:
-    """Answers on our paths; everything else goes to `otherwise`, or is not found. A call takes one of the server's threads."""
+    """Serves our paths; everything else goes to `otherwise`, or is not found. A call takes one of the server's threads."""
 
     def __init__(
         self, jobs: Manager, otherwise: Application | None, limits: Limits | None, clock: Clock
@@ -37,19 +37,19 @@ class Wsgi:
         asked = _asked(environ)
         route = self._endpoint.route(asked)
         if route is not None:
-            answer = self._answer(route, asked, environ)
+            response = self._respond(route, asked, environ)
         elif self._otherwise is None:
-            answer = NOT_FOUND
+            response = NOT_FOUND
         else:
             return self._otherwise(environ, start_response)
-        headers = [(name.decode().title(), value.decode()) for name, value in answer.headers]
-        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
-        return [b"" if asked.method == "HEAD" else answer.body]
+        headers = [(name.decode().title(), value.decode()) for name, value in response.headers]
+        start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)
+        return [b"" if asked.method == "HEAD" else response.body]
 
-    def _answer(self, route: Route, asked: Asked, environ: Environ) -> Answer:
+    def _respond(self, route: Route, asked: Asked, environ: Environ) -> Response:
         if route.probe is not None:
             return self._endpoint.refusal(route, asked) or self._probes.respond(route.probe)
-        # Read first: a server that closes the connection with a body unread may take the answer with it.
+        # Read first: a server that closes the connection with a body unread may take the response with it.
         body = _body(environ)
         refusal = self._endpoint.refusal(route, asked)
         if refusal is not None:
@@ -57,20 +57,20 @@ class Wsgi:
         if route.job is not None:
             return self._work.tick(route.job)
         call = self._endpoint.call(asked, body)
-        return call if isinstance(call, Answer) else self._once(call)
+        return call if isinstance(call, Response) else self._once(call)
 
-    def _once(self, call: Call) -> Answer:
-        earlier = self._remembered.claim(call)
+    def _once(self, call: Call) -> Response:
+        earlier = self._remembered.begin(call)
         if isinstance(earlier, Future):
             return earlier.result()
         if earlier is not None:
             return earlier
-        answer = UNAVAILABLE
+        response = UNAVAILABLE
         try:
-            answer = self._work.answer(call)
+            response = self._work.respond(call)
         finally:
-            self._remembered.settle(call, answer)
-        return answer
+            self._remembered.complete(call, response)
+        return response
 
 
 def _asked(environ: Environ) -> Asked:
@@ -88,7 +88,7 @@ def _asked(environ: Environ) -> Asked:
 
 
 def _body(environ: Environ) -> bytes:
-    """As much of the body as a call may have, and one byte of what is too much."""
+    """Return as much of the body as a call may have, and one byte of what is too much."""
     declared = environ.get("CONTENT_LENGTH") or ""
     if declared.isdecimal() and len(declared) < 10:
         most = min(int(declared), LARGEST + 1)
@@ -108,5 +108,5 @@ def _bytes(header: str) -> bytes:
 
 
 def _text(path: str) -> str:
-    """As ASGI gives it: WSGI hands over each byte as a character."""
+    """Return the path as ASGI gives it: WSGI hands over each byte as a character."""
     return path.encode("latin-1", "replace").decode("utf-8", "replace")

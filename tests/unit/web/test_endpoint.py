@@ -9,10 +9,10 @@ from tests.calls import OTHER_SECRET, RUNS, SECRET, bearer, body_of, signed
 
 from jobmanager import Settings
 from jobmanager.clock import SystemClock
-from jobmanager.web.answer import Answer
 from jobmanager.web.body import LARGEST, Call
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
 from jobmanager.web.limit import Limits
+from jobmanager.web.response import Response
 
 BODY = body_of()
 RUN = Route()
@@ -98,7 +98,7 @@ def test_a_tick_names_its_job_beside_the_path_of_the_calls(mount, path, run_path
     assert endpoint(run_path=run_path).route(asked(path=path, mount=mount)) == Route("report")
 
 
-def refused(made: Endpoint, request: Asked, route: Route = RUN) -> Answer | None:
+def refused(made: Endpoint, request: Asked, route: Route = RUN) -> Response | None:
     return made.refusal(route, request)
 
 

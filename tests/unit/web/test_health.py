@@ -91,7 +91,7 @@ async def test_probes_reply_while_every_thread_of_the_calls_is_taken() -> None:
     jobs = jobs_that(workers=1)
     app = asgi(jobs)
     busy = threading.Event()
-    blocked = app._desk().do(lambda: SimpleNamespace(waited=busy.wait(10)))  # type: ignore[arg-type,return-value]
+    blocked = app._batcher().do(lambda: SimpleNamespace(waited=busy.wait(10)))  # type: ignore[arg-type,return-value]
     task = asyncio.ensure_future(blocked)
     try:
         assert (await ask(app, b"", path="/jobs/healthz", method="GET")).status == 200

@@ -6,11 +6,11 @@ import time
 from concurrent.futures import Future
 
 from jobmanager.web import remembered
-from jobmanager.web.answer import UNAVAILABLE, answer
 from jobmanager.web.body import Call
 from jobmanager.web.remembered import SECONDS, ResponseCache
+from jobmanager.web.response import UNAVAILABLE, json_response
 
-FINE = answer(202, {"call": 17})
+FINE = json_response(202, {"call": 17})
 
 
 def call(number: int = 17, digest: bytes = b"x") -> Call:
@@ -19,33 +19,33 @@ def call(number: int = 17, digest: bytes = b"x") -> Call:
 
 def test_a_repeat_gets_the_answer_of_the_first():
     memory = ResponseCache(time.monotonic)
-    assert memory.claim(call()) is None
-    memory.settle(call(), FINE)
-    assert memory.claim(call()) is FINE
+    assert memory.begin(call()) is None
+    memory.complete(call(), FINE)
+    assert memory.begin(call()) is FINE
 
 
 def test_another_body_under_the_same_number_is_another_call():
     memory = ResponseCache(time.monotonic)
-    memory.claim(call())
-    memory.settle(call(), FINE)
-    assert memory.claim(call(digest=b"y")) is None
+    memory.begin(call())
+    memory.complete(call(), FINE)
+    assert memory.begin(call(digest=b"y")) is None
 
 
 def test_a_repeat_that_comes_during_the_first_waits_for_its_answer():
     memory = ResponseCache(time.monotonic)
-    memory.claim(call())
-    waiting = memory.claim(call())
+    memory.begin(call())
+    waiting = memory.begin(call())
     assert isinstance(waiting, Future)
     assert not waiting.cancel()  # whoever waits may go away, the answer stays
-    memory.settle(call(), FINE)
+    memory.complete(call(), FINE)
     assert waiting.result(0) is FINE
 
 
 def test_what_failed_is_tried_again():
     memory = ResponseCache(time.monotonic)
-    memory.claim(call())
-    memory.settle(call(), UNAVAILABLE)
-    assert memory.claim(call()) is None
+    memory.begin(call())
+    memory.complete(call(), UNAVAILABLE)
+    assert memory.begin(call()) is None
 
 
 def test_answers_are_forgotten_when_no_signature_can_be_valid_any_more_and_beyond_a_bound(monkeypatch):
@@ -53,10 +53,10 @@ def test_answers_are_forgotten_when_no_signature_can_be_valid_any_more_and_beyon
     now = 0.0
     memory = ResponseCache(lambda: now)
     for number in range(5):
-        memory.claim(call(number))
-        memory.settle(call(number), FINE)
-    assert memory.claim(call(0)) is None  # more than three
-    assert memory.claim(call(4)) is FINE
+        memory.begin(call(number))
+        memory.complete(call(number), FINE)
+    assert memory.begin(call(0)) is None  # more than three
+    assert memory.begin(call(4)) is FINE
     now = SECONDS
-    assert memory.claim(call(4)) is None
+    assert memory.begin(call(4)) is None
     assert SECONDS >= 600  # signed five minutes ahead, repeated five minutes after

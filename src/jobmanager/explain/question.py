@@ -1,4 +1,4 @@
-"""One question, and the facts it is answered from."""
+"""One question about a job and an instant, and the facts that decide it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from jobmanager.schedule import Schedule
 
 
 def start_one(jobs: JobManager) -> str:
-    """What to do where no process lives, on this backend."""
+    """Return what to do where no process lives, on this backend."""
     if jobs.backend.capabilities.executes_in_process:
         return "Start one: `jobmanager run`, or jobs.start() in the application."
     return "Start both: `jobmanager beat`, which keeps the time, and `jobmanager worker`."
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Decision:
     """The part of an explanation that one step decides."""
 
     verdict: Verdict
@@ -33,8 +33,8 @@ class Answer:
     advice: str = ""
 
 
-class Case:
-    """One question, and the facts it is answered from, each read at most once."""
+class Question:
+    """One question about a job and an instant, with the facts that decide it, each read at most once."""
 
     def __init__(self, jobs: JobManager, job_id: str, at: datetime, told: Told) -> None:
         self.jobs = jobs
@@ -69,11 +69,11 @@ class Case:
 
     @cached_property
     def standstill(self) -> Symptom | None:
-        """What keeps every job of the namespace from running, if anything does."""
+        """The symptom that keeps every job of the namespace from running, if there is one."""
         symptoms = self.jobs.health(told=self.told).symptoms if self.stored else ()
         return next((one for one in symptoms if one.failing and one.since is not None), None)
 
-    def no(self, cause: Cause, because: str, advice: str = "") -> Answer:
-        """It did not run, or will not."""
+    def no(self, cause: Cause, because: str, advice: str = "") -> Decision:
+        """Return the decision that it did not run, or will not."""
         verdict: Verdict = "will_not_run" if self.at > self.now else "did_not_run"
-        return Answer(verdict, cause, because, advice)
+        return Decision(verdict, cause, because, advice)

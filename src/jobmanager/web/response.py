@@ -1,0 +1,62 @@
+"""The response of the endpoint, whatever carries it: a status, headers and a small JSON body."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """`body` is JSON; `headers` are complete, with lower-case names."""
+
+    status: int
+    body: bytes
+    headers: Headers
+
+
+def json_response(status: int, facts: Mapping[str, object], headers: Headers = ()) -> Response:
+    """Return the response with these facts. No cache may keep it: a GET on the tick path starts a run."""
+    body = json.dumps(facts, separators=(",", ":")).encode()
+    described = (
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+    )
+    return Response(status, body, (*described, *headers))
+
+
+def wrong(text: str) -> Response:
+    """Return the response to an authenticated call that cannot be understood; the text says why."""
+    return json_response(400, {"error": text})
+
+
+def unauthorized(scheme: bytes) -> Response:
+    """Return the one response to every failed authentication: it shows nothing about what failed."""
+    return json_response(401, {"error": "unauthorized"}, ((b"www-authenticate", scheme),))
+
+
+def not_allowed(methods: Iterable[str]) -> Response:
+    """Return the response to a method that the path does not have."""
+    return json_response(405, {"error": "method not allowed"}, ((b"allow", ", ".join(methods).encode()),))
+
+
+def too_many(seconds: float) -> Response:
+    """Return the response to a caller that is to come back in so many seconds."""
+    return json_response(429, {"error": "too many requests"}, ((b"retry-after", b"%d" % math.ceil(seconds)),))
+
+
+def no_such_job(job_id: str) -> Response:
+    """Return the response for an unknown job; only authenticated callers get it."""
+    return json_response(404, {"error": "no such job", "job": job_id})
+
+
+NOT_FOUND = json_response(404, {"error": "not found"})
+TOO_LARGE = json_response(413, {"error": "the body is larger than 64 KiB"})
+NO_JSON = json_response(415, {"error": "send application/json in UTF-8, not compressed"})
+FAILED = json_response(500, {"error": "internal error"})
+UNAVAILABLE = json_response(503, {"error": "unavailable, try again"}, ((b"retry-after", b"5"),))
