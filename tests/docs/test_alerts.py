@@ -128,6 +128,7 @@ def test_a_job_without_a_next_instant_fires(jobs: JobManager, clock: FakeClock) 
     with jobs.store.lock_job("work") as txn:
         txn.save(replace(txn.job, next_due_at=None))
     clock.release(jobs.backend._drain)  # type: ignore[attr-defined]
+    jobs._assembly.background.stop()  # the sweep would heal it
     for _ in range(10):
         clock.advance(timedelta(seconds=30))
 

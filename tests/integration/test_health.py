@@ -200,7 +200,7 @@ def test_workers_that_begin_nothing_are_seen_by_all(
 
 @dies
 def test_a_job_that_nobody_accounts_for_is_seen_by_all(local: JobManager, surfaces: Surfaces) -> None:
-    local._assembly.chores.stop()  # no sweep any more
+    local._assembly.background.stop()  # no sweep any more
     raises(local.backend._scheduler)  # type: ignore[attr-defined]
     other = JobManager(local.settings)
 
