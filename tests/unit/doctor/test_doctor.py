@@ -253,7 +253,7 @@ def test_a_schema_of_another_version(patient):
 def test_a_store_that_is_locked(patient, monkeypatch):
     patient.manager().sync()
     jobs = patient.manager()
-    jobs.store._lock_timeout = timedelta(seconds=0.05)
+    jobs.store._patience = 0.05
     jobs.store._engine = jobs.store._make_engine()
     holder = sqlite3.connect(patient.file, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

@@ -21,8 +21,14 @@ from jobmanager.stores.sql.store import Connection
 class MemoryStore(SqliteStore):
     """History in this process's memory. Same statements, guards and checks as SqliteStore."""
 
-    def __init__(self, *, clock: Clock | None = None, grace: timedelta = timedelta(seconds=60)) -> None:
-        super().__init__(":memory:", clock=clock, grace=grace)
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        grace: timedelta = timedelta(seconds=60),
+        lock_timeout: timedelta = timedelta(seconds=5),
+    ) -> None:
+        super().__init__(":memory:", clock=clock, grace=grace, lock_timeout=lock_timeout)
         self.url = "memory://"
 
     def _make_engine(self) -> sa.Engine:
@@ -47,10 +53,12 @@ class MemoryStore(SqliteStore):
     def reading(self) -> Iterator[Connection]:
         # There is one connection, so a reader waits for the writer. Who reads while it writes itself must read by the writer's
         # hand: the end of any other would roll back what was written.
-        with self._lock, self._translated():
-            if self._writer is None:
-                self._writer = self._engine.connect().execution_options(preserve_rowcount=True)
-            yield self._writer
+        lock = self._take_lock()
+        try:
+            with self._translated():
+                yield self._opened_writer()
+        finally:
+            lock.release()
 
     def close(self) -> None:
         """Keep the only connection: with it everything would be gone."""

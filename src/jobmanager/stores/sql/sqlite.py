@@ -107,7 +107,7 @@ class SqliteStore(SchemaStatements, SqlStore):
         self._clock = clock or SystemClock()
         self._grace = grace
         self._synchronous = "FULL" if durability == "strict" else "NORMAL"
-        self._lock_timeout = lock_timeout
+        self._patience = lock_timeout.total_seconds()
         self._lock = threading.RLock()
         self._held_for_fork = False
         self._gate = Gate()
@@ -119,7 +119,8 @@ class SqliteStore(SchemaStatements, SqlStore):
         engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(self.path)),
             isolation_level="AUTOCOMMIT",
-            connect_args={"check_same_thread": False, "timeout": self._lock_timeout.total_seconds()},
+            pool_timeout=self._patience,
+            connect_args={"check_same_thread": False, "timeout": self._patience},
         )
         sa.event.listen(engine, "connect", self._prepare)
         return engine
@@ -146,17 +147,22 @@ class SqliteStore(SchemaStatements, SqlStore):
             yield connection
 
     def close(self) -> None:
-        with self._lock:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
-            self._engine.dispose()
+        lock = self._lock
+        if lock.acquire(
+            timeout=self._patience
+        ):  # else the writer is left to the thread that still writes with it
+            try:
+                if self._writer is not None:
+                    self._writer.close()
+                    self._writer = None
+            finally:
+                lock.release()
+        self._engine.dispose()
 
     def before_fork(self) -> None:
         # A child inherits what SQLite knows in memory: a lock held at that moment, be it by a reader, is held there for ever.
-        patience = self._lock_timeout.total_seconds()
-        self._held_for_fork = self._lock.acquire(timeout=patience)
-        self._gate.close(patience)
+        self._held_for_fork = self._lock.acquire(timeout=self._patience)
+        self._gate.close(self._patience)
 
     def after_fork_in_parent(self) -> None:
         self._gate.open()
@@ -177,26 +183,43 @@ class SqliteStore(SchemaStatements, SqlStore):
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self._translated(), self._gate.inside(), self._engine.connect() as connection:
+        with self._translated(), self._gate.inside(self._patience), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         # One writer connection under one lock: threads of this process never meet SQLite's busy handler, which sleeps.
-        with self._translated(), self._lock:
-            if self._writer is None:
-                self._writer = self._engine.connect().execution_options(preserve_rowcount=True)
-            driver = _driver(self._writer)
-            try:
-                driver.execute("BEGIN IMMEDIATE")
-                yield self._writer
-                driver.execute("COMMIT")
-            except BaseException as error:
-                if driver.in_transaction:
-                    driver.execute("ROLLBACK")
-                if "readonly" in str(error):
-                    self._open_anew()
-                raise
+        lock = self._take_lock()
+        try:
+            with self._translated():
+                writer = self._opened_writer()
+                driver = _driver(writer)
+                try:
+                    driver.execute("BEGIN IMMEDIATE")
+                    yield writer
+                    driver.execute("COMMIT")
+                except BaseException as error:
+                    if driver.in_transaction:
+                        driver.execute("ROLLBACK")
+                    if "readonly" in str(error):
+                        self._open_anew()
+                    raise
+        finally:
+            lock.release()
+
+    def _take_lock(self) -> threading.RLock:
+        """Wait for the other threads of this process that write, as long as for those of others."""
+        lock = self._lock
+        if not lock.acquire(timeout=self._patience):
+            raise StoreUnavailableError(
+                f"{self.url}: waited {self._patience:g} s for another thread of this process that writes to it."
+            )
+        return lock
+
+    def _opened_writer(self) -> Connection:
+        if self._writer is None:
+            self._writer = self._engine.connect().execution_options(preserve_rowcount=True)
+        return self._writer
 
     def _open_anew(self) -> None:
         # What SQLite opened while the file could not be written stays read-only, also when it can be.
@@ -211,6 +234,14 @@ class SqliteStore(SchemaStatements, SqlStore):
         except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
             raise StoreUnavailableError(
                 f"{self.url}: {_advice(str(getattr(error, 'orig', error)))}"
+            ) from error
+        except sa.exc.TimeoutError as error:
+            raise StoreUnavailableError(
+                f"{self.url}: waited {self._patience:g} s for a connection; this process reads with all that it may have."
+            ) from error
+        except ForkUnderWayError as error:
+            raise StoreUnavailableError(
+                f"{self.url}: waited {self._patience:g} s for a fork of this process to finish."
             ) from error
         except (sa.exc.DBAPIError, sqlite3.Error) as error:
             raise StoreError(f"{self.url}: {getattr(error, 'orig', error)}") from error
@@ -390,6 +421,10 @@ class SqliteStore(SchemaStatements, SqlStore):
             return [run_from(row) for row in connection.execute(self._claimed, {"ids": chosen}).mappings()]
 
 
+class ForkUnderWayError(Exception):
+    """The gate stayed closed for too long."""
+
+
 class Gate:
     """Lets any number of threads in, and can be closed for a moment in which nobody is inside."""
 
@@ -399,12 +434,17 @@ class Gate:
         self._closed = False
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Hold it open; waits while it is closed, unless this thread is inside already."""
+    def inside(self, patience: float) -> Iterator[None]:
+        """Hold it open; wait so many seconds while it is closed, unless this thread is inside. ForkUnderWayError after them."""
         me = threading.get_ident()
-        with self._changed:
-            self._changed.wait_for(lambda: not self._closed or me in self._inside)
+        if not self._changed.acquire(timeout=patience):
+            raise ForkUnderWayError
+        try:
+            if not self._changed.wait_for(lambda: not self._closed or me in self._inside, patience):
+                raise ForkUnderWayError
             self._inside[me] += 1
+        finally:
+            self._changed.release()
         try:
             yield
         finally:
