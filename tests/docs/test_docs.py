@@ -28,7 +28,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
-TEXTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+TEXTS = [*PAGES, *sorted(set(ROOT.glob("[A-Z]*.md")) - {*PAGES}), ROOT / "src" / "jobmanager" / "README.md"]
 
 FENCE = re.compile(
     r"(?:<!-- (?P<word>[a-z]+)(?:: (?P<told>[^\n]+?))? -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",

@@ -72,7 +72,7 @@ def test_every_rule_of_a_table_names_a_test_that_holds_it(page):
 
     rows = [row for table in tables for row in table.splitlines()]
     assert [row for row in rows if not re.search(r"`test_\w+`|`tests/[\w/.]+`", row)] == []
-    assert page.name == "architecture.md" or rows
+    assert rows or page.name in {"architecture.md", "releasing.md"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
