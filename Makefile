@@ -76,6 +76,8 @@ lint: .venv/.tools
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python tests/typing/complete.py
 	$(BIN)/lint-imports --no-cache
 
 format: .venv/.tools

@@ -466,10 +466,11 @@ def _make_job(job_id: str, handler: str, options: JobOptions) -> Job:
 
 def every(interval: Any) -> Every:
     """Return the schedule of an interval, which may also be a text such as "5m"; CronError if it is none."""
+    given: float | timedelta = interval  # anything else is Every's to refuse
     try:
-        return Every(parse_duration(interval) if isinstance(interval, str) else interval)
+        return Every(parse_duration(interval) if isinstance(interval, str) else given)
     except ValueError:
-        return Every(interval)
+        return Every(given)
 
 
 def _cron(expression: Any, timezone: Any) -> Cron:

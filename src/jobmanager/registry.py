@@ -29,8 +29,8 @@ class Handler:
     __slots__ = ("key", "target")
 
     def __init__(self, key: str, target: HandlerTarget) -> None:
-        self.key = key
-        self.target = target
+        self.key: str = key
+        self.target: HandlerTarget = target
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -225,5 +225,5 @@ def _name(target: object) -> str:
 
 
 def _first_line(error: ValueError) -> str:
-    details = getattr(error, "errors", None)
+    details: Callable[[], Any] | None = getattr(error, "errors", None)
     return str(details()[0]["msg"]) if callable(details) else str(error).partition("\n")[0]

@@ -49,3 +49,10 @@ def answers_are_values() -> None:
 
 jobs.job("mistyped", evry=30)  # type: ignore[call-arg]
 jobs.job("wrong", overlap="sometimes")  # type: ignore[arg-type]
+
+
+async def awaitable_methods_are_typed_as_the_others() -> None:
+    assert_type(await jobs.aio.trigger_job("typed", {"days": 7}), Run)
+    assert_type(await jobs.aio.get_job_status("typed"), JobStatus | None)
+    await jobs.aio.triger_job("typed")  # type: ignore[attr-defined]  # a typo is an error
+    await jobs.aio.wait("id", tiemout=3)  # type: ignore[call-arg]

@@ -74,33 +74,42 @@ class Host(Protocol):
 
     def queues(self) -> set[str]:
         """The queues that declared jobs name."""
+        ...
 
     def attend(self, *, executes: bool) -> None:
         """Live in this process from now on, as `start()` does; `executes`: pending runs are brought here. Twice is once."""
+        ...
 
     def execute(self, run_ids: Sequence[str]) -> None:
         """Claim these pending runs, and execute those that are ours now, one after the other, on this thread."""
+        ...
 
     def accept(self, run_ids: Sequence[str]) -> Accepted:
         """Decide what becomes of runs that were announced, and get executed what is to run; returns when that is durable.
 
         Raises StoreUnavailableError, and then it may be repeated; repeating is harmless anyway.
         """
+        ...
 
     def tick(self, job_id: str) -> Ticked:
         """That a job may be due: open a run for its last due instant, unless there is one. JobNotFoundError."""
+        ...
 
     def plan(self) -> None:
         """Carry the declarations over again and sync the backend."""
+        ...
 
     def sweep(self) -> None:
         """One round of the account check, now."""
+        ...
 
     def acquire_role(self, role: str) -> bool:
         """True while this process is the one of all that may do what the role stands for."""
+        ...
 
     def stop(self) -> None:
         """End this process's part, as `JobManager.stop()`. Twice is safe."""
+        ...
 
 
 class Backend(ABC):

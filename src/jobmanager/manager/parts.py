@@ -33,13 +33,13 @@ class Parts:
         host: Callable[[], Host],
     ) -> None:
         self._host = host
-        self.settings = settings or Settings.from_env()
-        self.clock = clock or SystemClock()
+        self.settings: Settings = settings or Settings.from_env()
+        self.clock: Clock = clock or SystemClock()
         self._given_backend = backend
         self._given_store = store
         self._observers = observers
-        self.registry = Registry()
-        self.resolution = (
+        self.registry: Registry = Registry()
+        self.resolution: Resolution = (
             resolve(self.settings)
             if backend is None
             else Resolution(backend=backend.name, reason="given to JobManager(backend=...)")

@@ -100,7 +100,7 @@ def _first_match(expression: str, wall: int) -> int | None:
     fields = read(expression)
     today, second = divmod(wall, DAY)
     day = _first_day(expression, today)
-    if day == today:
+    if day is not None and day == today:
         time = _first_time(fields, second)
         if time is not None:
             return day * DAY + time

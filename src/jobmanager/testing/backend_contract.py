@@ -63,7 +63,7 @@ class BackendContract:
     """Subclass it, name the subclass `Test...` and say in `make_backend` how a backend is made."""
 
     clock: Clock
-    patience = 10.0
+    patience: float = 10.0
     """Seconds until something that should have happened counts as not happening."""
 
     # ---------------------------------------------------------------- what a subclass says
