@@ -60,14 +60,14 @@ class AttemptState:
         keep_lines: bool = True,
         backend: str = "",
     ) -> None:
-        self.job = job
-        self.run = run
-        self.backend = backend
-        self.started_at = run.opened_at
-        self.started_mono = 0.0
+        self.job: Job = job
+        self.run: Run = run
+        self.backend: str = backend
+        self.started_at: datetime = run.opened_at
+        self.started_mono: float = 0.0
         self.stop: CancelCause | None = None
-        self.stop_seen = False
-        self.timed_out = False
+        self.stop_seen: bool = False
+        self.timed_out: bool = False
         self.progress: Progress | None = None
         self._published: Progress | None = None
         self._clock = clock

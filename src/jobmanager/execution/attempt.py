@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from jobmanager.clock import Clock
@@ -118,8 +117,8 @@ class Attempt(AttemptState):
     def runs_in(self, task: asyncio.Task[Any] | None) -> None:
         """Say that the attempt is this task, which `interrupt` may cancel."""
         if task is not None:
-            self.loop = task.get_loop()
-            self.interrupted_by(partial(self.loop.call_soon_threadsafe, task.cancel))
+            self.loop = loop = task.get_loop()
+            self.interrupted_by(lambda: loop.call_soon_threadsafe(task.cancel))
 
     def interrupted_by(self, act: Callable[[], object]) -> None:
         """Say that the attempt ends when `act` is called, by any thread."""

@@ -29,6 +29,7 @@ class KnownJobs(Protocol):
     @property
     def unknown(self) -> Collection[str]:
         """Jobs that only other processes declare; their runs are left to them."""
+        ...
 
 
 class Claiming:
