@@ -26,6 +26,7 @@ from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.operating import Operating, Seconds
 from jobmanager.manager.parts import Parts
 from jobmanager.observe import Observer
+from jobmanager.process.real_threads import check_real_threads
 from jobmanager.process.signals import SignalHandlers
 from jobmanager.registry import Registry
 from jobmanager.settings import Settings
@@ -144,6 +145,7 @@ class JobManager(Declaring, Operating):
             self._begin(executes=True)
 
     def _begin(self, *, executes: bool) -> None:
+        check_real_threads()
         with self._parts.lock:
             self._parts.stopped = False
             if self._parts.started:
