@@ -6,12 +6,15 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.conftest import effects, shape, until
+from tests.faults.conftest import effects, until
+from tests.faults.hostile.driver import faults_of, one_process, run_programme
+from tests.faults.hostile.handlers import CASES
+from tests.faults.hostile.programme import MODES, cases_of, is_well
 
 from jobmanager import JobManager, Run, RunContext, RunStatus
 from jobmanager.execution.opening import OpenRequest
@@ -19,119 +22,98 @@ from jobmanager.execution.opening import OpenRequest
 MakeManager = Callable[..., JobManager]
 
 
-class NoTextError(Exception):
-    def __str__(self) -> str:
-        raise ValueError("no text")
+# Cases that are wrong until each attempt has one pipeline whose every exit ends the run; then their marks fail, and the names go.
+COMMON = {
+    "argument-has-no-repr", "attributes-exit", "class-exits", "equality-exits", "links-exit", "metaclass-exits",
+    "metaclass-exits-and-is-asked-whether-to-retry", "notes-are-huge", "notes-exit", "retry-at-no-time",
+    "retry-in-ten-thousand-years", "sys-exit-with-an-object", "syntax-error-with-odd-attributes", "syntax-error-with-odd-details", "text-exits", "text-interrupts",
+    "traceback-names-a-device", "with-traceback-exits",
+}  # fmt: skip
+KNOWN: dict[str, set[str]] = {
+    "thread": COMMON | {
+        "facts-of-the-context-are-overwritten", "forks-and-forgets-to-exit", "forks-and-the-child-exits",
+        "forks-and-the-child-raises", "progress-of-nonsense", "returns-an-endless-repr",
+        "traces-and-raises",
+        "traces-every-new-thread-and-raises",
+    },
+    "coroutine": COMMON | {
+        "a-callback-of-its-own-interrupts", "a-task-of-its-own-exits", "blocks-the-loop-for-ever",
+        "facts-of-the-context-are-overwritten", "forks-in-a-coroutine", "progress-of-nonsense", "stops-the-loop",
+        "traces-and-raises",
+    },
+    "isolated": COMMON,
+}  # fmt: skip
+NOT_YET = "the pipeline of an attempt does not yet end every run"
+
+# What is tried with every change, where all of them would take a minute or need a server.
+SAMPLE = {
+    "plain-error", "text-no-store-can-keep", "sys-exit", "cancelled-error", "cancel-run-with-odd-text", "returns-a-text-of-10-mb",
+    "returns-a-deep-nest", "returns-text-no-store-can-keep", "returns-a-huge-number", "returns-a-generator", "progress-beyond-every-number",
+    "lines-no-store-can-keep", "computes-for-ever", "stops-itself", "aborts", "terminates-itself", "cancels-itself", "awaits-for-ever",
+}  # fmt: skip
 
 
-class NoRepr:
-    def __repr__(self) -> str:
-        raise ValueError("no repr")
+def trouble(mode: str, url: str, folder: Path, names: set[str]) -> dict[str, list[str]]:
+    """What is wrong with each of the cases that is not as it should be."""
+    said = run_programme(mode, url, folder, sorted(names))
+    stop = said.pop("stop", None)
+    assert said.keys() == names
+    found = {name: wrong for name, line in said.items() if (wrong := faults_of(CASES[name], line))}
+    assert found or (stop is not None and stop["stopped"] < 6), stop
+    return found
 
 
-class NoItems(dict[str, int]):
-    def items(self) -> Any:
-        raise RuntimeError("no items")
+def names_of(mode: str) -> set[str]:
+    return {case.name for case in cases_of(mode)}
 
 
-def around() -> list[Any]:
-    loop: list[Any] = []
-    loop.append(loop)
-    return loop
+@pytest.mark.parametrize("mode", ["thread", "coroutine", pytest.param("isolated", marks=pytest.mark.faults)])
+def test_whatever_a_handler_does_its_run_is_recorded_and_the_next_one_runs(mode: str, tmp_path: Path) -> None:
+    """F17, F22, L2, L12, L13. Fails if an attempt has an exit that leaves its run running or keeps its slot."""
+    assert not trouble(mode, f"sqlite:///{tmp_path}/jobs.db", tmp_path, names_of(mode) - KNOWN[mode])
 
 
-def nested() -> list[Any]:
-    deep: list[Any] = []
-    for _ in range(100_000):
-        deep = [deep]
-    return deep
+@pytest.mark.servers
+@pytest.mark.faults
+@pytest.mark.parametrize("mode", MODES)
+def test_the_same_on_postgresql(mode: str, postgres_url: str, tmp_path: Path) -> None:
+    """Fails if its driver or jsonb refuses what a handler left behind."""
+    assert not trouble(mode, postgres_url, tmp_path, names_of(mode) - KNOWN[mode])
 
 
-RAISED = [
-    SystemExit(3),
-    KeyboardInterrupt(),
-    GeneratorExit(),
-    BaseException("base"),
-    StopIteration(1),
-    asyncio.CancelledError(),
-    NoTextError(),
-    RuntimeError("x" * 10_000_000),
-    RuntimeError("\ud800 \x00"),
-]
-RETURNED = [
-    NoRepr(),
-    NoItems(a=1),
-    around(),
-    nested(),
-    10**5000,
-    float("nan"),
-    {(1, 2): 3},
-    "\ud800",
-    "x" * 10_000_000,
-]
+def test_a_sample_of_them_in_a_process_of_their_own(tmp_path: Path) -> None:
+    assert not trouble("isolated", f"sqlite:///{tmp_path}/jobs.db", tmp_path, names_of("isolated") & SAMPLE)
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
-    """What became of every hostile handler, as a function and as a coroutine, all in one process."""
-    from jobmanager import Settings
-
-    jobs = JobManager(
-        Settings(database_url=f"sqlite:///{tmp_path_factory.mktemp('hostile')}/jobs.db", workers=3)
-    )
-
-    def raising(error: BaseException) -> Callable[[], None]:
-        def handler() -> None:
-            raise error
-
-        return handler
-
-    def raising_coroutine(error: BaseException) -> Callable[[], Any]:
-        async def handler() -> None:
-            raise error
-
-        return handler
-
-    for number, error in enumerate(RAISED):
-        jobs.add_job(f"raised-{number}", raising(error))
-        jobs.add_job(f"raised-async-{number}", raising_coroutine(error))
-    for number, value in enumerate(RETURNED):
-        jobs.add_job(f"returned-{number}", lambda value=value: value)
-    jobs.add_job("after", lambda: "well")
-    with jobs:
-        # One after the other: some keep a core busy for a second, and a busy machine has none to spare.
-        hostile = [job_id for job_id in jobs.registry.jobs if job_id != "after"]
-        ended = {job_id: jobs.wait(jobs.trigger_job(job_id).id, timeout=60) for job_id in hostile}
-        ended["after"] = jobs.wait(jobs.trigger_job("after").id, timeout=60)
-        assert jobs._assembly.pool.in_flight == 0
-    yield ended
-    jobs.store.close()
+@pytest.mark.servers
+@pytest.mark.parametrize("mode", ["thread", "coroutine"])
+def test_a_sample_of_them_on_postgresql(mode: str, postgres_url: str, tmp_path: Path) -> None:
+    assert not trouble(mode, postgres_url, tmp_path, names_of(mode) & SAMPLE - KNOWN[mode])
 
 
-@pytest.mark.parametrize("how", ["raised", "raised-async"])
-@pytest.mark.parametrize("number", range(len(RAISED)), ids=[type(error).__name__ for error in RAISED])
-def test_whatever_a_handler_raises_is_a_failed_run(ended: dict[str, Run], number: int, how: str) -> None:
-    """F17. Fails if the executor catches Exception instead of BaseException."""
-    run = ended[f"{how}-{number}"]
-    assert shape(run) == ("failed", "exception")
-    assert run.error is not None
-    # Python itself makes a RuntimeError of StopIteration in a coroutine.
-    assert run.error.type in (type(RAISED[number]).__name__, "RuntimeError" if number == 4 else "")
-    assert len(run.error.message) < 2100
+@pytest.mark.faults
+@pytest.mark.xfail(strict=True, reason=NOT_YET)
+@pytest.mark.parametrize(("mode", "name"), [(mode, name) for mode in MODES for name in sorted(KNOWN[mode])])
+def test_what_is_still_wrong(mode: str, name: str, tmp_path: Path) -> None:
+    assert not trouble(mode, f"sqlite:///{tmp_path}/jobs.db", tmp_path, {name})
 
 
-@pytest.mark.parametrize("number", range(len(RETURNED)), ids=[type(value).__name__ for value in RETURNED])
-def test_whatever_a_handler_returns_is_recorded_or_said_to_be_no_json(
-    ended: dict[str, Run], number: int
-) -> None:
-    """F22. Fails if the recorder trusts the output: the run would stay running, its place taken."""
-    run = ended[f"returned-{number}"]
-    assert run.status is RunStatus.SUCCEEDED
-    assert len(repr(run.output)) < 70_000
+def test_there_are_enough_of_them() -> None:
+    assert len(CASES) >= 100
+    assert all(len(names_of(mode)) >= 60 for mode in MODES)
 
 
-def test_after_all_of_them_the_process_still_executes(ended: dict[str, Run]) -> None:
-    assert ended["after"].output == "well"
+@pytest.mark.faults
+@pytest.mark.parametrize("mode", ["thread", "coroutine"])
+def test_after_ten_thousand_hostile_runs_no_thread_and_no_slot_is_lost(mode: str, tmp_path: Path) -> None:
+    """Fails if one exit in ten thousand forgets a slot or a thread."""
+    names = [case.name for case in cases_of(mode) if case.name not in KNOWN[mode] and case.is_quick]
+    lines = one_process(mode, f"sqlite:///{tmp_path}/jobs.db", tmp_path / "report", names, runs=10_000)
+
+    assert lines, (tmp_path / "output").read_text()
+    assert lines[-1]["runs"] >= 10_000
+    assert lines[-1]["unended"] == 0
+    assert is_well({"shape": "", **lines[-1]}), lines[-1]
 
 
 @pytest.mark.faults

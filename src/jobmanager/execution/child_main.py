@@ -10,7 +10,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,13 +22,15 @@ from jobmanager.errors import HandlerNotFoundError, PayloadError
 from jobmanager.execution import log_capture as capture
 from jobmanager.execution.outcome import Outcome, not_startable, outcome_of
 from jobmanager.job import Job
-from jobmanager.ledger.bounding import bounded_json
+from jobmanager.ledger.bounding import bounded_failure, bounded_json
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.registry import Handler
 from jobmanager.run import Run
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
+
+logger = logging.getLogger(__name__)
 
 CHILD_NAME = "jobmanager-handler"
 TELL_EVERY = 0.25  # seconds
@@ -90,15 +92,29 @@ def _answer(assignment: Assignment, attempt: AttemptState) -> Outcome:
         return outcome_of(attempt, None, error)
     current_run.set(context)
     returned, raised = None, None
+    parent = os.getpid()
     try:
         with _memory(assignment.job.memory_limit):
             returned = function(**arguments)
-            if asyncio.iscoroutine(returned):
+            # By its type: asyncio takes a generator for one, and asks a proxy for its class.
+            if issubclass(type(returned), Coroutine):
                 returned = asyncio.run(returned)
     except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded
         raised = error
+    _leave_a_forked_child(assignment, parent)
     outcome = outcome_of(attempt, returned, raised)
-    return replace(outcome, output=_portable(outcome.output))
+    failure = bounded_failure(outcome.error, hide=Redactor().text)
+    return replace(outcome, output=_portable(outcome.output), error=failure)
+
+
+def _leave_a_forked_child(assignment: Assignment, parent: int) -> None:
+    """End a process that the handler forked and that came back out of the handler: nothing it did is the run's outcome."""
+    if os.getpid() == parent:
+        return
+    current_run.set(None)  # the pipe to the host is the parent's
+    text = "job=%s run_id=%s: a process that the handler forked (pid %d) returned from it and is ended; end such a process with os._exit()"
+    logger.warning(text, assignment.job.id, assignment.run.id, os.getpid())
+    os._exit(0)
 
 
 def _portable(output: Any) -> Any:

@@ -102,7 +102,7 @@ class ChildProcesses:
         """
         try:
             return self._attempt(attempt, handler)
-        except Exception as error:  # noqa: BLE001 - no child could be started, or it answered nonsense: on record like a handler's
+        except BaseException as error:  # noqa: BLE001 - no child could be started, or it answered nonsense: on record like a handler's
             return outcome_of(attempt, None, error)
 
     def _attempt(self, attempt: Attempt, handler: Handler) -> Outcome:
