@@ -70,7 +70,7 @@ def faults_of(case: Case, line: dict[str, Any]) -> list[str]:
         wrong.append(f"ended as {line['shape']}, not as {' or '.join(case.shapes)}")
     if line["shape"] in ("no end", "process died"):
         return wrong
-    if line["shape"].startswith("failed") and case.error and line["type"] != case.error:
+    if line["shape"] == "failed/exception" and case.error and line["type"] != case.error:
         wrong.append(f"its error is a {line['type']!r}, not a {case.error}")
     if line["shape"] == "failed/exception" and not line["type"]:
         wrong.append("its error has no type")

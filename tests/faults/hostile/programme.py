@@ -48,6 +48,7 @@ class Programme:
 
     def __init__(self, mode: str, url: str, cases: Sequence[Case]) -> None:
         supervisor.TIMEOUT_GRACE = timedelta(seconds=0.5)
+        supervisor.LOOP_GIVEN_UP_AFTER = 1.5
         self.mode = mode
         self.jobs = JobManager(
             Settings(
