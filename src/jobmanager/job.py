@@ -107,8 +107,9 @@ class Retry:
         """Return whether another attempt may follow attempt number `attempt` (from 1), which raised `error`."""
         return (
             attempt < self.max_attempts
-            and not isinstance(error, (NonRetryable, *self.give_up_on))
-            and isinstance(error, self.retry_on)
+            # `isinstance` would ask the exception's own `__class__`.
+            and not issubclass(type(error), (NonRetryable, *self.give_up_on))
+            and issubclass(type(error), self.retry_on)
         )
 
     def delay_after(self, attempt: int) -> timedelta:

@@ -20,7 +20,7 @@ from jobmanager.clock import SystemClock
 from jobmanager.context import AttemptState, RunContext, current_run
 from jobmanager.errors import HandlerNotFoundError, PayloadError
 from jobmanager.execution import log_capture as capture
-from jobmanager.execution.outcome import Outcome, not_startable, outcome_of
+from jobmanager.execution.outcome import Outcome, internal_error, not_startable, outcome_of
 from jobmanager.job import Job
 from jobmanager.ledger.bounding import bounded_failure, bounded_json
 from jobmanager.ledger.redaction import Redactor
@@ -102,7 +102,10 @@ def _answer(assignment: Assignment, attempt: AttemptState) -> Outcome:
     except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded
         raised = error
     _leave_a_forked_child(assignment, parent)
-    outcome = outcome_of(attempt, returned, raised)
+    try:
+        outcome = outcome_of(attempt, returned, raised)
+    except BaseException as error:  # noqa: BLE001 - the exception's own code; the host must hear of an outcome
+        outcome = internal_error(error)
     failure = bounded_failure(outcome.error, hide=Redactor().text)
     return replace(outcome, output=_portable(outcome.output), error=failure)
 

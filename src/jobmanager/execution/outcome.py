@@ -39,7 +39,7 @@ def outcome_of(attempt: AttemptState, returned: Any, raised: BaseException | Non
         return Outcome(SUCCEEDED, output=returned)
     if issubclass(kind, HandlerNotFoundError):
         return Outcome(FAILED, error=failure("handler_missing", raised, brief=True))
-    if isinstance(raised, RetryLater):
+    if issubclass(kind, RetryLater) and isinstance(raised, RetryLater):
         delay = raised.delay if _may_go_on(attempt) else None
         return Outcome(FAILED, error=failure("exception", raised, brief=True), retry_after=delay)
     return Outcome(FAILED, error=failure("exception", raised), retry_after=_next_delay(attempt, raised))
