@@ -10,7 +10,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -94,7 +94,7 @@ def _answer(assignment: Assignment, attempt: AttemptState) -> Outcome:
     returned, raised = None, None
     parent = os.getpid()
     try:
-        with _memory(assignment.job.memory_limit):
+        with _MemoryLimit(assignment.job.memory_limit):
             returned = function(**arguments)
             # By its type: asyncio takes a generator for one, and asks a proxy for its class.
             if issubclass(type(returned), Coroutine):
@@ -126,24 +126,33 @@ def _portable(output: Any) -> Any:
     return bounded_json(output, hide=redactor.text, is_secret=redactor.is_secret)
 
 
-@contextlib.contextmanager
-def _memory(limit: int | None) -> Iterator[None]:
-    """Inside, allocations beyond `limit` MiB more than are taken now raise MemoryError."""
-    if limit is None:
-        yield
-        return
-    import resource  # noqa: PLC0415 - not on every system
+class _MemoryLimit:
+    """Inside, allocations beyond `limit` MiB more than are taken now raise MemoryError.
 
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = taken + limit * MIB
-    resource.setrlimit(
-        resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-    )
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    No generator: contextlib would write to attributes of the handler's exception, which may refuse that.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._before: tuple[int, int] | None = None
+
+    def __enter__(self) -> None:
+        if self._limit is None:
+            return
+        import resource  # noqa: PLC0415 - not on every system
+
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        self._before = _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = taken + self._limit * MIB
+        resource.setrlimit(
+            resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            import resource  # noqa: PLC0415 - not on every system
+
+            resource.setrlimit(resource.RLIMIT_AS, self._before)
 
 
 def _die_with_the_host() -> None:
