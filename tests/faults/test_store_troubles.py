@@ -84,7 +84,7 @@ STATEMENTS = {
     "commit": r"^COMMIT",  # all of them
     "begin": r"^BEGIN",
     "clock": r"^SELECT clock_timestamp\(\)",
-    "due jobs": r"FROM jobmanager\.jobs WHERE jobmanager\.jobs\.next_due_at <=",  # background, from here on
+    "due jobs": r"^SELECT jobmanager\.jobs\.id FROM jobmanager\.jobs WHERE .*next_due_at <= ",  # background, from here on
     "progress": r"^UPDATE jobmanager\.runs SET progress",
     "lines": r"^INSERT INTO jobmanager\.run_logs",
     "cancel": r"^SELECT .* FROM jobmanager\.runs WHERE .*cancel_requested_at IS NOT NULL",
@@ -205,10 +205,17 @@ def begin(proxy: Proxy, trouble: Trouble, statement: str) -> float:
 CALLS = {
     "trigger": "jobs.trigger_job('by-hand').id",
     "runs": "len(jobs.runs('second'))",
-    "pause": "jobs.pause_job('line')",
+    "pause": "jobs.pause('line')",
     "cancel": "jobs.cancel(jobs.runs('steady')[0].id)",
-    "health": "str(jobs.healthcheck())",
+    "health": "str(jobs.health())",
 }
+
+
+@pytest.mark.servers
+def test_the_deadline_of_a_statement_is_the_one_that_the_store_keeps() -> None:
+    deadline = pytest.importorskip("jobmanager.stores.sql.postgres_deadline")
+
+    assert deadline.STATEMENT_DEADLINE == STATEMENT_DEADLINE
 
 
 @pytest.mark.servers
