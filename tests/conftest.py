@@ -49,7 +49,7 @@ for _name in [name for name in os.environ if name.startswith("JOBMANAGER_") and 
 _HERE = Path(__file__).parent
 
 # These wait for real processes and servers, on a machine that may be busy with others: patience costs only where it fails.
-_PATIENT = {"behaviour", "faults", "integration"}
+_PATIENT = {"behaviour", "contract", "docs", "faults", "integration", "security"}
 _PATIENCE_SECONDS = 300
 
 # One start too many in a hundred runs is the very thing they look for: a gate that repeats what failed must not repeat these.
@@ -65,8 +65,19 @@ _unknown = [name for name in _NO_SECOND_CHANCE if not (_HERE / name).exists()]
 assert not _unknown, f"moved without a word here: {_unknown}"
 
 
+def pytest_configure(config):
+    """Tell test modules, before they are imported, whether this is the fast set: `tests/effort.py`."""
+    if "not slow" in config.option.markexpr:
+        os.environ["JOBMANAGER_TEST_FAST"] = "1"
+
+
+# The longest first: where files go to several processes, a long one that comes last is waited for alone.
+_ORDER = ("faults", "integration", "security", "docs", "behaviour", "contract", "unit")
+
+
 def pytest_collection_modifyitems(items):
     """Let tests of processes and servers take their time, and those that count starts fail at once."""
+    items.sort(key=_place)
     for item in items:
         if not item.path.is_relative_to(_HERE):
             continue
@@ -75,6 +86,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.flaky(reruns=0))
         if path.parts[0] in _PATIENT and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_PATIENCE_SECONDS))
+
+
+def _place(item):
+    inside = item.path.is_relative_to(_HERE) and item.path.relative_to(_HERE).parts[0]
+    return _ORDER.index(inside) if inside in _ORDER else len(_ORDER)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,8 @@ import time
 import pytest
 from tests.servers import free_port
 
+pytestmark = pytest.mark.slow
+
 JOBS = """
 from jobmanager import JobManager
 jobs = JobManager()
@@ -117,7 +119,6 @@ def test_a_pool_without_threads(said, pool):
     assert "threads" in error
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["refuses", "hangs"])
 def test_a_broker_that_is_out_of_reach_is_told_and_ends_no_beat(tmp_path, how):
     (tmp_path / "shop.py").write_text(JOBS)

@@ -266,6 +266,7 @@ def five_fields(calendar):
     return f"{minute} {hour} {day} {month} {weekday}", zone
 
 
+@pytest.mark.slow
 @systemd
 @pytest.mark.parametrize("schedule", SCHEDULES[:4], ids=lambda schedule: schedule.text)
 def test_systemd_itself_elapses_at_every_instant_of_a_year(schedule):

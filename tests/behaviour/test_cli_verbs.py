@@ -571,7 +571,9 @@ def test_version(cli):
 # ---------------------------------------------------------------- how wide it is
 
 
-@pytest.mark.parametrize("columns", [40, 60, 80, 100, 200])
+@pytest.mark.parametrize(
+    "columns", [40, 80, *(pytest.param(columns, marks=pytest.mark.slow) for columns in (60, 100, 200))]
+)
 def test_no_line_is_wider_than_the_terminal(run, capsys, monkeypatch, columns):
     record = run("fails")
     for name, value in (

@@ -19,6 +19,8 @@ from jobmanager.doctor import examine
 from jobmanager.run import new_id
 from jobmanager.stores.base import Instance
 
+pytestmark = pytest.mark.slow
+
 # ---------------------------------------------------------------- ground
 
 
@@ -141,7 +143,6 @@ def test_a_broker_that_wants_a_password_is_told_without_it(manager):
 
 
 @pytest.mark.servers
-@pytest.mark.slow
 def test_a_queue_that_no_worker_takes_from(manager, redis_url):
     from celery.contrib.testing.worker import start_worker
 

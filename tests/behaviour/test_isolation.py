@@ -144,6 +144,7 @@ def test_loggers_log_in_the_child_what_they_would_log_here(jobs, caplog):
     assert lines_of(jobs, run) == ["from a logger", "to the context"]
 
 
+@pytest.mark.slow
 def test_what_the_handler_prints_is_not_lost(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", "import test_isolation; test_isolation.print_in_a_child()"],
@@ -176,6 +177,7 @@ def test_any_output_reaches_the_record(jobs, kind, expected):
     assert run.output == expected or expected in run.output
 
 
+@pytest.mark.slow
 def test_a_flood_of_lines_is_cut(jobs):
     run = ended(jobs, "talks", {"count": 5000})
 
@@ -196,6 +198,7 @@ def test_an_exception_comes_back_with_its_traceback(jobs):
     assert "child_main.py" not in run.error.traceback
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "status", "attempts"), [("later", FAILED, 2), ("cancel", CANCELLED, 1), ("never", FAILED, 1)]
 )
@@ -234,6 +237,7 @@ def test_a_child_that_dies_ends_its_attempt_as_crashed(jobs, how, said):
     assert lines_of(jobs, run) == ["last words"]
 
 
+@pytest.mark.slow
 def test_a_poison_job_stops_at_its_last_attempt_and_the_host_lives(jobs):
     jobs.add_job("next", "isolated_handlers:coroutine", isolation="process")
     run = ended(jobs, "dies", {"how": "exit"}, retry=Retry(max_attempts=2))
@@ -243,6 +247,7 @@ def test_a_poison_job_stops_at_its_last_attempt_and_the_host_lives(jobs):
     assert jobs.wait(jobs.trigger_job("next").id, 20).status is SUCCEEDED
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits memory")
 def test_a_child_may_take_no_more_than_its_memory_limit(jobs):
     jobs.add_job("enough", "isolated_handlers:hungry", isolation="process", memory_limit=200)
@@ -313,6 +318,7 @@ def test_a_stop_asks_the_child_to_end_and_waits_for_it(jobs):
     assert not alive(pid)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_flush")
 def test_a_child_that_outlives_the_drain_is_killed(jobs):
     run = run_of(jobs, "deaf")
@@ -336,6 +342,7 @@ def test_a_child_is_killed_when_its_host_was_declared_dead(jobs):
     jobs.wait(run.id, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deaf", "holds_the_interpreter"])
 def test_no_child_outlives_a_host_that_is_killed(tmp_path, name):
     host = subprocess.Popen(
@@ -444,6 +451,7 @@ def test_on_noop_the_child_is_waited_for():
     assert (run.status, run.output["pid"] != os.getpid()) == (SUCCEEDED, True)
 
 
+@pytest.mark.slow
 def test_nothing_starts_in_a_child_that_imports_an_unguarded_application(tmp_path):
     application = tmp_path / "application.py"
     application.write_text(

@@ -114,6 +114,7 @@ def commands_of(path: Path) -> list[list[str]]:
     return commands
 
 
+@pytest.mark.slow
 class TestPython:
     @pytest.mark.parametrize("path", PAGES, ids=name_of)
     def test_every_block_of_a_page_runs(self, path, tmp_path):

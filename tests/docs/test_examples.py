@@ -102,6 +102,7 @@ def rows_of_summary(text: str) -> dict[str, tuple[int, int, int, int, str]]:
 
 
 class TestQuickstart:
+    @pytest.mark.slow
     def test_prints_every_five_seconds_and_ends_when_asked(self, tmp_path, started):
         process = started(str(EXAMPLES / "quickstart.py"), cwd=tmp_path, stdout=subprocess.PIPE)
 
@@ -118,6 +119,7 @@ class TestQuickstart:
 
 
 class TestSaas:
+    @pytest.mark.slow
     def test_declares_what_its_readme_says(self, tmp_path):
         readme = (EXAMPLES / "saas" / "README.md").read_text()
         told = dict(re.findall(r"^\| `([a-z-]+)` \| (.*?) \|", readme, re.MULTILINE))
@@ -134,6 +136,7 @@ class TestSaas:
         assert declared.keys() == DEMO_JOBS
         assert list(tmp_path.iterdir()) == []  # importing it connects to nothing
 
+    @pytest.mark.slow
     def test_seeded_jobs_do_their_work_when_started_by_hand(self, tmp_path):
         program = (
             "import json; from examples.saas.jobs import jobs\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults.mutations import MUTATIONS, SWITCHES, TABLES, Mutation, source_of
+from tests.servers import GIVEN
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = ROOT / "src/jobmanager/testing/store_contract"
@@ -113,15 +114,21 @@ def _exists(test: str) -> bool:
 def test_without_this_mechanism_the_tests_fail(request: pytest.FixtureRequest, name: str) -> None:
     """Not by an error in collecting: pytest says 1, tests failed."""
     on_a_server = MUTATIONS[name].on_a_server
+    environment = {
+        **os.environ,
+        "JOBMANAGER_TEST_MUTATION": name,
+        "JOBMANAGER_TEST_EXAMPLES": "60",
+        "JOBMANAGER_TEST_FAST": "0",
+    }
     if on_a_server:
-        request.getfixturevalue("postgres_server")  # skips where there is none
+        environment[GIVEN] = request.getfixturevalue("postgres_server")  # skips where there is none
     ran = subprocess.run(
         [
             sys.executable, "-m", "pytest", "-x", "-q", "-p", "tests.faults.mutations", "-p", "no:cacheprovider",
             *(() if on_a_server else ("-m", "not servers")), *MUTATIONS[name].tests,
         ],
         cwd=ROOT,
-        env={**os.environ, "JOBMANAGER_TEST_MUTATION": name, "JOBMANAGER_TEST_EXAMPLES": "60"},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=280,

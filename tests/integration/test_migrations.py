@@ -378,6 +378,7 @@ def test_a_sqlite_that_lets_nobody_edit_its_schema_is_upgraded_too(tmp_path, mon
     store.close()
 
 
+@pytest.mark.slow
 def test_processes_of_one_host_upgrade_a_sqlite_file_at_once_and_one_does(tmp_path):
     url = f"sqlite:///{tmp_path}/jobs.db"
     of_version_0001(url).close()

@@ -23,7 +23,7 @@ from jobmanager.stores.sql.postgres import PostgresStore
 from jobmanager.testing import FakeClock
 from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 
 class Ground(StoreGround):

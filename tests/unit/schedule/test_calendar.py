@@ -14,6 +14,7 @@ import pytest
 from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import examples
 from tests.unit.schedule import calendar_oracle as oracle
 
 from jobmanager.errors import CronError
@@ -104,11 +105,11 @@ def cronsim_keeps_the_rule(case):
 
 
 def test_two_thousand_random_cases_equal_the_walk_minute_by_minute():
-    assert differences_to_the_walk(seed=1, count=2_000) == []
+    assert differences_to_the_walk(seed=1, count=examples(2_000, sample=200)) == []
 
 
 def test_two_thousand_random_cases_equal_cronsim_where_it_keeps_the_rule():
-    assert differences_to_cronsim(seed=2, count=2_000) == []
+    assert differences_to_cronsim(seed=2, count=examples(2_000, sample=300)) == []
 
 
 @pytest.mark.slow
@@ -262,7 +263,7 @@ crons = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500, sample=80), deadline=None)
 @given(crons, moments)
 def test_next_is_strictly_later_whole_and_monotone(schedule, moment):
     first = schedule.next_after(moment)
@@ -278,7 +279,7 @@ def test_next_is_strictly_later_whole_and_monotone(schedule, moment):
     assert schedule.next_after(first) > first
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300, sample=50), deadline=None)
 @given(crons, moments)
 def test_between_is_next_after_repeated(schedule, moment):
     upcoming = schedule.upcoming(moment, 4)
@@ -289,7 +290,7 @@ def test_between_is_next_after_repeated(schedule, moment):
     assert list(schedule.between(upcoming[0], upcoming[-1])) == upcoming[1:]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300, sample=50), deadline=None)
 @given(crons, moments)
 def test_previous_is_the_instant_before_which_nothing_else_comes(schedule, moment):
     previous = schedule.previous_before(moment)
@@ -302,7 +303,7 @@ def test_previous_is_the_instant_before_which_nothing_else_comes(schedule, momen
     assert schedule.previous_before(previous + timedelta(microseconds=1)) == previous
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100, sample=30), deadline=None)
 @given(crons)
 def test_the_text_reads_back_as_the_same_schedule(schedule):
     assert parse(schedule.text) == schedule

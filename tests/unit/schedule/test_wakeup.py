@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import examples
 from tests.unit.schedule import calendar_oracle as oracle
 
 from jobmanager.schedule import At, Cron, Every
@@ -79,7 +80,7 @@ def test_wake_ups_of_intervals_and_single_instants_are_never_early(schedule, tex
     assert wakeup(schedule, START) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300, sample=50), deadline=None)
 @given(
     st.integers(0, 10**9),
     st.sampled_from([change for change in oracle.CHANGES if change[1] > "1973"]),
@@ -97,7 +98,7 @@ def test_every_instant_is_woken_for_also_those_with_seconds(seed, change, minute
 # --- on the clock of the zone
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300, sample=50), deadline=None)
 @given(
     st.integers(0, 10**9),
     st.sampled_from([change for change in oracle.CHANGES if change[1] > "1973"]),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import examples
 from tests.unit.schedule import calendar_oracle as oracle
 from tests.unit.schedule.test_wakeup import full_minute, matched
 
@@ -78,7 +79,7 @@ def five_fields(seed):
     return expression
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400, sample=50), deadline=None)
 @given(
     st.builds(five_fields, st.integers(0, 10**9)),
     st.sampled_from(CHANGES),
@@ -100,7 +101,7 @@ def test_a_plan_has_the_calendars_instants_and_no_other(expression, change, minu
     assert all(matched(plan.wakeup, instant) for instant in expected)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150, sample=10), deadline=None)
 @given(
     st.builds(five_fields, st.integers(0, 10**9)),
     st.sampled_from([zone for zone, _ in CHANGES]),
@@ -202,7 +203,7 @@ def test_a_plan_tells_the_zone_data_it_was_made_with():
 # --- every and at
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300, sample=50), deadline=None)
 @given(
     st.one_of(
         st.integers(60, 10**6),
