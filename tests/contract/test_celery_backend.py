@@ -128,7 +128,7 @@ def test_a_signal_in_the_middle_of_a_tick_ends_it_only_afterwards() -> None:
     stopped: list[bool] = []
 
     class Host:
-        def attend(self, *, executes: bool) -> None: ...
+        def start(self, *, executes: bool) -> None: ...
         def stop(self) -> None:
             stopped.append(True)
 
@@ -155,7 +155,7 @@ def test_a_signal_while_a_beat_comes_up_waits_until_it_is_up() -> None:
     log: list[str] = []
 
     class Host:
-        def attend(self, *, executes: bool) -> None:
+        def start(self, *, executes: bool) -> None:
             log.append("coming up")
             if len(log) == 1:
                 signal.pthread_kill(threading.get_ident(), signal.SIGTERM)

@@ -15,7 +15,7 @@ from jobmanager import Cron, CronError, JobManager, Settings
 from jobmanager.backends.base import Backend, Deliver
 from jobmanager.backends.pg_cron import PgCronBackend
 from jobmanager.backends.pg_cron import schema as objects
-from jobmanager.backends.pg_cron.database import Database
+from jobmanager.backends.pg_cron.database import PgCronDatabase
 from jobmanager.backends.pg_cron.listener import Listener
 from jobmanager.backends.pg_cron.plans.installing import Planning
 from jobmanager.backends.pg_cron.plans.plan import plan_of, unsupported
@@ -165,7 +165,7 @@ def planned(postgres_server: str) -> Iterator[psycopg.Connection[Any]]:
         store = PostgresStore(url)
         store.install()
         store.close()
-        with Database(url).connect() as connection:
+        with PgCronDatabase(url).connect() as connection:
             with connection.transaction():
                 objects.install(connection)
             yield connection

@@ -1,4 +1,4 @@
-"""The seam between us and whoever keeps the time. A fifth backend is one file that implements this."""
+"""The interface between the library and the system that keeps the time. Another backend is one file that implements it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Level = Literal["ok", "note", "warning", "failing"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a backend can honestly do. A job that asks for more is refused at registration, never approximated."""
+    """The features of a backend. A job that needs more is refused at registration, never approximated."""
 
     keeps_time: bool = True
     """False: nothing fires by itself."""
@@ -45,7 +45,7 @@ class Entry:
     job_id: str | None
     next_due_at: datetime | None
     drift: str = ""
-    """What differs from the declaration, '' if nothing does."""
+    """The difference from the declaration, '' if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a backend found when it looked at its outside system. `fix` is '' only for ok and note."""
+    """A finding of a backend about its outside system. `fix` is '' only for ok and note."""
 
     level: Level
     text: str
@@ -66,18 +66,18 @@ class Found:
 
 
 class Host(Protocol):
-    """The manager, as a backend sees it whose processes are started by somebody else. Any thread may call it.
+    """The manager, as seen by a backend whose processes an outside system starts. Any thread may call it.
 
-    What brings work (`execute`, `accept`, `tick`, `plan`, `sweep`) starts the manager where nobody did; after a stop it
-    raises StoppedError instead, until somebody starts it again.
+    The methods that bring work (`execute`, `accept`, `tick`, `plan`, `sweep`) start the manager if it is not started; after a
+    stop they raise StoppedError instead, until it is started again.
     """
 
     def queues(self) -> set[str]:
-        """The queues that declared jobs name."""
+        """Return the queues that declared jobs name."""
         ...
 
-    def attend(self, *, executes: bool) -> None:
-        """Live in this process from now on, as `start()` does; `executes`: pending runs are brought here. Twice is once."""
+    def start(self, *, executes: bool) -> None:
+        """Start the manager in this process, as `start()` does; `executes`: pending runs are brought here. Twice is once."""
         ...
 
     def execute(self, run_ids: Sequence[str]) -> None:
@@ -92,7 +92,7 @@ class Host(Protocol):
         ...
 
     def tick(self, job_id: str) -> Ticked:
-        """That a job may be due: open a run for its last due instant, unless there is one. JobNotFoundError."""
+        """Open a run for the last due instant of the job, unless there is one; raise JobNotFoundError for an unknown job."""
         ...
 
     def plan(self) -> None:
@@ -104,7 +104,7 @@ class Host(Protocol):
         ...
 
     def acquire_role(self, role: str) -> bool:
-        """True while this process is the one of all that may do what the role stands for."""
+        """Return whether this process, alone of all, holds the role now."""
         ...
 
     def stop(self) -> None:
@@ -130,7 +130,7 @@ class Backend(ABC):
     @classmethod
     @abstractmethod
     def from_settings(cls, settings: Settings, *, clock: Clock) -> Backend:
-        """A backend for these settings, not yet connected."""
+        """Return a backend for these settings, not yet connected."""
 
     @classmethod
     def check(cls, job: Job) -> None:
@@ -160,22 +160,22 @@ class Backend(ABC):
     def stop(self, timeout: timedelta) -> None:
         """Deliver nothing more; give up threads and connections within `timeout`."""
 
-    def dispatch(self, job: Job, run: Run) -> None:  # noqa: B027 - most backends have nobody to tell
+    def dispatch(self, job: Job, run: Run) -> None:  # noqa: B027 - most backends execute in this process
         """Get a due pending run executed soon; returns at once. Without an own way, live processes find it within their poll."""
 
-    def attach(self, host: Host) -> None:  # noqa: B027 - most live where start() was called
-        """Once, before anything else: the manager whose backend this is, for processes that somebody else starts."""
+    def attach(self, host: Host) -> None:  # noqa: B027 - most run where start() was called
+        """Once, before anything else: the manager whose backend this is, for processes that an outside system starts."""
 
     def cause_of(self, raised: BaseException) -> CancelCause | None:
         """Why the outside system ended a handler by raising this inside it; None if that is the handler's own."""
         return None
 
     def is_guest(self) -> bool:
-        """True where the outside system runs this process and merely imported the application: `start()` does nothing."""
+        """Return whether the outside system runs this process and merely imported the application: then `start()` does nothing."""
         return False
 
     def findings(self, jobs: Sequence[Job]) -> Iterable[Found]:
-        """What is wrong, or will be, with the outside system and how these jobs use it, for `doctor`.
+        """Yield what is wrong, or will be, with the outside system and how these jobs use it, for `doctor`.
 
         Works before `start` and in any process, looks without changing anything, and gives up on each thing it asks after two
         seconds or so. No password shows.
@@ -184,13 +184,13 @@ class Backend(ABC):
 
     @classmethod
     def left_behind(cls, settings: Settings) -> Iterable[Found]:  # noqa: ARG003 - for those that have an outside system
-        """What the outside system still does for these settings although another backend is chosen; looks as `findings` does."""
+        """Yield what the outside system still does for these settings although another backend is chosen; look as `findings` does."""
         return ()
 
     @abstractmethod
     def entries(self) -> list[Entry]:
-        """What the outside system has planned for us, with drift and orphans."""
+        """Return what the outside system has planned for us, with drift and orphans."""
 
     @abstractmethod
     def health(self) -> Health:
-        """Whether ticks can be expected now."""
+        """Return whether ticks can be expected now."""

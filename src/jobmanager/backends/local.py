@@ -120,7 +120,7 @@ class LocalBackend(Backend):
         """In a forked child: the scheduler's thread stayed behind, so this backend counts as stopped."""
         self._scheduler = None
         self._deliver = None
-        # The parent's thread may have been at the old one, whose lock nobody here would give back.
+        # The parent's thread may have been at the old one, whose lock no thread here would release.
         self.timetable = Timetable()
         self._draining = threading.RLock()
 
@@ -167,7 +167,7 @@ def _next_wake_up(timetable: Timetable, now: datetime) -> datetime:
     """When to look again: at the next due instant, later than `now`, but within a minute."""
     latest = now + LONGEST_SLEEP
     top = timetable.top()
-    # APScheduler asks again until the answer lies after `now`, and drops a job whose trigger answers None.
+    # APScheduler asks again until the instant lies after `now`, and drops a job whose trigger returns None.
     return latest if top is None else min(max(top, now + INSTANT), latest)
 
 

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class NoopBackend(Backend):
-    """Nobody keeps the time. `synced` holds what would be planned; a start by hand runs inline."""
+    """No system keeps the time. `synced` holds what would be planned; a start by hand runs inline."""
 
     name: ClassVar[str] = "noop"
     capabilities: ClassVar[Capabilities] = Capabilities(keeps_time=False, survives_restart=False)

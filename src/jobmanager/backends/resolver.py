@@ -34,7 +34,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """Who keeps the time, why, and why nobody else does. `backend` is a name or a dotted path."""
+    """The chosen backend, the reason, and the reasons against the others. `backend` is a name or a dotted path."""
 
     backend: str
     reason: str
@@ -45,7 +45,7 @@ class Resolution:
 
 
 def resolve(settings: Settings) -> Resolution:
-    """Who keeps the time under these settings; nothing is imported, connected or guessed.
+    """Choose the backend for these settings; nothing is imported, connected or guessed.
 
     JOBMANAGER_DISABLED gives noop; else JOBMANAGER_BACKEND gives that one; else, in production, a fully configured celery
     and then a fully configured pg_cron are taken; else local. Raises SettingsError if the backend that JOBMANAGER_BACKEND
@@ -85,7 +85,7 @@ def _reject(name: str, chosen: str, settings: Settings) -> Rejected:
 
 
 def _overruled(name: str, chosen: str, settings: Settings) -> str:
-    """What stands above a backend that could have been taken."""
+    """Return why a backend that was possible is not chosen: what comes before it."""
     if settings.disabled and settings.backend == name:
         return f"JOBMANAGER_DISABLED=true overrules JOBMANAGER_BACKEND={name}"
     if settings.disabled:
@@ -98,7 +98,7 @@ def _overruled(name: str, chosen: str, settings: Settings) -> str:
 
 
 def _missing(name: str, settings: Settings) -> list[str]:
-    """The settings without which a built-in backend cannot work; whoever needs none has none missing."""
+    """Return the settings that a built-in backend needs and does not have."""
     needed: dict[str, object] = {}
     match name:
         case "celery":
@@ -112,10 +112,10 @@ def _missing(name: str, settings: Settings) -> list[str]:
 
 
 def load_backend_class(name: str) -> type[Backend]:
-    """The class behind a built-in name, an entry point or a path "package.module:Class", in this order.
+    """Return the class of a built-in name, an entry point or a path "package.module:Class", looked up in this order.
 
-    Raises UnknownBackendError if nothing answers to the name, MissingExtraError if it needs a package of an extra,
-    ConfigurationError if what answers cannot be loaded or is no Backend.
+    Raises UnknownBackendError if nothing has the name, MissingExtraError if the backend needs a package of an extra,
+    ConfigurationError if what has the name cannot be loaded or is no Backend.
     """
     entry_points = {} if name in BUILT_IN else _entry_points()
     if name in BUILT_IN:
@@ -154,7 +154,7 @@ def _built_in(name: str) -> object:
 
 
 def _loaded(name: str, path: str) -> object:
-    """Somebody else's backend; whatever keeps it from loading is told together with its name."""
+    """Load a backend that is not built in; raise what keeps it from loading, together with its name."""
     try:
         return _attribute(path)
     except ModuleNotFoundError as error:
@@ -166,14 +166,14 @@ def _loaded(name: str, path: str) -> object:
 
 
 def _attribute(path: str) -> object:
-    """What "package.module:Name" or "package.module.Name" stands for."""
+    """Return the object that "package.module:Name" or "package.module.Name" names."""
     module, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
     found: object = getattr(import_module(module), attribute)
     return found
 
 
 def _is_itself(error: ModuleNotFoundError, path: str) -> bool:
-    """True if the module of `path` is missing, and not something that it imports."""
+    """Return whether the module of `path` itself is missing, rather than something that it imports."""
     return error.name is not None and path.replace(":", ".").startswith(f"{error.name}.")
 
 

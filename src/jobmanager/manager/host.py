@@ -37,7 +37,7 @@ class ManagerHost:
     def queues(self) -> set[str]:
         return {job.queue for job in self._jobs.values() if job.queue is not None}
 
-    def attend(self, *, executes: bool) -> None:
+    def start(self, *, executes: bool) -> None:
         self._begin(executes=executes)
 
     def execute(self, run_ids: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The Celery application: one of our own with the settings we recommend, and what is asked of one that the user brings."""
+"""The Celery application: one of our own with the settings we recommend, and helpers for one that the user brings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUEUE = "jobmanager"  # our own: a worker without our code would throw away what
 
 
 def make_app(broker_url: str) -> Celery:
-    """A Celery application for this broker that nobody else uses; connects to nothing. SettingsError for an unknown scheme."""
+    """Return a Celery application of our own for this broker, not yet connected; raise SettingsError for an unknown scheme."""
     scheme = broker_url.partition("://")[0]
     if scheme.partition("+")[0] not in TRANSPORT_ALIASES:
         raise SettingsError(
@@ -47,7 +47,7 @@ def make_app(broker_url: str) -> Celery:
 
 
 def queue_named(app: Celery, name: str, *, own: bool) -> Queue:
-    """The queue as the application declares it, or makes missing ones; our own also where it makes none. KeyError otherwise."""
+    """Return the queue as the application declares it, or makes missing ones; our own also where it makes none. Else raise KeyError."""
     queues = app.amqp.queues
     made_here = own and name not in queues and not queues.create_missing
     queue: Queue = queues.new_missing(name) if made_here else queues[name]
@@ -55,6 +55,6 @@ def queue_named(app: Celery, name: str, *, own: bool) -> Queue:
 
 
 def is_amqp(app: Celery) -> bool:
-    """Whether the broker speaks AMQP, as RabbitMQ does. Nothing is connected."""
+    """Return whether the broker speaks AMQP, as RabbitMQ does. Nothing is connected."""
     scheme = str(app.conf.broker_url or app.conf.broker_write_url or "amqp://").partition("://")[0]
     return scheme in ("amqp", "amqps", "pyamqp", "librabbitmq")

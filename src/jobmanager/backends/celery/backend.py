@@ -167,7 +167,7 @@ class CeleryBackend(Backend):
         self._deliver = None
         self._embedded = None
         self._keeps_time_here = self._beats
-        # A thread of the parent may have been at the old one, whose lock nobody here would give back.
+        # A thread of the parent may have been at the old one, whose lock no thread here would release.
         self.timetable = Timetable()
         self.sync(self._scheduled)
         self._delivering = threading.RLock()
@@ -183,10 +183,10 @@ class CeleryBackend(Backend):
         if self._host is not None:
             self._publisher.start()
         if self._host is not None and not self._beats:
-            self._host.attend(executes=False)
+            self._host.start(executes=False)
 
     def tick(self) -> float:
-        """Deliver what is due; answers in how many seconds to look again, at most one. Never raises."""
+        """Deliver what is due; return in how many seconds to look again, at most one. Never raises."""
         now = self._clock.now()
         with self._delivering:
             if self._deliver is not None:
@@ -205,20 +205,20 @@ class CeleryBackend(Backend):
             self._host.stop()
 
     def acquire_role(self, role: str) -> bool:
-        """True while this process is the one of all that may do what the role stands for."""
+        """Return whether this process, alone of all, holds the role now."""
         return self._host is None or self._host.acquire_role(role)
 
     # ---------------------------------------------------------------- in a worker
 
     def queues(self) -> list[str]:
-        """Where runs of this manager's jobs can be: what a worker takes from that was told nothing."""
+        """Return the queues that runs of this manager's jobs can be in: those that a worker takes from without `--queues`."""
         named = set() if self._host is None else self._host.queues()
         return sorted({self.queue, *named})
 
-    def attend_worker(self) -> None:
-        """Beat, sweep and execute in this process from now on. Called by the worker's signals."""
+    def start_worker(self) -> None:
+        """Start the manager in this worker process: heartbeat, sweep and execution. Called by the worker's signals."""
         if self._host is not None:
-            self._host.attend(executes=True)
+            self._host.start(executes=True)
 
     def execute(self, run_ids: Sequence[str]) -> None:
         """Execute those of these runs that are still to be executed. Called by the task, on its thread."""

@@ -70,7 +70,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
         return False
 
     def close(self) -> None:
-        """Called twice at a signal, and first by its handler in the middle of whatever `tick` does."""
+        """Leave this process. Celery calls this twice at a signal, first in the middle of whatever `tick` does."""
         if self._ticking:
             return
         if self._native is not None:
@@ -84,7 +84,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
 
 
 class NativeEntries:
-    """The application's own `beat_schedule`, by Celery's own scheduler, as long as this beat is the one of all that may."""
+    """The application's own `beat_schedule`, by Celery's own scheduler, as long as this beat holds the role."""
 
     def __init__(self, app: Celery, backend: CeleryBackend) -> None:
         self._app = app
@@ -124,6 +124,6 @@ class NativeEntries:
     def _has_role(self) -> bool:
         try:
             return self._backend.acquire_role(NATIVE_ROLE)
-        except Exception as error:  # noqa: BLE001 - whoever cannot ask has no right to send
+        except Exception as error:  # noqa: BLE001 - a process that cannot ask has no right to send
             logger.debug("cannot ask who sends the native entries: %s", error)
             return False

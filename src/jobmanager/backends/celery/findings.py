@@ -1,4 +1,4 @@
-"""What `jobmanager doctor` is told about Celery: the broker, the application's settings, and who takes from which queue."""
+"""Findings about Celery for `jobmanager doctor`: the broker, the application's settings, and the consumers of each queue."""
 
 from __future__ import annotations
 
@@ -73,8 +73,11 @@ def _knock(app: Celery) -> None:
 
 
 def _without_password(app: Celery, error: Exception) -> str:
-    told, password = f"{type(error).__name__}: {error}".rstrip(".") + ".", app.connection_for_write().password
-    return told.replace(password, "***") if password else told
+    sentence, password = (
+        f"{type(error).__name__}: {error}".rstrip(".") + ".",
+        app.connection_for_write().password,
+    )
+    return sentence.replace(password, "***") if password else sentence
 
 
 def _messages(app: Celery) -> Iterator[Found]:
@@ -99,7 +102,7 @@ def _messages(app: Celery) -> Iterator[Found]:
 
 
 def _limits(app: Celery, jobs: Sequence[Job], group_max: int) -> Iterator[Found]:
-    """A message carries its job's own hard limit, but no soft one, and in a group none at all."""
+    """Judge time limits: a message carries its job's own hard limit, but no soft one, and in a group none at all."""
     task = app.tasks[TASK]
     soft, hard = task.soft_time_limit, task.time_limit
     for name, limit, holds in (
@@ -124,7 +127,7 @@ def _limits(app: Celery, jobs: Sequence[Job], group_max: int) -> Iterator[Found]
 
 
 def _company(app: Celery) -> Iterator[Found]:
-    """What else lives in an application of the user's."""
+    """Judge what else lives in an application of the user's."""
     if app.conf.beat_schedule:
         names = _some(sorted(app.conf.beat_schedule))
         yield Found(
@@ -148,8 +151,8 @@ def _unknown_queues(app: Celery, used: dict[str, list[str]]) -> Iterator[Found]:
 
 
 def _queues(app: Celery, used: dict[str, list[str]]) -> Iterator[Found]:
-    """Where runs go, and whether somebody takes them from there, as far as workers answer."""
-    told = ", ".join(f"{name} ({len(ids)})" for name, ids in sorted(used.items()))
+    """Judge the queues that runs go to, and whether a worker takes from each, as far as workers reply."""
+    sentence = ", ".join(f"{name} ({len(ids)})" for name, ids in sorted(used.items()))
     try:
         answers = _within(2 * WITHIN, lambda: _active_queues(app))
     except Exception:  # noqa: BLE001 - remote control is a convenience of Celery, and may be off
@@ -157,11 +160,11 @@ def _queues(app: Celery, used: dict[str, list[str]]) -> Iterator[Found]:
     if not answers:
         yield Found(
             level="note",
-            text=f"jobs by queue: {told}; no worker answered, so nobody knows who takes from them",
+            text=f"jobs by queue: {sentence}; no worker answered, so nobody knows who takes from them",
         )
         return
     taken = {queue["name"] for queues in answers.values() for queue in queues or ()}
-    yield Found(level="ok", text=f"jobs by queue: {told}; workers that answer: {len(answers)}")
+    yield Found(level="ok", text=f"jobs by queue: {sentence}; workers that answer: {len(answers)}")
     for name in sorted(used.keys() - taken):
         yield Found(
             level="warning",
@@ -179,7 +182,7 @@ def _active_queues(app: Celery) -> dict[str, list[dict[str, Any]]]:
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """What it returns or raises; TimeoutError if neither in time. Looking up a name, and some brokers, know no limit."""
+    """Return or raise what the call does; TimeoutError if neither in time. Looking up a name, and some brokers, know no limit."""
     ended: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
 
     def run() -> None:

@@ -73,7 +73,7 @@ class Publisher:
         """Send it soon; returns at once, whatever the broker does."""
         with self._changed:
             if len(self._waiting) >= BOUND:
-                return  # the store has it, and whoever sweeps sends it
+                return  # the store has it, and the next sweep sends it
             self._waiting[message.run_id] = message
             self._ensure_thread()
             self._changed.notify_all()
@@ -107,7 +107,7 @@ class Publisher:
         pause = 0.0
         try:
             self._connected()
-        except Exception as error:  # noqa: BLE001 - told when there is something to send
+        except Exception as error:  # noqa: BLE001 - logged when there is something to send
             logger.debug("not connected yet: %s", _told(error))
             self._disconnect()
         while batch := self._next_batch(pause):
@@ -115,7 +115,7 @@ class Publisher:
                 self._send(batch)
             except self._outages as error:
                 self._disconnect()
-                # Jittered, so that not all of us knock in the same moment.
+                # Jittered, so that not all processes connect in the same moment.
                 pause = min(max(pause * 2, SHORTEST_PAUSE), LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311
                 text = "broker away, %d runs wait to be sent, again in %.1f s: %s"
                 self._quiet.warning(text, len(batch), pause, _told(error))
@@ -141,7 +141,7 @@ class Publisher:
             return [] if is_over() else list(self._waiting.values())
 
     def _send(self, batch: Sequence[Message]) -> None:
-        """Send all; what cannot be sent at all is left out, so that it holds nobody up. Raises what means an outage."""
+        """Send all; what cannot be sent at all is left out, so that it blocks no other. Raises the errors that mean an outage."""
         try:
             self._publish(batch)
         except self._outages:
@@ -200,7 +200,7 @@ class Publisher:
 
     def _connected(self) -> Producer:
         if self._producer is None:
-            # Ours alone, with time limits: the application's configuration says nothing of a broker that never answers.
+            # Ours alone, with time limits: the application's configuration sets no limit for a silent broker.
             limits: dict[str, Any] = (
                 {"read_timeout": ANSWER_WITHIN, "write_timeout": ANSWER_WITHIN}
                 if self._amqp
@@ -210,7 +210,7 @@ class Publisher:
             self._connection = self._app.connection_for_write(
                 connect_timeout=CONNECT_WITHIN, transport_options=options
             )
-            # For kombu a KeyError is an error of Redis's connection; here it is a queue that nobody declared.
+            # For kombu a KeyError is an error of Redis's connection; here it is a queue that is not declared.
             errors = (kind for kind in self._connection.connection_errors if kind is not KeyError)
             self._outages = (OSError, OperationalError, *errors)
             self._connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=CONNECT_WITHIN)
@@ -228,7 +228,7 @@ class Publisher:
 
 
 def _groups(batch: Sequence[Message], most: int) -> Iterator[list[Message]]:
-    """The messages in bundles of at most so many runs of one queue, priority and limit."""
+    """Yield the messages in bundles of at most `most` runs of one queue, priority and limit."""
     if most == 1:
         yield from ([message] for message in batch)
         return

@@ -1,4 +1,4 @@
-"""What happens in a Celery worker: one task that executes runs by their ids, and the manager's life in each of its processes."""
+"""The parts that live in a Celery worker: one task that executes runs by their ids, and the manager in each of its processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _backends: WeakKeyDictionary[Celery, CeleryBackend] = WeakKeyDictionary()
 
 
 def backend_of(app: Celery) -> CeleryBackend:
-    """The backend that lives in this application; ConfigurationError if none does."""
+    """Return the backend that lives in this application; raise ConfigurationError if none does."""
     backend = _backends.get(app)
     if backend is None:
         raise ConfigurationError(
@@ -67,7 +67,7 @@ class Worker:
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
 
     def execute(self, *run_ids: object) -> None:
-        """The task. The store decides whether a run is executed; a second delivery, or a made-up id, finds nothing to do."""
+        """Execute these runs, as the task. The store decides which: a second delivery, or a made-up id, finds nothing to do."""
         wanted = [run_id for run_id in run_ids if isinstance(run_id, str)]
         if not wanted or len(wanted) < len(run_ids):
             logger.warning("a message for %s carries no run ids and is dropped: %.200r", TASK, run_ids)
@@ -107,15 +107,15 @@ class Worker:
     def _on_process_init(self, **_: Any) -> None:
         if self._serves:
             # Celery kills a child that is not up within four seconds, and the store may take longer.
-            threading.Thread(target=self._attend, name="jobmanager-attend", daemon=True).start()
+            threading.Thread(target=self._start, name="jobmanager-start", daemon=True).start()
 
     def _on_ready(self, sender: Any, **_: Any) -> None:
         if self._serves and not type(sender.pool).__module__.endswith("prefork"):
-            self._attend()
+            self._start()
 
-    def _attend(self) -> None:
+    def _start(self) -> None:
         try:
-            self._backend.attend_worker()
+            self._backend.start_worker()
         except Exception:
             logger.exception("this worker process executes nothing")
 

@@ -1,4 +1,4 @@
-"""What operators do with the database that keeps the time: its entries, its signing keys, and our objects in it."""
+"""Administration of the database that keeps the time: its entries, its signing keys, and our objects in it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class CronEntry:
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """What became of a call."""
+    """The outcome of a call."""
 
     outcome: str
     detail: str | None
@@ -82,13 +82,13 @@ class PgCronAdmin:
 
     @property
     def shown(self) -> str:
-        """The database, as anybody may see it."""
+        """The database URL without its password."""
         return self._database.shown
 
     # ---------------------------------------------------------------- objects
 
     def release(self) -> str | None:
-        """The release of our objects that the database has; None if it has none."""
+        """Return the release of our objects that the database has; None if it has none."""
         with self._database.transaction() as connection:
             return objects.installed(connection)
 
@@ -103,7 +103,7 @@ class PgCronAdmin:
         return changed
 
     def others(self) -> list[str]:
-        """The other applications whose time is kept here."""
+        """Return the other applications whose time is kept here."""
         with self._database.transaction() as connection:
             return _column(
                 connection,
@@ -112,7 +112,7 @@ class PgCronAdmin:
             )
 
     def uninstall(self, *, objects_too: bool) -> int:
-        """Keep this application's time no longer; answers how many entries went. `objects_too`: tables and functions go as well."""
+        """Keep this application's time no longer; return how many entries were removed. `objects_too`: tables and functions go as well."""
         with self._changing("uninstall", "objects" if objects_too else "entries") as connection:
             gone = connection.execute(
                 "SELECT (jobmanager.forget_ticker(%s)->>'unscheduled')::int", (self._namespace,)
@@ -149,7 +149,7 @@ class PgCronAdmin:
         return [*listed, *orphans]
 
     def _known_elsewhere(self, connection: Connection) -> dict[str, tuple[str, str, bool]]:
-        """What the database that has pg_cron has of ours: schedule, command, and whether it is active."""
+        """Return our entries in the database that has pg_cron: schedule, command, and whether each is active."""
         assert self._backend.cron_database is not None  # noqa: S101 - asked before
         database = str(_value(connection, "SELECT current_database()"))
         with self._backend.cron_database.transaction() as elsewhere:
@@ -164,7 +164,7 @@ class PgCronAdmin:
                 elsewhere.execute("SELECT cron.unschedule(%s)", (name_elsewhere(name, database),))
 
     def entry_of(self, word: str) -> str:
-        """The entry that is meant: `word` is its name, or a job. JobNotFoundError."""
+        """Return the name of the entry that is meant: `word` is its name, or a job. Raise JobNotFoundError if it is neither."""
         if _ENTRY.fullmatch(word):
             return word
         with self._database.transaction() as connection:
@@ -178,7 +178,7 @@ class PgCronAdmin:
         return str(row[0])
 
     def job_of(self, entry: str) -> tuple[str, str] | None:
-        """The job that an entry is of, and its state; None for an entry of no job."""
+        """Return the job that an entry is of, and its state; None for an entry of no job."""
         with self._database.transaction() as connection:
             row = connection.execute(
                 "SELECT id, state FROM jobmanager.jobs WHERE jobmanager.entry_name(id) = %s", (entry,)
@@ -210,7 +210,7 @@ class PgCronAdmin:
         return [entry for entry in self.entries() if entry.orphan]
 
     def purge(self) -> dict[str, int]:
-        """Take every orphan out; answers how many were `purged`, and how many `failed`."""
+        """Remove every orphan; return how many were `purged`, and how many `failed`."""
         with self._changing("purge", "orphans") as connection:
             if self._backend.cron_database is None:
                 return dict(_value(connection, "SELECT jobmanager.purge_orphans()"))
@@ -239,19 +239,19 @@ class PgCronAdmin:
             return int(_value(connection, "SELECT jobmanager.key_count(%s)", self._namespace))
 
     def new_secret(self, *, bearer: bool) -> str:
-        """A secret that signs from now on, beside those that do already; it is answered this once."""
+        """Make a secret that signs from now on, beside those that do already, and return it; no later call shows it."""
         with self._changing("new secret", self._namespace) as connection:
             return str(
                 _value(connection, "SELECT jobmanager.new_signing_key(%s, %s)", self._namespace, bearer)
             )
 
     def retire(self) -> int:
-        """Let only the newest secret sign from now on; answers how many ended."""
+        """Let only the newest secret sign from now on; return how many ended."""
         with self._changing("retire secrets", self._namespace) as connection:
             return int(_value(connection, "SELECT jobmanager.retire_signing_keys(%s)", self._namespace))
 
     def knows(self, secret: str) -> bool:
-        """True if the secret is one of those that sign. It does not travel."""
+        """Return whether the secret is one of those that sign. It does not travel."""
         message = hmac.digest(key_of(secret), _PROBE.encode(), "sha256")
         signature = f"v1,{base64.b64encode(message).decode()}"
         with self._database.transaction() as connection:
@@ -276,42 +276,42 @@ class PgCronAdmin:
             )
 
     def keeps_secrets_in_vault(self) -> bool:
-        """True where the database has a Vault of ours to use."""
+        """Return whether the database has a Vault that we may use."""
         with self._database.transaction() as connection:
             return bool(_value(connection, "SELECT to_regclass('vault.decrypted_secrets') IS NOT NULL"))
 
     # ---------------------------------------------------------------- how it goes
 
     def swept(self) -> tuple[bool, datetime | None]:
-        """Whether the database swept within three minutes, and when it did last."""
+        """Return whether the database swept within three minutes, and when it did last."""
         with self._database.transaction() as connection:
             row = connection.execute(SWEPT).fetchone()
         return (False, None) if row is None else (bool(row[0]), row[1])
 
     def calls(self) -> list[Called]:
-        """The calls of the last hour that ended, the newest first."""
+        """Return the calls of the last hour that ended, newest first."""
         with self._database.transaction() as connection:
             return [Called(*row) for row in connection.execute(CALLS, (self._namespace,))]
 
-    def ring(self) -> int:
-        """Let the database call the application for nothing in particular; answers the number of the call."""
+    def test_call(self) -> int:
+        """Let the database make a call without runs to the application; return the number of the call."""
         with self._database.transaction() as connection:
             return int(_value(connection, "SELECT jobmanager.ring(%s)", self._namespace))
 
     def call(self, number: int) -> Called | None:
-        """What became of a call; None while it is open."""
+        """Return the outcome of a call; None while it is open."""
         with self._database.transaction() as connection:
             row = connection.execute(CALL, (number,)).fetchone()
         return None if row is None else Called(*row)
 
     def call_of(self, run_id: str) -> Called | None:
-        """The latest call for a run."""
+        """Return the latest call for a run."""
         with self._database.transaction() as connection:
             row = connection.execute(CALL_OF, (run_id,)).fetchone()
         return None if row is None else Called(*row)
 
     def failing_wakeups(self) -> dict[str, str]:
-        """What pg_cron says of the latest wake-up of each entry of ours whose latest failed."""
+        """Return pg_cron's message for each entry of ours whose latest wake-up failed."""
         with self._database.transaction() as connection:
             examined = _value(connection, "SELECT jobmanager.examined_entries('')") or {}
         return {
@@ -332,7 +332,7 @@ class PgCronAdmin:
 
     @contextmanager
     def _changing(self, action: str, target: str) -> Iterator[Connection]:
-        """A transaction that changes something, and says so in our log and in the server's."""
+        """Open a transaction that changes something, and record the change in our log and in the server's."""
         with self._database.transaction(limit="5min") as connection:
             self._note(connection, action, target)
             yield connection
@@ -343,7 +343,7 @@ class PgCronAdmin:
 
 
 def _compared(entry: CronEntry, known: tuple[str, str, bool] | None) -> CronEntry:
-    """The entry as the database that has pg_cron shows it."""
+    """Return the entry as the database that has pg_cron shows it."""
     if known is None or entry.drift == "paused":
         return entry
     schedule, command, active = known

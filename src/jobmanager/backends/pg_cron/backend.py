@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Found, Health
 from jobmanager.backends.pg_cron import schema as objects
-from jobmanager.backends.pg_cron.database import Connection, Database, is_here
+from jobmanager.backends.pg_cron.database import Connection, PgCronDatabase, is_here
 from jobmanager.backends.pg_cron.listener import Listener
 from jobmanager.backends.pg_cron.plans.installing import Planning
 from jobmanager.backends.pg_cron.plans.plan import unsupported
@@ -32,7 +32,10 @@ Layout = Literal["dispatcher", "entries"]
 
 FEW_JOBS = 50  # so many may have an entry each: more would start one after the other
 SILENT_AFTER = timedelta(minutes=3)
-CALL_TIMEOUT, WAIT_TIMEOUT = 5_000, 25_000  # milliseconds; in `wait` mode the answer comes after the handlers
+CALL_TIMEOUT, WAIT_TIMEOUT = (
+    5_000,
+    25_000,
+)  # milliseconds; in `wait` mode the response comes after the handlers
 
 LONGEST_NAME = 63  # bytes: PostgreSQL cuts what is longer
 
@@ -50,7 +53,7 @@ PROBE = """SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFeatures:
-    """What the database is able to do, found by looking."""
+    """The extensions that the database has, found by looking."""
 
     pg_net: bool
     http: bool
@@ -84,8 +87,8 @@ class PgCronBackend(Backend):
         layout: Layout | Literal["auto"] = "dispatcher",
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
     ) -> None:
-        self.database = Database(database_url)
-        self.cron_database = None if cron_url in (None, database_url) else Database(cron_url or "")
+        self.database = PgCronDatabase(database_url)
+        self.cron_database = None if cron_url in (None, database_url) else PgCronDatabase(cron_url or "")
         self.namespace = namespace
         self.run_url = run_url
         self.auth = auth
@@ -173,7 +176,7 @@ class PgCronBackend(Backend):
         return ticker["transport"], ticker["url"], drift.keys
 
     def _put_right(self, schedules: Collection[Schedule], jobs: int) -> tuple[str, str | None, int]:
-        """Make it as it should be, in one transaction; answers as `_found_right`."""
+        """Make it as it should be, in one transaction; return as `_found_right`."""
         with self.database.transaction() as connection:
             can = self.look(connection)
             self._refuse(can)
@@ -284,11 +287,11 @@ class PgCronBackend(Backend):
 
     @property
     def run_path(self) -> str:
-        """The path of what the database calls."""
+        """The path that the database calls."""
         return urlsplit(self.run_url or "").path or "/jobs/run"
 
     def signatures(self, message: bytes) -> list[str]:
-        """This message signed with each secret that the application takes, as the database would; they show nowhere."""
+        """Return the signatures of this message, one for each secret that the application takes, as the database would make them."""
         signed = (hmac.digest(key_of(secret), message, "sha256") for secret in self._secrets)
         return ["v1," + base64.b64encode(one).decode() for one in signed]
 
@@ -300,7 +303,7 @@ class PgCronBackend(Backend):
     # ---------------------------------------------------------------- how the application is reached
 
     def look(self, connection: Connection) -> DatabaseFeatures:
-        """What this database is able to do."""
+        """Return what this database is able to do."""
         row = connection.execute(PROBE).fetchone()
         assert row is not None  # noqa: S101 - it has no FROM
         return DatabaseFeatures(*row)
@@ -357,7 +360,7 @@ class PgCronBackend(Backend):
         return self.namespace, *wanted
 
     def _url_for(self, ticker: dict[str, Any] | None) -> str | None:
-        """The URL to keep on file: a developer's machine never overwrites that of a server."""
+        """Return the URL to keep in the database: a developer's machine never overwrites that of a server."""
         stored: str | None = None if ticker is None else ticker["url"]
         if stored is None or self.run_url is None:
             return self.run_url or stored
@@ -385,12 +388,12 @@ class PgCronBackend(Backend):
 
 
 def name_elsewhere(name: str, database: str) -> str:
-    """An entry's name in the database that has pg_cron: of one name there is one entry, whichever database it commands."""
+    """Return an entry's name in the database that has pg_cron: of one name there is one entry, whichever database it commands."""
     is_short = len(database.encode()) <= LONGEST_NAME - len("jm_0123456789abcdef01234567@")
     return f"{name}@{database if is_short else hashlib.sha256(database.encode()).hexdigest()[:24]}"
 
 
 def is_local(url: str) -> bool:
-    """True for a URL that only this machine, or its network, can reach."""
+    """Return whether only this machine, or its network, can reach the URL."""
     host = urlsplit(url).hostname
     return host is not None and is_here(host)

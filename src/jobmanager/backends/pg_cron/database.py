@@ -19,11 +19,11 @@ TEMPORARY = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
 def is_here(host: str) -> bool:
-    """True for a host that is this machine, by name, loopback or socket, or that only its network knows."""
+    """Return whether the host is this machine, by name, loopback or socket, or known to its network alone."""
     return re.fullmatch(r"localhost|::1|0\.0\.0\.0|127[.\d]+|.+\.local|/.*|", host) is not None
 
 
-class Database:
+class PgCronDatabase:
     """One database by its URL. Nothing is kept open; any thread may use it."""
 
     def __init__(self, url: str) -> None:
@@ -32,8 +32,8 @@ class Database:
         self.shown = shown_url(self._url)
 
     def connect(self, *, patience: int = 5) -> Connection:
-        """A connection in autocommit mode that works behind a pooler, too."""
-        with self.told():
+        """Return a connection in autocommit mode that works behind a pooler, too."""
+        with self.translated_errors():
             return psycopg.connect(
                 self._url,
                 autocommit=True,
@@ -44,13 +44,13 @@ class Database:
 
     @contextmanager
     def transaction(self, *, limit: str = "30s") -> Iterator[Connection]:
-        """A transaction of its own, in which no statement takes longer than `limit`."""
-        with self.told(), self.connect() as connection, connection.transaction():
+        """Open a transaction on a connection of its own, in which no statement takes longer than `limit`."""
+        with self.translated_errors(), self.connect() as connection, connection.transaction():
             connection.execute("SELECT set_config('statement_timeout', %s, true)", (limit,))
             yield connection
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def translated_errors(self) -> Iterator[None]:
         """Errors of the driver as ours: StoreUnavailableError where the same may succeed later, else ConfigurationError."""
         try:
             yield
@@ -61,5 +61,5 @@ class Database:
             if isinstance(error, TEMPORARY) and not isinstance(error, psycopg.errors.InvalidPassword):
                 raise StoreUnavailableError(text) from None
             if isinstance(error, psycopg.errors.InsufficientPrivilege):
-                text += ": `jobmanager pg-cron install --sql` prints what somebody with the right may run."
+                text += ": `jobmanager pg-cron install --sql` prints what a role with the right may run."
             raise ConfigurationError(text) from error

@@ -12,7 +12,7 @@ from datetime import UTC, timedelta
 import psycopg
 
 from jobmanager.backends.base import Deliver
-from jobmanager.backends.pg_cron.database import Connection, Database
+from jobmanager.backends.pg_cron.database import Connection, PgCronDatabase
 from jobmanager.errors import JobManagerError
 from jobmanager.run import Tick
 
@@ -29,7 +29,7 @@ ANNOUNCED = "SELECT run_id::text, job_id, scheduled_for, schedule_rev FROM jobma
 class Listener:
     """One thread with one connection; delivers every announced run once it hears of it, and again until it is accepted."""
 
-    def __init__(self, database: Database, namespace: str, deliver: Deliver) -> None:
+    def __init__(self, database: PgCronDatabase, namespace: str, deliver: Deliver) -> None:
         self._database = database
         self._namespace = namespace
         self._deliver = deliver
@@ -81,7 +81,7 @@ class Listener:
     def _hears_itself(self, connection: Connection) -> bool:
         """LISTEN succeeds behind a transaction pooler, and then nothing ever comes: so ask.
 
-        From another session: what a session notifies itself of comes with its own answer, even there.
+        From another session: a notification of a session to itself comes with its own result, even there.
         """
         probe = f"probe {uuid.uuid4()}"
         with self._database.connect() as other:

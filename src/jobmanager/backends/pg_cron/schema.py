@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-MADE_AT_ONCE = 0x6A6F626D  # the advisory lock of whoever makes or changes tables, the store's included
+MADE_AT_ONCE = 0x6A6F626D  # the advisory lock for making or changing tables, the store's included
 STAMP = "jobmanager.fire(text,timestamptz)"
 EDITION = (
     1  # one more with every published change: of two processes that differ, the newer one's functions stay
@@ -47,18 +47,18 @@ def script() -> str:
 
 @cache
 def release() -> str:
-    """What tells this text from that of another version: its edition, and a digest of it."""
+    """Return what identifies this text among those of other versions: its edition, and a digest of it."""
     return f"{EDITION}.{hashlib.sha256(script().encode()).hexdigest()[:10]}"
 
 
 def is_older(found: str | None) -> bool:
-    """True for a release that today's is to replace. A newer edition is not: in a rolling deployment both are at work."""
+    """Return whether this version replaces the release. It does not replace a newer edition: in a rolling deployment both are at work."""
     edition = (found or "").partition(".")[0]
     return found != release() and not (edition.isdigit() and int(edition) > EDITION)
 
 
 def installed(connection: psycopg.Connection[Any]) -> str | None:
-    """The release that the database has; None if it has none."""
+    """Return the release that the database has; None if it has none."""
     row = connection.execute("SELECT obj_description(to_regprocedure(%s), 'pg_proc')", (STAMP,)).fetchone()
     return None if row is None else row[0]
 
@@ -75,12 +75,12 @@ def install(connection: psycopg.Connection[Any]) -> bool:
 
 
 def stamped() -> str:
-    """The script with its release: what `--sql` prints."""
+    """Return the script with its release: what `--sql` prints."""
     return f"{script()}\nCOMMENT ON FUNCTION {STAMP} IS '{release()}';\n"
 
 
 def grants(role: str) -> str:
-    """What lets a role run the application that owns none of this."""
+    """Return the statements that let a role run the application without owning anything."""
     name = sql.Identifier(role).as_string(None)
     tables = ", ".join(f"jobmanager.{table}" for table in OF_THE_STORE)
     functions = ", ".join(f"jobmanager.{function}" for function in FOR_THE_APPLICATION)

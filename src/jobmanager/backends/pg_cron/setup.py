@@ -1,4 +1,4 @@
-"""What a database needs before the backend can use it: extensions and rights, made where we may, else told as SQL for whoever may."""
+"""The prerequisites of the backend in a database: extensions and rights, made where allowed, else printed as SQL for an administrator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from jobmanager.backends.pg_cron.database import Connection, Database
+from jobmanager.backends.pg_cron.database import Connection, PgCronDatabase
 from jobmanager.errors import ConfigurationError
 
 LOOK = """SELECT current_user, current_database(), u.rolsuper, u.rolcanlogin,
@@ -29,7 +29,7 @@ IN_DATABASE = "can only create extension in database "
 
 
 class LackingRightError(ConfigurationError):
-    """Somebody with more rights has to run `statements` in `database`; nothing was changed."""
+    """A role with more rights has to run `statements` in `database`; nothing was changed."""
 
     def __init__(self, message: str, *, database: str, statements: Sequence[str]) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class LackingRightError(ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class Prerequisites:
-    """What there is in a database, and what our role may do there."""
+    """The extensions of a database, and the rights of our role there."""
 
     role: str
     database: str
@@ -58,21 +58,21 @@ class Prerequisites:
 
     @property
     def may_be_called_from(self) -> bool:
-        """True if this database can call an application over HTTP, or could once an extension is created."""
+        """Whether this database can call an application over HTTP, or could once an extension is created."""
         return self.has_http_post or "pg_net" in self.available or "http" in self.extensions
 
 
 def look(connection: Connection) -> Prerequisites:
-    """What there is."""
+    """Return what the database has."""
     row = connection.execute(LOOK).fetchone()
     assert row is not None  # noqa: S101 - our role is one
     return Prerequisites(*row)
 
 
 def prepare(
-    database: Database, *, cron: bool, http: bool, tables: bool = True, keep: bool = True
+    database: PgCronDatabase, *, cron: bool, http: bool, tables: bool = True, keep: bool = True
 ) -> tuple[Prerequisites, list[str]]:
-    """Make what is missing in one transaction; answers what there was, and the names of the extensions that were created.
+    """Make what is missing in one transaction; return what there was, and the names of the extensions that were created.
 
     `cron`: this database is to have pg_cron. `http`: it is to call the application, if it can. `tables`: our tables live here.
     Without `keep` it is only tried. LackingRightError if our role may not, and then nothing is changed.
@@ -103,7 +103,7 @@ def prepare(
     return ground, extensions
 
 
-def _refuse(ground: Prerequisites, database: Database, *, cron: bool) -> None:
+def _refuse(ground: Prerequisites, database: PgCronDatabase, *, cron: bool) -> None:
     if cron and "pg_cron" not in ground.extensions and "pg_cron" not in ground.available:
         raise ConfigurationError(
             f"{database.shown}: this server has no pg_cron. Install its package (postgresql-{ground.version_number // 10_000}-cron "
@@ -148,10 +148,10 @@ def _missing_grants(
 
 
 def _lacking(
-    ground: Prerequisites, database: Database, extensions: Sequence[str], grants: Sequence[str]
+    ground: Prerequisites, database: PgCronDatabase, extensions: Sequence[str], grants: Sequence[str]
 ) -> LackingRightError:
     statements = [f"{_create(name)};" for name in extensions]
-    if "pg_cron" in extensions:  # made by somebody else, it is somebody else's
+    if "pg_cron" in extensions:  # made by another role, it belongs to that role
         statements.append(f"GRANT USAGE ON SCHEMA cron TO {_quoted(ground.role)};")
     missing = [*extensions, *(["rights"] if grants else [])]
     return LackingRightError(

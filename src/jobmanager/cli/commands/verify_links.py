@@ -230,7 +230,7 @@ def _call_now(here: Session, care: PgCronAdmin, limit: timedelta) -> Finding:
     """Whether a call of the database itself gets through: from here the URL may look different."""
     clock = SystemClock()
     until = clock.monotonic() + limit.total_seconds()
-    number = care.ring()
+    number = care.test_call()
     with _waiting(here, "waiting for the database to hear what became of its call"):
         while (called := care.call(number)) is None and clock.monotonic() < until:
             clock.sleep(LOOK_EVERY)

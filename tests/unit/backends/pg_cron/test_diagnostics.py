@@ -19,10 +19,10 @@ from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.backends.pg_cron.diagnostics import entries as entry_findings
 from jobmanager.backends.pg_cron.diagnostics import server as server_findings
 from jobmanager.backends.pg_cron.diagnostics.calls import OUTCOMES, _is_near
-from jobmanager.backends.pg_cron.diagnostics.context import Case, some
+from jobmanager.backends.pg_cron.diagnostics.context import Examination, some
 from jobmanager.backends.pg_cron.diagnostics.entries import _at_full_hour
-from jobmanager.backends.pg_cron.diagnostics.http_probe import knock
-from jobmanager.backends.pg_cron.diagnostics.queries import Owner, Server, Ticker
+from jobmanager.backends.pg_cron.diagnostics.http_probe import probe_url
+from jobmanager.backends.pg_cron.diagnostics.queries import Owner, Server, TickerRow
 from jobmanager.clock import SystemClock
 
 URL = "postgresql://app@127.0.0.1:1/app"
@@ -43,7 +43,7 @@ SERVER = Server(
     settings={},
 )
 OWNER = Owner(name="owner", release=objects.release(), can_login=True, is_us=False, uses=True, schedules=True)
-TICKER = Ticker(
+TICKER = TickerRow(
     transport="notify",
     layout="dispatcher",
     auth="signature",
@@ -61,8 +61,8 @@ ENTRIES = [
 class Answers:
     """A database that answers as it is told."""
 
-    def __init__(self, server: Server, ticker: Ticker, settings: dict[str, str]) -> None:
-        self._rows: dict[type, Any] = {Server: server, Owner: OWNER, Ticker: ticker}
+    def __init__(self, server: Server, ticker: TickerRow, settings: dict[str, str]) -> None:
+        self._rows: dict[type, Any] = {Server: server, Owner: OWNER, TickerRow: ticker}
         self._settings = settings
 
     def one(self, kind: type, *_: object, **__: object) -> Any:
@@ -78,10 +78,10 @@ class Answers:
 
 
 def found(
-    server: Server = SERVER, ticker: Ticker = TICKER, settings: dict[str, str] | None = None
+    server: Server = SERVER, ticker: TickerRow = TICKER, settings: dict[str, str] | None = None
 ) -> list[Found]:
     answers: Any = Answers(server, ticker, {"cron.max_running_jobs": "32"} if settings is None else settings)
-    case = Case(PgCronBackend(URL), (), answers)
+    case = Examination(PgCronBackend(URL), (), answers)
     checks = {**server_findings.CHECKS, **entry_findings.CHECKS}
     whole = replace(
         server, settings={"max_connections": "100", "max_worker_processes": "64", **server.settings}
@@ -132,7 +132,7 @@ def test_a_scheduler_that_is_being_started_again(
 
     monkeypatch.setattr(Answers, "column", column)
     answers: Any = Answers(replace(SERVER, schedulers=[]), TICKER, {})
-    found = server_findings.CHECKS["pg_cron"](Case(PgCronBackend(URL), (), answers))
+    found = server_findings.CHECKS["pg_cron"](Examination(PgCronBackend(URL), (), answers))
     assert [finding.level for finding in found] == expected
 
 
@@ -165,7 +165,7 @@ def test_settings_that_nobody_of_us_may_read() -> None:
 def test_functions_of_another_owner_and_release() -> None:
     answers: Any = Answers(SERVER, TICKER, {})
     answers._rows[Owner] = replace(OWNER, release=None)
-    [finding] = [*server_findings.CHECKS["The functions"](Case(PgCronBackend(URL), (), answers))]
+    [finding] = [*server_findings.CHECKS["The functions"](Examination(PgCronBackend(URL), (), answers))]
     assert (finding.level, "Let 'owner' do it" in finding.fix) == ("failing", True)
 
 
@@ -216,14 +216,14 @@ def test_long_lists_are_cut() -> None:
     "url", ["http://127.0.0.1:1/jobs/run", "https://nobody.invalid/", "mailto:x", "http:///x"]
 )
 def test_who_does_not_answer_is_told_and_nothing_is_raised(url: str) -> None:
-    answer = knock(url)
+    answer = probe_url(url)
     assert answer.status is None
     assert answer.error
 
 
 def test_a_server_that_says_nothing_is_given_up() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
-        assert "timed out" in knock(f"http://127.0.0.1:{silent.getsockname()[1]}/").error
+        assert "timed out" in probe_url(f"http://127.0.0.1:{silent.getsockname()[1]}/").error
 
 
 def test_an_answer_that_is_no_http() -> None:
@@ -237,5 +237,5 @@ def test_an_answer_that_is_no_http() -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        assert "BadStatusLine" in knock(f"http://127.0.0.1:{server.getsockname()[1]}/").error
+        assert "BadStatusLine" in probe_url(f"http://127.0.0.1:{server.getsockname()[1]}/").error
         thread.join()

@@ -1,4 +1,4 @@
-"""What is wrong with where calls go, with what became of them, and with what they are made for."""
+"""Findings about the target of calls, their outcomes, and the plans that cause them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 
 from jobmanager.backends.base import Found
 from jobmanager.backends.pg_cron.database import is_here
-from jobmanager.backends.pg_cron.diagnostics.context import Case, counted, some, utc
-from jobmanager.backends.pg_cron.diagnostics.http_probe import Answered, knock
+from jobmanager.backends.pg_cron.diagnostics.context import Examination, counted, some, utc
+from jobmanager.backends.pg_cron.diagnostics.http_probe import ProbeResult, probe_url
 from jobmanager.backends.pg_cron.diagnostics.queries import (
     CALLS,
     OLDEST_CALL,
     UNPLANNED,
     Calls,
-    Ticker,
+    TickerRow,
     Unplanned,
 )
 from jobmanager.backends.pg_cron.diagnostics.transport import RESTART
@@ -44,9 +44,9 @@ OUTCOMES = {
 }
 
 
-def _url(case: Case) -> Iterator[Found]:
-    """The database is told a URL that it can reach, and that tells nobody else anything."""
-    ticker, wanted = case.ticker, case.backend.run_url
+def _url(exam: Examination) -> Iterator[Found]:
+    """Check that the database has a URL that it can reach and that holds no secret."""
+    ticker, wanted = exam.ticker, exam.backend.run_url
     if ticker is None or ticker.transport == "notify" or ticker.url is None:
         return
     shown, host = shown_url(ticker.url), urlsplit(ticker.url).hostname or ""
@@ -56,10 +56,10 @@ def _url(case: Case) -> Iterator[Found]:
             text=f"The URL that is called has a secret in its query, which access logs keep: {shown}",
             fix="Take it out of the URL (every call is signed), and replace that secret wherever it is used.",
         )
-    if is_here(host) and not is_here(case.ask.host):
+    if is_here(host) and not is_here(exam.ask.host):
         yield Found(
             level="failing",
-            text=f"The database is on {case.ask.host}, and calls {shown}: that is its own machine, not this one.",
+            text=f"The database is on {exam.ask.host}, and calls {shown}: that is its own machine, not this one.",
             fix="Set JOBMANAGER_PUBLIC_URL to a URL that the database's host reaches; a tunnel's, while developing.",
         )
     elif wanted is not None and wanted != ticker.url:
@@ -80,7 +80,7 @@ def _url(case: Case) -> Iterator[Found]:
 
 
 def _is_near(host: str) -> bool:
-    """This machine or a private network, as far as the name tells: one of a cluster has no dots, or says so."""
+    """Return whether the host is this machine or of a private network, as far as its name shows: one of a cluster has no dots, or a known ending."""
     try:
         return ip_address(host).is_private
     except ValueError:
@@ -89,13 +89,13 @@ def _is_near(host: str) -> bool:
         )
 
 
-def _answers(case: Case) -> Iterator[Found]:
-    """What became of calls, and what an unsigned one is answered from here: 401, if it is the endpoint that answers."""
-    ticker = case.ticker
+def _answers(exam: Examination) -> Iterator[Found]:
+    """Judge the outcomes of calls, and what an unsigned one from here gets: 401, if it reaches the endpoint."""
+    ticker = exam.ticker
     if ticker is None:
         return
-    calls = case.ask.one(Calls, CALLS, namespace=case.backend.namespace)
-    answer = knock(ticker.url) if ticker.url is not None and ticker.transport != "notify" else None
+    calls = exam.ask.one(Calls, CALLS, namespace=exam.backend.namespace)
+    answer = probe_url(ticker.url) if ticker.url is not None and ticker.transport != "notify" else None
     if answer is not None and answer.status is not None:
         yield from _answer(ticker, answer)
     if calls is not None and calls.outcome != "accepted":
@@ -111,13 +111,13 @@ def _answers(case: Case) -> Iterator[Found]:
             level="note",
             text=f"{calls.failed} of {counted(calls.recent, 'call')} in the last hour did not get through; the newest did",
         )
-    oldest = next(iter(case.ask.column(OLDEST_CALL, case.backend.namespace)), None)
+    oldest = next(iter(exam.ask.column(OLDEST_CALL, exam.backend.namespace)), None)
     late = timedelta(milliseconds=ticker.timeout_ms) + timedelta(seconds=120)
-    if oldest is not None and case.server.now - oldest > late:
+    if oldest is not None and exam.server.now - oldest > late:
         yield Found(
             level="warning",
             text=f"A call sent at {utc(oldest)} is still open: the sweep does not look after calls.",
-            fix="See whether entry jm_sweep runs and how it ends (cron.job_run_details), and that nobody holds locks in jobmanager.calls.",
+            fix="See whether entry jm_sweep runs and how it ends (cron.job_run_details), and that no session holds locks in jobmanager.calls.",
         )
     if answer is not None and answer.status is None:
         good = calls is not None and calls.outcome == "accepted"
@@ -128,15 +128,15 @@ def _answers(case: Case) -> Iterator[Found]:
         )
 
 
-def _answer(ticker: Ticker, answer: Answered) -> Iterator[Found]:
+def _answer(ticker: TickerRow, answer: ProbeResult) -> Iterator[Found]:
     shown, status = shown_url(ticker.url or ""), answer.status or 0
-    told = f"{shown} answers an unsigned POST with {status}"
+    said = f"{shown} answers an unsigned POST with {status}"
     if status == 401 and answer.is_ours:
         yield Found(level="ok", text=f"{shown} refuses an unsigned call, as it should")
     elif status == 401:
         yield Found(
             level="warning",
-            text=f"{told}, but not as the endpoint does: something before it wants a login.",
+            text=f"{said}, but not as the endpoint does: something before it wants a login.",
             fix=OUTCOMES["unauthorized"],
         )
     elif 300 <= status < 400:
@@ -146,18 +146,18 @@ def _answer(ticker: Ticker, answer: Answered) -> Iterator[Found]:
             fix="Name the final URL in JOBMANAGER_PUBLIC_URL, scheme and slashes included, and restart the application.",
         )
     elif status == 429:
-        yield Found(level="note", text=f"{told}: it limits who calls too often")
+        yield Found(level="note", text=f"{said}: it limits who calls too often")
     else:
         word = {404: "wrong_path", 410: "wrong_path", 405: "wrong_method", 413: "too_large"}.get(status)
         word = word or ("server_error" if status >= 500 else "not_ours" if status < 300 else "unauthorized")
-        yield Found(level="failing", text=f"{told}, where the endpoint says 401.", fix=OUTCOMES[word])
+        yield Found(level="failing", text=f"{said}, where the endpoint says 401.", fix=OUTCOMES[word])
 
 
-def _plans(case: Case) -> Iterator[Found]:
+def _plans(exam: Examination) -> Iterator[Found]:
     """Every job of ours knows when it is due."""
-    if case.ticker is None:
+    if exam.ticker is None:
         return
-    found = case.ask.all(Unplanned, UNPLANNED, case.backend.namespace)
+    found = exam.ask.all(Unplanned, UNPLANNED, exam.backend.namespace)
     for job in [job for job in found if job.error is not None][:5]:
         yield Found(
             level="failing",
@@ -187,29 +187,29 @@ def _plans(case: Case) -> Iterator[Found]:
         )
 
 
-def _company(case: Case) -> Iterator[Found]:
+def _company(exam: Examination) -> Iterator[Found]:
     """Other entries that call us, and handlers that hold pg_net up."""
-    if case.ticker is None:
+    if exam.ticker is None:
         return
-    scheduled = [job for job in case.jobs if job.schedule is not None]
-    if case.backend.wait and len(scheduled) > 1 and case.ticker.transport == "pg_net":
+    scheduled = [job for job in exam.jobs if job.schedule is not None]
+    if exam.backend.wait and len(scheduled) > 1 and exam.ticker.transport == "pg_net":
         yield Found(
             level="warning",
             text=f"JOBMANAGER_WAIT is set and there are {len(scheduled)} jobs: pg_net waits for the slowest handler before it sends the next calls.",
             fix="Unset JOBMANAGER_WAIT where the host lets a process work on after its answer.",
         )
-    for caller in case.pg_cron.callers if case.server.extension else ():
+    for caller in exam.pg_cron.callers if exam.server.extension else ():
         name = f"{caller.name!r} ({caller.id})" if caller.name else str(caller.id)
         secret = ", with a secret in its text that everybody sees who sees the entry" if caller.secret else ""
         rotate = " Then `jobmanager secret rotate`: that secret is known." if caller.secret else ""
         yield Found(
             level="warning",
-            text=f"Entry {name} of pg_cron is not ours and calls {case.backend.run_path} itself{secret}.",
+            text=f"Entry {name} of pg_cron is not ours and calls {exam.backend.run_path} itself{secret}.",
             fix=f"SELECT cron.unschedule({caller.id}).{rotate}",
         )
 
 
-CHECKS: dict[str, Callable[[Case], Iterator[Found]]] = {
+CHECKS: dict[str, Callable[[Examination], Iterator[Found]]] = {
     "The URL": _url,
     "The calls": _answers,
     "The plans": _plans,

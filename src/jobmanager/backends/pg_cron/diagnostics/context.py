@@ -1,4 +1,4 @@
-"""What one examination has learned so far; each thing is asked when a check first wants it."""
+"""The facts of one examination; each is queried when a check first needs it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobmanager.backends.pg_cron.diagnostics.queries import (
     Owner,
     Questions,
     Server,
-    Ticker,
+    TickerRow,
 )
 from jobmanager.job import Job
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class EntrySeen:
     """One of our entries, or one that should be; `error` is how it last ended, if that was badly."""
 
     name: str
@@ -39,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """An entry of somebody else's that calls our path; `secret` if one stands in its text."""
+    """A foreign entry that calls our path; `secret` if one stands in its text."""
 
     id: int
     name: str | None
@@ -48,11 +48,11 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgCronSeen:
-    """What the owner of our functions sees of pg_cron; `error` if he may not look."""
+    """The view of pg_cron by the owner of our functions; `error` if the owner has no right to it."""
 
     error: str | None
     settings: dict[str, str]
-    entries: list[Entry]
+    entries: list[EntrySeen]
     callers: list[Caller]
     bytes: int
 
@@ -66,8 +66,8 @@ class KeysSeen:
     more_since: datetime | None
 
 
-class Case:
-    """A backend, the declared jobs, and what the database answered."""
+class Examination:
+    """A backend, the declared jobs, and the facts from the database."""
 
     def __init__(self, backend: PgCronBackend, jobs: Sequence[Job], ask: Questions) -> None:
         self.backend = backend
@@ -77,12 +77,12 @@ class Case:
 
     @property
     def is_elsewhere(self) -> bool:
-        """True if pg_cron is not in the database of the jobs."""
+        """Whether pg_cron is in another database than the jobs."""
         return self.backend.cron_database is not None
 
     @property
     def is_installed(self) -> bool:
-        """True if this role can ask our functions and tables."""
+        """Whether this role may use our functions and tables."""
         return bool(self.server.may_use) and self.owner is not None
 
     @property
@@ -105,11 +105,11 @@ class Case:
         return self._known("owner", lambda: self.ask.one(Owner, OWNER), None)
 
     @property
-    def ticker(self) -> Ticker | None:
+    def ticker(self) -> TickerRow | None:
         """How our namespace is reached; None where nothing is installed, or no process was started yet."""
         if not self.is_installed:
             return None
-        return self._known("ticker", lambda: self.ask.one(Ticker, TICKER, self.backend.namespace), None)
+        return self._known("ticker", lambda: self.ask.one(TickerRow, TICKER, self.backend.namespace), None)
 
     @property
     def pg_cron(self) -> PgCronSeen:
@@ -121,7 +121,7 @@ class Case:
         return self._known("keys", self._keys, None)
 
     def _known(self, name: str, ask: Callable[[], T], otherwise: T) -> T:
-        """What was answered. If the question fails the first check that has it says so, and the next ones get `otherwise`."""
+        """Return the result. If the query fails, the first check that needs it reports that, and the next ones get `otherwise`."""
         if name not in self._answers:
             self._answers[name] = otherwise
             self._answers[name] = ask()
@@ -133,7 +133,7 @@ class Case:
         return PgCronSeen(
             error=seen.get("error"),
             settings=seen["settings"],
-            entries=[Entry(**entry) for entry in seen.get("entries", ())],
+            entries=[EntrySeen(**entry) for entry in seen.get("entries", ())],
             callers=[Caller(**caller) for caller in seen.get("callers", ())],
             bytes=seen.get("bytes", 0),
         )
@@ -149,7 +149,7 @@ class Case:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of them, and how many more there are."""
+    """Return the first of them, and how many more there are."""
     more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more
 

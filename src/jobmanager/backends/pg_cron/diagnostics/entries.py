@@ -1,4 +1,4 @@
-"""What is wrong with pg_cron's entries of ours, with the sweep, and with what bounds both."""
+"""Findings about our entries in pg_cron, the sweep, and the limits of both."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from jobmanager.backends.base import Found
-from jobmanager.backends.pg_cron.diagnostics.context import Case, Entry, counted, some, utc
+from jobmanager.backends.pg_cron.diagnostics.context import EntrySeen, Examination, counted, some, utc
 from jobmanager.backends.pg_cron.diagnostics.queries import ELSEWHERE, Questions
 from jobmanager.errors import JobManagerError
 
@@ -38,19 +38,19 @@ FAILURES = {
 }
 
 
-def _entries(case: Case) -> Iterator[Found]:
+def _entries(exam: Examination) -> Iterator[Found]:
     """Every entry is there, as it should be, and ended well when it last ran."""
-    if case.ticker is None or case.is_elsewhere or case.server.extension is None:
+    if exam.ticker is None or exam.is_elsewhere or exam.server.extension is None:
         return
-    if case.pg_cron.error is not None:
+    if exam.pg_cron.error is not None:
         yield Found(
             level="failing",
-            text=f"pg_cron's entries cannot be read by {case.owner_name!r}: {case.pg_cron.error}.",
-            fix=f'Let a superuser run GRANT USAGE ON SCHEMA cron TO "{case.owner_name}".',
+            text=f"pg_cron's entries cannot be read by {exam.owner_name!r}: {exam.pg_cron.error}.",
+            fix=f'Let a superuser run GRANT USAGE ON SCHEMA cron TO "{exam.owner_name}".',
         )
         return
-    by_drift: dict[str, list[Entry]] = {}
-    for entry in case.pg_cron.entries:
+    by_drift: dict[str, list[EntrySeen]] = {}
+    for entry in exam.pg_cron.entries:
         by_drift.setdefault(entry.drift, []).append(entry)
     orphans, paused = by_drift.pop("of no job", []), by_drift.pop("paused", [])
     by_error: dict[str, list[str]] = {}
@@ -60,10 +60,10 @@ def _entries(case: Case) -> Iterator[Found]:
     for drift, entries in sorted(by_drift.items()):
         said = next((f" It failed: {entry.error}." for entry in entries if entry.error), "")
         text = f"{_named(entries)}: {drift}.{said}"
-        yield Found(level="failing", text=text, fix=_fix(said, case) if said else PUT_RIGHT)
+        yield Found(level="failing", text=text, fix=_fix(said, exam) if said else PUT_RIGHT)
     for error, names in by_error.items():
-        told = error.strip().partition("\n")[0].rstrip(".")
-        yield Found(level="failing", text=f"{some(names)} failed last: {told}.", fix=_fix(error, case))
+        sentence = error.strip().partition("\n")[0].rstrip(".")
+        yield Found(level="failing", text=f"{some(names)} failed last: {sentence}.", fix=_fix(error, exam))
     for entry in paused:
         yield Found(
             level="warning",
@@ -75,32 +75,32 @@ def _entries(case: Case) -> Iterator[Found]:
         yield Found(level="warning", text=text, fix="jobmanager pg-cron purge")
 
 
-def _named(entries: Sequence[Entry]) -> str:
+def _named(entries: Sequence[EntrySeen]) -> str:
     return (
         f"{counted(len(entries), 'entry', 'entries')} of pg_cron, {some([entry.name for entry in entries])}"
     )
 
 
 def _stops(name: str) -> str:
-    return {"jm_sweep": "nobody looks what became of calls", "jm_http": "nobody is called"}.get(
+    return {"jm_sweep": "the outcomes of calls are not read", "jm_http": "no application is called"}.get(
         name, "nothing is announced by it"
     )
 
 
-def _fix(error: str, case: Case) -> str:
+def _fix(error: str, exam: Examination) -> str:
     known = next((fix for words, fix in FAILURES.items() if words in error), None)
     if known is None:
-        return f"Run the command as {case.owner_name!r} by hand; cron.job_run_details and the server's log say more."
-    return known.format(owner=case.owner_name, database=case.server.database)
+        return f"Run the command as {exam.owner_name!r} by hand; cron.job_run_details and the server's log say more."
+    return known.format(owner=exam.owner_name, database=exam.server.database)
 
 
-def _elsewhere(case: Case) -> Iterator[Found]:
+def _elsewhere(exam: Examination) -> Iterator[Found]:
     """pg_cron is in another database, which has both entries, and they command what is here."""
-    if case.backend.cron_database is None or case.ticker is None:
+    if exam.backend.cron_database is None or exam.ticker is None:
         return
-    there = Questions(case.backend.cron_database)
+    there = Questions(exam.backend.cron_database)
     try:
-        rows = there.rows(ELSEWHERE, case.server.database)
+        rows = there.rows(ELSEWHERE, exam.server.database)
     except JobManagerError as error:
         yield Found(
             level="failing",
@@ -110,28 +110,28 @@ def _elsewhere(case: Case) -> Iterator[Found]:
         return
     finally:
         there.close()
-    wanted = {"jm_sweep", "jm_http" if case.ticker.transport == "http" else "jm_dispatch"}
+    wanted = {"jm_sweep", "jm_http" if exam.ticker.transport == "http" else "jm_dispatch"}
     good = {
         name.partition("@")[0] for name, _, command, active, _ in rows if active and "jobmanager." in command
     }
     if missing := sorted(wanted - good):
-        text = f"The database of JOBMANAGER_PG_CRON_URL has no active entry {some(missing)} for {case.server.database!r}."
+        text = f"The database of JOBMANAGER_PG_CRON_URL has no active entry {some(missing)} for {exam.server.database!r}."
         yield Found(level="failing", text=text, fix=PUT_RIGHT)
     for name, _, _, _, said in rows:
         if said is not None and any(words in said for words in FAILURES):
             yield Found(
-                level="failing", text=f"{name} failed last: {said.strip().rstrip('.')}.", fix=_fix(said, case)
+                level="failing", text=f"{name} failed last: {said.strip().rstrip('.')}.", fix=_fix(said, exam)
             )
 
 
-def _silence(case: Case) -> Iterator[Found]:
-    """The sweep comes by, four times a minute."""
-    ticker = case.ticker
+def _silence(exam: Examination) -> Iterator[Found]:
+    """Check that the sweep passes four times a minute."""
+    ticker = exam.ticker
     if ticker is None:
-        if case.is_installed:
+        if exam.is_installed:
             yield Found(
                 level="warning",
-                text=f"The database keeps no time for namespace {case.backend.namespace!r} yet.",
+                text=f"The database keeps no time for namespace {exam.backend.namespace!r} yet.",
                 fix="Start the application, or run `jobmanager init`.",
             )
         return
@@ -140,7 +140,7 @@ def _silence(case: Case) -> Iterator[Found]:
             level="note",
             text="the database has not swept since it came up; its first pass comes with a full minute",
         )
-    elif (case.server.now - ticker.swept_at).total_seconds() > SILENT_AFTER:
+    elif (exam.server.now - ticker.swept_at).total_seconds() > SILENT_AFTER:
         yield Found(
             level="failing",
             text=f"pg_cron is silent since {utc(ticker.swept_at)}: no entry of ours has run to its end.",
@@ -150,21 +150,21 @@ def _silence(case: Case) -> Iterator[Found]:
     else:
         yield Found(
             level="ok",
-            text=f"pg_cron {case.server.extension or 'of another database'}, layout {ticker.layout}, transport {ticker.transport}; "
-            f"the database swept {(case.server.now - ticker.swept_at).total_seconds():.0f} s ago",
+            text=f"pg_cron {exam.server.extension or 'of another database'}, layout {ticker.layout}, transport {ticker.transport}; "
+            f"the database swept {(exam.server.now - ticker.swept_at).total_seconds():.0f} s ago",
         )
 
 
 # ---------------------------------------------------------------- what bounds pg_cron
 
 
-def _bounds(case: Case) -> Iterator[Found]:
+def _bounds(exam: Examination) -> Iterator[Found]:
     """Its zone, and how many entries may run at once."""
-    if case.ticker is None or case.is_elsewhere or case.server.extension is None:
+    if exam.ticker is None or exam.is_elsewhere or exam.server.extension is None:
         return
-    settings = case.settings
+    settings = exam.settings
     zone = settings.get("cron.timezone")
-    if zone is not None and zone not in ALSO_UTC and case.ticker.layout == "entries":
+    if zone is not None and zone not in ALSO_UTC and exam.ticker.layout == "entries":
         yield Found(
             level="failing",
             text=f"cron.timezone is {zone!r}; the entries of jobs are in UTC, and would wake at other times.",
@@ -175,19 +175,19 @@ def _bounds(case: Case) -> Iterator[Found]:
             level="note",
             text=f"cron.timezone is {zone!r}; that makes no difference to entries of every minute",
         )
-    at_once = sum(_at_full_hour(entry.schedule) for entry in case.pg_cron.entries)
+    at_once = sum(_at_full_hour(entry.schedule) for entry in exam.pg_cron.entries)
     if "cron.max_running_jobs" not in settings:
         yield Found(
             level="note",
-            text=f"{case.owner_name!r} cannot read pg_cron's settings, so nothing is known of its bounds: GRANT pg_read_all_settings",
+            text=f"{exam.owner_name!r} cannot read pg_cron's settings, so nothing is known of its bounds: GRANT pg_read_all_settings",
         )
         return
-    yield from _too_few(case, at_once, most=int(settings["cron.max_running_jobs"]))
+    yield from _too_few(exam, at_once, most=int(settings["cron.max_running_jobs"]))
 
 
-def _too_few(case: Case, at_once: int, *, most: int) -> Iterator[Found]:
-    assert case.ticker is not None  # noqa: S101 - looked at before
-    if most == 1 and case.ticker.passes > 1:
+def _too_few(exam: Examination, at_once: int, *, most: int) -> Iterator[Found]:
+    assert exam.ticker is not None  # noqa: S101 - looked at before
+    if most == 1 and exam.ticker.passes > 1:
         yield Found(
             level="failing",
             text="cron.max_running_jobs is 1, and the sweep holds that one place for 44 s of every minute: ticks come late.",
@@ -200,10 +200,10 @@ def _too_few(case: Case, at_once: int, *, most: int) -> Iterator[Found]:
             fix="Set JOBMANAGER_PG_CRON_LAYOUT=dispatcher, or raise cron.max_running_jobs.",
         )
     running = min(at_once, most)
-    if case.settings.get("cron.use_background_workers") == "on":
-        bound, name, free = int(case.settings["max_worker_processes"]), "max_worker_processes", 8
+    if exam.settings.get("cron.use_background_workers") == "on":
+        bound, name, free = int(exam.settings["max_worker_processes"]), "max_worker_processes", 8
     else:
-        bound, name, free = int(case.settings["max_connections"]), "max_connections", 3
+        bound, name, free = int(exam.settings["max_connections"]), "max_connections", 3
     if bound < running + free:
         yield Found(
             level="warning",
@@ -211,20 +211,20 @@ def _too_few(case: Case, at_once: int, *, most: int) -> Iterator[Found]:
             fix=f"Raise {name} to {running + free} or more and restart the server"
             + (
                 "."
-                if case.ticker.layout == "dispatcher"
+                if exam.ticker.layout == "dispatcher"
                 else ", or set JOBMANAGER_PG_CRON_LAYOUT=dispatcher."
             ),
         )
 
 
 def _at_full_hour(schedule: str) -> bool:
-    """True if minute 0 is in it, as far as the text tells: hours and days differ seldom enough."""
+    """Return whether minute 0 is in the schedule, as far as its text shows: hours and days seldom differ."""
     minutes = schedule.partition(" ")[0].split(",")
     return any(re.match(r"(\*|0)(\D|$)", part) for part in minutes)
 
 
-def _size(case: Case) -> Iterator[Found]:
-    if case.ticker is not None and (size := case.pg_cron.bytes) > LARGEST_DETAILS:
+def _size(exam: Examination) -> Iterator[Found]:
+    if exam.ticker is not None and (size := exam.pg_cron.bytes) > LARGEST_DETAILS:
         yield Found(
             level="warning",
             text=f"cron.job_run_details has {size / 1024 / 1024:,.0f} MB; pg_cron never clears it. Ours are pruned after 7 days.",
@@ -232,7 +232,7 @@ def _size(case: Case) -> Iterator[Found]:
         )
 
 
-CHECKS: dict[str, Callable[[Case], Iterator[Found]]] = {
+CHECKS: dict[str, Callable[[Examination], Iterator[Found]]] = {
     "pg_cron's entries": _entries,
     "The other database": _elsewhere,
     "The sweep": _silence,

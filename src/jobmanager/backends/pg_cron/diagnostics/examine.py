@@ -1,4 +1,4 @@
-"""What is wrong with the database that keeps the time, or will be: for `jobmanager doctor`. What explains most comes first."""
+"""Findings about the database that keeps the time, for `jobmanager doctor`, those that explain most first."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jobmanager.backends.pg_cron.diagnostics import calls as call_findings
 from jobmanager.backends.pg_cron.diagnostics import entries as entry_findings
 from jobmanager.backends.pg_cron.diagnostics import server as server_findings
 from jobmanager.backends.pg_cron.diagnostics import transport as link_findings
-from jobmanager.backends.pg_cron.diagnostics.context import Case, some
-from jobmanager.backends.pg_cron.diagnostics.queries import Questions, Ticker
+from jobmanager.backends.pg_cron.diagnostics.context import Examination, some
+from jobmanager.backends.pg_cron.diagnostics.queries import Questions, TickerRow
 from jobmanager.errors import JobManagerError
 from jobmanager.job import Job
 from jobmanager.settings import shown_url
@@ -23,12 +23,12 @@ CHECKS = {**server_findings.CHECKS, **entry_findings.CHECKS, **link_findings.CHE
 
 
 def examine(backend: PgCronBackend, jobs: Sequence[Job]) -> Iterator[Found]:
-    """What there is to say about this backend's database and how these jobs use it."""
+    """Yield the findings about this backend's database and how these jobs use it."""
     ask = Questions(backend.database)
     try:
-        case = Case(backend, jobs, ask)
+        exam = Examination(backend, jobs, ask)
         try:
-            case.server  # noqa: B018 - asked here, so that one sentence says it if nothing can be asked
+            exam.server  # noqa: B018 - asked here, so that one sentence says it if nothing can be asked
         except JobManagerError as error:
             fix = "Start the database, see whether this host reaches it, or correct JOBMANAGER_DATABASE_URL."
             yield Found(
@@ -36,23 +36,23 @@ def examine(backend: PgCronBackend, jobs: Sequence[Job]) -> Iterator[Found]:
             )
             return
         for subject, look in CHECKS.items():
-            yield from _guarded(subject, look, case)
+            yield from _guarded(subject, look, exam)
     finally:
         ask.close()
 
 
 def going_on(backend: PgCronBackend) -> Iterator[Found]:
-    """That the database keeps the time of this application, which leaves that to another backend now."""
+    """Yield a finding if the database still keeps the time of this application, which has chosen another backend."""
     ask = Questions(backend.database)
     try:
-        case = Case(backend, (), ask)
-        ticker, entries = case.ticker, case.pg_cron.entries if case.is_installed else []
+        exam = Examination(backend, (), ask)
+        ticker, entries = exam.ticker, exam.pg_cron.entries if exam.is_installed else []
     except JobManagerError:
-        return  # who cannot be asked is told of as the store
+        return  # a database that cannot be queried is a finding about the store
     finally:
         ask.close()
     names = [entry.name for entry in entries if not entry.drift]
-    if ticker is not None and (names or case.is_elsewhere):
+    if ticker is not None and (names or exam.is_elsewhere):
         yield Found(
             level="warning",
             text=f"pg_cron still keeps the time of namespace {backend.namespace!r}, {_told(ticker)}: {some(names) or 'from another database'}.",
@@ -60,17 +60,19 @@ def going_on(backend: PgCronBackend) -> Iterator[Found]:
         )
 
 
-def _told(ticker: Ticker) -> str:
-    """Who hears of what is due."""
+def _told(ticker: TickerRow) -> str:
+    """Return how the application learns of due jobs."""
     if ticker.transport == "notify" or ticker.url is None:
         return "and announces what is due"
     return f"and calls {shown_url(ticker.url)}"
 
 
-def _guarded(subject: str, look: Callable[[Case], Iterator[Found]], case: Case) -> Iterator[Found]:
-    """What a check finds; one that fails is a finding, and keeps the others from nothing."""
+def _guarded(
+    subject: str, look: Callable[[Examination], Iterator[Found]], exam: Examination
+) -> Iterator[Found]:
+    """Yield what a check finds; a check that fails is a finding, and the others go on."""
     try:
-        yield from look(case)
+        yield from look(exam)
     except (JobManagerError, OSError, ValueError) as error:
-        told = f"{subject} could not be looked at: {error}".rstrip(".")
-        yield Found(level="warning", text=f"{told}.", fix="Look at it by hand, or ask again.")
+        said = f"{subject} could not be looked at: {error}".rstrip(".")
+        yield Found(level="warning", text=f"{said}.", fix="Look at it by hand, or ask again.")

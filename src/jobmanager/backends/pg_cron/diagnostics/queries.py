@@ -1,4 +1,4 @@
-"""What `doctor` asks of the database that keeps the time. Every question is read only, and is given up after two seconds."""
+"""The queries of `doctor` in the database that keeps the time. Each is read only, and is given up after two seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from psycopg.rows import class_row
 
 from jobmanager.backends.pg_cron import schema as objects
-from jobmanager.backends.pg_cron.database import Connection, Database
+from jobmanager.backends.pg_cron.database import Connection, PgCronDatabase
 
 WITHIN = 2  # seconds
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """What any role may see. `schedulers` and `senders` are the databases that pg_cron and pg_net are at work in."""
+    """The facts that any role may see. `schedulers` and `senders` are the databases that pg_cron and pg_net are at work in."""
 
     database: str
     role: str
@@ -57,7 +57,7 @@ SERVER = """SELECT current_database()::text AS database, current_user::text AS r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Who owns our functions, and so the entries; `schedules` is None where pg_cron is not."""
+    """The owner of our functions, and so of the entries; `schedules` is None where pg_cron is not."""
 
     name: str
     release: str | None
@@ -78,7 +78,7 @@ OWNER = """SELECT o.rolname::text AS name, obj_description(p.oid, 'pg_proc') AS 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ticker:
+class TickerRow:
     """How the application is reached, as the database has it on file."""
 
     transport: str
@@ -96,7 +96,7 @@ TICKER = """SELECT transport, layout, auth, url, timeout_ms, passes, (SELECT swe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """The newest call that ended, and what else there is to know of those of the last hour."""
+    """The newest call that ended, and figures of those of the last hour."""
 
     outcome: str
     detail: str | None
@@ -145,7 +145,7 @@ READ = ["schedules", "plans", "calls", "run_calls", "tickers", "parked", "epoch"
 EMPTY_READS = """SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = 'jobmanager' AND c.relkind = 'r' AND c.relrowsecurity AND row_security_active(c.oid) ORDER BY 1"""
 
-# What a superuser sees besides: entries like ours that somebody else owns, after a restore or a change of the role.
+# What a superuser sees besides: entries like ours that another role owns, after a restore or a change of the role.
 STRANGERS = """SELECT DISTINCT username::text FROM cron.job WHERE database = current_database() AND username <> %s AND active
   AND jobname ~ '^jm_([0-9a-f]{24}|dispatch|sweep|http)$' ORDER BY 1"""
 
@@ -158,12 +158,12 @@ ELSEWHERE = """SELECT c.jobname::text, c.schedule::text, c.command::text, c.acti
 class Questions:
     """Asked of one database, each in a transaction of its own on a connection that is made when the first is asked."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PgCronDatabase) -> None:
         self._database = database
         self._connection: Connection | None = None
 
     def one(self, kind: type[T], query: str, *values: Any, **named: Any) -> T | None:
-        """The first row, as a value of that class."""
+        """Return the first row, as a value of that class."""
         with self._transaction() as connection, connection.cursor(row_factory=class_row(kind)) as cursor:
             return cursor.execute(query.encode(), named or values or None).fetchone()
 
@@ -173,7 +173,7 @@ class Questions:
             return cursor.execute(query.encode(), values or None).fetchall()
 
     def column(self, query: str, *values: Any, **named: Any) -> list[Any]:
-        """The first value of every row."""
+        """Return the first value of every row."""
         with self._transaction() as connection:
             return [row[0] for row in connection.execute(query.encode(), named or values or None)]
 
@@ -188,9 +188,9 @@ class Questions:
         return self.column(LACKING, functions=functions, tables=list(objects.OF_THE_STORE), read=READ)
 
     def hears_itself(self) -> bool:
-        """Whether a notification comes back: behind a transaction pooler none does, and nothing says so."""
+        """Return whether a notification comes back: behind a transaction pooler none does, and no error says so."""
         channel = "jobmanager_examination"
-        with self._database.told():
+        with self._database.translated_errors():
             connection = self._connected()
             connection.execute(f"LISTEN {channel}".encode())
             connection.execute(f"NOTIFY {channel}".encode())
@@ -215,7 +215,7 @@ class Questions:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with self._database.told():
+        with self._database.translated_errors():
             connection = self._connected()
             with connection.transaction():
                 connection.execute("SET TRANSACTION READ ONLY")

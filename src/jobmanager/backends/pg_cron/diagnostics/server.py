@@ -1,4 +1,4 @@
-"""What is wrong with the server and the rights in it: without these nothing else can be right."""
+"""Findings about the server and the rights in it, on which everything else depends."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 
 from jobmanager.backends.base import Found
 from jobmanager.backends.pg_cron import schema as objects
-from jobmanager.backends.pg_cron.diagnostics.context import Case, some
+from jobmanager.backends.pg_cron.diagnostics.context import Examination, some
 from jobmanager.backends.pg_cron.diagnostics.queries import EMPTY_READS, SCHEDULERS, STRANGERS
 
 OLDEST_SERVER = 14
 
 
-def _version(case: Case) -> Iterator[Found]:
-    major = case.server.version // 10_000
+def _version(exam: Examination) -> Iterator[Found]:
+    major = exam.server.version // 10_000
     if major < OLDEST_SERVER:
         yield Found(
             level="failing",
@@ -23,10 +23,10 @@ def _version(case: Case) -> Iterator[Found]:
         )
 
 
-def _pg_cron(case: Case) -> Iterator[Found]:
-    """The extension is here, loaded, and at work in this database."""
-    server = case.server
-    if case.is_elsewhere:
+def _pg_cron(exam: Examination) -> Iterator[Found]:
+    """Check that the extension is installed, loaded, and at work in this database."""
+    server = exam.server
+    if exam.is_elsewhere:
         return
     homes = [server.settings.get("cron.database_name"), *server.schedulers]
     home = next((name for name in homes if name), None)
@@ -57,26 +57,26 @@ def _pg_cron(case: Case) -> Iterator[Found]:
             text=f"Database {server.database!r} has no extension pg_cron, though the server could have it.",
             fix="Run `jobmanager init`, or let a superuser run CREATE EXTENSION pg_cron.",
         )
-    elif not server.schedulers and not _comes_back(case):
+    elif not server.schedulers and not _comes_back(exam):
         yield Found(
             level="failing",
             text="pg_cron's scheduler does not run: nothing fires.",
-            fix="Restart the server and read its log. A host that lets the database sleep has to be told not to.",
+            fix="Restart the server and read its log. On a host that lets the database sleep, switch that off.",
         )
 
 
-def _comes_back(case: Case) -> bool:
-    """True if the scheduler was only being started again: after an error of its own the server takes a second for that."""
+def _comes_back(exam: Examination) -> bool:
+    """Return whether the scheduler was only being started again: after an error of its own the server takes a second for that."""
     for _ in range(10):
-        case.backend.clock.sleep(0.25)
-        if case.ask.column(SCHEDULERS):
+        exam.backend.clock.sleep(0.25)
+        if exam.ask.column(SCHEDULERS):
             return True
     return False
 
 
-def _objects(case: Case) -> Iterator[Found]:
-    """The functions are there and of this release."""
-    server, owner = case.server, case.owner
+def _objects(exam: Examination) -> Iterator[Found]:
+    """Check that the functions are installed and of this release."""
+    server, owner = exam.server, exam.owner
     if server.may_use is None and server.may_create:
         yield Found(
             level="note",
@@ -86,7 +86,7 @@ def _objects(case: Case) -> Iterator[Found]:
         yield Found(
             level="failing",
             text=f"Nothing is installed in database {server.database!r}, and role {server.role!r} may not do it.",
-            fix=f'GRANT CREATE ON DATABASE "{server.database}" TO "{server.role}"; or let somebody with the right run what '
+            fix=f'GRANT CREATE ON DATABASE "{server.database}" TO "{server.role}"; or let a role with the right run what '
             "`jobmanager pg-cron install --sql` prints.",
         )
     elif not server.may_use:
@@ -99,7 +99,7 @@ def _objects(case: Case) -> Iterator[Found]:
         yield Found(
             level="warning",
             text=f"The functions of this backend are not in database {server.database!r}: nothing fires.",
-            fix="Run `jobmanager pg-cron install`, or start the application; --sql prints it for somebody with the right.",
+            fix="Run `jobmanager pg-cron install`, or start the application; --sql prints it for a role with the right.",
         )
     elif objects.is_older(owner.release):
         whose = "The next start brings them up to date" if owner.is_us else f"Let {owner.name!r} do it"
@@ -110,16 +110,16 @@ def _objects(case: Case) -> Iterator[Found]:
         )
 
 
-def _rights(case: Case) -> Iterator[Found]:
-    """This role may do what the application does, and what it reads is not silently empty."""
-    role = case.server.role
-    if case.is_installed and (lacking := case.ask.lacking()):
+def _rights(exam: Examination) -> Iterator[Found]:
+    """Check that this role has the rights of the application, and that what it reads is not silently empty."""
+    role = exam.server.role
+    if exam.is_installed and (lacking := exam.ask.lacking()):
         yield Found(
             level="failing",
             text=f"Role {role!r} lacks rights: {some(lacking)}.",
-            fix=f"Let {case.owner_name!r} run `jobmanager pg-cron install --role {role}`, which grants what the application needs.",
+            fix=f"Let {exam.owner_name!r} run `jobmanager pg-cron install --role {role}`, which grants what the application needs.",
         )
-    if case.server.may_use and (empty := case.ask.column(EMPTY_READS)):
+    if exam.server.may_use and (empty := exam.ask.column(EMPTY_READS)):
         yield Found(
             level="failing",
             text=f"Row-level security makes {some(empty)} look empty to role {role!r}: no error, and no rows.",
@@ -127,9 +127,9 @@ def _rights(case: Case) -> Iterator[Found]:
         )
 
 
-def _owner(case: Case) -> Iterator[Found]:
+def _owner(exam: Examination) -> Iterator[Found]:
     """pg_cron logs in as the owner of the entries, and the owner may schedule."""
-    owner = case.owner
+    owner = exam.owner
     if owner is None:
         return
     if not owner.can_login:
@@ -138,19 +138,19 @@ def _owner(case: Case) -> Iterator[Found]:
             text=f"The entries belong to role {owner.name!r}, which may not log in; pg_cron runs them by logging in as it.",
             fix=f'ALTER ROLE "{owner.name}" LOGIN; it needs no password.',
         )
-    if not case.is_elsewhere and owner.uses is False:
+    if not exam.is_elsewhere and owner.uses is False:
         yield Found(
             level="failing",
             text=f"The owner of the functions, {owner.name!r}, may not use the schema cron: no entry can be made.",
             fix=f'Let a superuser run GRANT USAGE ON SCHEMA cron TO "{owner.name}".',
         )
-    elif not case.is_elsewhere and owner.schedules is False:
+    elif not exam.is_elsewhere and owner.schedules is False:
         yield Found(
             level="failing",
             text=f"The owner of the functions, {owner.name!r}, may not call cron.schedule or cron.unschedule.",
             fix=f'Let a superuser run GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA cron TO "{owner.name}". Some restores lose that.',
         )
-    if case.server.may_see_cron and (strangers := case.ask.column(STRANGERS, owner.name)):
+    if exam.server.may_see_cron and (strangers := exam.ask.column(STRANGERS, owner.name)):
         yield Found(
             level="warning",
             text=f"Entries with our names belong to {some(strangers)}, not to {owner.name!r}, who owns the functions; they came with a restore.",
@@ -158,7 +158,7 @@ def _owner(case: Case) -> Iterator[Found]:
         )
 
 
-CHECKS: dict[str, Callable[[Case], Iterator[Found]]] = {
+CHECKS: dict[str, Callable[[Examination], Iterator[Found]]] = {
     "The version of the server": _version,
     "pg_cron": _pg_cron,
     "The functions": _objects,

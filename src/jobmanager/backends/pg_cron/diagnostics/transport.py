@@ -1,4 +1,4 @@
-"""What is wrong with the means by which the database reaches the application: the transport, the keys, the clocks."""
+"""Findings about how the database reaches the application: the transport, the keys, the clocks."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from jobmanager.backends.base import Found
-from jobmanager.backends.pg_cron.diagnostics.context import Case, counted, some, utc
+from jobmanager.backends.pg_cron.diagnostics.context import Examination, counted, some, utc
 
 TOLERANCE, WORTH_A_NOTE = timedelta(seconds=300), timedelta(seconds=2)
 ROTATION = timedelta(days=1)
 RESTART = "Restart the application: its start carries settings over."
 
 
-def _transport(case: Case) -> Iterator[Found]:
-    """The database is able to reach the application in the way that is on file."""
-    ticker, server = case.ticker, case.server
+def _transport(exam: Examination) -> Iterator[Found]:
+    """Check that the database is able to reach the application by the transport that it has stored."""
+    ticker, server = exam.ticker, exam.server
     if ticker is None:
         return
     instead = "or set JOBMANAGER_PG_CRON_TRANSPORT=notify and restart the application"
@@ -43,7 +43,7 @@ def _transport(case: Case) -> Iterator[Found]:
             text=f"pg_net's worker serves database {some(server.senders)}, not {server.database!r}: calls wait for ever.",
             fix=f"Set pg_net.database_name = '{server.database}' and restart the server, {instead}.",
         )
-    if ticker.transport == "notify" and not case.ask.hears_itself():
+    if ticker.transport == "notify" and not exam.ask.hears_itself():
         yield Found(
             level="warning",
             text="No notification comes back: JOBMANAGER_DATABASE_URL goes through a transaction pooler, and runs start up to 6 s late.",
@@ -51,9 +51,9 @@ def _transport(case: Case) -> Iterator[Found]:
         )
 
 
-def _drift(case: Case) -> Iterator[Found]:
-    """What is on file is what the settings say."""
-    ticker, backend = case.ticker, case.backend
+def _drift(exam: Examination) -> Iterator[Found]:
+    """Check that what the database has stored is what the settings say."""
+    ticker, backend = exam.ticker, exam.backend
     if ticker is None:
         return
     for name, stored, wanted in (
@@ -69,12 +69,12 @@ def _drift(case: Case) -> Iterator[Found]:
             )
 
 
-def _keys(case: Case) -> Iterator[Found]:
-    """The database signs with a secret that the application knows."""
-    ticker, backend = case.ticker, case.backend
+def _keys(exam: Examination) -> Iterator[Found]:
+    """Check that the database signs with a secret that the application knows."""
+    ticker, backend = exam.ticker, exam.backend
     if ticker is None or ticker.transport == "notify":
         return
-    keys, message = case.keys, "jobmanager doctor"
+    keys, message = exam.keys, "jobmanager doctor"
     if keys is None:
         return
     ours = backend.signatures(message.encode())
@@ -91,7 +91,7 @@ def _keys(case: Case) -> Iterator[Found]:
             text="JOBMANAGER_SECRET is not set here: this process would refuse every call.",
             fix="Set it to the secret that `jobmanager init` printed; `jobmanager secret rotate` makes another.",
         )
-    elif not any(case.ask.column(is_signed, backend.namespace, message, one)[0] for one in ours):
+    elif not any(exam.ask.column(is_signed, backend.namespace, message, one)[0] for one in ours):
         yield Found(
             level="failing",
             text="JOBMANAGER_SECRET is not the secret that the database signs with: every call is answered 401.",
@@ -103,7 +103,7 @@ def _keys(case: Case) -> Iterator[Found]:
             text="JOBMANAGER_AUTH=bearer, and the database keeps no token that it could send.",
             fix="Run `jobmanager init` once more, or set JOBMANAGER_AUTH=signature and restart the application.",
         )
-    if keys.more_since is not None and case.server.now - keys.more_since > ROTATION:
+    if keys.more_since is not None and exam.server.now - keys.more_since > ROTATION:
         yield Found(
             level="warning",
             text=f"{counted(keys.live, 'key')} sign since {utc(keys.more_since)}: a rotation was not finished.",
@@ -117,21 +117,21 @@ def _keys(case: Case) -> Iterator[Found]:
         )
 
 
-def _clocks(case: Case) -> Iterator[Found]:
-    """A call is refused if it is five minutes old."""
-    skew = case.server.now - case.backend.clock.now()
-    told = f"the database's clock is {skew.total_seconds():+,.0f} s off this host's"
-    if case.ticker is not None and case.ticker.transport != "notify" and abs(skew) > TOLERANCE:
+def _clocks(exam: Examination) -> Iterator[Found]:
+    """Check the clocks: a call is refused if it is five minutes old."""
+    skew = exam.server.now - exam.backend.clock.now()
+    said = f"the database's clock is {skew.total_seconds():+,.0f} s off this host's"
+    if exam.ticker is not None and exam.ticker.transport != "notify" and abs(skew) > TOLERANCE:
         yield Found(
             level="failing",
-            text=f"T{told[1:]}; calls more than 300 s old, or ahead, are answered 401.",
+            text=f"T{said[1:]}; calls more than 300 s old, or ahead, are answered 401.",
             fix="Let both hosts follow NTP.",
         )
     elif abs(skew) > WORTH_A_NOTE:
-        yield Found(level="note", text=told)
+        yield Found(level="note", text=said)
 
 
-CHECKS: dict[str, Callable[[Case], Iterator[Found]]] = {
+CHECKS: dict[str, Callable[[Examination], Iterator[Found]]] = {
     "The transport": _transport,
     "The keys": _keys,
     "The clocks": _clocks,

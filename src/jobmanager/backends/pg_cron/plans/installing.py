@@ -24,7 +24,7 @@ AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What is not as it should be: schedules without a plan, jobs without an instant, entries; and how calls are made."""
+    """The differences from the declarations: schedules without a plan, jobs without an instant, entries; and how calls are made."""
 
     unplanned: Sequence[str]
     unready: bool
@@ -34,7 +34,7 @@ class Drift:
     release: str | None
     """Of our objects."""
     able: Sequence[Any]
-    """What a probe found, that was asked with it."""
+    """The result of a probe that was part of the same query."""
 
 
 class Planning:
@@ -46,14 +46,14 @@ class Planning:
     def drift(
         self, connection: Connection, namespace: str, schedules: Iterable[Schedule], probe: str
     ) -> Drift:
-        """What is not as it should be, and what `probe` finds, by one question."""
+        """Return what differs from the declarations, and the result of `probe`, by one query."""
         texts = sorted(schedule.text for schedule in schedules)
         until = self._clock.now().date() + SOON_OVER
         question = (
             "SELECT unplanned, unready, entries, ticker, keys, obj_description(to_regprocedure(%s), 'pg_proc'), probe.*"  # noqa: S608 - constants
             f" FROM jobmanager.drift(%s, %s, %s, %s), ({probe}) AS probe"
         )
-        row: Sequence[Any] = connection.execute(  # type: ignore[assignment]  # it answers one
+        row: Sequence[Any] = connection.execute(  # type: ignore[assignment]  # the query returns one
             question.encode(), (STAMP, namespace, texts, zones.version(), until)
         ).fetchone()
         unplanned, unready, entries, ticker, keys, release, *able = row
@@ -77,7 +77,7 @@ class Planning:
 
 
 def _can_be_kept(schedule: Schedule) -> bool:
-    """False, and an error in the log, for one that somebody wrote into the table: nobody was there to refuse it."""
+    """Return whether SQL can keep this schedule; log an error for one that cannot be kept and was written into the table by hand."""
     reason = unsupported(schedule)
     if reason is not None:
         logger.error("pg_cron: jobs with this schedule stand still. %s", reason)

@@ -50,7 +50,7 @@ class PlanRow:
 @cheap
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What SQL needs of a schedule.
+    """A schedule as SQL needs it.
 
     cron: the rows, exact on every UTC day before `planned_until`; rows may share days. every: `first_at` + n · `step`. at:
     `first_at`. The last two hold for ever: `planned_until` is date.max. `wakeup`: a five-field text in UTC for pg_cron, which
@@ -85,7 +85,7 @@ def unsupported(schedule: Schedule) -> str | None:
 
 
 def plan_of(schedule: Schedule, start: datetime, days: int) -> Plan:
-    """The plan for `days` UTC days from that of `start` on; of a rare schedule, for as many as bring eight instants.
+    """Return the plan for `days` UTC days from that of `start` on; of a rare schedule, for as many as bring eight instants.
 
     Raises ValueError for a schedule that is `unsupported`. Days before 1973 are not planned: some zones kept seconds.
     """
@@ -153,7 +153,7 @@ def _rows(expression: str, timezone: str, first: int, days: int) -> dict[int, in
 
 
 def _merged(rows: dict[int, int]) -> dict[int, int]:
-    """The same in as few rows: of the same days, and then of the same minutes, there is one."""
+    """Return the same minutes in as few rows as possible: one for equal days, and then one for equal minutes."""
     by_days: defaultdict[int, int] = defaultdict(int)
     for minutes, days in rows.items():
         if minutes and days:
@@ -173,7 +173,7 @@ def _later_instants(rows: dict[int, int]) -> int:
 def _stretches(
     timezone: str, first: int, days: int, *, wildcard: bool
 ) -> tuple[tuple[int, int, int | None], ...]:
-    """The minutes of these days, from and until, by the offset that they keep; None: the calendar has to be asked.
+    """Return the stretches of minutes of these days with the offset that each keeps; None: the calendar decides.
 
     It is asked for the minute in which a clock is put forward, when skipped times are made good, and for a repeated hour. A
     wildcard schedule follows the wall clock: nothing is made good or left out.
@@ -196,7 +196,7 @@ def _stretches(
 
 
 def _asked(expression: str, timezone: str, begin: int, end: int) -> Iterator[int]:
-    """The minutes since 1970, of these, in which the calendar has an instant."""
+    """Yield the minutes since 1970, of these, in which the calendar has an instant."""
     instant = calendar.next_after(expression, timezone, begin * 60 - 1)
     while instant is not None and instant < end * 60:
         yield instant // 60
@@ -204,7 +204,7 @@ def _asked(expression: str, timezone: str, begin: int, end: int) -> Iterator[int
 
 
 def _parts(begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """The days of which only a part lies in these minutes, and that part."""
+    """Yield the days of which only a part lies in these minutes, and that part."""
     for day in {begin // MINUTES, end // MINUTES}:
         since, until = max(begin - day * MINUTES, 0), min(end - day * MINUTES, MINUTES)
         if since < until and until - since < MINUTES:
@@ -216,7 +216,7 @@ def _parts(begin: int, end: int) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=1024)
 def _fitting_days(rules: tuple[DayRule, ...], first: int, count: int) -> int:
-    """The days that fit one of the rules; the lowest bit is the first."""
+    """Return the days that fit one of the rules; the lowest bit is the first."""
     shown = _calendar(first, count)
     fitting = 0
     for rule in rules:
@@ -242,7 +242,7 @@ def _calendar(first: int, count: int) -> tuple[bytes, bytes, bytes, bytes]:
 
 
 def _ones(values: Iterable[int]) -> bytes:
-    """A table for `translate`: 1 for these values, else 0."""
+    """Return a table for `translate`: 1 for these values, else 0."""
     table = bytearray(b"0") * 256
     for value in values:
         table[value] = ord("1")
@@ -251,7 +251,7 @@ def _ones(values: Iterable[int]) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _ranges(days: int, first: int) -> tuple[tuple[date, date], ...]:
-    """The runs of a set of days."""
+    """Return the stretches of consecutive days of a set of days."""
     found, day = [], first
     while days:
         skipped = (days & -days).bit_length() - 1

@@ -1,4 +1,4 @@
--- What SQL has to know to keep the time alone. Jobs and runs are the store's own tables.
+-- The tables that SQL needs to keep the time alone. Jobs and runs are the store's own tables.
 
 CREATE TABLE IF NOT EXISTS jobmanager.schedules (
   schedule text PRIMARY KEY,            -- as in jobs.schedule: an edited one has no plan
@@ -79,7 +79,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS jobmanager.epoch (
 
 CREATE OR REPLACE FUNCTION jobmanager.has_table(_schema text, _table text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
--- True if an extension brought it, a superuser or we ourselves: whoever may make schemas could else have planted one, and
+-- Return whether an extension brought it, a superuser or we ourselves: whoever may make schemas could else have planted one, and
 -- functions of theirs would be called with our rights.
   SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = n.nspowner
     WHERE n.nspname = _schema AND c.relname = _table AND (o.rolsuper OR o.rolname = current_user

@@ -2,7 +2,7 @@
 
 CREATE OR REPLACE FUNCTION jobmanager.next_tick(_schedule text, _after timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
--- The first instant strictly after; NULL if there is none, or none is planned.
+-- Return the first instant strictly after; NULL if there is none, or none is planned.
 DECLARE
   s jobmanager.schedules;
   day date := (_after AT TIME ZONE 'UTC')::date;
@@ -38,7 +38,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.lacks_plan(_schedule text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
--- True if no plan of this schedule holds for ever: where its plan names no instant, there may be one all the same.
+-- Return whether no plan of this schedule holds for ever: where its plan names no instant, there may be one all the same.
   SELECT _schedule <> 'none' AND NOT EXISTS (
     SELECT FROM jobmanager.schedules s WHERE s.schedule = _schedule AND s.planned_until = 'infinity')
 $$;

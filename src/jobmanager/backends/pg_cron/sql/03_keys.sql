@@ -77,7 +77,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.new_signing_key(_namespace text, _bearer boolean DEFAULT false) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- Made in the database, so that it stands in no log: answered once, and never again.
+-- Make a key in the database, so that it stands in no log: returned once, and never again.
 DECLARE
   secret text := 'whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64');
 BEGIN
@@ -87,7 +87,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.retire_signing_keys(_namespace text) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- Only the newest key signs from now on; answers how many ended.
+-- Let only the newest key sign from now on; return how many ended.
 DECLARE
   ended int;
   newer text;
@@ -117,6 +117,6 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.is_signed(_namespace text, _message text, _signature text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- True if one of our keys made this signature: how the application learns, without seeing a key, that it has the same.
+-- Return whether one of our keys made this signature: how the application learns, without seeing a key, that it has the same.
   SELECT _signature = ANY (string_to_array(coalesce(jobmanager.signature(_namespace, convert_to(_message, 'UTF8')), ''), ' '))
 $$;

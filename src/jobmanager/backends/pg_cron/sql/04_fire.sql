@@ -45,7 +45,7 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.bury_ticks(_job_id text, _now timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- What nobody announced within the job's window is missed; a long stretch without any row is one row with a count.
+-- Record as missed what was not announced within the job's window; a long stretch without any row is one row with a count.
 DECLARE
   j jobmanager.jobs;
   missed timestamptz[];
@@ -155,7 +155,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.post(_namespace text, _kind text, _runs uuid[], _now timestamptz) RETURNS int
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- Call the application for these runs, a hundred at a time; answers how many calls. What is sent leaves with the commit.
+-- Call the application for these runs, a hundred at a time; return the number of calls. What is sent leaves with the commit.
 DECLARE
   t jobmanager.tickers;
   sent int := 0;
@@ -184,7 +184,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.fire(_entry text, _now timestamptz DEFAULT NULL) RETURNS int
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- What pg_cron calls: announce what is due, of one entry or with NULL of all, and call the application for it.
+-- Announce what is due, as pg_cron calls it, of one entry or with NULL of all, and call the application for it.
 DECLARE
   moment timestamptz := coalesce(_now, clock_timestamp());
   found int := 0;

@@ -1,8 +1,8 @@
--- The loop is closed here: what became of each call, who is called again, and what nobody was told of in time.
+-- The loop is closed here: the outcome of each call, the calls that are repeated, and the ticks that were announced too late.
 
 CREATE OR REPLACE FUNCTION jobmanager.outcome_of(_call bigint, _after interval, _status int, _timed_out boolean, _error text, _content text)
 RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
--- One word of a closed set. A 2xx that does not name our call came from somebody else: a redirect, a login page, a proxy.
+-- Return one word of a closed set. A 2xx that does not name our call is not the endpoint's: a redirect, a login page, a proxy.
   SELECT CASE
     WHEN _timed_out OR _status IS NULL AND _error ~* 'time(out|d out)' THEN 'timeout'
     WHEN _status IS NULL AND _error ~* 'resolve (host|name)' THEN 'dns'
@@ -22,7 +22,7 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.readable(_text text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET client_encoding = 'SQL_ASCII' AS $$
--- The first 300 characters of what somebody answered. pg_net stores whatever bytes came, and bytes that are no characters of the
+-- Return the first 300 characters of a response. pg_net stores whatever bytes came, and bytes that are no characters of the
 -- database's encoding would make `left` fail here, every client fail that reads them, and a dump impossible to restore: such a text
 -- is escaped. As this client encoding, textsend hands out the bytes as they are.
 DECLARE
@@ -78,7 +78,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.give_up_answers(_now timestamptz) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- Calls that nobody will answer any more. If all their runs were accepted, that is evidence enough; of a lost one the runs
+-- Label calls that will get no response any more. If all their runs were accepted, that is evidence enough; of a lost one the runs
 -- are called for at once.
   WITH silent AS (
     SELECT c.*, NOT EXISTS (SELECT FROM jobmanager.runs r WHERE r.id = ANY (c.run_ids) AND r.status = 'pending'
@@ -99,7 +99,7 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.close_unaccepted(_now timestamptz) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- Announced rows that nobody accepted within the job's window: missed, with what became of the last call.
+-- Close announced rows that no process accepted within the job's window: missed, with the outcome of the last call.
   UPDATE jobmanager.runs r SET status = 'missed', reason = 'transport', finished_at = _now,
       error = jsonb_build_object('kind', 'http', 'type', '', 'traceback', '', 'message',
         coalesce((SELECT concat_ws(': ', c.outcome, c.detail) FROM jobmanager.run_calls rc JOIN jobmanager.calls c ON c.id = rc.call_id
@@ -111,7 +111,7 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.due_for_call(_now timestamptz, _transport text) RETURNS TABLE (namespace text, runs uuid[])
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- Pending runs, due, whom nobody was called for lately: never called, lost, retries, delayed ones, or accepted and then left.
+-- Return pending runs, due and without a recent call: never called, lost, retries, delayed ones, or accepted and then left.
   SELECT namespace, array_agg(id ORDER BY priority DESC, due_at, id) FROM (
     SELECT r.id, r.priority, r.due_at, j.namespace
       FROM jobmanager.runs r JOIN jobmanager.jobs j ON j.id = r.job_id JOIN jobmanager.tickers t ON t.namespace = j.namespace
@@ -127,7 +127,7 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.needs_planning(_namespace text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
--- True if a job is parked, or is not due at any instant although there may be one.
+-- Return whether a job is parked, or is not due at any instant although there may be one.
   SELECT EXISTS (SELECT FROM jobmanager.jobs j LEFT JOIN jobmanager.schedules s USING (schedule)
       WHERE j.namespace = _namespace AND j.state = 'active' AND j.schedule <> 'none'
         AND (j.next_due_at IS NULL AND (s.schedule IS NULL OR s.kind <> 'at' OR s.first_at > j.accounted_until)
@@ -138,7 +138,7 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.has_orphans(_namespace text, _now timestamptz) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
--- True if a run is running whose process has been silent for long: policy is the application's.
+-- Return whether a run is running whose process has been silent for long: policy is the application's.
   SELECT EXISTS (SELECT FROM jobmanager.runs r JOIN jobmanager.jobs j ON j.id = r.job_id AND j.namespace = _namespace
       LEFT JOIN jobmanager.instances i ON i.id = r.owner
      WHERE r.status = 'running' AND (i.id IS NULL OR i.dead_at IS NOT NULL OR i.seen_at < _now - interval '45 seconds'))
@@ -177,7 +177,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.sweep(_now timestamptz DEFAULT NULL) RETURNS int
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- One pass; answers how many runs the application was called for. Two at once: the second does nothing.
+-- Make one pass; return how many runs the application was called for. Two at once: the second does nothing.
 DECLARE
   moment timestamptz := coalesce(_now, clock_timestamp());
   called int := 0;

@@ -10,7 +10,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ELSE format('SELECT jobmanager.fire(%L)', _entry) END
 $$;
 
--- What they answer of one entry is looked up: the trigger on jobs asks for each row, and nobody could add a thousand jobs to ten
+-- The result for one entry is looked up: the trigger on jobs asks for each row, and no session could add a thousand jobs to ten
 -- thousand otherwise. That needs plans made for the argument, which PL/pgSQL makes.
 DROP FUNCTION IF EXISTS jobmanager.wanted_entries(), jobmanager.our_entries();
 
@@ -44,7 +44,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.sync_entries(_entry text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- Make pg_cron's entries what they should be, of all jobs or of one; answers what was changed. One at a time: pg_cron fails
+-- Make pg_cron's entries what they should be, of all jobs or of one; return what was changed. One at a time: pg_cron fails
 -- when many sessions schedule at once. An entry that is right is not touched, and no foreign one ever.
 DECLARE
   made int := 0;

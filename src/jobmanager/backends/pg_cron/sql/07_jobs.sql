@@ -34,7 +34,7 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.edited_in_sql() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- The library moves the revision with every change of state or schedule. Whoever did not is an operator with a SQL prompt.
+-- The library moves the revision with every change of state or schedule. A change without it is an operator's, at a SQL prompt.
 DECLARE
   moment timestamptz := clock_timestamp();
   status text := CASE WHEN NEW.state = 'active' THEN 'pending' ELSE 'skipped' END;

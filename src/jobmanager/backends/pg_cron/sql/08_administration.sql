@@ -1,4 +1,4 @@
--- For operators and the command line: one call each. Nothing secret can show: commands are constants, foreign ones are not shown.
+-- For operators and the command line: one call each. No secret is shown: commands are constants, foreign ones are not returned.
 
 CREATE OR REPLACE FUNCTION jobmanager.redacted(_text text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -110,7 +110,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.remove_entries() RETURNS int
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- Take all our entries out: nothing is announced and nobody is called any more.
+-- Remove all our entries: nothing is announced and no application is called any more.
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0));
   RETURN (SELECT count(cron.unschedule(o.name)) FROM jobmanager.our_entries() o);
@@ -129,20 +129,20 @@ END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.key_count(_namespace text) RETURNS int
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- How many secrets sign: two while one is replaced.
+-- Return how many secrets sign: two while one is replaced.
   SELECT count(DISTINCT ipad)::int FROM jobmanager.live_keys(_namespace)
 $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.note(_actor text, _action text, _target text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- Who changed what, in the server's own log.
+-- Record in the server's own log which actor changed what.
 BEGIN
   RAISE LOG 'jobmanager: actor=% action=% target=%', quote_ident(_actor), quote_ident(_action), quote_ident(_target);
 END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.ring(_namespace text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- Call the application for nothing in particular: what becomes of this call shows whether any gets through.
+-- Call the application without runs: the outcome of this call shows whether any gets through.
 BEGIN
   PERFORM jobmanager.post(_namespace, 'sweep', '{}', clock_timestamp());
   RETURN (SELECT max(id) FROM jobmanager.calls WHERE namespace = _namespace AND kind = 'sweep');

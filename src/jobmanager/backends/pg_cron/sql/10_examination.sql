@@ -11,7 +11,7 @@ $$;
 CREATE OR REPLACE FUNCTION jobmanager.examined_entries(_path text) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 -- Ours with how each last ended, those others that call `_path` themselves, and pg_cron's settings and size. Step by step:
--- nobody analyses pg_cron's tables, so the planner takes thousands of entries for a few, and a join of it all would loop.
+-- pg_cron's tables are never analysed, so the planner takes thousands of entries for a few, and a join of it all would loop.
 DECLARE
   found jsonb := jsonb_build_object(
     'settings', (SELECT coalesce(jsonb_object_agg(s.name, s.setting), '{}') FROM pg_settings s WHERE s.name LIKE 'cron.%'));

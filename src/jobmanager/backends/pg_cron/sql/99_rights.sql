@@ -1,4 +1,4 @@
--- Nobody but the owner may do anything here; what the application's role needs, `jobmanager pg-cron install --role` grants.
+-- The owner alone has rights here; what the application's role needs, `jobmanager pg-cron install --role` grants.
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA jobmanager FROM PUBLIC;
 REVOKE ALL ON ALL PROCEDURES IN SCHEMA jobmanager FROM PUBLIC;
