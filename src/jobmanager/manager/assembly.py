@@ -331,13 +331,14 @@ class Assembly:
         """Return what this process knows of itself, without a lock; None while it comes up or drains, or keeps no time."""
         if not self._keeps_time or not self.ready:
             return None
-        monotonic, running = self._clock.monotonic(), len(self.attempts.begun())
+        monotonic, threads = self._clock.monotonic(), self.pool.threads
+        busy = sum(attempt.slot.lane is threads for attempt in self.attempts.begun())
         timetable = getattr(self.backend, "timetable", None)
         return Vitals(
             now=self._clock.now(),
-            workers=self.pool.threads.size,
-            waiting=max(0, self.pool.in_flight - running) if self.threaded else 0,
-            busy_workers=running,
+            workers=threads.size,
+            waiting=max(0, threads.in_flight - busy) if self.threaded else 0,
+            busy_workers=busy,
             handlers_begun=self.attempts.handlers_begun,
             abandoned_workers=self.pool.abandoned,
             timetable_next=timetable.top() if isinstance(timetable, Timetable) else None,
