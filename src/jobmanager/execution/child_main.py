@@ -52,7 +52,7 @@ class Assignment:
 
 
 def is_child() -> bool:
-    """True in a process that exists for one handler, also while it imports the application: nothing may start there."""
+    """Return True in a process that exists for one handler, also while it imports the application: nothing may start there."""
     process = sys.modules.get("multiprocessing.process")
     return process is not None and process.current_process().name.startswith(CHILD_NAME)
 
@@ -60,7 +60,7 @@ def is_child() -> bool:
 def work(assignment: Assignment, pipe: Connection) -> Outcome:
     """Call the handler and answer how it ended. Called once, in the child's main thread."""
     _die_with_the_host()
-    # A signal handler in Python would wait for C code to return; whoever ends this process must not.
+    # A signal handler in Python would wait for C code to return; the process that ends this one must not.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for name, level in assignment.levels.items():
         logging.getLogger(name).setLevel(level)
@@ -121,7 +121,7 @@ def _leave_a_forked_child(assignment: Assignment, parent: int) -> None:
 
 
 def _portable(output: Any) -> Any:
-    """The output as plain JSON values, so that it reaches the host whatever it was; the recorder hides known secrets there."""
+    """Return the output as plain JSON values, so that it reaches the host whatever it was; the recorder hides known secrets there."""
     redactor = Redactor()
     return bounded_json(output, hide=redactor.text, is_secret=redactor.is_secret)
 

@@ -60,7 +60,7 @@ def check_handler(job: Job, handler: Handler) -> None:
 
 
 def import_path(handler: Handler) -> str:
-    """The "module:function" by which another process finds the handler; ConfigurationError if there is none."""
+    """Return the "module:function" by which another process finds the handler; ConfigurationError if there is none."""
     target = handler.target
     if isinstance(target, str):
         return target
@@ -78,14 +78,14 @@ def import_path(handler: Handler) -> str:
 
 
 def _main_is_a_file() -> bool:
-    """True if a spawned process finds what `__main__` defines: not at a prompt, and not in a package's `__main__.py`."""
+    """Return True if a spawned process finds what `__main__` defines: not at a prompt, and not in a package's `__main__.py`."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     return hasattr(main, "__file__") if spec is None else not spec.name.endswith("__main__")
 
 
 def _without_gate(job: Job) -> Job:
-    """The job as the child needs it; whether it is enabled was decided here, often by a lambda."""
+    """Return the job as the child needs it; whether it is enabled was decided here, often by a lambda."""
     return replace(job, enabled_when=True)
 
 
@@ -156,7 +156,7 @@ def _listen(attempt: Attempt, pipe: Connection, future: ProcessFuture[Outcome]) 
                 told = cause
                 pipe.send(("end", cause))
             if cause == "lease":
-                # Somebody else may start this run at any moment, and nobody accepts what this attempt writes.
+                # Another process may start this run at any moment, and the store accepts nothing that this attempt writes.
                 attempt.interrupt()
         except (EOFError, OSError):
             return
@@ -185,19 +185,19 @@ def _kill(name: str) -> None:
 
 
 def _death(exitcode: int | None) -> str:
-    """What an exit code says, in words."""
+    """Return what an exit code says, in words."""
     if exitcode is None or exitcode >= 0:
         return f"the handler's process ended with exit code {exitcode} instead of an answer"
     try:
         by = signal.Signals(-exitcode).name
     except ValueError:
         by = f"signal {-exitcode}"
-    hint = "; the machine may be out of memory, or somebody killed it" if by == "SIGKILL" else ""
+    hint = "; the machine may be out of memory, or it was killed by hand" if by == "SIGKILL" else ""
     return f"the handler's process was ended by {by}{hint}"
 
 
 def _levels() -> dict[str, int]:
-    """The levels set on loggers here, so that the child's handlers log what they would log here."""
+    """Return the levels set on loggers here, so that the child's handlers log what they would log here."""
     loggers = list(logging.root.manager.loggerDict.items())
     levels = {name: logger.level for name, logger in loggers if isinstance(logger, logging.Logger)}
     levels[""] = logging.root.level

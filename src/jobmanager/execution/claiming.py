@@ -99,7 +99,7 @@ class Claiming:
             ]
 
     def is_alive(self) -> bool:
-        """True if the store takes runs that this process owns; registers where nothing beats (noop)."""
+        """Return True if the store takes runs that this process owns; registers where nothing beats (noop)."""
         return self._heartbeat.ok() or self._heartbeat.beat()
 
     # ---------------------------------------------------------------- what waits in the store

@@ -22,13 +22,13 @@ class RunEvents(Protocol):
     """What the executor reports: any thread may call, and each call returns at once."""
 
     def retry_due(self, moment: datetime) -> None:
-        """Another attempt of a run was recorded, due at this moment."""
+        """Act on another attempt of a run, recorded and due at this moment."""
 
     def ended(self, run: Run, status: RunStatus) -> None:
-        """The end of a run is on record."""
+        """Act on the end of a run, which is on record."""
 
     def slot_freed(self) -> None:
-        """A run gave its slot back."""
+        """Act on a slot that a run gave back."""
 
 
 class Demand:

@@ -41,7 +41,7 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Put the factory back when the last user stops, unless somebody wrapped ours meanwhile."""
+    """Put the factory back when the last user stops, unless another library has wrapped it meanwhile."""
     global _users  # noqa: PLW0603
     with _lock:
         _users = max(0, _users - 1)

@@ -68,7 +68,7 @@ class Supervisor:
     def _enforce_timeout(self, attempt: Attempt) -> None:
         """Ask at the timeout, interrupt what can be interrupted one grace later, and give up the thread or task in the end.
 
-        That somebody asked the handler to end before changes none of it.
+        An earlier request to end changes none of it.
         """
         timeout = attempt.job.timeout
         if timeout is None:

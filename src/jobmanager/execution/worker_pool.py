@@ -142,7 +142,7 @@ class WorkerPool:
         call = self._queue.get()
         with self._changed:
             self._idle -= 1
-        # While this thread still counted as idle, a call may have come that nobody was started for.
+        # While this thread still counted as idle, a call may have come for which no thread was started.
         if not self._queue.empty():
             self.grow()
         return call

@@ -92,7 +92,7 @@ def bounded_failure(failure: Failure | None, *, hide: Hide) -> Failure | None:
 
 
 def _start_of(text: str, most: int, hide: Hide) -> str:
-    """The beginning of the text. Twice of what is kept is searched: a secret cut by the search lies beyond what is kept."""
+    """Return the beginning of the text. Twice of what is kept is searched: a secret cut by the search lies beyond what is kept."""
     found = hide(text[: 2 * most])
     return found if len(text) <= most else f"{found[:most]} [... cut]"
 
@@ -159,7 +159,7 @@ class _Copy:
         raise NotJsonError(f"keys must be str, int, float, bool or None, not {name_of(kind)}")
 
     def _one(self, value: Any) -> Any:
-        """A plain value, or a container whose items follow."""
+        """Return a plain value, or a container whose items follow."""
         self._spend(2)
         kind = type(value)
         if issubclass(kind, str):

@@ -33,7 +33,7 @@ def traceback_of(raised: BaseException, *, without: str = "") -> str:
 
 
 def _chain(raised: BaseException, without: str, depth: int, seen: set[int]) -> Iterator[str]:
-    """The exceptions that led to this one, oldest first."""
+    """Yield the exceptions that led to this one, oldest first."""
     steps: list[tuple[BaseException, str]] = []
     one: BaseException | None = raised
     joint = ""

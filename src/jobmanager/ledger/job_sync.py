@@ -106,7 +106,7 @@ class JobSync:
         )
 
     def plan(self) -> list[Change]:
-        """What `carry_over` would do."""
+        """Return what `carry_over` would do."""
         new, edited, states = self._differences()
         return [
             *(Change(job_id=row.id, action="create", detail=row.schedule) for row in new),
@@ -174,7 +174,7 @@ class JobSync:
         return ", ".join(name for name in names if getattr(row, name) != getattr(declared, name))
 
     def overridden(self, job_id: str, override: Mapping[str, Any] | None) -> JobRow:
-        """The row of a declared job with this override; whatever is wrong with it is raised."""
+        """Return the row of a declared job with this override; whatever is wrong with it is raised."""
         job = self._registry.declared[job_id]
         in_force(job, override)
         return self._row(job, self._store.now(), enabled=job.gate(os.environ), override=override)
@@ -190,7 +190,7 @@ class JobSync:
     def _row(
         self, declared: Job, now: datetime, *, enabled: bool, override: Mapping[str, Any] | None = None
     ) -> JobRow:
-        """What the store should hold: the job in force, and beside it what the code says and what was overridden."""
+        """Return what the store should hold: the job in force, and beside it what the code says and what was overridden."""
         try:
             job = in_force(declared, override)
         except (ConfigurationError, CronError):
@@ -225,7 +225,7 @@ class JobSync:
                 self._account.change(job_id, state="disabled", reason=UNDECLARED, by="code")
 
     def scheduled(self, grace: timedelta) -> list[ScheduledJob]:
-        """The active jobs of this process with the next instant each is due, by the stored schedule."""
+        """Return the active jobs of this process with the next instant each is due, by the stored schedule."""
         earliest = self._store.now() - grace
         scheduled = []
         # Older instants are the account's; the timetable goes on from what can still be on time.

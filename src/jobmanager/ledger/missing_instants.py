@@ -17,7 +17,7 @@ SINGLE_ROWS = 100  # the newest missed instants get a row each, older ones share
 
 
 def schedule_of(job: JobRow) -> Schedule | None:
-    """The stored schedule; CronError if this version cannot read it."""
+    """Return the stored schedule; CronError if this version cannot read it."""
     return None if job.schedule == "none" else parse(job.schedule)
 
 
@@ -36,7 +36,7 @@ class Missing:
 def missing_of(
     txn: JobTransaction, schedule: Schedule | None, until: datetime, *, bite: int | None
 ) -> Missing:
-    """What the account lacks up to the moment; of a stretch longer than `bite` the first part, so that the lock is short."""
+    """Return what the account lacks up to the moment; of a stretch longer than `bite` the first part, so that the lock is short."""
     after = txn.job.accounted_until
     if schedule is None or until <= after:
         return Missing([], set(), until)
@@ -50,7 +50,7 @@ def missing_of(
 
 
 def caught_up(txn: JobTransaction, account: Missing) -> Sequence[datetime]:
-    """The instants that still run, oldest first: none, the latest unless a later one ran, or the newest up to the cap."""
+    """Return the instants that still run, oldest first: none, the latest unless a later one ran, or the newest up to the cap."""
     job = txn.job
     window = (
         job.catch_up_window if job.start_deadline is None else min(job.catch_up_window, job.start_deadline)
@@ -68,7 +68,7 @@ def caught_up(txn: JobTransaction, account: Missing) -> Sequence[datetime]:
 
 
 def record_missed(txn: JobTransaction, missing: Sequence[datetime], account: Missing) -> None:
-    """The newest instants one by one; older ones as one row for each stretch that no other row interrupts."""
+    """Record the newest instants one by one; older ones as one row for each stretch that no other row interrupts."""
     singles = min(len(missing), SINGLE_ROWS) if account.complete else 0
     older, newest = missing[: len(missing) - singles], missing[len(missing) - singles :]
     cuts = sorted({bisect_left(older, instant) for instant in account.covered} | {0, len(older)})
@@ -105,7 +105,7 @@ def grow_pause(txn: JobTransaction, missing: Sequence[datetime]) -> None:
 
 
 def _of_this_schedule(txn: JobTransaction, row: Run) -> bool:
-    """The row is of the job's present revision, or of the one that this pause ended."""
+    """Return the row is of the job's present revision, or of the one that this pause ended."""
     job = txn.job
     return row.schedule_rev == job.schedule_rev or (
         row.schedule_rev + 1 == job.schedule_rev and row.opened_at == job.state_at
@@ -120,7 +120,7 @@ def row_of(
     *,
     trigger: Trigger = "sweep",
 ) -> Run:
-    """The row of an instant as the account writes it: closed, or pending and first in line."""
+    """Return the row of an instant as the account writes it: closed, or pending and first in line."""
     pending = status is PENDING
     return Run(
         id=new_id(txn.now),
@@ -143,6 +143,6 @@ def row_of(
 
 
 def pending_row(txn: JobTransaction, instant: datetime, trigger: Trigger, *, by: str | None = None) -> Run:
-    """A run for an instant of the past, due now and waiting for its key."""
+    """Return a run for an instant of the past, due now and waiting for its key."""
     row = row_of(txn, instant, PENDING, None, trigger=trigger)
     return replace(row, due_at=txn.now, expires_at=None, requested_by=by, turn="waits" if row.turn else None)

@@ -1,6 +1,6 @@
 """What a run becomes when its concurrency key is taken: the decision table of docs/internals/ledger.md#overlap.
 
-Decided under the job's lock, so that nobody else decides the same at the same time. Ticks, starts by hand and catch-up meet here.
+Decided under the job's lock, so that no other process decides the same at the same time. Ticks, starts by hand and catch-up meet here.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def apply_overlap(txn: JobTransaction, run: Run) -> OpenResult:
 
 
 def as_waiting(run: Run) -> Run:
-    """The run, not yet started, waiting for its key."""
+    """Return the run, not yet started, waiting for its key."""
     return replace(unstarted(run), turn="waits")
 
 
 def unstarted(run: Run) -> Run:
-    """The run as somebody later, or somebody else, will start it; it is sent to nobody yet."""
+    """Return the run as it is before any start: pending, owned by no process and sent to none."""
     return replace(run, status=PENDING, attempt=0, starts=0, owner=None, started_at=None, dispatched_at=None)
 
 
@@ -96,12 +96,12 @@ def _refused(txn: JobTransaction, run: Run, active: Run) -> OpenResult:
 
 
 def missed_deadline(run: Run, now: datetime) -> Run:
-    """The row of a tick that nobody could start before its `start_deadline`."""
+    """Return the row of a tick that no process could start before its `start_deadline`."""
     return replace(unstarted(run), status=MISSED, reason="deadline", turn=None, finished_at=now)
 
 
 def skipped_run(run: Run, active: Run, now: datetime) -> Run:
-    """The row of a tick that met a run of its job."""
+    """Return the row of a tick that met a run of its job."""
     return replace(
         unstarted(run), status=SKIPPED, reason="overlap", blocked_by=active.id, turn=None, finished_at=now
     )

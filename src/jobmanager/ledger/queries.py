@@ -37,7 +37,7 @@ class History:
         self._store = store
 
     def run(self, run_id: str) -> Run:
-        """The run with this id, or whose id ends so; RunNotFoundError otherwise."""
+        """Return the run with this id, or whose id ends so; RunNotFoundError otherwise."""
         run = self._store.run(run_id) if may_be_id(run_id) and self._store.exists() else None
         if run is None:
             raise RunNotFoundError(f"No run {shown(run_id)} in {self._store.url}.", run_id=run_id)
@@ -103,7 +103,7 @@ class History:
 
 
 def next_run(job: Job | None, row: JobRow | None, now: datetime) -> datetime | None:
-    """The next instant the job is due, None if it is paused, disabled or has no schedule."""
+    """Return the next instant the job is due, None if it is paused, disabled or has no schedule."""
     schedule = effective(job, row)
     return None if schedule is None or closed_because(job, row) else schedule.next_after(now)
 
@@ -116,7 +116,7 @@ def closed_because(job: Job | None, row: JobRow | None) -> str:
 
 
 def effective(job: Job | None, row: JobRow | None) -> Schedule | None:
-    """The schedule that holds: the stored one, the declared one while nothing is stored; None without one."""
+    """Return the schedule that holds: the stored one, the declared one while nothing is stored; None without one."""
     if row is None:
         return job.schedule if job else None
     try:

@@ -73,7 +73,7 @@ class Reconciliation:
                 return opened
 
     def settle_announced(self, limit: int = 50) -> int:
-        """Settle jobs of which something was announced, and accepted by nobody while it was on time."""
+        """Settle jobs with announced runs that no process accepted while they were on time."""
         late = self._store.jobs_with_unaccepted_runs(self._store.now() - self._grace, limit)
         return sum(self.settle(job_id) for job_id in late)
 
@@ -87,7 +87,7 @@ class Reconciliation:
         return opened
 
     def _settle_late_announcements(self, job_id: str) -> int:
-        """What was announced and not accepted in time is as if nobody had noticed it: the same policy says what becomes of it."""
+        """Fill the instants that were announced and not accepted in time, as if they had no row: by the same policy."""
         with self._store.lock_job(job_id) as txn:
             paused = txn.job.state == "paused"
             ids = txn.announced(txn.now if paused else txn.now - self._grace - txn.job.jitter)

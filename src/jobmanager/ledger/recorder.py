@@ -71,7 +71,7 @@ class Recorder:
             return self._answer(txn, run) or apply_overlap(txn, run)
 
     def _accepted(self, txn: JobTransaction, row: Run, run: Run) -> OpenResult:
-        """What becomes of an announced row: its tick counts, whatever has happened to the schedule since."""
+        """Return what becomes of an announced row: its tick counts, whatever has happened to the schedule since."""
         run = replace(run, id=row.id, opened_at=row.opened_at, accepted_at=txn.now)
         if not txn.job.open:
             txn.close_pending()
@@ -179,12 +179,12 @@ class Recorder:
         )
 
     def redacted(self, lines: Sequence[LogLine]) -> tuple[LogLine, ...]:
-        """The same lines without secrets."""
+        """Return the same lines without secrets."""
         return tuple(LogLine(line.at, line.level, self.redactor.text(line.text)) for line in lines)
 
 
 def checked_payload(payload: Any) -> Any:
-    """The payload if it is a JSON object of at most 64 KiB; PayloadError otherwise."""
+    """Return the payload if it is a JSON object of at most 64 KiB; PayloadError otherwise."""
     if payload is None:
         return None
     if not isinstance(payload, dict) or not all(isinstance(key, str) for key in payload):

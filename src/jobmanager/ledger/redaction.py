@@ -26,7 +26,7 @@ class Redactor:
         self._literal = re.compile("|".join(literal)) if literal else None
 
     def text(self, text: str) -> str:
-        """The text without secret values."""
+        """Return the text without secret values."""
         if self._literal is not None:
             text = self._literal.sub(HIDDEN, text)
         if _KEY.search(text):
@@ -38,7 +38,7 @@ class Redactor:
         return _KEY.search(key) is not None
 
     def value(self, value: Any) -> Any:
-        """The same JSON value, with every secret key's value hidden."""
+        """Return the same JSON value, with every secret key's value hidden."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):

@@ -71,7 +71,7 @@ class JobManager(Declaring, Operating):
         self._signals = SignalHandlers(self.stop)
         _forked_managers.add(self)
         if backend is not None:
-            self._parts.backend  # noqa: B018 - whose processes somebody else starts, it must know us before they do
+            self._parts.backend  # noqa: B018 - a backend whose processes an outside system starts must know the manager before they do
 
     # ---------------------------------------------------------------- its parts
 
@@ -138,7 +138,7 @@ class JobManager(Declaring, Operating):
         return self
 
     def _start_if_not_stopped(self) -> None:
-        """Begin, unless somebody stopped this: a call that came meanwhile must not start again what nobody would stop."""
+        """Begin, unless the manager was stopped: a call that comes late must not start what no caller would stop again."""
         with self._parts.lock:
             if self._parts.stopped:
                 raise StoppedError("The job manager of this process was stopped; start() begins again.")
@@ -173,7 +173,10 @@ class JobManager(Declaring, Operating):
             for row in self._parts.assembly.job_sync.rows.values():
                 if row.state == "paused" and row.id in self._parts.registry.jobs:
                     logger.warning(
-                        "job=%s is paused since %s by %s", row.id, row.state_at, row.state_by or "somebody"
+                        "job=%s is paused since %s by %s",
+                        row.id,
+                        row.state_at,
+                        row.state_by or "an unnamed caller",
                     )
 
     @property
@@ -199,7 +202,7 @@ class JobManager(Declaring, Operating):
             handler = self._parts.registry.handlers.get(job.handler)
             if handler is None:
                 raise ConfigurationError(
-                    f"Job {job.id!r} names handler {job.handler!r}, which nobody registered. "
+                    f"Job {job.id!r} names handler {job.handler!r}, which is not registered. "
                     "Register it with @jobs.handler(...), or give the job its function."
                 )
             check_handler(job, handler)

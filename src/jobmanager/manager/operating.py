@@ -135,7 +135,7 @@ class Operating:
                 else:
                     self._parts.clock.sleep(
                         min(pause, left)
-                    )  # nobody else could end it meanwhile, but time may
+                    )  # no other thread could end it meanwhile, but time may
                 pause = min(pause * 1.5, 0.5)
         finally:
             executor.forget(run_id)

@@ -97,7 +97,7 @@ class Parts:
         return History(self.registry, self.store)
 
     def ready(self) -> Assembly:
-        """The assembly, with the store installed and the declarations in it."""
+        """Return the assembly, with the store installed and the declarations in it."""
         self.assembly.install()
         return self.assembly
 

@@ -40,7 +40,7 @@ class Sweep:
         self._unknown_since: dict[str, float] = {}
 
     def sweep(self) -> None:
-        """One round: every `sweep` seconds, once after start, and when somebody was declared dead."""
+        """Make one round: every `sweep` seconds, once after start, and when a process was declared dead."""
         self._take_over()
         self._end_forgotten()
         expired = self._store.expire_pending()
@@ -62,7 +62,7 @@ class Sweep:
             )
 
     def _end_forgotten(self) -> None:
-        """Runs that are ours by the record, but that nothing here executes: an answer of the store was lost on its way.
+        """End runs that this process owns by the record, but that nothing here executes: a reply of the store was lost on its way.
 
         Only those that two sweeps met, ten seconds apart: the first may have come between the commit and the start.
         """

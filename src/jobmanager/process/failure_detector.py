@@ -1,7 +1,7 @@
-"""Who is dead: a process whose beat counter did not move for a whole lease, watched by one whose own beats were all accepted.
+"""Detect dead processes: a beat counter that did not move for a whole lease, watched by a process whose own beats were all accepted.
 
 Timestamps would fail healthy runs after an outage or a step of the clock (docs/internals/ledger.md#life-and-death-of-a-process); a counter and our own
-monotonic clock do not. After a pause of our own, nobody is buried before he had a lease's time to speak.
+monotonic clock do not. After a pause of its own, the watcher gives every process a whole lease again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FailureDetector:
         self._on_dead = on_dead
 
     def check(self, own_id: str) -> None:
-        """After an accepted beat of ours: bury whoever has been silent for longer than a lease."""
+        """Mark processes dead that have been silent for longer than a lease; after each accepted beat of this process."""
         now = self._clock.monotonic()
         if now - self._last_beat > self._length / 2:
             # We may have slept ourselves, and then everybody looks silent.
@@ -40,7 +40,7 @@ class FailureDetector:
         try:
             others = [instance for instance in self._store.instances() if instance.id != own_id]
             read = self._clock.monotonic()
-            buried = [
+            dead = [
                 other
                 for other in others
                 if self._is_silent(other, now, read) and self._store.mark_dead(other)
@@ -49,24 +49,24 @@ class FailureDetector:
             logger.debug("others could not be watched: %s", error)
             self.forget()
             return
-        alive = {other.id for other in others} - {other.id for other in buried}
+        alive = {other.id for other in others} - {other.id for other in dead}
         self._first_seen = {known: seen for known, seen in self._first_seen.items() if known in alive}
-        for other in buried:
+        for other in dead:
             logger.warning(
                 "process %d on %s is dead: no beat for %.0f s; its runs are taken over",
                 other.pid,
                 other.host,
                 self._length,
             )
-        if buried:
+        if dead:
             self._on_dead()
 
     def forget(self) -> None:
-        """A beat of ours failed or came late: what was seen before proves nothing any more."""
+        """Forget what was seen: a beat of this process failed or came late, so it proves nothing any more."""
         self._first_seen.clear()
 
     def _is_silent(self, other: Instance, now: float, read: float) -> bool:
-        """True if it did not move since longer than a lease: from after the first reading to before this one."""
+        """Return True if it did not move since longer than a lease: from after the first reading to before this one."""
         beats, since = self._first_seen.get(other.id, (None, read))
         if beats != other.beats:
             self._first_seen[other.id] = (other.beats, read)

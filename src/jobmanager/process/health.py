@@ -228,7 +228,7 @@ class ProcessJudgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverdueJob:
-    """A job whose next due instant nobody accounted for, and by how much that is later than it may be."""
+    """A job whose next due instant no process accounted for, and by how much that is later than it may be."""
 
     job_id: str
     due_at: datetime

@@ -22,7 +22,7 @@ from jobmanager.stores.base import Instance, RunStore
 
 logger = logging.getLogger(__name__)
 
-TRUST = 0.8  # of the lease: others wait for all of it before they bury us
+TRUST = 0.8  # of the lease: others wait for all of it before they mark this process dead
 
 
 VitalSigns = Callable[[], tuple[datetime | None, float | None]]
@@ -33,13 +33,13 @@ class HeartbeatListener(Protocol):
     """What a beat means for others in this process. Called on the thread that beats."""
 
     def beat_accepted(self, own_id: str) -> None:
-        """The store took a beat of this process."""
+        """Act on a beat of this process that the store took."""
 
     def beat_failed(self) -> None:
-        """The store did not take a beat."""
+        """Act on a beat that the store did not take."""
 
     def declared_dead(self) -> None:
-        """Another process has declared this one dead meanwhile."""
+        """Act on having been declared dead by another process."""
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class LastTick:
 class Heartbeat:
     """This process in the ledger. `id` owns its runs; it changes when the process was declared dead meanwhile.
 
-    Death is judged by a counter that does not move, never by timestamps, so an outage of the store kills nobody.
+    Death is judged by a counter that does not move, never by timestamps, so an outage of the store marks no process dead.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Heartbeat:
             logger.warning("not deregistered, others notice in %.0f s: %s", self._length, error)
 
     def ok(self) -> bool:
-        """True while nobody can have declared this process dead."""
+        """Return True while no other process can have declared this one dead."""
         # A clock moved by hand jumps over the beats that a thread would have sent meanwhile.
         return (self._driven and self._registered) or self._clock.monotonic() < self._trusted_until
 
@@ -165,7 +165,7 @@ class Heartbeat:
             return self.ok() or self.beat()
         with self._changed:
             while not self.ok() and not self._stopping.is_set():
-                self._changed.wait(self._length / 4)  # the end of the process notifies nobody
+                self._changed.wait(self._length / 4)  # the end of the process notifies no waiter
         return self.ok()
 
     def beat(self) -> bool:
@@ -218,7 +218,7 @@ class Heartbeat:
 
 
 def living(store: RunStore, settings: Settings) -> list[Instance]:
-    """The namespace's processes that beat within the lease, by the store's clock: for people and for waiting, never to bury."""
+    """Return the namespace's processes that beat within the lease, by the store's clock: for people and for waiting, never to mark one dead."""
     if not store.exists():
         return []
     oldest = store.now() - settings.lease

@@ -30,7 +30,7 @@ class SignalHandlers:
         return self._draining
 
     def install(self) -> None:
-        """Take the signals nobody handles yet; in another thread than the main one nothing happens. Twice is once."""
+        """Take the signals that have no handler yet; in another thread than the main one nothing happens. Twice is once."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""The watchdog of a process: a thread that waits for nobody and says when the process stands still.
+"""The watchdog of a process: a thread that waits for no other and says when the process stands still.
 
 It compares the next due instant with the clock, and handlers that began with runs that were taken. What stands still for the grace
 and one sweep is logged once, with the stacks of our threads, and counted; with JOBMANAGER_WATCHDOG=exit the process then ends, so that its
@@ -56,7 +56,7 @@ class DeliveryTimer:
 
 
 class Watchdog:
-    """Judges this process, on its own thread and for whoever asks. `start` and `stop` by the manager; the rest by any thread.
+    """Judges this process, on its own thread and for any caller. `start` and `stop` by the manager; the rest by any thread.
 
     `vitals` must take no lock that a waiting thread may hold; it returns None while nothing is to be judged. `read_ledger` returns
     what the store shows, within a bound of its own; it is asked once in each sweep's time. `on_stall` is called once for

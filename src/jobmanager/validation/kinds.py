@@ -232,7 +232,7 @@ class Condition(Kind):
 
 
 def _members(value: Any) -> tuple[Any, ...]:
-    """The members of a list, tuple or set; nothing else is taken for a list, least of all a text."""
+    """Return the members of a list, tuple or set; nothing else is taken for a list, least of all a text."""
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise Refused
     return tuple(value)
