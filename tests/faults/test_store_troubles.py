@@ -205,7 +205,7 @@ def begin(proxy: Proxy, trouble: Trouble, statement: str) -> float:
 CALLS = {
     "trigger": "jobs.trigger_job('by-hand').id",
     "runs": "len(jobs.runs('second'))",
-    "pause": "jobs.pause('line')",
+    "pause": "jobs.stop_job('line')",
     "cancel": "jobs.cancel(jobs.runs('steady')[0].id)",
     "health": "str(jobs.health())",
 }
