@@ -152,3 +152,5 @@ def test_a_tick_past_its_deadline_is_missed_at_once(
     ticks.bring("work", FIRST)
 
     assert rows(jobs) == [(FIRST, status, "deadline" if status == "missed" else None)]
+    [run] = jobs.runs("work")
+    assert run.finished_at == clock.now()

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from jobmanager import JobManager, Settings
+from jobmanager.errors import StoreUnavailableError
 from jobmanager.run import FAILED, RUNNING, Run, new_id
 from jobmanager.stores.base import Instance
 from jobmanager.testing import FakeClock
@@ -112,3 +113,21 @@ def test_runs_of_a_dead_process_are_taken_over(jobs: JobManager, clock: FakeCloc
     taken = jobs.run(run.id)
     assert taken.error is not None
     assert (taken.status, taken.error.kind) == (FAILED, "crashed")
+
+
+@pytest.mark.parametrize("call", ["beat", "instances"])
+def test_after_an_outage_of_its_own_a_process_watches_from_the_beginning(
+    jobs: JobManager, clock: FakeClock, other: str, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other was silent for three beats; then the store was away, and the other may have been cut off as well."""
+
+    def away(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("the connection was lost")
+
+    for _ in range(3):
+        clock.advance(seconds=BEAT)
+    with monkeypatch.context() as outage:
+        outage.setattr(jobs.store, call, away)
+        clock.advance(seconds=BEAT)
+
+    assert beats_until_it_is_dead(jobs, clock, other) == 1 + LEASE / BEAT + 1
