@@ -46,12 +46,14 @@ WRITES = "jobmanager.stores.sql.postgres_writes"
 
 BACKOFF = "tests/unit/execution/test_retry_backoff.py::"
 CATCH_UP = "tests/unit/ledger/test_catch_up_edges.py::"
+ENDS = "tests/unit/execution/test_ends_of_attempts.py::"
 LINE = "tests/unit/ledger/test_line.py::"
 LOCALE = "tests/unit/test_context_locale.py::"
 OUTCOMES = "tests/faults/test_unknown_outcomes.py::"
 POSTGRES_CONTRACT = "tests/contract/test_postgres_store.py::TestPostgresStore::"
 RACE = "tests/faults/test_killed_anywhere.py::test_of_many_processes_that_race_for_a_tick_exactly_one_wins[sqlite-4-200]"
 REFUSED = "tests/unit/ledger/test_ticks_that_are_refused.py::"
+SETTLING = "tests/unit/ledger/test_settling.py::"
 SILENCE = "tests/unit/process/test_silent_processes.py::"
 SQLITE_CONTRACT = "tests/contract/test_stores.py::TestSqliteStore::"
 STRETCHES = "tests/unit/ledger/test_redrive_of_a_stretch.py::"
@@ -175,6 +177,18 @@ LINES = {
         "if queue.holder is None:",
         (LINE + "test_a_newcomer_of_queue_all_goes_behind_those_that_wait",),
     ),
+    "the cap of a line": Mutation(
+        "jobmanager.ledger.overlap",
+        "len(queue.waiting) < txn.job.queue_cap",
+        "len(queue.waiting) <= txn.job.queue_cap",
+        (LINE + "test_no_more_wait_than_the_cap_though_nobody_holds_the_key",),
+    ),
+    "a pending holder makes way": Mutation(
+        "jobmanager.ledger.overlap",
+        "    if queue.holder.status is PENDING:\n        txn.supersede(queue.holder)\n        return run\n",
+        "",
+        (LINE + "test_a_newcomer_of_cancel_running_takes_the_place_of_a_holder_between_two_attempts",),
+    ),
 }
 """Who is next for a key."""
 
@@ -223,6 +237,36 @@ ACCOUNT = {
         "if False:",
         (STRETCHES + "test_backfill_leaves_a_row_that_stands_for_many_instants",),
     ),
+    "the account waits for the jitter": Mutation(
+        RECONCILIATION,
+        "max(txn.now - self._grace - txn.job.jitter, txn.job.accounted_until)",
+        "max(txn.now - self._grace, txn.job.accounted_until)",
+        (SETTLING + "test_a_tick_whose_jitter_is_longer_than_the_grace_is_left_to_come",),
+    ),
+    "the watermark never falls": Mutation(
+        RECONCILIATION,
+        "max(txn.now - self._grace - txn.job.jitter, txn.job.accounted_until)",
+        "txn.now - self._grace - txn.job.jitter",
+        (SETTLING + "test_what_was_accounted_for_stays_so_however_long_the_jitter",),
+    ),
+    "a change begins after the account": Mutation(
+        RECONCILIATION,
+        "max(txn.now, before.accounted_until, txn.newest_instant() or before.accounted_until)",
+        "max(txn.now, txn.newest_instant() or txn.now)",
+        (SETTLING + "test_a_change_after_the_clock_was_set_back_begins_where_the_account_ended[0]",),
+    ),
+    "a change begins after the newest row": Mutation(
+        RECONCILIATION,
+        "max(txn.now, before.accounted_until, txn.newest_instant() or before.accounted_until)",
+        "max(txn.now, before.accounted_until)",
+        (SETTLING + "test_a_change_after_the_clock_was_set_back_begins_where_the_account_ended[5]",),
+    ),
+    "a stretch ends at a row": Mutation(
+        MISSING,
+        "sorted({bisect_left(older, instant) for instant in account.covered} | {0, len(older)})",
+        "[0, len(older)]",
+        (SETTLING + "test_older_holes_are_folded_around_the_rows_between_them",),
+    ),
 }
 """What gives every instant one row, and makes up what the policy says."""
 
@@ -269,6 +313,32 @@ ATTEMPTS = {
         "",
         (LOCALE + "test_the_payload_decides_then_the_job_and_then_it_is_english",),
     ),
+    "one attempt too many": Mutation(
+        OUTCOME,
+        "return attempt.run.attempt < attempt.run.max_attempts",
+        "return attempt.run.attempt <= attempt.run.max_attempts",
+        (BACKOFF + "test_an_error_makes_no_more_attempts_than_the_policy_gives",),
+    ),
+    "a request to end that was not seen": Mutation(
+        OUTCOME,
+        "if cause is not None and (raised is not None or attempt.stop_seen):",
+        "if cause is not None:",
+        (ENDS + "test_what_becomes_of_a_run_that_was_asked_to_end[returned_unseen-succeeded-None-None]",),
+    ),
+    "on_crash at the end of the process": Mutation(
+        OUTCOME,
+        """while the handler ran"
+    again = attempt.job.retry.on_crash and _may_go_on(attempt)""",
+        """while the handler ran"
+    again = _may_go_on(attempt)""",
+        (ENDS + "test_a_run_that_the_end_of_the_process_cuts_goes_on_elsewhere_if_it_may",),
+    ),
+    "a duration by the monotonic clock": Mutation(
+        OUTCOME,
+        "finished_at=attempt.started_at + timedelta(seconds=elapsed)",
+        "finished_at=now",
+        (ENDS + "test_a_run_takes_as_long_as_it_takes_though_the_clock_is_set_meanwhile",),
+    ),
 }
 """How often a run is tried, when, and what its handler is told."""
 
@@ -308,6 +378,12 @@ PROCESSES = {
         "return now - since > self._length",
         "return now - since > self._length / 2",
         (SILENCE + "test_a_silent_process_is_dead_after_more_than_a_lease",),
+    ),
+    "watching after an outage": Mutation(
+        FAILURE_DETECTOR,
+        "            self.forget()\n            return",
+        "            return",
+        (SILENCE + "test_after_an_outage_of_its_own_a_process_watches_from_the_beginning[instances]",),
     ),
 }
 """Who is dead, and what becomes of its runs."""
