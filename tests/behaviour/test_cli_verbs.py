@@ -16,7 +16,7 @@ import pytest
 
 from jobmanager.cli import main
 from jobmanager.cli.app import hoisted
-from jobmanager.cli.application import load
+from jobmanager.cli.loading import load
 from jobmanager.run import new_id
 
 APPLICATION = """
@@ -227,7 +227,7 @@ def test_jobs_list_shows_every_job(cli, run):
     assert "at 02:00 every day, Europe/Berlin" in lines[1]
     assert "succeeded" in lines[1]
     assert lines[3].endswith("disabled")
-    assert "Nobody keeps the time now" in lines[-1]
+    assert "No living process keeps the time now" in lines[-1]
     assert not any(line.endswith(" ") for line in lines)
 
 

@@ -11,7 +11,6 @@ import typer
 
 from jobmanager.cli.commands import (
     bring,
-    care,
     celery,
     db,
     demo,
@@ -19,6 +18,7 @@ from jobmanager.cli.commands import (
     init,
     jobs,
     logs,
+    maintenance,
     metrics,
     operate,
     pg_cron,
@@ -38,7 +38,7 @@ app = typer.Typer(
     name="jobmanager",
     help="Recurring jobs: declared once, kept on time, every run on record.",
     epilog="Options of this page may stand anywhere. Exit codes: 0 ok, 1 failed, 2 usage, 3 conflict. "
-    "Wherever a run is asked for, the end of its id will do.",
+    "Wherever a run is asked for, the end of its id is enough.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None if os.environ.get("NO_COLOR") else "rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -62,7 +62,7 @@ def _start(
     ctx.obj = Session(target=target or None, as_json=as_json, color=not no_color, debug=debug)
     ctx.call_on_close(ctx.obj.close)
     if version:
-        care.version(ctx)
+        maintenance.version(ctx)
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())
@@ -76,7 +76,7 @@ runs.add_to(app)
 logs.add_to(app)
 why.add_to(app)
 operate.add_to(app)
-care.add_to(app)
+maintenance.add_to(app)
 metrics.add_to(app)
 db.add_to(app)
 init.add_to(app)
@@ -89,7 +89,7 @@ demo.add_to(app)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Execute one command line; answers the exit code, never raises."""
+    """Execute one command line and return its exit code. Never raises."""
     words = hoisted(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -105,11 +105,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001 - shown to people as one line; --debug has the rest
-        return _tell(error, words)
+        return _report(error, words)
 
 
 def hoisted(words: Sequence[str]) -> list[str]:
-    """The same command line with the global options in front, so that they may stand anywhere before a `--`."""
+    """Move the global options of a command line to its front, so that they may stand anywhere before a `--`."""
     front: list[str] = []
     rest: list[str] = []
     left = iter(words)
@@ -125,8 +125,8 @@ def hoisted(words: Sequence[str]) -> list[str]:
     return front + rest
 
 
-def _tell(error: Exception, words: Sequence[str]) -> int:
-    """Show the error as the command line was asked to, and answer its exit code."""
+def _report(error: Exception, words: Sequence[str]) -> int:
+    """Print the error as text or as JSON, and return its exit code."""
     problem = problem_of(error)
     here = Session(as_json="--json" in words, color="--no-color" not in words)
     if "--debug" in words:

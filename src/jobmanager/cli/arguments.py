@@ -1,4 +1,4 @@
-"""What people type as a moment, a length of time or a payload, read into values; what cannot be read says how to write it."""
+"""Reading of typed moments, durations and payloads into values; the error for any other text says how to write it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def duration(text: str) -> timedelta:
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """An ISO date or time (without a zone: the reader's), `14:30`, `now`, `today`, `tomorrow`, `+2h` or `-30m`; in UTC."""
+    """Read an ISO date or time (without a zone: local time), `14:30`, `now`, `today`, `tomorrow`, `+2h` or `-30m`; return UTC."""
     word = text.strip()
     midnight = datetime.combine(now.astimezone().date(), time())
     named = {"now": now, "today": midnight, "tomorrow": midnight + timedelta(days=1)}
@@ -43,7 +43,7 @@ def moment(text: str, now: datetime) -> datetime:
 
 
 def payload(text: str | None) -> dict[str, Any] | None:
-    """A JSON object given as text, as `@file`, or as `-` for standard input."""
+    """Read a JSON object given as text, as `@file`, or as `-` for standard input."""
     if text is None:
         return None
     source = {"-": "standard input"}.get(text, text if text.startswith("@") else "--payload")

@@ -1,4 +1,4 @@
-"""The demo's three jobs: one that succeeds, one that takes its time and says so, one that fails and is tried again."""
+"""The three jobs of the demo: one succeeds, one reports progress, one fails and is retried."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobmanager.manager.manager import JobManager
 
 
 def declare(jobs: JobManager) -> None:
-    """Give the manager its three jobs."""
+    """Declare the three jobs."""
     jobs.job("heartbeat", every=2, name="A coroutine, every two seconds")(heartbeat)
     jobs.job("import-orders", every=5, name="Reports its progress", config={"orders": 40})(import_orders)
     jobs.job(
@@ -37,7 +37,7 @@ def import_orders(context: RunContext, orders: int = 40) -> dict[str, int]:
 
 
 def send_invoices(context: RunContext) -> dict[str, int]:
-    """Meet a mail server that has its moments."""
+    """Call a mail server that is refused now and then."""
     time.sleep(0.3)
     if context.attempt == 1 and random.random() < 0.5:  # noqa: S311 - a demo
         raise ConnectionError("the mail server hung up")

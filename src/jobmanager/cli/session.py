@@ -1,4 +1,4 @@
-"""What every verb gets: the application, where to print, and whether a machine reads it."""
+"""The state every verb gets: the application's manager, the output, JSON or text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jobmanager.cli.application import NO_APPLICATION, load
+from jobmanager.cli.loading import NO_APPLICATION, load
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -44,7 +44,7 @@ class Session:
         return self.jobs if self.target else JobManager()
 
     def close(self) -> None:
-        """Give up what was connected to."""
+        """Close the connections."""
         for name in ("jobs", "ledger"):
             store = vars(vars(self).get(name, self)).get("store")
             if store is not None:
@@ -52,7 +52,7 @@ class Session:
 
     @property
     def user(self) -> str:
-        """Who asks, for the record."""
+        """Return the user's name for the record."""
         try:
             return getpass.getuser()
         except (KeyError, OSError):  # a container without a passwd entry
@@ -99,7 +99,7 @@ class Session:
 
 
 class ReaderGoneError(Exception):
-    """Whoever read our output has seen enough (`| head`)."""
+    """The reader of the output has closed it (`| head`)."""
 
 
 def _write(line: str) -> None:

@@ -15,7 +15,7 @@ from jobmanager.registry import Registry
 from jobmanager.run import FAILED, RUNNING, JobMetrics, JobStatus, Run, RunStatus
 from jobmanager.schedule import Schedule
 from jobmanager.stores.base import JobRow, RunStore
-from jobmanager.validation.calls import check_arguments, may_be_id
+from jobmanager.validation.call_arguments import check_arguments, may_be_id
 from jobmanager.validation.texts import shown
 
 

@@ -31,7 +31,7 @@ from jobmanager.process.signals import SignalHandlers
 from jobmanager.registry import Registry
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
-from jobmanager.validation.calls import duration_of
+from jobmanager.validation.call_arguments import duration_of
 
 logger = logging.getLogger(__name__)
 

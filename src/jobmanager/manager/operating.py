@@ -29,7 +29,7 @@ from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
 from jobmanager.stores.base import Instance, JobRow, JobState
-from jobmanager.validation.calls import check_arguments, duration_of, may_be_id, moment_of
+from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of
 from jobmanager.validation.texts import shown
 
 logger = logging.getLogger(__name__)

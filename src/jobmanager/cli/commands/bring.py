@@ -1,4 +1,4 @@
-"""`jobmanager import`: what another scheduler keeps, as jobs to paste, with a remark where something changes."""
+"""`jobmanager import`: the jobs of another scheduler as Python to paste, with a remark on each difference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobmanager.cli.application import imported, module_of
+from jobmanager.cli.loading import imported, module_of
 from jobmanager.cli.output.failures import FAILED, UsageError
 from jobmanager.cli.output.phrases import count
 from jobmanager.cli.session import Session
@@ -31,7 +31,7 @@ IMPORTS = {
     "subprocess.": "import subprocess",
 }
 
-bring = typer.Typer(help="Bring over what Celery beat, APScheduler or cron keeps.", no_args_is_help=True)
+bring = typer.Typer(help="Convert the jobs of Celery beat, APScheduler or cron.", no_args_is_help=True)
 
 Target = Annotated[
     str, typer.Argument(metavar="MODULE[:NAME]", help="Where it is; the only one of the module without NAME.")
@@ -45,11 +45,11 @@ def add_to(app: typer.Typer) -> None:
 
 @bring.command("celery-beat", epilog=EPILOG)
 def celery_beat(ctx: typer.Context, target: Target) -> None:
-    """The beat_schedule of a Celery app, or a dict of that name, as jobs.
+    """Convert the beat_schedule of a Celery app, or a dict of that name, to jobs.
 
     Its module and those of the tasks are imported; nothing is executed or connected to.
 
-    The instants are compared with those that Celery's own schedules answer.
+    The instants are compared with those that Celery's own schedules compute.
     """
     from jobmanager.bridge import celery_beat as source
     from jobmanager.clock import SystemClock
@@ -62,7 +62,7 @@ def celery_beat(ctx: typer.Context, target: Target) -> None:
         beat = source.of_dict(found, module)
     else:
         raise _other(target, found, "a Celery app or a beat_schedule dict")
-    _tell(
+    _print_program(
         ctx.obj,
         source.bring(beat, SystemClock().now()),
         f'From the beat_schedule of {target}. Celery lets runs overlap, and so does overlap="allow": '
@@ -72,11 +72,11 @@ def celery_beat(ctx: typer.Context, target: Target) -> None:
 
 @bring.command("apscheduler", epilog=EPILOG)
 def apscheduler(ctx: typer.Context, target: Target) -> None:
-    """The jobs of an APScheduler 3 scheduler, as jobs.
+    """Convert the jobs of an APScheduler 3 scheduler.
 
     Its module is imported, and no scheduler in it starts; nothing is executed or connected to.
 
-    The instants are compared with those that APScheduler's own triggers answer.
+    The instants are compared with those that APScheduler's own triggers compute.
     """
     from jobmanager.bridge import apscheduler as source
     from jobmanager.clock import SystemClock
@@ -86,7 +86,7 @@ def apscheduler(ctx: typer.Context, target: Target) -> None:
     found = _named(module, name) if name else _only(module, source.is_scheduler, "APScheduler scheduler")
     if not source.is_scheduler(found):
         raise _other(target, found, "an APScheduler 3 scheduler")
-    _tell(
+    _print_program(
         ctx.obj,
         source.bring(found, SystemClock().now()),
         f"From the scheduler {target}. start_deadline is its misfire_grace_time, 1 s unless set: "
@@ -108,7 +108,7 @@ def crontab(
         typer.Option("--timezone", metavar="ZONE", help="Of the machine it is from; by default this one's."),
     ] = None,
 ) -> None:
-    """The lines of a crontab, as jobs that run its commands.
+    """Convert the lines of a crontab to jobs that run its commands.
 
     Nothing is executed.
     """
@@ -118,7 +118,7 @@ def crontab(
 
     if zone is not None:
         Cron("* * * * *", zone)  # refuses what is no zone, once and not line by line
-    _tell(
+    _print_program(
         ctx.obj,
         source.bring(_text(file), SystemClock().now(), zone=zone, system=system),
         f"From {'standard input' if file == '-' else file}. cron lets runs overlap and makes up for nothing that fell into a downtime: "
@@ -180,8 +180,8 @@ def _other(target: str, found: object, wanted: str) -> UsageError:
 # ---------------------------------------------------------------- telling it
 
 
-def _tell(here: Session, found: Sequence[ImportedJob], about: str) -> None:
-    """The jobs as one program; exit 2 if there are none, 1 if somebody has to look."""
+def _print_program(here: Session, found: Sequence[ImportedJob], about: str) -> None:
+    """Print the jobs as one program; exit 2 if there are none, 1 if an entry needs work by hand."""
     if not found:
         raise UsageError("There is nothing to bring over.", hint="Name what has entries, jobs or commands.")
     imports = [line for use, line in IMPORTS.items() if any(use in item.source for item in found)]
@@ -245,7 +245,7 @@ def _comment(text: str, first: str, rest: str, width: int) -> list[str]:
 
 
 def _print(here: Session, line: str, style: str) -> None:
-    """A line that the terminal may fold but that stays one line when it is copied."""
+    """Print a line that the terminal may fold, but that stays one line when it is copied."""
     if not here.console.is_terminal:
         here.print(line)
         return

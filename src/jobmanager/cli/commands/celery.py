@@ -47,9 +47,9 @@ def worker(
     name: Name = None,
     level: Level = "info",
 ) -> None:
-    """Execute what the beats send (JOBMANAGER_BACKEND=celery). Start as many as you need.
+    """Execute the runs that the beats send (JOBMANAGER_BACKEND=celery). Start as many workers as you need.
 
-    Ends with Ctrl-C or SIGTERM, after what runs has ended; a second signal leaves at once.
+    Ends with Ctrl-C or SIGTERM, once the running handlers have ended; a second signal ends it at once.
     """
     if pool in COOPERATIVE:
         raise UsageError(
@@ -77,7 +77,7 @@ def beat(ctx: typer.Context, name: Name = None, level: Level = "info") -> None:
 
 
 def _remote_control(name: str) -> list[str]:
-    """Celery 5.7 and newer: beat answers `celery inspect ping` under this name."""
+    """Return the name under which beat replies to `celery inspect ping` (Celery 5.7 and newer)."""
     from celery import VERSION
 
     if VERSION < (5, 7):
@@ -86,7 +86,7 @@ def _remote_control(name: str) -> list[str]:
 
 
 def _introduce(here: Session, verb: str, queues: str | None = None) -> CeleryBackend:
-    """Say what is about to start; UsageError where another backend is chosen or nothing is declared."""
+    """Print what starts; UsageError if another backend is chosen or no job is declared."""
     jobs = here.jobs
     if jobs.resolution.backend != "celery":
         raise UsageError(
@@ -111,8 +111,8 @@ def _introduce(here: Session, verb: str, queues: str | None = None) -> CeleryBac
         facts = {"event": "starting", "process": verb, "broker": broker, "store": jobs.store.url}
         here.emit({**facts, "jobs": len(jobs.registry.jobs)}, line=True)
         return backend
-    from jobmanager.cli.output.tables import dim
-    from jobmanager.cli.output.tables import facts as lines
+    from jobmanager.cli.output.lists import dim
+    from jobmanager.cli.output.lists import facts as lines
 
     shown = [("broker", broker), ("store", jobs.store.url), ("jobs", count(len(jobs.registry.jobs), "job"))]
     if verb == "worker":

@@ -1,4 +1,4 @@
-"""`jobmanager db upgrade`, `current`, `sql` and `check`: the version of the tables, and how they get to today's."""
+"""`jobmanager db upgrade`, `current`, `sql` and `check`: the version of the tables, and the upgrade to the current one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobmanager.cli.session import Session
 if TYPE_CHECKING:
     from jobmanager.stores.sql.schema import SchemaStatements
 
-db = typer.Typer(help="The tables: their version, and how they get to today's.", no_args_is_help=True)
+db = typer.Typer(help="The tables: their version and their upgrade.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 @db.command("upgrade")
 def upgrade(ctx: typer.Context) -> None:
-    """Make the tables, or bring them to today's version. Several may try at once; what is current stays as it is."""
+    """Create the tables, or upgrade them to the current version. Safe to run twice, and from several hosts at once."""
     here: Session = ctx.obj
     store = _store(here)
     before = store.upgrade()
@@ -39,7 +39,7 @@ def upgrade(ctx: typer.Context) -> None:
 
 @db.command("current")
 def current(ctx: typer.Context) -> None:
-    """Which version the tables are of, and which one this jobmanager needs."""
+    """Show the version of the tables, and the version that this jobmanager needs."""
     from jobmanager.stores.sql.schema import SCHEMA_VERSION
 
     here: Session = ctx.obj
@@ -55,7 +55,7 @@ def current(ctx: typer.Context) -> None:
 
 @db.command("sql")
 def sql(ctx: typer.Context) -> None:
-    """What `upgrade` would do, as SQL: for whoever may create tables, when this user may not."""
+    """Print the SQL of `upgrade`, to be run by a role that may create tables."""
     here: Session = ctx.obj
     store = _store(here)
     script = "" if _version(store) is not None and store.is_current() else store.upgrade_sql(_version(store))
@@ -67,7 +67,7 @@ def sql(ctx: typer.Context) -> None:
 
 @db.command("check")
 def check(ctx: typer.Context) -> None:
-    """Hold the tables against today's: version, columns, indexes, checks. Exit 1 if anything is missing."""
+    """Compare the tables with the current version: columns, indexes, checks. Exit 1 if anything is missing."""
     here: Session = ctx.obj
     store = _store(here)
     found = _version(store)
@@ -97,5 +97,5 @@ def _store(here: Session) -> SchemaStatements:
 
 
 def _version(store: SchemaStatements) -> str | None:
-    """The version of the tables; asking makes no SQLite file."""
+    """Return the version of the tables, without creating an SQLite file."""
     return store.version() if store.exists() else None

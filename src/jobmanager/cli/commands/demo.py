@@ -1,4 +1,4 @@
-"""`jobmanager demo`: three jobs for real on a temporary SQLite file, to be watched."""
+"""`jobmanager demo`: three real jobs on a temporary SQLite file, to watch."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def demo(
         typer.Option("--seconds", min=0, help="End by itself after so long; without a terminal 15."),
     ] = None,
 ) -> None:
-    """Watch three jobs of its own.
+    """Run three sample jobs and watch them.
 
-    They run for real, in a temporary folder, until Ctrl-C.
+    They run in a temporary folder until Ctrl-C.
     """
     here: Session = ctx.obj
     watched = here.console.is_terminal and not here.as_json
@@ -63,7 +63,7 @@ def demo(
             else:
                 _report(here, manager, told_to_end, until, told)
         if not watched:
-            _tell_new(here, manager, told)
+            _print_new(here, manager, told)
         _sum_up(here, manager)
         manager.store.close()
 
@@ -82,7 +82,7 @@ def _manager(folder: Path) -> JobManager:
 
 @contextmanager
 def _signals() -> Iterator[SimpleQueue[int]]:
-    """While this lasts, Ctrl-C and SIGTERM end up in the queue."""
+    """Put Ctrl-C and SIGTERM into the queue while the context is open."""
     told: SimpleQueue[int] = SimpleQueue()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda number, _frame: told.put(number)) for number in numbers}
@@ -94,7 +94,7 @@ def _signals() -> Iterator[SimpleQueue[int]]:
 
 
 def _ended(told: SimpleQueue[int], until: float | None) -> bool:
-    """Wait a moment; True as soon as the end has come."""
+    """Wait a moment; return True as soon as the end has come."""
     try:
         told.get(timeout=LOOK_EVERY_SECONDS)
     except Empty:
@@ -111,13 +111,13 @@ def _watch(here: Session, manager: JobManager, told: SimpleQueue[int], until: fl
 
 
 def _screen(here: Session, manager: JobManager) -> Group:
-    """The three jobs, and the newest runs."""
+    """Return the three jobs and the newest runs as a table."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 
     from jobmanager.cli.commands.runs import said
-    from jobmanager.cli.output.tables import Column, dim, heading, listing, status
+    from jobmanager.cli.output.lists import Column, dim, heading, listing, status
 
     now = manager.store.now()
     runs = manager.runs(limit=200)
@@ -172,11 +172,11 @@ def _report(
     here: Session, manager: JobManager, told: SimpleQueue[int], until: float | None, seen: set[str]
 ) -> None:
     while not _ended(told, until):
-        _tell_new(here, manager, seen)
+        _print_new(here, manager, seen)
 
 
-def _tell_new(here: Session, manager: JobManager, seen: set[str]) -> None:
-    """A line for every run that ended since the last look."""
+def _print_new(here: Session, manager: JobManager, seen: set[str]) -> None:
+    """Print a line for each run that ended since the last call."""
     for run in reversed(manager.runs(limit=200)):
         if run.status.closed and run.id not in seen:
             seen.add(run.id)

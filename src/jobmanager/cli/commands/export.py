@@ -17,7 +17,7 @@ from jobmanager.cli.session import Session
 from jobmanager.errors import StoreError
 
 if TYPE_CHECKING:
-    from jobmanager.cli.commands.export_targets import Ticker
+    from jobmanager.cli.commands.export_targets import ExternalJob
     from jobmanager.job import Job
     from jobmanager.schedule import Schedule
     from jobmanager.settings import Settings
@@ -29,8 +29,8 @@ EPILOG = (
 ITSELF = "https://vercel.invalid"  # only paths go into its file
 
 
-class Kind(StrEnum):
-    """Whose clock it is."""
+class Platform(StrEnum):
+    """The platform whose clock it is."""
 
     vercel = "vercel"
     k8s = "k8s"
@@ -47,7 +47,7 @@ def add_to(app: typer.Typer) -> None:
 def export(
     ctx: typer.Context,
     target: Annotated[
-        Kind, typer.Argument(metavar="TARGET", help="vercel, k8s, crontab, systemd or github.")
+        Platform, typer.Argument(metavar="TARGET", help="vercel, k8s, crontab, systemd or github.")
     ],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write the files into this folder.")
@@ -58,33 +58,33 @@ def export(
         typer.Option("--url", metavar="URL", help="Of the application; by default JOBMANAGER_PUBLIC_URL."),
     ] = None,
 ) -> None:
-    """The files with which an external clock calls GET or POST /jobs/tick/JOB, for every job that has a schedule."""
-    from jobmanager.cli.commands.export_targets import TARGETS, record, ticker_of
+    """Write the files with which an external clock calls GET or POST /jobs/tick/JOB, for every job that has a schedule."""
+    from jobmanager.cli.commands.export_targets import TARGETS, external_job, record
     from jobmanager.clock import SystemClock
 
     here: Session = ctx.obj
     base = _base(here.jobs.settings, url, target)
     now = SystemClock().now()
-    tickers = [
-        ticker_of(job, schedule, target.value, url=f"{base}{job}", patience=patience, now=now)
+    entries = [
+        external_job(job, schedule, target.value, url=f"{base}{job}", patience=patience, now=now)
         for job, schedule, patience in _scheduled(here)
     ]
-    if not tickers:
+    if not entries:
         raise UsageError(
             "No job of this application has a schedule.",
             hint="Give one a cron=, every= or at=; see `jobmanager jobs`.",
         )
-    files = TARGETS[target].renders(tickers)
+    files = TARGETS[target].renders(entries)
     written = _written(out, files, force=force) if out is not None else {}
     if here.as_json:
         shown = [
             {"path": path, "content": content, "written": written.get(path)}
             for path, content in files.items()
         ]
-        here.emit({"target": target.value, "files": shown, "jobs": [record(ticker) for ticker in tickers]})
+        here.emit({"target": target.value, "files": shown, "jobs": [record(entry) for entry in entries]})
         return
-    _tell(here, target, tickers)
-    for path in _left_over(out, files) if out is not None and target is Kind.systemd else ():
+    _print_remarks(here, target, entries)
+    for path in _left_over(out, files) if out is not None and target is Platform.systemd else ():
         here.aside.print(
             f"{path}: of no job that has a schedule; disable and delete it.", markup=False, soft_wrap=True
         )
@@ -98,14 +98,14 @@ def export(
 # ---------------------------------------------------------------- what to export
 
 
-def _base(settings: Settings, url: str | None, target: Kind) -> str:
-    """Where the ticks go, up to the job's id; UsageError if nobody said where the application is."""
+def _base(settings: Settings, url: str | None, target: Platform) -> str:
+    """Return the URL of the ticks, up to the job's id; UsageError if the application's URL is not given."""
     public = url or settings.public_url
-    if public is None and target is Kind.vercel:
+    if public is None and target is Platform.vercel:
         public = ITSELF
     if public is None:
         raise UsageError(
-            "Nobody said where the application is.",
+            "The URL of the application is not given.",
             hint="Give --url https://host, or set JOBMANAGER_PUBLIC_URL.",
         )
     if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~-]+)*/?", public):
@@ -117,7 +117,7 @@ def _base(settings: Settings, url: str | None, target: Kind) -> str:
 
 
 def _scheduled(here: Session) -> Iterator[tuple[str, Schedule, int]]:
-    """Each job of this application that has a schedule: the schedule in force, and how many seconds a call may take."""
+    """Return each job that has a schedule, with the schedule in force and how many seconds a call may take."""
     from jobmanager.cli.commands.export_targets import LONGEST_WAIT, PATIENCE
 
     for job in _in_force(here):
@@ -129,7 +129,7 @@ def _scheduled(here: Session) -> Iterator[tuple[str, Schedule, int]]:
 
 
 def _in_force(here: Session) -> list[Job]:
-    """The declared jobs with what operators have overridden; without that, and saying so, where the store is away."""
+    """Return the declared jobs with their overrides; without the overrides, and with a warning, if the store is unreachable."""
     from jobmanager.cli.output.views import views
 
     try:
@@ -144,12 +144,12 @@ def _in_force(here: Session) -> list[Job]:
 # ---------------------------------------------------------------- telling and writing it
 
 
-def _tell(here: Session, target: Kind, tickers: Sequence[Ticker]) -> None:
-    """What is not exact, job by job, and what else there is to know: on standard error."""
+def _print_remarks(here: Session, target: Platform, entries: Sequence[ExternalJob]) -> None:
+    """Print on standard error what is not exact, job by job, and the notes of the target."""
     from jobmanager.cli.commands.export_targets import TARGETS
 
-    lines = [f"{ticker.job}: {remark}." for ticker in tickers for remark in ticker.remarks]
-    if tickers[0].url.startswith("http:"):
+    lines = [f"{entry.job}: {remark}." for entry in entries for remark in entry.remarks]
+    if entries[0].url.startswith("http:"):
         lines.append("The URL is http: the secret travels unencrypted.")
     lines += TARGETS[target].notes
     for line in lines:
@@ -157,7 +157,7 @@ def _tell(here: Session, target: Kind, tickers: Sequence[Ticker]) -> None:
 
 
 def _written(folder: Path, files: Mapping[str, str], *, force: bool) -> dict[str, bool]:
-    """Which files were written, and not the same already; ConflictError, and nothing is written, if one differs."""
+    """Write the files and return those that changed; ConflictError, with nothing written, if a file differs."""
     before = {path: _text(folder / path) for path in files}
     wanted = {path: _kept(before[path], path, content) for path, content in files.items()}
     differing = [str(folder / path) for path, text in before.items() if text not in (None, wanted[path])]
@@ -174,12 +174,12 @@ def _written(folder: Path, files: Mapping[str, str], *, force: bool) -> dict[str
 
 
 def _left_over(folder: Path, files: Mapping[str, str]) -> list[str]:
-    """Timers of an earlier export that no job stands behind any more."""
+    """Return the timers of an earlier export whose job is gone."""
     return sorted(path.name for path in folder.glob("jobmanager-tick@*.timer") if path.name not in files)
 
 
 def _kept(before: str | None, path: str, made: str) -> str:
-    """What a file is to hold: of a vercel.json, everything that is not ours stays."""
+    """Return the new content of a file; entries of a vercel.json that are not of jobmanager stay."""
     from jobmanager.cli.commands.export_targets import merged
 
     if before is None or path != "vercel.json":

@@ -1,6 +1,6 @@
-"""The files with which somebody else's clock calls our endpoint: Vercel, Kubernetes, cron, systemd and GitHub Actions.
+"""The files with which an external clock calls the endpoint: Vercel, Kubernetes, cron, systemd and GitHub Actions.
 
-Each only wakes us: which instant is due, and that it gets one run, is decided by the endpoint. So a text may wake too often,
+Each file only wakes the endpoint, which decides which instant is due and gives it one run. So a wake-up text may fire too often,
 never too rarely. No file holds the secret; each says where it is read from.
 """
 
@@ -34,8 +34,8 @@ ENVIRONMENT_FILE = "/etc/jobmanager/tick.env"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ticker:
-    """A job as the other clock knows it: `text` are five fields in `zone`; `remarks` say what is not exact."""
+class ExternalJob:
+    """A job as the external clock knows it: `text` are five fields in `zone`; `remarks` say what is not exact."""
 
     job: str
     schedule: Schedule
@@ -50,13 +50,15 @@ class Ticker:
 class Target:
     """A kind of clock. `zones`: it keeps one per job. `renders`: files by their path. `notes`: what to do, and to know."""
 
-    renders: Callable[[Sequence[Ticker]], dict[str, str]]
+    renders: Callable[[Sequence[ExternalJob]], dict[str, str]]
     zones: bool
     notes: tuple[str, ...]
 
 
-def ticker_of(job: str, schedule: Schedule, target: str, *, url: str, patience: int, now: datetime) -> Ticker:
-    """The job for a target, with a remark for each way in which it is not exact."""
+def external_job(
+    job: str, schedule: Schedule, target: str, *, url: str, patience: int, now: datetime
+) -> ExternalJob:
+    """Return the job for a target, with a remark on each way in which it is not exact."""
     local = local_wakeup(schedule, now) if TARGETS[target].zones and isinstance(schedule, Cron) else None
     text = wakeup(schedule, now) if local is None else local
     zone = schedule.timezone if isinstance(schedule, Cron) and local is not None else "UTC"
@@ -67,7 +69,7 @@ def ticker_of(job: str, schedule: Schedule, target: str, *, url: str, patience: 
             "GitHub starts nothing more often than every 5 minutes: woken up to 4 minutes late, and of the instants since the "
             "last wake-up only the latest gets its run from it"
         )
-    return Ticker(
+    return ExternalJob(
         job=job,
         schedule=schedule,
         url=url,
@@ -125,7 +127,7 @@ def _why(schedule: Schedule, zone: str) -> str:
 
 
 def _every_five_minutes(text: str) -> str:
-    """The text itself, or with the last minute of each five in which it wakes, if it wakes more often."""
+    """Return the text itself or, if it wakes more often than every five minutes, the last such minute of each five."""
     minutes, *rest = text.split()
     listed = list(range(60)) if minutes == "*" else [int(minute) for minute in minutes.split(",")]
     following = [*listed[1:], listed[0] + 60]
@@ -139,10 +141,10 @@ def _every_five_minutes(text: str) -> str:
 # --- texts that all share
 
 
-def _about(ticker: Ticker) -> list[str]:
-    """The lines of a comment on a job: what it asks for, and what is not exact."""
-    asked = f"{ticker.job}: {ticker.schedule.describe()} ({ticker.schedule.text})"
-    return [asked, *(f"  {remark}" for remark in ticker.remarks)]
+def _about(entry: ExternalJob) -> list[str]:
+    """Return the comment lines of a job: its schedule, and what is not exact."""
+    asked = f"{entry.job}: {entry.schedule.describe()} ({entry.schedule.text})"
+    return [asked, *(f"  {remark}" for remark in entry.remarks)]
 
 
 def _head(target: str) -> list[str]:
@@ -153,7 +155,7 @@ def _head(target: str) -> list[str]:
 
 
 def _curl(url: str, patience: int) -> str:
-    """A call with the secret from the environment; it goes in on standard input, so that no list of processes shows it."""
+    """Return a curl call that reads the secret from the environment by standard input, so that no list of processes shows it."""
     return (
         """printf 'Authorization: Bearer %s' "$JOBMANAGER_SECRET" | curl --silent --show-error --fail --retry 2 """
         f"--retry-connrefused --max-time {patience} --header @- --request POST {url}"
@@ -165,21 +167,21 @@ def _lines(lines: Sequence[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A scalar of YAML: its double-quoted strings are those of JSON."""
+    """Quote a scalar for YAML, whose double-quoted strings are those of JSON."""
     return json.dumps(text)
 
 
 # --- Vercel
 
 
-def _vercel(tickers: Sequence[Ticker]) -> dict[str, str]:
-    crons = [{"path": urlsplit(ticker.url).path, "schedule": ticker.text} for ticker in tickers]
+def _vercel(entries: Sequence[ExternalJob]) -> dict[str, str]:
+    crons = [{"path": urlsplit(entry.url).path, "schedule": entry.text} for entry in entries]
     document = {"$schema": "https://openapi.vercel.sh/vercel.json", "crons": crons}
     return {"vercel.json": json.dumps(document, indent=2) + "\n"}
 
 
 def merged(before: str, made: str) -> str | None:
-    """A vercel.json with our entries renewed and everything else kept; None if it cannot be read."""
+    """Return a vercel.json with the entries of jobmanager renewed and all others kept; None if it cannot be read."""
     try:
         known, ours = json.loads(before), json.loads(made)
         path = str(ours["crons"][0]["path"]).rpartition("/")[0] + "/"
@@ -192,25 +194,25 @@ def merged(before: str, made: str) -> str | None:
 # --- Kubernetes
 
 
-def _k8s(tickers: Sequence[Ticker]) -> dict[str, str]:
-    documents = [_lines(_head("k8s")), *(_lines(_cron_job(ticker)) for ticker in tickers)]
+def _k8s(entries: Sequence[ExternalJob]) -> dict[str, str]:
+    documents = [_lines(_head("k8s")), *(_lines(_cron_job(entry)) for entry in entries)]
     return {"jobmanager-cronjobs.yaml": "---\n".join(documents)}
 
 
-def _cron_job(ticker: Ticker) -> list[str]:
+def _cron_job(entry: ExternalJob) -> list[str]:
     return [
-        *(f"# {line}" for line in _about(ticker)),
+        *(f"# {line}" for line in _about(entry)),
         "apiVersion: batch/v1",
         "kind: CronJob",
         "metadata:",
-        f"  name: {_quoted(_cron_job_name(ticker.job))}",
+        f"  name: {_quoted(_cron_job_name(entry.job))}",
         "  labels:",
         "    app.kubernetes.io/managed-by: jobmanager",
         "  annotations:",
-        f"    jobmanager/job: {_quoted(ticker.job)}",
+        f"    jobmanager/job: {_quoted(entry.job)}",
         "spec:",
-        f"  schedule: {_quoted(ticker.text)}",
-        f"  timeZone: {_quoted('Etc/UTC' if ticker.zone == 'UTC' else ticker.zone)}",
+        f"  schedule: {_quoted(entry.text)}",
+        f"  timeZone: {_quoted('Etc/UTC' if entry.zone == 'UTC' else entry.zone)}",
         "  concurrencyPolicy: Forbid",
         f"  startingDeadlineSeconds: {STARTED_WITHIN}",
         "  successfulJobsHistoryLimit: 1",
@@ -218,7 +220,7 @@ def _cron_job(ticker: Ticker) -> list[str]:
         "  jobTemplate:",
         "    spec:",
         "      backoffLimit: 1",
-        f"      activeDeadlineSeconds: {4 * ticker.patience}",
+        f"      activeDeadlineSeconds: {4 * entry.patience}",
         "      ttlSecondsAfterFinished: 3600",
         "      template:",
         "        spec:",
@@ -229,7 +231,7 @@ def _cron_job(ticker: Ticker) -> list[str]:
         f"              image: {_quoted(CURL_IMAGE)}",
         '              command: ["/bin/sh", "-c"]',
         "              args:",
-        f"                - {_quoted(_curl(ticker.url, ticker.patience))}",
+        f"                - {_quoted(_curl(entry.url, entry.patience))}",
         "              env:",
         "                - name: JOBMANAGER_SECRET",
         "                  valueFrom:",
@@ -250,7 +252,7 @@ def _cron_job(ticker: Ticker) -> list[str]:
 
 
 def _cron_job_name(job: str) -> str:
-    """A DNS label; where the job's id is none, it ends in a digest of the id, so that no two are the same."""
+    """Return a DNS label; for a job id that is none it ends in a digest of the id, so that no two are the same."""
     plain = f"jobmanager-{job}"
     if len(plain) <= LONGEST_NAME and re.fullmatch(r"[a-z0-9-]*[a-z0-9]", plain):
         return plain
@@ -261,15 +263,15 @@ def _cron_job_name(job: str) -> str:
 # --- cron
 
 
-def _crontab(tickers: Sequence[Ticker]) -> dict[str, str]:
+def _crontab(entries: Sequence[ExternalJob]) -> dict[str, str]:
     lines = [*_head("crontab"), "SHELL=/bin/sh", "CRON_TZ=UTC", f"TICK_ENV={ENVIRONMENT_FILE}"]
-    for ticker in tickers:
-        command = f'. "$TICK_ENV"; {_curl(ticker.url, ticker.patience)} --output /dev/null'
+    for entry in entries:
+        command = f'. "$TICK_ENV"; {_curl(entry.url, entry.patience)} --output /dev/null'
         # cron ends the command at a bare %.
         lines += [
             "",
-            *(f"# {line}" for line in _about(ticker)),
-            f"{ticker.text} {command}".replace("%", r"\%"),
+            *(f"# {line}" for line in _about(entry)),
+            f"{entry.text} {command}".replace("%", r"\%"),
         ]
     return {"jobmanager.crontab": _lines(lines)}
 
@@ -277,10 +279,10 @@ def _crontab(tickers: Sequence[Ticker]) -> dict[str, str]:
 # --- systemd
 
 
-def _systemd(tickers: Sequence[Ticker]) -> dict[str, str]:
-    patience = max(ticker.patience for ticker in tickers)
+def _systemd(entries: Sequence[ExternalJob]) -> dict[str, str]:
+    patience = max(entry.patience for entry in entries)
     # systemd replaces % and $ itself; %i is what stands behind the @, the job's id.
-    command = _curl(tickers[0].url.removesuffix(tickers[0].job), patience)
+    command = _curl(entries[0].url.removesuffix(entries[0].job), patience)
     command = command.replace("%", "%%").replace("$", "$$") + "%i"
     service = [
         *_head("systemd"),
@@ -300,26 +302,26 @@ def _systemd(tickers: Sequence[Ticker]) -> dict[str, str]:
         "NoNewPrivileges=yes",
     ]
     files = {"jobmanager-tick@.service": _lines(service)}
-    for ticker in tickers:
+    for entry in entries:
         timer = [
-            *(f"# {line}" for line in _about(ticker)),
+            *(f"# {line}" for line in _about(entry)),
             "[Unit]",
-            f"Description=When to wake the job {ticker.job}",
+            f"Description=When to wake the job {entry.job}",
             "",
             "[Timer]",
-            f"OnCalendar={on_calendar(ticker.text, ticker.zone)}",
+            f"OnCalendar={on_calendar(entry.text, entry.zone)}",
             "AccuracySec=1s",
             "Persistent=true",
             "",
             "[Install]",
             "WantedBy=timers.target",
         ]
-        files[f"jobmanager-tick@{ticker.job}.timer"] = _lines(timer)
+        files[f"jobmanager-tick@{entry.job}.timer"] = _lines(timer)
     return files
 
 
 def on_calendar(text: str, zone: str) -> str:
-    """Five fields as systemd writes them: weekdays, date, time and zone."""
+    """Convert five fields to the form of systemd: weekdays, date, time and zone."""
     minute, hour, day, month, weekday = text.split()
     days = "" if weekday == "*" else ",".join(WEEKDAYS[int(one)].title() for one in weekday.split(",")) + " "
     return f"{days}*-{month}-{day} {hour}:{minute}:00 {zone}"
@@ -333,10 +335,10 @@ def _in_systemd(argument: str) -> str:
 # --- GitHub Actions
 
 
-def _github(tickers: Sequence[Ticker]) -> dict[str, str]:
+def _github(entries: Sequence[ExternalJob]) -> dict[str, str]:
     by_text = [
         (text, list(alike))
-        for text, alike in groupby(sorted(tickers, key=lambda one: one.text), lambda one: one.text)
+        for text, alike in groupby(sorted(entries, key=lambda one: one.text), lambda one: one.text)
     ]
     lines = [
         *_head("github"),
@@ -354,17 +356,17 @@ def _github(tickers: Sequence[Ticker]) -> dict[str, str]:
             f"  tick-{number}:",
             f"    if: {_quoted(condition)}",
             "    runs-on: ubuntu-latest",
-            f"    timeout-minutes: {sum(4 * ticker.patience for ticker in alike) // 60 + 1}",
+            f"    timeout-minutes: {sum(4 * entry.patience for entry in alike) // 60 + 1}",
             "    env:",
             "      JOBMANAGER_SECRET: ${{ secrets.JOBMANAGER_SECRET }}",
             "    steps:",
         ]
-        for ticker in alike:
+        for entry in alike:
             lines += [
-                *(f"      # {line}" for line in _about(ticker)),
-                f"      - name: {_quoted(ticker.job)}",
+                *(f"      # {line}" for line in _about(entry)),
+                f"      - name: {_quoted(entry.job)}",
                 '        if: "!cancelled()"',
-                f"        run: {_quoted(_curl(ticker.url, ticker.patience))}",
+                f"        run: {_quoted(_curl(entry.url, entry.patience))}",
             ]
     return {".github/workflows/jobmanager.yml": _lines(lines)}
 
@@ -414,14 +416,14 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def record(ticker: Ticker) -> dict[str, Any]:
-    """The ticker for machines."""
+def record(entry: ExternalJob) -> dict[str, Any]:
+    """Return the entry as a JSON object."""
     return {
-        "job": ticker.job,
-        "schedule": ticker.schedule.text,
-        "cron": ticker.text,
-        "timezone": ticker.zone,
-        "url": ticker.url,
-        "exact": not ticker.remarks,
-        "remarks": list(ticker.remarks),
+        "job": entry.job,
+        "schedule": entry.schedule.text,
+        "cron": entry.text,
+        "timezone": entry.zone,
+        "url": entry.url,
+        "exact": not entry.remarks,
+        "remarks": list(entry.remarks),
     }

@@ -1,4 +1,4 @@
-"""`jobmanager init`: from an empty database to one that keeps the time and calls the application. Twice is safe."""
+"""`jobmanager init`: set up pg_cron in a database, so that it keeps the time and calls the application. Safe to run twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Done:
     environment: dict[str, str] = field(default_factory=dict)
     """What the application's environment has to say, as far as it does not say it here."""
 
-    def tell(self, name: str, text: str, **facts: Any) -> None:
+    def add(self, name: str, text: str, **facts: Any) -> None:
         self.lines.append((name, text))
         self.facts.update(facts)
 
@@ -58,10 +58,10 @@ def init(
         ),
     ] = None,
 ) -> None:
-    """Let the database of JOBMANAGER_DATABASE_URL keep the time (pg_cron). Twice is safe, and keeps the secret.
+    """Let the database of JOBMANAGER_DATABASE_URL keep the time (pg_cron). Safe to run twice; the secret stays.
 
-    Extensions, tables, functions, the signing secret, the application's jobs and pg_cron's entries are made where they are
-    missing. On a terminal the URL is asked for; what has to be set is printed in the end.
+    Extensions, tables, functions, the signing secret, the application's jobs and pg_cron's entries are created where they
+    are missing. On a terminal the URL is asked for; the variables to set are printed at the end.
     """
     here: Session = ctx.obj
     settings = settings_of(here)
@@ -91,22 +91,22 @@ def init(
         try:
             _do(here, jobs, settings, done)
         except LackingRightError as error:
-            _tell_statements(here, error)
+            _print_statements(here, error)
             raise typer.Exit(FAILED) from None
-    _tell(here, settings, done)
+    _show(here, settings, done)
 
 
 # ---------------------------------------------------------------- what is wanted
 
 
 def _given(settings: Settings, url: str | None) -> dict[str, str | None]:
-    """What the command line says, and the settings of an application that alone knows the database."""
+    """Return the settings of the command line, with those of the application if only it knows the database."""
     stated = {name: value for name in ("database_url", "pg_cron_url") if (value := getattr(settings, name))}
     return {**stated, "public_url": url}
 
 
 def _chosen(here: Session, settings: Settings, done: Done, *, ask: bool) -> Settings:
-    """The settings with the URL, asked for if it has to be; without one, or where the database cannot call, with `notify`."""
+    """Return the settings with the URL, asked for if necessary; without a URL, or if the database cannot call it, with `notify`."""
     from jobmanager.settings import key_of
 
     if settings.pg_cron_transport == "notify":
@@ -168,7 +168,7 @@ def _warn_of_localhost(settings: Settings, done: Done) -> None:
 
 
 def _refuse(here: Session, jobs: JobManager, settings: Settings) -> None:
-    """UsageError if the application, once imported, does something else than what is prepared."""
+    """Raise UsageError if the settings of the imported application differ from those prepared."""
     if jobs.resolution.backend != "pg_cron":
         raise UsageError(
             f"The application takes backend {jobs.resolution.backend}, because {jobs.resolution.reason}.",
@@ -183,7 +183,7 @@ def _refuse(here: Session, jobs: JobManager, settings: Settings) -> None:
 
 
 def _show_plan(here: Session, jobs: JobManager, settings: Settings) -> None:
-    from jobmanager.cli.output.tables import facts
+    from jobmanager.cli.output.lists import facts
     from jobmanager.settings import shown_url
 
     here.print(
@@ -217,14 +217,14 @@ def _do(here: Session, jobs: JobManager, settings: Settings, done: Done) -> None
     jobs.store.install()
     care = care_of(here, settings, installed=False)
     installed = care.install()
-    done.tell("tables", "made" if made_tables else "there", tables_made=made_tables)
-    done.tell("functions", "installed" if installed else "up to date", functions_installed=installed)
+    done.add("tables", "made" if made_tables else "there", tables_made=made_tables)
+    done.add("functions", "installed" if installed else "up to date", functions_installed=installed)
     if calls:
         _secret(here, settings, done)
     purged = care.purge()
     changes = jobs.sync()
     url = (care.ticker() or {}).get("url") if calls else None
-    done.tell("calls", url or "nobody: processes listen (notify)", url=url)
+    done.add("calls", url or "nobody: processes listen (notify)", url=url)
     if calls and url != settings.run_url:
         done.warnings.append(
             f"The database goes on calling {url}: {settings.run_url} is of one machine only. "
@@ -233,13 +233,13 @@ def _do(here: Session, jobs: JobManager, settings: Settings, done: Done) -> None
     seeded = sum(change.action == "create" for change in changes)
     declared = len(jobs.registry.jobs)
     if here.target:
-        done.tell("jobs", f"{seeded} new, {declared} in all", jobs_seeded=seeded, jobs=declared)
+        done.add("jobs", f"{seeded} new, {declared} in all", jobs_seeded=seeded, jobs=declared)
     else:
-        done.tell("jobs", "none: no application is named (--app)", jobs_seeded=0, jobs=0)
+        done.add("jobs", "none: no application is named (--app)", jobs_seeded=0, jobs=0)
     entries = [entry.name for entry in care.entries()]
     told = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
     orphans = f"; {count(purged['purged'], 'orphan')} removed" if purged["purged"] else ""
-    done.tell("entries", f"{len(entries)}: {told}{orphans}", entries=entries, **purged)
+    done.add("entries", f"{len(entries)}: {told}{orphans}", entries=entries, **purged)
 
 
 def _prepare(backend: PgCronBackend, done: Done, *, calls: bool) -> None:
@@ -258,8 +258,8 @@ def _prepare(backend: PgCronBackend, done: Done, *, calls: bool) -> None:
     there += _extensions(ground, made)
     created += made
     shown = backend.database.shown
-    done.tell("database", f"{shown}, PostgreSQL {ground.version.split()[0]}", database=shown)
-    done.tell("extensions", ", ".join(there), extensions_created=created)
+    done.add("database", f"{shown}, PostgreSQL {ground.version.split()[0]}", database=shown)
+    done.add("extensions", ", ".join(there), extensions_created=created)
 
 
 def _extensions(ground: Prerequisites, created: list[str]) -> list[str]:
@@ -269,7 +269,7 @@ def _extensions(ground: Prerequisites, created: list[str]) -> list[str]:
 
 
 def _secret(here: Session, settings: Settings, done: Done) -> None:
-    """Let the database sign with the application's secret, or make one for both."""
+    """Store the application's secret in the database for signing, or create one for both."""
     care = care_of(here, settings)
     bearer = settings.auth == "bearer"
     where = " in Vault" if care.keeps_secrets_in_vault() else ""
@@ -291,7 +291,7 @@ def _secret(here: Session, settings: Settings, done: Done) -> None:
             "The database has its secret, and JOBMANAGER_SECRET is not set here: set it where the application runs. "
             "If it is lost, `jobmanager secret rotate` makes another."
         )
-    done.tell("secret", f"{state}{where}", secret_state=state.partition(",")[0])
+    done.add("secret", f"{state}{where}", secret_state=state.partition(",")[0])
 
 
 def _ground(backend: PgCronBackend) -> Prerequisites:
@@ -301,11 +301,11 @@ def _ground(backend: PgCronBackend) -> Prerequisites:
         return look(connection)
 
 
-# ---------------------------------------------------------------- what is told
+# ---------------------------------------------------------------- output
 
 
-def _tell_statements(here: Session, error: LackingRightError) -> None:
-    """What somebody with more rights may run, ready to be copied."""
+def _print_statements(here: Session, error: LackingRightError) -> None:
+    """Print the statements for a role with more rights, ready to be copied."""
     if here.as_json:
         told = {
             "kind": "LackingRightError",
@@ -322,7 +322,7 @@ def _tell_statements(here: Session, error: LackingRightError) -> None:
         typer.echo(statement)
 
 
-def _tell(here: Session, settings: Settings, done: Done) -> None:
+def _show(here: Session, settings: Settings, done: Done) -> None:
     variables = _variables(settings, done)
     steps = _next_steps(settings)
     if here.as_json:
@@ -330,7 +330,7 @@ def _tell(here: Session, settings: Settings, done: Done) -> None:
         return
     from rich.text import Text
 
-    from jobmanager.cli.output.tables import facts
+    from jobmanager.cli.output.lists import facts
 
     here.print(facts(done.lines))
     for warning in done.warnings:
@@ -346,7 +346,7 @@ def _tell(here: Session, settings: Settings, done: Done) -> None:
 
 
 def _variables(settings: Settings, done: Done) -> dict[str, str]:
-    """What the environment of this command does not say yet, of what the application's has to say."""
+    """Return the variables that the application needs and that the environment of this command lacks."""
     wanted: dict[str, str | None] = {"backend": "pg_cron"}
     if settings.pg_cron_transport == "notify":
         wanted["pg_cron_transport"] = "notify"
@@ -372,7 +372,7 @@ def _next_steps(settings: Settings) -> list[str]:
 
 
 def _with(settings: Settings, **values: Any) -> Settings:
-    """The same settings, checked, with these values."""
+    """Return the settings with these values, validated."""
     from jobmanager.settings import Settings
 
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
@@ -385,7 +385,7 @@ def _random() -> str:
 
 @contextmanager
 def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """These settings in the environment, for the application that is imported meanwhile; None leaves a variable as it is."""
+    """Put these settings into the environment while the application is imported; None leaves a variable as it is."""
     named = {f"{PREFIX}{name.upper()}": value for name, value in values.items() if value is not None}
     before = {name: os.environ.get(name) for name in named}
     os.environ.update(named)

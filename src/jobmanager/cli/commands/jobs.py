@@ -1,4 +1,4 @@
-"""`jobmanager jobs`: what is declared, when it is due, and pausing it."""
+"""`jobmanager jobs`: list, show, pause and resume jobs."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def _list_by_default(ctx: typer.Context) -> None:
 
 @group.command("list")
 def list_jobs(ctx: typer.Context) -> None:
-    """Every job: schedule, next run, how the last one went."""
+    """List every job: schedule, next run, outcome of the last one."""
     here: Session = ctx.obj
     found = views(here.jobs)
     if here.as_json:
         here.emit([job_record(view) for view in found])
         return
-    from jobmanager.cli.output.tables import Column, dim, listing
+    from jobmanager.cli.output.lists import Column, dim, listing
 
     now = here.jobs.store.now()
     columns = (
@@ -79,7 +79,7 @@ def list_jobs(ctx: typer.Context) -> None:
 def _row(view: View, now: datetime) -> tuple[str | Text, ...]:
     from rich.text import Text
 
-    from jobmanager.cli.output.tables import STYLES, status
+    from jobmanager.cli.output.lists import STYLES, status
 
     ended = view.last is not None and view.last.status.closed
     when = view.last and (view.last.finished_at if ended else view.last.started_at or view.last.opened_at)
@@ -96,7 +96,7 @@ def _row(view: View, now: datetime) -> tuple[str | Text, ...]:
 
 
 def _remarks(manager: JobManager, found: list[View]) -> list[str]:
-    """What a glance at the list should not miss."""
+    """Return the remarks below the list: how many jobs and processes there are, and whether ticks come at all."""
     from jobmanager.process.heartbeat import living
 
     alive = living(manager.store, manager.settings)
@@ -111,7 +111,7 @@ def _who_could(manager: JobManager) -> str:
     from jobmanager.explain import start_one
 
     if manager.backend.capabilities.keeps_time:
-        return f"Nobody keeps the time now. {start_one(manager)}"
+        return f"No living process keeps the time now. {start_one(manager)}"
     chosen = manager.resolution
     return f"Nothing fires by itself: backend {chosen.backend}, because {chosen.reason}."
 
@@ -121,7 +121,7 @@ def _who_could(manager: JobManager) -> str:
 
 @group.command("show")
 def show(ctx: typer.Context, job: JobId) -> None:
-    """Everything about one job: schedule, next fires, policies, config, last runs."""
+    """Show everything about one job: schedule, next fires, policies, config, last runs."""
     here: Session = ctx.obj
     [view] = views(here.jobs, job)
     coming = fires(view, here.jobs.store.now(), SHOWN_FIRES)
@@ -141,7 +141,7 @@ def show(ctx: typer.Context, job: JobId) -> None:
     from rich.text import Text
 
     from jobmanager.cli.commands.runs import runs_table
-    from jobmanager.cli.output.tables import facts, heading, status
+    from jobmanager.cli.output.lists import facts, heading, status
 
     state = status(view.state, sign=False)
     if view.row and view.state != "active":
@@ -183,7 +183,7 @@ def next_fires(
     job: Annotated[str | None, typer.Argument(metavar="JOB", help="Its id; without it, all jobs.")] = None,
     number: Annotated[int, typer.Option("-n", "--number", min=1, max=1000, help="How many.")] = 5,
 ) -> None:
-    """The next instants at which a job, or any job, is due."""
+    """List the next instants at which a job, or any job, is due."""
     here: Session = ctx.obj
     now = here.jobs.store.now()
     found = views(here.jobs, job)
@@ -199,7 +199,7 @@ def next_fires(
         )
         here.print(f"Nothing is due. {state}")
     else:
-        from jobmanager.cli.output.tables import Column, listing
+        from jobmanager.cli.output.lists import Column, listing
 
         if job:
             here.print(_fires_table(here, planned[0][1], [fire for fire, _ in planned]))
@@ -215,7 +215,7 @@ def next_fires(
 
 
 def _fires_table(here: Session, view: View, coming: list[datetime]) -> RenderableType:
-    from jobmanager.cli.output.tables import Column, listing
+    from jobmanager.cli.output.lists import Column, listing
 
     now = here.jobs.store.now()
     zone, _ = in_zone(view, coming[0])
@@ -250,24 +250,26 @@ def pause(
     ctx: typer.Context,
     job: OneJob = None,
     every: All = False,
-    reason: Annotated[str | None, typer.Option("--reason", help="Why, for whoever finds it paused.")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Why; shown where the job is listed as paused.")
+    ] = None,
 ) -> None:
     """Stop a job from firing until it is resumed; its ticks are recorded as skipped (paused)."""
     here: Session = ctx.obj
     for view in _chosen(here, job, every=every):
         if view.state == "active" or not every:
             here.jobs.stop_job(view.id, reason=reason, by=here.user)
-    _tell_states(here, job, "Running runs go on. `jobmanager jobs resume` ends the pause.")
+    _print_states(here, job, "Running runs go on. `jobmanager jobs resume` ends the pause.")
 
 
 @group.command("resume")
 def resume(ctx: typer.Context, job: OneJob = None, every: All = False) -> None:
-    """Let a paused job fire again, from its next instant on; nothing of the pause is made up."""
+    """Let a paused job fire again, from its next instant on; instants of the pause are not caught up."""
     here: Session = ctx.obj
     for view in _chosen(here, job, every=every):
         if view.state == "paused" or not every:
             here.jobs.resume_job(view.id, by=here.user)
-    _tell_states(here, job, "")
+    _print_states(here, job, "")
 
 
 def _chosen(here: Session, job: str | None, *, every: bool) -> list[View]:
@@ -276,21 +278,22 @@ def _chosen(here: Session, job: str | None, *, every: bool) -> list[View]:
     return views(here.jobs, job)
 
 
-def _tell_states(here: Session, job: str | None, remark: str) -> None:
-    """How things are now."""
+def _print_states(here: Session, job: str | None, remark: str) -> None:
+    """Print the state of the jobs after the change."""
     found = views(here.jobs, job)
     if here.as_json:
         records = [job_record(view) for view in found]
         here.emit(records[0] if job else records)
         return
-    from jobmanager.cli.output.tables import dim, status
+    from jobmanager.cli.output.lists import dim, status
 
     now = here.jobs.store.now()
     for view in found:
         line = status(view.state, sign=False).append(f" {view.id}", "bold")
         if view.state == "paused" and view.row and view.row.state_at:
             line.append(
-                f" since {clock(view.row.state_at, now)} by {view.row.state_by or 'somebody'}", "default"
+                f" since {clock(view.row.state_at, now)} by {view.row.state_by or 'an unnamed user'}",
+                "default",
             )
             line.append(f": {view.why}" if view.why != "no reason given" else "", "default")
         elif view.next_run:

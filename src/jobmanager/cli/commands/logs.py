@@ -1,4 +1,4 @@
-"""`jobmanager logs`: what a run logged, and what it is logging."""
+"""`jobmanager logs`: the log lines of a run, also while it is running."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def logs(
     run: RunId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
 ) -> None:
-    """What a run logged."""
+    """Show the log lines of a run."""
     here: Session = ctx.obj
     found = find(here.ledger, run)
     read, told_attempt, any_line = 0, 1, False
@@ -36,7 +36,7 @@ def logs(
         ended = find(here.ledger, found.id).status.closed
         for position, attempt, line in here.ledger.store.lines(found.id, after=read):
             read, any_line = position, True
-            _tell(here, attempt, line, new_attempt=attempt != told_attempt)
+            _show(here, attempt, line, new_attempt=attempt != told_attempt)
             told_attempt = attempt
         if ended or not follow:
             break
@@ -47,11 +47,11 @@ def logs(
         )
 
 
-def _tell(here: Session, attempt: int, line: LogLine, *, new_attempt: bool) -> None:
+def _show(here: Session, attempt: int, line: LogLine, *, new_attempt: bool) -> None:
     if here.as_json:
         here.emit(line_record(attempt, line), line=True)
         return
-    from jobmanager.cli.output.tables import dim
+    from jobmanager.cli.output.lists import dim
 
     if new_attempt:
         here.print(dim(f"--- attempt {attempt} ---"))

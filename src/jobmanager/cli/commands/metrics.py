@@ -1,4 +1,4 @@
-"""`jobmanager metrics`: what the store says, for Prometheus."""
+"""`jobmanager metrics`: the figures of the store, for Prometheus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def metrics(
         ),
     ] = None,
 ) -> None:
-    """Print what the store says in Prometheus' text format.
+    """Print the figures of the store in Prometheus' text format.
 
     Reads the runs of the window only. A process that executes jobs can serve more: see `jobmanager.observe.prometheus`.
     """

@@ -1,4 +1,4 @@
-"""`jobmanager sync`, `override`, `backfill`, `dead` and `healthcheck`: what operators change, make up and watch."""
+"""`jobmanager sync`, `override`, `backfill`, `dead` and `healthcheck`: the verbs that change, backfill and watch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from jobmanager.ledger.job_sync import Change
     from jobmanager.process.health import HealthReport
 
-dead = typer.Typer(help="Dead letters: failed runs nobody has seen to.", invoke_without_command=True)
+dead = typer.Typer(
+    help="Dead letters: failed runs neither redriven nor discarded.", invoke_without_command=True
+)
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id.")]
 MARKS = {"create": "+", "update": "~", "active": "~", "disabled": "~", "undeclared": "-"}
 
@@ -45,7 +47,7 @@ def sync(
         bool, typer.Option("--apply/--plan", help="Make it so, or only show it (default).")
     ] = False,
 ) -> None:
-    """What differs between the code and the store: new jobs, changed declarations, jobs nobody declares."""
+    """List what differs between the code and the store: new jobs, changed declarations, jobs that no process declares."""
     here: Session = ctx.obj
     changes = here.jobs.sync(plan=True)
     if apply and changes:
@@ -66,7 +68,7 @@ def sync(
 
 def _in_words(change: Change) -> str:
     said = {
-        "undeclared": "nobody declares it; disabled once no living process does",
+        "undeclared": "not declared here; disabled once no living process declares it",
         "active": "enabled again",
         "disabled": "disabled by its gate",
     }.get(change.action, f"{change.action} {change.detail}".rstrip())
@@ -109,7 +111,7 @@ def override(
 
 
 def _word(text: str) -> tuple[str, Any]:
-    """One `word=value`, read as what the word takes."""
+    """Read one `word=value` as the option of that name takes it."""
     word, sign, value = text.partition("=")
     if not sign:
         raise UsageError(f"{text!r} says nothing.", hint="Write word=value, for example timeout=5m.")
@@ -136,9 +138,9 @@ def backfill(
     job: JobId,
     start: Annotated[str, typer.Option("--from", metavar="MOMENT", help="After this instant.")],
     end: Annotated[str, typer.Option("--to", metavar="MOMENT", help="Up to this instant.")] = "now",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made up.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would run.")] = False,
 ) -> None:
-    """Give every instant of a range that did not succeed another chance; runs wait in line for their job."""
+    """Open a run for each instant of a range that did not succeed; the runs wait in line for their job."""
     here: Session = ctx.obj
     now = here.jobs.store.now()
     made_up = here.jobs.backfill(job, moment(start, now), moment(end, now), dry_run=dry_run, by=here.user)
@@ -163,8 +165,8 @@ def _summary(made_up: list[MadeUp], *, dry_run: bool) -> str:
         for action, number in sorted(actions.items())
         if action not in ("open", "redrive")
     )
-    said = f"{count(again, 'run')} {'would be' if dry_run else 'are'} made up"
-    return f"{said}; left as they are: {left}." if left else f"{said}."
+    said = f"{count(again, 'run')} {'would be opened' if dry_run else 'opened'}"
+    return f"{said}; unchanged: {left}." if left else f"{said}."
 
 
 @dead.callback()
@@ -179,7 +181,7 @@ def list_dead(
     job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only of this job.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
 ) -> None:
-    """Failed runs that were neither redriven nor discarded, newest first."""
+    """List failed runs that were neither redriven nor discarded, newest first."""
     here: Session = ctx.obj
     found = here.ledger.dead_letters(job, limit=limit)
     if here.as_json:
@@ -231,9 +233,9 @@ def healthcheck(
         str, typer.Option("--timeout", metavar="LENGTH", help="How long the store may take to reply.")
     ] = "5s",
 ) -> None:
-    """For probes: exit 0 if a process of this namespace lives and nothing stands still, else 1.
+    """Exit 0 if a process of this namespace lives and nothing stands still, else 1; for probes.
 
-    Looks for ticks that are due and do not come, runs that nobody begins, and a store that does not reply. Reads only.
+    Looks for ticks that are due and do not come, runs that do not begin, and a store that does not reply. Reads only.
     """
     here: Session = ctx.obj
     manager = here.ledger

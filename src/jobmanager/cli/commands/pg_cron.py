@@ -1,4 +1,4 @@
-"""`jobmanager pg-cron`: the entries of pg_cron and our objects in the database that keeps the time, in an operator's hands."""
+"""`jobmanager pg-cron`: operate the entries of pg_cron and the objects of jobmanager in the database that keeps the time."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 MEANINGS = {
     "jm_dispatch": "At full minutes nothing is announced any more. The sweep and living processes still find what is due, later; "
     "to stop a job, pause the job.",
-    "jm_http": "The database calls nobody any more; living processes still find what is due, later.",
-    "jm_sweep": "Calls that are lost are not repeated, and nobody notes what became of them.",
+    "jm_http": "The database no longer calls the application; living processes still find what is due, later.",
+    "jm_sweep": "Lost calls are not repeated, and the outcomes of calls are not recorded.",
 }
 
 
@@ -45,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def settings_of(here: Session) -> Settings:
-    """The settings of the environment, or of the application, if only that knows the database; UsageError if none is PostgreSQL."""
+    """Return the settings of the environment, or of the application if only it knows the database; UsageError if none is PostgreSQL."""
     from jobmanager.settings import Settings
 
     settings = Settings.from_env()
@@ -60,7 +60,7 @@ def settings_of(here: Session) -> Settings:
 
 
 def backend_of(settings: Settings) -> PgCronBackend:
-    """The backend under these settings, whichever is chosen for running; MissingExtraError without its driver."""
+    """Make the pg_cron backend of these settings, whichever backend is chosen; MissingExtraError without its driver."""
     from jobmanager.backends.resolver import load_backend_class
 
     chosen: Any = load_backend_class("pg_cron")
@@ -69,7 +69,7 @@ def backend_of(settings: Settings) -> PgCronBackend:
 
 
 def care_of(here: Session, settings: Settings | None = None, *, installed: bool = True) -> PgCronAdmin:
-    """The database, to look after; ConflictError where nothing of ours is installed and `installed` asks for it."""
+    """Connect to the database to administer it; ConflictError if `installed` is asked for and nothing is installed."""
     backend = backend_of(settings or settings_of(here))
     from jobmanager.backends.pg_cron import schema as objects
     from jobmanager.backends.pg_cron.admin import PgCronAdmin
@@ -95,13 +95,15 @@ def care_of(here: Session, settings: Settings | None = None, *, installed: bool 
 @group.command("install")
 def install(
     ctx: typer.Context,
-    as_sql: Annotated[bool, typer.Option("--sql", help="Only print it, for whoever may run it.")] = False,
+    as_sql: Annotated[
+        bool, typer.Option("--sql", help="Only print the SQL, for a role that may run it.")
+    ] = False,
     role: Annotated[
         str | None,
         typer.Option("--role", metavar="NAME", help="A role that shall run the application and own nothing."),
     ] = None,
 ) -> None:
-    """Make our tables and functions in the database, or bring them up to date. Twice is once."""
+    """Create the tables and functions in the database, or upgrade them. Safe to run twice."""
     here: Session = ctx.obj
     if as_sql:
         _print_sql(here, role)
@@ -157,7 +159,7 @@ def uninstall(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Take our entries out of pg_cron: the database keeps this application's time no longer. Jobs and runs stay."""
+    """Remove the application's entries from pg_cron: the database no longer keeps its time. Jobs and runs stay."""
     here: Session = ctx.obj
     care = care_of(here)
     others = care.others()
@@ -192,14 +194,14 @@ def uninstall(
 
 @group.command("entries")
 def entries(ctx: typer.Context) -> None:
-    """What pg_cron has of ours, and what it should have. Exit 1 if they differ."""
+    """List the application's entries in pg_cron beside those it should have. Exit 1 if they differ."""
     here: Session = ctx.obj
     _show(here, care_of(here).entries(), "pg_cron has no entry of ours; `jobmanager init` makes them.")
 
 
 @group.command("orphans")
 def orphans(ctx: typer.Context) -> None:
-    """Entries of ours that no job wants. Exit 1 if there are any."""
+    """List entries of the application that no job needs. Exit 1 if there are any."""
     here: Session = ctx.obj
     _show(here, care_of(here).orphans(), "No orphans.")
 
@@ -211,15 +213,15 @@ def _show(here: Session, found: list[CronEntry], nothing: str) -> None:
     elif not found:
         here.print(nothing)
     else:
-        _tell(here, found, wrong)
+        _print_entries(here, found, wrong)
     if wrong:
         raise typer.Exit(FAILED)
 
 
-def _tell(here: Session, found: list[CronEntry], wrong: list[CronEntry]) -> None:
+def _print_entries(here: Session, found: list[CronEntry], wrong: list[CronEntry]) -> None:
     from rich.text import Text
 
-    from jobmanager.cli.output.tables import Column, listing
+    from jobmanager.cli.output.lists import Column, listing
     from jobmanager.clock import SystemClock
 
     now = SystemClock().now()
@@ -255,13 +257,13 @@ def _tell(here: Session, found: list[CronEntry], wrong: list[CronEntry]) -> None
 
 @group.command("pause")
 def pause(ctx: typer.Context, name: Name) -> None:
-    """Switch an entry off until it is resumed; no start brings it back. With a job, or its entry, the job is paused itself."""
+    """Switch an entry off until it is resumed; no start switches it on. For a job, or its entry, pause the job itself."""
     _switch(ctx.obj, name, active=False)
 
 
 @group.command("resume")
 def resume(ctx: typer.Context, name: Name) -> None:
-    """End a pause; nothing of it is made up."""
+    """End a pause; instants of the pause are not caught up."""
     _switch(ctx.obj, name, active=True)
 
 
@@ -292,7 +294,7 @@ def _switch(here: Session, name: str, *, active: bool) -> None:
 
 
 def _state_now(care: PgCronAdmin, entry: str) -> str:
-    """Of an entry of no job: active, paused, or why it is neither."""
+    """Return the state of an entry that belongs to no job: active, paused, or why it is neither."""
     found = next((known for known in care.entries() if known.name == entry), None)
     if found is None:
         return "not in use here"
@@ -301,7 +303,7 @@ def _state_now(care: PgCronAdmin, entry: str) -> str:
 
 @group.command("unschedule")
 def unschedule(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
-    """Take an entry out of pg_cron. The application's next start brings it back if it is wanted; `pause` lasts."""
+    """Remove an entry from pg_cron. The application's next start adds it again if a job needs it; `pause` lasts."""
     here: Session = ctx.obj
     care = care_of(here)
     entry = care.entry_of(name)
@@ -321,7 +323,7 @@ def unschedule(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
 
 @group.command("purge")
 def purge(ctx: typer.Context, yes: Yes = False) -> None:
-    """Remove every entry of ours that no job wants; foreign entries are never touched. Exit 1 if one could not be removed."""
+    """Remove every entry of the application that no job needs, and no foreign one. Exit 1 if one could not be removed."""
     here: Session = ctx.obj
     care = care_of(here)
     doomed = care.orphans()
@@ -343,13 +345,13 @@ def purge(ctx: typer.Context, yes: Yes = False) -> None:
 
 @group.command("stats")
 def stats(ctx: typer.Context) -> None:
-    """Entries, runs and calls of the last 24 hours, and when the database swept last."""
+    """Show entries, runs and calls of the last 24 hours, and the time of the database's last sweep."""
     here: Session = ctx.obj
     found = care_of(here).stats()
     if here.as_json:
         here.emit(found)
         return
-    from jobmanager.cli.output.tables import facts
+    from jobmanager.cli.output.lists import facts
 
     ended = found["succeeded_24h"] + found["failed_24h"] + found["missed_24h"]
     rate = f", {found['succeeded_24h'] / ended:.1%} of those that ended" if ended else ""
@@ -386,19 +388,20 @@ def _notes(found: dict[str, Any]) -> str:
 
 
 def confirm(here: Session, question: str, *, yes: bool) -> None:
-    """Ask, where somebody can answer; elsewhere only `--yes` will do."""
+    """Ask on a terminal whether to go on; elsewhere `--yes` is required."""
     if yes:
         return
     if here.as_json or not here.console.is_terminal:
         raise UsageError(
-            "This changes the database, and nobody can be asked here.", hint="Give --yes if it is meant."
+            "This changes the database, and there is no terminal to confirm it.",
+            hint="Give --yes if it is meant.",
         )
     if not asked(lambda: typer.confirm(question)):
         raise FailedError("Nothing was changed.")
 
 
 def asked(ask: Callable[[], T]) -> T:
-    """What somebody answers; FailedError if they leave instead."""
+    """Ask on the terminal and return the reply; FailedError if the prompt is left."""
     try:
         return ask()
     except typer.Abort:

@@ -1,4 +1,4 @@
-"""`jobmanager runs`, `logs` and `cancel`: what became of ticks and of starts by hand, and ending one."""
+"""`jobmanager runs` and `cancel`: the outcome of ticks and of starts by hand, and ending a run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _list_by_default(ctx: typer.Context) -> None:
 
 
 def find(manager: JobManager, run_id: str) -> Run:
-    """The run whose id this is, or ends so; RunNotFoundError."""
+    """Return the run with this id, or whose id ends so; RunNotFoundError."""
     return manager.run(run_id.strip().lower())
 
 
@@ -57,7 +57,7 @@ def list_runs(
         str | None, typer.Option("--before", metavar="RUN", help="Only older ones than this run.")
     ] = None,
 ) -> None:
-    """Runs, newest first."""
+    """List runs, newest first."""
     from jobmanager.run import RunStatus
 
     here: Session = ctx.obj
@@ -81,8 +81,8 @@ def list_runs(
 
 
 def runs_table(here: Session, found: list[Run], *, of_one_job: bool = False) -> RenderableType:
-    """One line per run: its short id, what became of it, when, how long, and what it said."""
-    from jobmanager.cli.output.tables import Column, listing, status
+    """Return a table of runs: short id, status, when, how long, and a summary."""
+    from jobmanager.cli.output.lists import Column, listing, status
 
     now = here.ledger.store.now()
     columns = (
@@ -119,7 +119,7 @@ def runs_table(here: Session, found: list[Run], *, of_one_job: bool = False) -> 
 
 
 def said(run: Run) -> Text:
-    """The gist of a run on one line: its error, its progress, its reason or its output."""
+    """Return a summary of a run on one line: its error, progress, reason or output."""
     from rich.text import Text
 
     if run.error is not None:
@@ -145,7 +145,7 @@ def _progress_in_words(progress: Progress | None) -> str:
 
 @group.command("show")
 def show(ctx: typer.Context, run: RunId) -> None:
-    """Everything about one run: timeline, attempts, error, output, log."""
+    """Show everything about one run: timeline, attempts, error, output, log."""
     here: Session = ctx.obj
     found = find(here.ledger, run)
     store = here.ledger.store
@@ -166,7 +166,7 @@ def _portrait(
 ) -> list[RenderableType]:
     from rich.text import Text
 
-    from jobmanager.cli.output.tables import dim, facts, heading, status
+    from jobmanager.cli.output.lists import dim, facts, heading, status
     from jobmanager.ledger.redaction import Redactor
 
     hidden = Redactor(here.ledger.settings.secret_values())
@@ -245,7 +245,7 @@ def _attempt(attempt: Attempt) -> list[RenderableType]:
 
 
 def _block(value: Any) -> str:
-    """A JSON value, on several lines if it is long."""
+    """Return a JSON value, on several lines if it is long."""
     import json
 
     one_line = compact(value)
@@ -253,7 +253,7 @@ def _block(value: Any) -> str:
 
 
 def log_line(line: LogLine) -> Text:
-    """A captured line with its time and level."""
+    """Return a captured line with its time and level."""
     from rich.text import Text
 
     style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}.get(line.level, "")
@@ -269,7 +269,7 @@ def log_line(line: LogLine) -> Text:
 def cancel(ctx: typer.Context, run: RunId) -> None:
     """Ask a run to end.
 
-    A pending one ends at once, a running one when its handler looks at context.cancelled.
+    A pending run ends at once, a running one when its handler looks at context.cancelled.
     """
     here: Session = ctx.obj
     before = find(here.ledger, run)

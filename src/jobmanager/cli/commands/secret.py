@@ -1,4 +1,4 @@
-"""`jobmanager secret rotate` and `retire`: another signing secret, without one refused call in between."""
+"""`jobmanager secret rotate` and `retire`: a new signing secret, without a refused call in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jobmanager run`: keep time and execute in the foreground, until told to end."""
+"""`jobmanager run`: keep time and execute in the foreground, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def add_to(app: typer.Typer) -> None:
 def run(ctx: typer.Context) -> None:
     """Keep time and execute, in the foreground.
 
-    Ends with Ctrl-C or SIGTERM; running handlers may then end, and a second signal leaves at once.
+    Ends with Ctrl-C or SIGTERM; running handlers may then end, and a second signal ends the process at once.
 
-    What happens is logged on standard error, unless the application has set up logging itself.
+    Logs go to standard error, unless the application has set up logging itself.
     """
     here: Session = ctx.obj
     jobs = here.jobs
@@ -61,7 +61,7 @@ def run(ctx: typer.Context) -> None:
 
 
 def _introduce(here: Session, jobs: JobManager) -> None:
-    """Which backend and store, and one line per job with when it is due next."""
+    """Print the backend, the store, and a line per job with the next instant it is due."""
     declared, fires = jobs.registry.jobs, jobs.backend.capabilities.keeps_time
     statuses = [
         status if fires else replace(status, next_run=None)
@@ -76,7 +76,7 @@ def _introduce(here: Session, jobs: JobManager) -> None:
         resolved = {"backend": jobs.resolution.backend, "reason": jobs.resolution.reason}
         here.emit({"event": "started", **resolved, "store": jobs.store.url, "jobs": known}, line=True)
         return
-    from jobmanager.cli.output.tables import Column, dim, facts, listing
+    from jobmanager.cli.output.lists import Column, dim, facts, listing
 
     now = jobs.store.now()
     here.print(
@@ -108,7 +108,7 @@ def _introduce(here: Session, jobs: JobManager) -> None:
 
 
 def _signals() -> SimpleQueue[int]:
-    """From now on SIGINT, SIGTERM and SIGHUP end up in the queue; the second one ends the process."""
+    """Put SIGINT, SIGTERM and SIGHUP into the queue from now on; the second one ends the process."""
     # A queue, unlike an Event, may be filled by a handler while this very thread waits on it.
     told: SimpleQueue[int] = SimpleQueue()
     before: list[int] = []
@@ -126,7 +126,7 @@ def _signals() -> SimpleQueue[int]:
 
 
 def _log_to_stderr(here: Session) -> None:
-    """Log what happens, unless the application has set up logging itself."""
+    """Log to standard error, unless the application has set up logging itself."""
     root = logging.getLogger()
     if root.handlers:
         return
@@ -142,7 +142,7 @@ def _log_to_stderr(here: Session) -> None:
 
 
 class _OneLine(logging.Formatter):
-    """`14:02:11 succeeded job=heartbeat run_id=...`; what is worse than INFO names its level."""
+    """Formats records as `14:02:11 succeeded job=heartbeat run_id=...`; those above INFO name their level."""
 
     def __init__(self, *, coloured: bool) -> None:
         super().__init__(datefmt="%H:%M:%S")

@@ -1,4 +1,4 @@
-"""`jobmanager trigger` and `redrive`: start a run by hand, or once more, and watch it if asked to."""
+"""`jobmanager trigger` and `redrive`: start a run by hand, or once more, and watch it if wanted."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def trigger(
     timeout: Timeout = None,
     key: Annotated[
         str | None,
-        typer.Option("--key", help="Idempotency key: the same key again answers with the same run."),
+        typer.Option("--key", help="Idempotency key: the same key again returns the same run."),
     ] = None,
     delay: Annotated[
         str | None, typer.Option("--delay", metavar="LENGTH", help="Start it so much later.")
@@ -74,7 +74,7 @@ def trigger(
 def redrive(ctx: typer.Context, run: RunId, wait: Wait = False, timeout: Timeout = None) -> None:
     """Open an ended run again.
 
-    One that failed or was cancelled, skipped or missed; its old outcome stays among its attempts.
+    Failed, cancelled, skipped and missed runs can be redriven; the old outcome stays among the attempts.
     """
     here: Session = ctx.obj
     limit = None if timeout is None else duration(timeout)
@@ -94,13 +94,13 @@ def _start_if_not_stopped(here: Session, manager: JobManager, run: Run, *, wait:
     if here.as_json:
         here.emit(run_record(run))
     else:
-        _tell(here, manager, run)
+        _show(here, manager, run)
     if run.status.closed and run.status.value != "succeeded":
         raise typer.Exit(FAILED)
 
 
-def _tell(here: Session, manager: JobManager, run: Run) -> None:
-    from jobmanager.cli.output.tables import dim, status
+def _show(here: Session, manager: JobManager, run: Run) -> None:
+    from jobmanager.cli.output.lists import dim, status
 
     line = status(run.status.value).append(f" {tail(run.id)}", "bold").append(f" {run.job_id}", "default")
     if not run.status.closed:

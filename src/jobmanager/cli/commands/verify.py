@@ -1,4 +1,4 @@
-"""`jobmanager verify`: whether pg_cron really brings runs to this application, by looking at each link of the chain."""
+"""`jobmanager verify`: test each link between pg_cron and this application."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobmanager.cli.arguments import duration
-from jobmanager.cli.commands.care import tell
+from jobmanager.cli.commands.maintenance import print_findings
 from jobmanager.cli.commands.pg_cron import care_of, settings_of
 from jobmanager.cli.output.failures import FAILED, UsageError
 from jobmanager.cli.session import Session
@@ -27,7 +27,7 @@ def verify(
         str, typer.Option("--timeout", metavar="LENGTH", help="Wait so long for pg_cron, and for the run.")
     ] = "90s",
 ) -> None:
-    """Look at each link from pg_cron to the application. Without JOB no run is started. Exit 1 if a link is broken."""
+    """Test each link from pg_cron to the application. Without JOB no run is started. Exit 1 if a link is broken."""
     here: Session = ctx.obj
     limit = duration(patience)
     settings = settings_of(here)
@@ -45,6 +45,6 @@ def verify(
         listed = [{"check": f.check, "level": f.level, "text": f.text, "fix": f.fix} for f in found]
         here.emit({"ok": not failing, "checks": listed})
     else:
-        tell(here, found)
+        print_findings(here, found)
     if failing:
         raise typer.Exit(FAILED)

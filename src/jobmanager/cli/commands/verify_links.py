@@ -1,4 +1,4 @@
-"""The links between pg_cron and the application, each looked at for `jobmanager verify`."""
+"""The links between pg_cron and the application, each tested for `jobmanager verify`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from jobmanager.errors import WaitTimeoutError
 from jobmanager.run import Run
 from jobmanager.settings import Settings, key_of
 
-PATIENCE = 10.0  # seconds for one answer
+PATIENCE = 10.0  # seconds for one response
 LOOK_EVERY = 0.5
 PROBE = b'{"v":1,"call":0,"kind":"ticks","runs":[]}'
-"""A call that carries nothing: whoever is ours answers it, and nothing happens."""
+"""The body of a call that asks for nothing: the endpoint accepts it, and nothing happens."""
 
 
 def looked_at(
     here: Session, settings: Settings, care: PgCronAdmin, job: str | None, limit: timedelta
 ) -> Iterator[Finding]:
-    """Each link, in the order of the chain; with `job` a run of it is started, and awaited for `limit`."""
+    """Test each link, in order; with `job` start a run of it, and wait for it for `limit`."""
     yield Finding(check="database", level="ok", text=care.shown)
     ticker = care.ticker()
     if ticker is None:
@@ -105,8 +105,8 @@ def _secret(settings: Settings, care: PgCronAdmin) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What the URL answered, without following a redirect."""
+class Response:
+    """The response of the URL, without following a redirect."""
 
     status: int
     location: str
@@ -115,7 +115,7 @@ class Answered:
 
 
 def endpoint(settings: Settings, url: str) -> Finding:
-    """What is found by calling the URL from here, signed if the secret is known, and with a body that asks for nothing."""
+    """Call the URL from here, signed if the secret is known, with a body that asks for nothing, and return the finding."""
     try:
         answer = _post(url, _headers(settings))
     except (OSError, http.client.HTTPException) as error:
@@ -129,14 +129,14 @@ def endpoint(settings: Settings, url: str) -> Finding:
     return Finding(check="URL", level="failing" if fix else "ok", text=f"{url} {text}", fix=fix)
 
 
-def _judged(settings: Settings, answer: Answered) -> tuple[str, str]:
-    """What the answer means, and what to do if it is not right."""
+def _judged(settings: Settings, answer: Response) -> tuple[str, str]:
+    """Return what the response means, and the fix if it is not right."""
     signed = bool(settings.secrets)
     match answer.status:
         case 200 | 202 if answer.facts.get("call") == 0:
             return f"answers our call with {answer.status}", ""
         case 401 if answer.facts.get("error") == "unauthorized" and not signed:
-            return "answers, and refuses who does not sign (401)", ""
+            return "replies, and refuses unsigned calls (401)", ""
         case 401:
             return (
                 "refuses our call (401)",
@@ -144,7 +144,7 @@ def _judged(settings: Settings, answer: Answered) -> tuple[str, str]:
             )
         case 503 if "unavailable" in str(answer.facts.get("error")):
             return (
-                "answers 503: the application has no JOBMANAGER_SECRET, or does not reach its store",
+                "replies 503: the application has no JOBMANAGER_SECRET, or does not reach its store",
                 "Set JOBMANAGER_SECRET where it runs; its log says more.",
             )
         case 301 | 302 | 303 | 307 | 308:
@@ -160,7 +160,7 @@ def _judged(settings: Settings, answer: Answered) -> tuple[str, str]:
         case _ if 200 <= answer.status < 300:
             return (
                 f"answers {answer.status}, but it is not our endpoint",
-                "Something else answers there, such as a login page or a proxy: let this path through.",
+                "Something else replies there, such as a login page or a proxy: let this path through.",
             )
         case _:
             return (
@@ -169,7 +169,7 @@ def _judged(settings: Settings, answer: Answered) -> tuple[str, str]:
             )
 
 
-def _post(url: str, headers: Mapping[str, str]) -> Answered:
+def _post(url: str, headers: Mapping[str, str]) -> Response:
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=PATIENCE)
@@ -180,7 +180,7 @@ def _post(url: str, headers: Mapping[str, str]) -> Answered:
             said = json.loads(response.read(10_000))
         except ValueError:
             said = None
-        return Answered(
+        return Response(
             response.status, response.getheader("Location") or "", said if isinstance(said, dict) else {}
         )
     finally:
@@ -207,7 +207,7 @@ def _headers(settings: Settings) -> dict[str, str]:
 
 
 def _wakeups(here: Session, care: PgCronAdmin, limit: timedelta) -> Finding:
-    """Whether pg_cron wakes us; its first time comes with a full minute."""
+    """Test whether pg_cron fires; its first instant comes with the next full minute."""
     clock = SystemClock()
     until = clock.monotonic() + limit.total_seconds()
     with _waiting(here, "waiting for pg_cron's next full minute"):
@@ -227,7 +227,7 @@ def _wakeups(here: Session, care: PgCronAdmin, limit: timedelta) -> Finding:
 
 
 def _call_now(here: Session, care: PgCronAdmin, limit: timedelta) -> Finding:
-    """Whether a call of the database itself gets through: from here the URL may look different."""
+    """Test whether a call by the database itself gets through: from here the URL may look different."""
     clock = SystemClock()
     until = clock.monotonic() + limit.total_seconds()
     number = care.test_call()
@@ -236,13 +236,13 @@ def _call_now(here: Session, care: PgCronAdmin, limit: timedelta) -> Finding:
             clock.sleep(LOOK_EVERY)
     if called is not None and called.outcome == "accepted":
         return Finding(check="call now", level="ok", text="the database called, and the application accepted")
-    said = f"not answered within {length(limit)}" if called is None else called.outcome
+    said = f"no reply within {length(limit)}" if called is None else called.outcome
     detail = f": {called.detail}" if called is not None and called.detail else ""
     return Finding(
         check="call now",
         level="failing",
         text=f"a call of the database was {said}{detail}",
-        fix="`jobmanager doctor` tells what each outcome means.",
+        fix="`jobmanager doctor` says what each outcome means.",
     )
 
 
@@ -298,7 +298,7 @@ def _runs(care: PgCronAdmin) -> Finding:
 
 
 def _calls(care: PgCronAdmin) -> Finding:
-    """A failed call fails the check while no later one was accepted: what was repaired is only told."""
+    """Return the finding on recent calls: a failed call fails the check only while no later one was accepted."""
     calls = care.calls()
     bad = Counter(call.outcome for call in calls if call.outcome != "accepted")
     said = ", ".join(f"{number} {outcome}" for outcome, number in bad.most_common())
@@ -309,7 +309,7 @@ def _calls(care: PgCronAdmin) -> Finding:
             check="calls", level="ok", text=f"{count(len(calls), 'call')} in the last hour, all accepted"
         )
     newest = calls[0]
-    fix = "`jobmanager doctor` tells what each outcome means."
+    fix = "`jobmanager doctor` says what each outcome means."
     if newest.outcome == "accepted":
         return Finding(
             check="calls",
@@ -324,5 +324,5 @@ def _calls(care: PgCronAdmin) -> Finding:
 
 
 def _waiting(here: Session, text: str) -> AbstractContextManager[object]:
-    """What is shown meanwhile, on a terminal."""
+    """Show a spinner on a terminal while the test runs."""
     return here.aside.status(text) if here.aside.is_terminal and not here.as_json else nullcontext()

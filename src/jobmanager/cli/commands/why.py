@@ -1,4 +1,4 @@
-"""`jobmanager explain` and `simulate`: why a job did, will or will not run, and what would fire in a stretch of time."""
+"""`jobmanager explain` and `simulate`: why a job did, will or will not run, and what would fire between two moments."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def explain(
         ),
     ] = None,
 ) -> None:
-    """Why a job did, will, or will not run.
+    """Explain why a job did, will, or will not run.
 
     At the instant of --at; without it, at the last instant that was due and at the next one.
     """
@@ -88,7 +88,7 @@ _VERDICTS = {
 def _portrait(item: Explanation, now: datetime) -> Iterator[RenderableType]:
     from rich.text import Text
 
-    from jobmanager.cli.output.tables import facts
+    from jobmanager.cli.output.lists import facts
 
     word, colour = _VERDICTS[item.verdict]
     if item.cause == "failed":
@@ -120,7 +120,7 @@ def simulate(
         int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="At most so many.")
     ] = 1000,
 ) -> None:
-    """What would fire between two moments.
+    """List what would fire between two moments.
 
     Nothing fires and nothing is written.
     """
@@ -142,13 +142,13 @@ def simulate(
     if here.as_json:
         here.emit([_planned_record(item) for item in found])
     else:
-        _tell(here, found, first, last)
+        _show(here, found, first, last)
     if cut:
         here.aside.print(f"More than {limit:,}; --limit shows more.", soft_wrap=True)
 
 
 def _planned(manager: JobManager, first: datetime, last: datetime, job: str | None) -> Iterator[Planned]:
-    """In slices, so that a year of seconds is not held at once."""
+    """Yield the instants slice by slice, so that a year of seconds is not held at once."""
     while first < last:
         upto = min(first + SLICE, last)
         yield from (item for item in manager.simulate(first, upto) if job in (None, item.job_id))
@@ -164,8 +164,8 @@ def _planned_record(item: Planned) -> dict[str, Any]:
     }
 
 
-def _tell(here: Session, found: list[Planned], first: datetime, last: datetime) -> None:
-    from jobmanager.cli.output.tables import Column, dim, listing
+def _show(here: Session, found: list[Planned], first: datetime, last: datetime) -> None:
+    from jobmanager.cli.output.lists import Column, dim, listing
 
     now = here.jobs.store.now()
     columns = (

@@ -1,1 +1,1 @@
-"""How the command line shows things."""
+"""Output of the command line, for people and for machines."""

@@ -1,4 +1,4 @@
-"""What went wrong, for somebody at three in the morning: one line what, one line what to do, and the exit code."""
+"""Errors of the command line: one line on what went wrong, one on what to do, and the exit code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OK, FAILED, USAGE, CONFLICT, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class UsageError(JobManagerError):
-    """What was asked for cannot be understood; `hint` says how to ask."""
+    """A command line that cannot be understood; `hint` says how to write it."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class UsageError(JobManagerError):
 
 
 class FailedError(JobManagerError):
-    """What was asked for was understood and did not work; `hint` says what helps."""
+    """A command that was understood and did not work; `hint` says what helps."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class FailedError(JobManagerError):
 
 
 class ConflictError(FailedError):
-    """The state of things does not allow what was asked for."""
+    """A command that the present state does not allow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Problem:
 
 
 def problem_of(error: Exception) -> Problem:
-    """How an error is told; what nobody expected asks for --debug."""
+    """Return an error as it is shown; an unexpected one points to --debug."""
     kind, message = type(error).__name__, str(error)
     match error:
         case UsageError():
@@ -94,7 +94,7 @@ _KNOWN: tuple[tuple[type[JobManagerError], tuple[int, str]], ...] = (
         JobDisabledError,
         (CONFLICT, "`jobmanager jobs list` shows since when; `jobmanager explain JOB` says why."),
     ),
-    (TransitionError, (CONFLICT, "`jobmanager runs show RUN` tells what became of it.")),
+    (TransitionError, (CONFLICT, "`jobmanager runs show RUN` shows its outcome.")),
     (WaitTimeoutError, (FAILED, "`jobmanager logs RUN -f` follows it.")),
     (PayloadError, (USAGE, "`jobmanager jobs show JOB` shows what its handler takes.")),
     (HandlerNotFoundError, (FAILED, "`jobmanager doctor` names every handler that is missing.")),
@@ -106,7 +106,7 @@ _KNOWN: tuple[tuple[type[JobManagerError], tuple[int, str]], ...] = (
 
 
 def _of_the_parser(error: Any) -> Problem:
-    """Typer's own errors: an unknown verb or option, a missing argument."""
+    """Convert Typer's own errors: an unknown verb or option, a missing argument."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "jobmanager"
     return Problem(

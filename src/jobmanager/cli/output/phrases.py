@@ -1,4 +1,4 @@
-"""Values in words for people: instants in their own zone, lengths of time, the ends of ids."""
+"""Values in words for people: instants in the reader's zone, durations, the ends of ids."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"
 
 
 def tail(run_id: str) -> str:
-    """The end of an id, which every verb accepts for the id."""
+    """Return the end of an id, which every verb accepts for the id."""
     return run_id[-TAIL:]
 
 
 def length(duration: timedelta | None) -> str:
-    """`340 ms`, `2.4 s`, `3 min 20 s`, `2 h 5 min` or `4 d 1 h`; nothing for None."""
+    """Format a duration: `340 ms`, `2.4 s`, `3 min 20 s`, `2 h 5 min` or `4 d 1 h`; nothing for None."""
     if duration is None:
         return ""
     seconds = abs(duration.total_seconds())
@@ -34,7 +34,7 @@ def length(duration: timedelta | None) -> str:
 
 
 def distance(moment: datetime | None, now: datetime) -> str:
-    """`in 4 min` or `100 s ago`, in the largest unit of which there are two; nothing for None."""
+    """Format a distance in time: `in 4 min` or `100 s ago`, in the largest unit of which there are two; nothing for None."""
     if moment is None:
         return ""
     seconds = (moment - now).total_seconds()
@@ -46,7 +46,7 @@ def distance(moment: datetime | None, now: datetime) -> str:
 
 
 def clock(moment: datetime | None, now: datetime) -> str:
-    """The moment on the reader's clock: `14:02:11` today, `24 Nov 14:02:11` this year; nothing for None."""
+    """Format a moment in the reader's zone: `14:02:11` today, `24 Nov 14:02:11` this year; nothing for None."""
     if moment is None:
         return ""
     local, today = moment.astimezone(), now.astimezone()
@@ -56,32 +56,32 @@ def clock(moment: datetime | None, now: datetime) -> str:
 
 
 def both(moment: datetime, zone: tzinfo | None = None) -> str:
-    """The moment in the reader's zone (or `zone`) and in UTC, once if they are the same."""
+    """Format a moment in the reader's zone (or `zone`) and in UTC, once if they are the same."""
     local = moment.astimezone(zone)
     told = f"{local:%a %Y-%m-%d %H:%M:%S %Z}"
     return told if not local.utcoffset() else f"{told} ({utc(moment)})"
 
 
 def utc(moment: datetime) -> str:
-    """`2026-11-23 01:00:00 UTC`."""
+    """Format a moment in UTC: `2026-11-23 01:00:00 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def iso(moment: datetime | None) -> str | None:
-    """The moment for machines: ISO 8601, UTC, with a Z."""
+    """Format a moment for machines: ISO 8601, UTC, with a Z."""
     return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def seconds(duration: timedelta | None) -> float | None:
-    """The length of time for machines."""
+    """Return a duration for machines, in seconds."""
     return None if duration is None else round(duration.total_seconds(), 6)
 
 
 def compact(value: Any) -> str:
-    """A JSON value on one line; nothing for None."""
+    """Return a JSON value on one line; '' for None."""
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
-    """`1 job`, `2 jobs`, `1,000 jobs`; `plural` for a noun that does not just take an s."""
+    """Format a number of things: `1 job`, `2 jobs`, `1,000 jobs`; `plural` for a noun that does not just take an s."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

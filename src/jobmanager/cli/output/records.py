@@ -15,7 +15,7 @@ _BY_KEY = Redactor()  # a payload is kept as it was given; what its keys call a 
 
 
 def run_record(run: Run) -> dict[str, Any]:
-    """Everything the row says, and what follows from it."""
+    """Return every field of the run, and what follows from them."""
     return {
         "id": run.id,
         "job": run.job_id,
@@ -54,7 +54,7 @@ def run_record(run: Run) -> dict[str, Any]:
 
 
 def failure_record(failure: Failure | None) -> dict[str, str] | None:
-    """Kind, type, message and traceback of an error."""
+    """Return kind, type, message and traceback of an error."""
     if failure is None:
         return None
     return {
@@ -66,7 +66,7 @@ def failure_record(failure: Failure | None) -> dict[str, str] | None:
 
 
 def attempt_record(attempt: Attempt) -> dict[str, Any]:
-    """One attempt that was followed by another."""
+    """Return one attempt that was followed by another."""
     return {
         "attempt": attempt.attempt,
         "outcome": attempt.outcome,
@@ -78,12 +78,12 @@ def attempt_record(attempt: Attempt) -> dict[str, Any]:
 
 
 def line_record(attempt: int, line: LogLine) -> dict[str, Any]:
-    """One captured log line."""
+    """Return one captured log line."""
     return {"at": iso(line.at), "level": line.level, "attempt": attempt, "text": line.text}
 
 
 def state_record(row: JobRow | None) -> dict[str, Any]:
-    """A stored job's state and account; `stored` False for one that no process has started with yet."""
+    """Return a stored job's state and account; `stored` is False for a job that no process has started with yet."""
     if row is None:
         return {
             "stored": False,

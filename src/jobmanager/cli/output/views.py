@@ -1,4 +1,4 @@
-"""A job as people and programs see it: what is declared, what is stored, what is due and how it went last."""
+"""A job as the command line shows it: its declaration, its stored row, its next instant and its last runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class View:
 
     @property
     def declared(self) -> dict[str, Any]:
-        """What is in force: as the code that started last declared it, or this code, with what was overridden."""
+        """Return the declaration in force, overrides included: that of the code that started last, or of this code."""
         overridden = self.job is not None and self.row is not None and self.row.override
         stored = None if overridden or self.row is None else self.row.declared
         text = stored or (self.job.declared() if self.job else "{}")
@@ -52,7 +52,7 @@ class View:
 
 
 def views(manager: JobManager, wanted: str | None = None) -> list[View]:
-    """Every job that is declared here or stored in this namespace, by id; JobNotFoundError if `wanted` is none of them."""
+    """Return every job that is declared here or stored in this namespace, by id; JobNotFoundError if `wanted` is none of them."""
     from jobmanager.ledger.queries import closed_because, effective, next_run
     from jobmanager.registry import closest
 
@@ -92,7 +92,7 @@ def views(manager: JobManager, wanted: str | None = None) -> list[View]:
 
 
 def job_record(view: View) -> dict[str, Any]:
-    """A job as a JSON document."""
+    """Return a job as a JSON document."""
     return {
         "id": view.id,
         "name": view.name,
@@ -108,18 +108,18 @@ def job_record(view: View) -> dict[str, Any]:
 
 
 def fires(view: View, now: datetime, number: int) -> list[datetime]:
-    """The next instants that will fire: none while the job is paused or disabled."""
+    """Return the next instants that will fire: none while the job is paused or disabled."""
     return view.schedule.upcoming(now, number) if view.schedule and view.next_run else []
 
 
 def fire_record(view: View, fire: datetime) -> dict[str, Any]:
-    """An instant in UTC and in the job's zone."""
+    """Return an instant in UTC and in the job's zone."""
     zone, local = in_zone(view, fire)
     return {"utc": iso(fire), "zone": zone, "in_zone": local.isoformat()}
 
 
 def in_zone(view: View, moment: datetime) -> tuple[str, datetime]:
-    """The zone of the job's schedule, and the moment in it."""
+    """Return the zone of the job's schedule, and the moment in it."""
     from zoneinfo import ZoneInfo
 
     from jobmanager.schedule import Cron
@@ -193,7 +193,7 @@ def _attempts(declared: dict[str, Any]) -> str:
 
 
 def handler_name(manager: JobManager, view: View) -> str:
-    """The handler's key, and the code behind it, where this process has it."""
+    """Return the handler's key, and its function if this process has it."""
     key = view.job.handler if view.job else str(view.declared.get("handler", ""))
     handler = manager.registry.handlers.get(key)
     if handler is None:
@@ -208,7 +208,7 @@ def handler_name(manager: JobManager, view: View) -> str:
 
 
 def parameters(manager: JobManager, view: View) -> str:
-    """What a payload may name: the handler's parameters, as they are written."""
+    """Return the parameters of the handler, as they are written: the keys a payload may have."""
     from inspect import signature
 
     from jobmanager.errors import HandlerNotFoundError
@@ -222,7 +222,7 @@ def parameters(manager: JobManager, view: View) -> str:
 
 
 def shown_config(manager: JobManager, view: View) -> Any:
-    """The config as anybody may see it."""
+    """Return the config without secrets."""
     from jobmanager.ledger.redaction import Redactor
 
     return Redactor(manager.settings.secret_values()).value(view.declared.get("config") or {})

@@ -1,4 +1,4 @@
-"""Watching a run to its end: a live bar in a terminal, a line per change in a pipe; executed here if nobody else does."""
+"""Waiting for a run: a live bar in a terminal, a line per change in a pipe; executed here if no other process does."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ LOOK_EVERY = timedelta(seconds=0.2)
 
 
 class Display(Protocol):
-    """Shows how a run goes."""
+    """Shows the progress of a run."""
 
     def show(self, run: Run, remark: str) -> None:
-        """The run as it is now, and what it waits for."""
+        """Show the run as it is now, and what it waits for."""
         ...
 
 
 def watch(here: Session, manager: JobManager, run: Run, limit: timedelta | None) -> Run:
-    """The run once it has ended. Past `limit` a FailedError; the run goes on where it is, unless it is executed here.
+    """Wait for the run and return it. Past `limit` raise FailedError; the run goes on, unless it is executed here.
 
     Ctrl-C: a run that is executed here is asked to end, and the second Ctrl-C leaves at once; otherwise only the watching ends.
     """
@@ -91,7 +91,7 @@ class _Vigil:
         return self._manager.run(self._run_id)
 
     def _look(self, display: Display) -> Run | None:
-        """The run if it has ended; otherwise it is shown."""
+        """Return the run if it has ended; otherwise show it."""
         try:
             return self._manager.wait(self._run_id, LOOK_EVERY)
         except WaitTimeoutError:
@@ -128,7 +128,7 @@ class _Vigil:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM, and a terminal that is closed, are Ctrl-C: what is executed here must not be left running in the record."""
+    """Treat SIGTERM and a closed terminal as Ctrl-C: a run that is executed here must not stay running in the record."""
 
     def on_signal(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -147,7 +147,7 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What our loggers tell of the run is told by us; what the handler logs is kept with the run, and not printed."""
+    """Silence the library's loggers about the run: the display shows its progress, and its own lines are kept with it."""
     root = logging.getLogger()
     levels = {
         logging.getLogger(name): logging.CRITICAL
@@ -178,11 +178,11 @@ def _display(here: Session, run: Run) -> Iterator[Display]:
 
 class _Silence:
     def show(self, run: Run, remark: str) -> None:
-        """Nothing: only the end is told."""
+        """Show nothing: only the end is printed."""
 
 
 class _Lines:
-    """A line whenever the status changes."""
+    """Prints a line whenever the status changes."""
 
     def __init__(self, here: Session) -> None:
         self._here = here
@@ -196,7 +196,7 @@ class _Lines:
 
 
 class _Bar:
-    """A spinner, the job, a bar, how many of how many, the message, the time."""
+    """Shows a spinner, the job, a bar, how many of how many, the message, the time."""
 
     def __init__(self, here: Session, run: Run) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -1,4 +1,4 @@
-"""`jobmanager doctor`, `purge` and `version`: is everything in order, and keeping it so."""
+"""`jobmanager doctor`, `purge` and `version`: diagnosis, retention and versions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def doctor(ctx: typer.Context) -> None:
         listed = [{"check": f.check, "level": f.level, "text": f.text, "fix": f.fix} for f in found]
         here.emit({"ok": not failing, "findings": listed})
     else:
-        tell(here, found)
+        print_findings(here, found)
     if failing:
         raise typer.Exit(FAILED)
 
@@ -68,8 +68,8 @@ def _findings(here: Session) -> list[Finding]:
     return [*found, *examine(manager, told=both)]
 
 
-def tell(here: Session, found: list[Finding]) -> None:
-    """Each finding with its fix, and a verdict."""
+def print_findings(here: Session, found: list[Finding]) -> None:
+    """Print each finding with its fix, and a verdict."""
     from rich.table import Table
     from rich.text import Text
 
@@ -106,7 +106,7 @@ def purge(
 ) -> None:
     """Delete runs that ended long ago.
 
-    Running processes do that by themselves, every six hours.
+    Running processes do the same every six hours.
     """
     from jobmanager.ledger.retention import forget_old_runs
 
@@ -130,7 +130,7 @@ def purge(
 
 
 def version(ctx: typer.Context) -> None:
-    """Tell the versions."""
+    """Print the versions."""
     from jobmanager import __version__
 
     here: Session = ctx.obj

@@ -29,7 +29,7 @@ class ApplicationError(FailedError):
 
 
 def load(target: str) -> JobManager:
-    """The JobManager that `module:name` stands for, or the only one of `module`; the working directory is on the path.
+    """Return the JobManager that `module:name` names, or the only one of `module`; the working directory is on the path.
 
     The application is imported inert: a `start()` in it does nothing.
     """
@@ -38,7 +38,7 @@ def load(target: str) -> JobManager:
 
 
 def module_of(target: str, option: str = "--app ") -> tuple[ModuleType, str]:
-    """The module of `module:name`, imported inert, and the name; `option` is what stands before it in hints."""
+    """Import the module of `module:name` inert and return it with the name; hints show `option` in front of it."""
     module_name, _, name = target.partition(":")
     _refuse_files(target, module_name, option)
     here = str(Path.cwd())
@@ -58,7 +58,7 @@ def _refuse_files(target: str, module_name: str, option: str) -> None:
 
 
 def imported(name: str, load: Callable[[], T], option: str = "--app ") -> T:
-    """What `load` answers, which imports the application's code, inert; what goes wrong there is told in one line."""
+    """Call `load`, which imports the application's code inert, and return its result; an error of that code becomes one line."""
     from jobmanager.manager.manager import inert
 
     try:
@@ -92,7 +92,7 @@ def _failed(name: str, error: BaseException) -> ApplicationError:
 
 
 def _innermost(trace: TracebackType | None) -> str:
-    """The last place in the application's own code, not in a library that it called."""
+    """Find the last line of a traceback that lies in the application's own code, not in a library it called."""
     frames = traceback.extract_tb(trace)
     own = [
         f

@@ -59,7 +59,7 @@ class Column:
 def listing(
     console: Console, columns: Sequence[Column], rows: Iterable[Sequence[RenderableType]]
 ) -> RenderableType:
-    """The rows under those columns that fit; in a pipe all of them, as plain text without lines."""
+    """Return the rows under those columns that fit; in a pipe under all columns, as plain text without lines."""
     rows = [list(row) for row in rows]
     if not console.is_terminal:
         return _plain(columns, rows)
@@ -88,7 +88,7 @@ def listing(
 
 
 def _plain(columns: Sequence[Column], rows: Sequence[Sequence[RenderableType]]) -> str:
-    """Aligned by blanks, each row on one line: rich would take milliseconds for each."""
+    """Align the rows by blanks, one line each: rich would take milliseconds a row."""
     texts = [
         [column.heading for column in columns],
         *([" ".join(str(cell).split()) for cell in row] for row in rows),
@@ -108,7 +108,7 @@ def _plain(columns: Sequence[Column], rows: Sequence[Sequence[RenderableType]]) 
 def _bounds(
     columns: Sequence[Column], rows: Sequence[Sequence[RenderableType]], shown: Sequence[int], width: int
 ) -> dict[int, int]:
-    """How wide the yielding columns may be."""
+    """Return how wide the yielding columns may be."""
     wanted = {place: _width(columns, rows, place) for place in shown}
     excess = sum(wanted.values()) + 3 * (len(shown) - 1) - width
     bounds = {}
@@ -120,7 +120,7 @@ def _bounds(
 
 
 def _width(columns: Sequence[Column], rows: Iterable[Sequence[RenderableType]], place: int) -> int:
-    """What the column takes if nothing in it is cut."""
+    """Return the width of the column if nothing in it is cut."""
     return max(map(_cells, (columns[place].heading, *(row[place] for row in rows))))
 
 
@@ -129,7 +129,7 @@ def _cells(cell: RenderableType) -> int:
 
 
 def facts(pairs: Iterable[tuple[str, RenderableType]]) -> Table:
-    """Names and values, one pair a line; pairs without a value are left out."""
+    """Return names and values, one pair a line; pairs without a value are left out."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -140,15 +140,15 @@ def facts(pairs: Iterable[tuple[str, RenderableType]]) -> Table:
 
 
 def status(word: str, *, sign: bool = True) -> Text:
-    """A status in its colour."""
+    """Return a status in its colour."""
     return Text(f"{SIGNS.get(word, '')} {word}".strip() if sign else word, STYLES.get(word, ""))
 
 
 def dim(text: str) -> Text:
-    """What may be overlooked."""
+    """Return a text in a faint style."""
     return Text(text, "dim")
 
 
 def heading(text: str) -> Text:
-    """The title of a section."""
+    """Return the title of a section."""
     return Text(text, "bold")

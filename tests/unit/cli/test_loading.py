@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from jobmanager.cli.application import load
+from jobmanager.cli.loading import load
 from jobmanager.cli.output.failures import problem_of
 from jobmanager.errors import JobManagerError
 
