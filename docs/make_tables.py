@@ -39,7 +39,7 @@ REFUSED = {"environment": "prod"}
 
 
 def backends() -> str:
-    """What each backend that this version has declares."""
+    """Return what each backend that this version has declares."""
     here = [load_backend_class(name) for name in ("local", *(name for name in BUILT_IN if name != "local"))]
     rows = [
         (ABILITIES[item.name], *(_able(backend, item.name) for backend in here))
@@ -49,13 +49,13 @@ def backends() -> str:
 
 
 def options() -> str:
-    """What a job may say beside its schedule, and what it says by default."""
+    """Return what a job may say beside its schedule, and what it says by default."""
     rows = [("`name`", "the id", "a title for people"), *_described(POLICY_OPTIONS)]
     return _table(["option", "default", "meaning"], rows)
 
 
 def retries() -> str:
-    """What a Retry may say, and what it says by default."""
+    """Return what a Retry may say, and what it says by default."""
     return _table(["option", "default", "meaning"], _described(RETRY_OPTIONS))
 
 
@@ -91,7 +91,7 @@ def _default_of(option: Option) -> str:
 
 
 def _choices(option: Option) -> str:
-    """The words an option takes in this version, and those that come later."""
+    """Return the words an option takes in this version, and those that come later."""
     if not isinstance(option.kind, OneOf):
         return ""
     here = [word for word in option.kind.words if _is_taken(option, word)]
@@ -119,7 +119,7 @@ TABLES: dict[str, tuple[Callable[[], str], tuple[str, ...]]] = {
 
 
 def written(page: str, text: str) -> str:
-    """The text of a page with its tables as the classes are now."""
+    """Return the text of a page with its tables as the classes are now."""
     for name, (make, pages) in TABLES.items():
         if page in pages:
             begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"

@@ -45,7 +45,7 @@ class FileBackend(Backend):
 
     @classmethod
     def from_settings(cls, settings: Settings, *, clock: Clock) -> "FileBackend":  # noqa: ARG003 - it has its own
-        """The folder is `FILE_BACKEND_FOLDER`; ConfigurationError without it."""
+        """Return the folder is `FILE_BACKEND_FOLDER`; ConfigurationError without it."""
         if folder := os.environ.get("FILE_BACKEND_FOLDER"):
             return cls(Path(folder), clock=clock)
         raise ConfigurationError("Backend 'file' needs to know its folder. Set FILE_BACKEND_FOLDER.")
@@ -112,7 +112,7 @@ class FileBackend(Backend):
                     self._write(job_id, self._jobs[job_id].schedule.next_after(now))
 
     def _read(self, path: Path, now: datetime) -> Tick | None:
-        """The tick this file stands for; None if it is too early, no instant of that job's, or not ours at all."""
+        """Return the tick this file stands for; None if it is too early, no instant of that job's, or not ours at all."""
         job_id, _, text = path.name.partition("@")
         item, instant = self._jobs.get(job_id), _instant(text)
         if item is None or instant is None or instant > now:

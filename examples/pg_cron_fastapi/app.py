@@ -13,7 +13,7 @@ app.mount("/jobs", asgi(jobs))  # POST /jobs/run is for the database, and answer
 
 @app.get("/")
 def index() -> dict[str, str]:
-    """What became of each job last."""
+    """Return what became of each job last."""
     return {found.id: found.status for found in jobs.get_all_job_statuses()}
 
 

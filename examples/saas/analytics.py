@@ -25,7 +25,7 @@ RETURNING day, new_users, active_users, sessions, invitations, errors
 
 
 def summarise(db: sqlite3.Connection, day: date, now: datetime) -> dict[str, str | int]:
-    """The figures of `day` (from midnight to midnight UTC) as they now stand in `daily_summaries`."""
+    """Return the figures of `day` (from midnight to midnight UTC) as they now stand in `daily_summaries`."""
     start = datetime.combine(day, time(), tzinfo=UTC)
     values = {
         "day": day.isoformat(),

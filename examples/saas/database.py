@@ -74,7 +74,7 @@ def location() -> Path:
 
 @contextmanager
 def connect(path: Path | None = None) -> Iterator[sqlite3.Connection]:
-    """A connection of one's own; every statement commits by itself unless `transaction` holds several together."""
+    """Yield a connection of one's own; every statement commits by itself unless `transaction` holds several together."""
     db = sqlite3.connect(path or location(), timeout=10, isolation_level=None)
     db.row_factory = sqlite3.Row
     try:
@@ -98,7 +98,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def create(db: sqlite3.Connection) -> None:
-    """The tables, where they do not exist yet."""
+    """Create the tables where they do not exist yet."""
     db.executescript(SCHEMA)
 
 

@@ -35,7 +35,7 @@ HALF_A_SECOND_OF_USE = seed.Amounts(users=0, sessions=4, invitations=1, logs=30,
 
 
 def declare(manager: JobManager) -> None:
-    """The handlers of jobs.py: every few seconds, in small batches, with a back-off of seconds instead of minutes."""
+    """Declare the handlers of jobs.py: every few seconds, in small batches, with a back-off of seconds instead of minutes."""
     gently = {"batch_size": 100, "rest_seconds": 0.05}
     manager.job("cleanup-sessions", cron="*/4 * * * * *", config={"days_to_keep": 30, **gently})(
         jobs.cleanup_sessions
@@ -117,7 +117,7 @@ class Ending:
 
 @contextmanager
 def _company(folder: Path) -> Iterator[SmtpSink]:
-    """A database full of rows, a mail server, and visitors who keep adding to it."""
+    """Yield a database full of rows, a mail server, and visitors who keep adding to it."""
     _prepare(folder)
     os.environ["SAAS_DATABASE"] = str(folder / "saas.db")
     rng = random.Random(SEED)
@@ -130,7 +130,7 @@ def _company(folder: Path) -> Iterator[SmtpSink]:
 
 
 def _prepare(folder: Path) -> None:
-    """A folder without the files of an earlier demo; what is logged goes there, because the screen is taken."""
+    """Make a folder without the files of an earlier demo; what is logged goes there, because the screen is taken."""
     folder.mkdir(parents=True, exist_ok=True)
     for earlier in (*folder.glob("saas.db*"), *folder.glob("jobmanager.db*"), folder / "mails.mbox"):
         earlier.unlink(missing_ok=True)

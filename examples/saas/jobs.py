@@ -72,7 +72,7 @@ def generate_analytics(context: RunContext, day: date | None = None) -> dict[str
 
 @jobs.job("test-job")
 def always_succeeds(context: RunContext, steps: int = 20, seconds: float = 2.0) -> dict[str, int]:
-    """Takes `seconds` in `steps`, to be watched. No schedule: started by hand."""
+    """Take `seconds` in `steps`, to be watched. No schedule: started by hand."""
     for step in range(1, steps + 1):
         context.raise_if_cancelled()
         time.sleep(seconds / steps)
@@ -103,5 +103,5 @@ def _delete(
 
 
 def _due(context: RunContext) -> datetime:
-    """The moment the work is for: a late or repeated run does what the run on time would have done."""
+    """Return the moment the work is for: a late or repeated run does what the run on time would have done."""
     return context.scheduled_for or datetime.now(UTC)

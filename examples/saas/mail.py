@@ -60,14 +60,14 @@ class Mail:
 
 
 def server() -> smtplib.SMTP:
-    """A connection to `SAAS_SMTP_HOST`:`SAAS_SMTP_PORT` (localhost:2525), to be used in `with`. OSError if nobody answers."""
+    """Return a connection to `SAAS_SMTP_HOST`:`SAAS_SMTP_PORT` (localhost:2525), to be used in `with`. OSError if nobody answers."""
     host = os.environ.get("SAAS_SMTP_HOST", "localhost")
     port = int(os.environ.get("SAAS_SMTP_PORT", "2525"))
     return smtplib.SMTP(host, port, timeout=SMTP_TIMEOUT_SECONDS)
 
 
 def utc_now() -> datetime:
-    """The wall clock."""
+    """Return the wall clock."""
     return datetime.now(UTC)
 
 

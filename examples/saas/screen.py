@@ -41,7 +41,7 @@ class Tally:
             self.sums.update({key: value for key, value in run.output.items() if isinstance(value, int)})
 
     def last(self, key: str) -> object:
-        """What the latest run said about `key`."""
+        """Return what the latest run said about `key`."""
         return (
             self.latest.output.get(key, "-") if self.latest and isinstance(self.latest.output, dict) else "-"
         )
@@ -133,7 +133,7 @@ class Screen:
 
 
 def line(run: Run) -> str:
-    """An ended run as one line of plain text."""
+    """Return an ended run as one line of plain text."""
     moment = (run.finished_at or run.opened_at).astimezone(UTC)
     return f"{moment:%H:%M:%S}  {run.job_id:<23} {run.status:<10} {_took(run):>7}  {_words(run)}".rstrip()
 

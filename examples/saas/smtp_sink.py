@@ -24,7 +24,7 @@ Policy = Callable[[str, int], str | None]
 
 
 def domain_policy(recipient: str, refusals: int) -> str | None:
-    """The reply that refuses `recipient`, who was refused `refusals` times before; None takes the mail."""
+    """Return the reply that refuses `recipient`, who was refused `refusals` times before; None takes the mail."""
     match recipient.rpartition("@")[2]:
         case "greylist.example.com" if refusals < 2:
             return "451 4.7.1 greylisted, try again later"
@@ -73,7 +73,7 @@ class SmtpSink(socketserver.ThreadingTCPServer):
             self._file.close()
 
     def refusal(self, recipient: str) -> str | None:
-        """What the policy says to this recipient now; counted if it is a refusal."""
+        """Return what the policy says to this recipient now; counted if it is a refusal."""
         with self._lock:
             reply = self._policy(recipient, self.refusals[recipient])
             self.refusals[recipient] += reply is not None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def store_for(settings: Settings, clock: Clock) -> RunStore:
-    """The store of JOBMANAGER_DATABASE_URL, not yet connected; only the chosen one is imported.
+    """Return the store of JOBMANAGER_DATABASE_URL, not yet connected; only the chosen one is imported.
 
     MissingExtraError if PostgreSQL is named and its driver is not installed.
     """

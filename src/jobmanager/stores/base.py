@@ -119,14 +119,14 @@ class JobTransaction(ABC):
 
     @abstractmethod
     def run_for(self, instant: datetime) -> Run | None:
-        """The row of exactly this tick."""
+        """Return the row of exactly this tick."""
 
     @abstractmethod
     def run_with_key(self, idempotency_key: str) -> Run | None: ...
 
     @abstractmethod
     def holder(self, concurrency_key: str) -> Run | None:
-        """The run that holds the key: running, first in line, or waiting for its retry."""
+        """Return the run that holds the key: running, first in line, or waiting for its retry."""
 
     @abstractmethod
     def waiting(self, concurrency_key: str) -> list[Run]:
@@ -142,7 +142,7 @@ class JobTransaction(ABC):
 
     @abstractmethod
     def last_ended(self, count: int) -> list[Run]:
-        """The job's last executed runs that have ended, newest first."""
+        """Return the job's last executed runs that have ended, newest first."""
 
     @abstractmethod
     def instants(self, after: datetime, until: datetime) -> set[datetime]:
@@ -150,27 +150,27 @@ class JobTransaction(ABC):
 
     @abstractmethod
     def range_over(self, instant: datetime) -> Run | None:
-        """The row of many ticks that covers the instant."""
+        """Return the row of many ticks that covers the instant."""
 
     @abstractmethod
     def newest_instant(self) -> datetime | None:
-        """The latest `scheduled_for` of the job."""
+        """Return the latest `scheduled_for` of the job."""
 
     @abstractmethod
     def opened_after(self, instant: datetime) -> bool:
-        """True if a tick later than `instant` was really opened (its row is neither skipped nor missed)."""
+        """Return True if a tick later than `instant` was really opened (its row is neither skipped nor missed)."""
 
     @abstractmethod
     def pause_row(self) -> Run | None:
-        """The newest row skipped(paused), if it ends at the watermark: the row a pause grows."""
+        """Return the newest row skipped(paused), if it ends at the watermark: the row a pause grows."""
 
     @abstractmethod
     def was_alive(self, instant: datetime) -> bool:
-        """True if some instance of the job's namespace lived at that instant."""
+        """Return True if some instance of the job's namespace lived at that instant."""
 
     @abstractmethod
     def is_alive(self, instance_id: str) -> bool:
-        """True unless the instance is dead or unknown."""
+        """Return True unless the instance is dead or unknown."""
 
     @abstractmethod
     def announced(self, before: datetime) -> dict[datetime, str]:
@@ -214,7 +214,7 @@ class RunStore(ABC):
 
     @abstractmethod
     def exists(self) -> bool:
-        """True if the tables are there; never creates anything."""
+        """Return True if the tables are there; never creates anything."""
 
     @abstractmethod
     def install(self) -> None:
@@ -236,7 +236,7 @@ class RunStore(ABC):
 
     @abstractmethod
     def now(self) -> datetime:
-        """The clock that decides what is due: aware UTC."""
+        """Return the clock that decides what is due: aware UTC."""
 
     # ---------------------------------------------------------------- jobs
 
@@ -246,7 +246,7 @@ class RunStore(ABC):
 
     @abstractmethod
     def job_summaries(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobSummary]:
-        """A page of the jobs whose `change_seq` is greater, by id, beginning after the id `after`."""
+        """Return a page of the jobs whose `change_seq` is greater, by id, beginning after the id `after`."""
 
     @abstractmethod
     def job(self, job_id: str) -> JobRow | None: ...
@@ -273,7 +273,7 @@ class RunStore(ABC):
 
     @abstractmethod
     def change_seq(self) -> int:
-        """A number that grows with every change to any job."""
+        """Return a number that grows with every change to any job."""
 
     # ---------------------------------------------------------------- runs: the hot path
 
@@ -372,7 +372,7 @@ class RunStore(ABC):
 
     @abstractmethod
     def running_of(self, owner: str) -> list[Run]:
-        """The owner's running runs."""
+        """Return the owner's running runs."""
 
     @abstractmethod
     def take_over(self) -> list[Run]:
@@ -411,11 +411,11 @@ class RunStore(ABC):
 
     @abstractmethod
     def deregister(self, instance_id: str) -> None:
-        """The instance says good-bye."""
+        """Remove the instance: its process has ended in order."""
 
     @abstractmethod
     def acquire_role(self, role: str, instance_id: str) -> bool:
-        """True if the instance has the role now: it had it already, or nobody living has. One of all has it at a time."""
+        """Return True if the instance has the role now: it had it already, or no living instance has. One of all has it at a time."""
 
     @abstractmethod
     def instances(self) -> list[Instance]:
@@ -425,7 +425,7 @@ class RunStore(ABC):
 
     @abstractmethod
     def run(self, run_id: str) -> Run | None:
-        """The run with this id, or whose id ends so, if only one does."""
+        """Return the run with this id, or whose id ends so, if only one does."""
 
     @abstractmethod
     def runs(
@@ -444,7 +444,7 @@ class RunStore(ABC):
 
     @abstractmethod
     def run_for(self, job_id: str, instant: datetime) -> Run | None:
-        """The row that answers for this tick: its own, or the skipped or missed stretch that covers it."""
+        """Return the row that answers for this tick: its own, or the skipped or missed stretch that covers it."""
 
     @abstractmethod
     def last_runs(self, job_ids: Collection[str]) -> dict[str, list[Run]]:
@@ -455,14 +455,14 @@ class RunStore(ABC):
 
     @abstractmethod
     def lines(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
-        """Captured lines as (position, attempt, line), from position `after` on."""
+        """List captured lines as (position, attempt, line), from position `after` on."""
 
     @abstractmethod
     def metrics(self) -> JobMetrics:
-        """Counts over all runs."""
+        """Count all runs on record."""
 
     def tally(self, since: datetime) -> list[Tally]:
-        """Ended runs that were opened since the moment, and open ones of any age, by job and status.
+        """Tally ended runs that were opened since the moment, and open ones of any age, by job and status.
 
         Reads only those, never the whole history. Other stores than SQL ones need not write their own.
         """
@@ -503,7 +503,7 @@ class RunStore(ABC):
 
 
 def tally_of(job_id: str, status: RunStatus, runs: Sequence[Run]) -> Tally:
-    """What these runs of one job and status come to."""
+    """Return what these runs of one job and status come to."""
     started = [run for run in runs if run.started_at is not None]
     return Tally(
         job_id=job_id,

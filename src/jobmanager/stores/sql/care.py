@@ -71,7 +71,7 @@ class CareStatements(Database):
         return self._delete(surplus & self._accounted())
 
     def _accounted(self) -> sa.ColumnElement[bool]:
-        """The run's tick lies at or before its job's watermark: nobody can open it again."""
+        """Return the condition that a run's tick lies at or before its job's watermark: it cannot be opened again."""
         runs, jobs = self.tables.runs, self.tables.jobs
         watermark = sa.select(jobs.c.accounted_until).where(jobs.c.id == runs.c.job_id).scalar_subquery()
         return runs.c.scheduled_for.is_(None) | (

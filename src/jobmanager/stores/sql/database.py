@@ -26,7 +26,7 @@ NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def literally(column: sa.ColumnElement[Any], value: str) -> sa.ColumnElement[bool]:
-    """The column has this value, which stands in the statement's text: planners use a partial index only if they see it."""
+    """Return the condition that the column has this value, which stands in the statement's text: planners use a partial index only if they see it."""
     return column == sa.literal_column(f"'{value}'")
 
 
@@ -37,7 +37,7 @@ def newest_of(
     limit: int,
     before: Run | None = None,
 ) -> sa.Select[Any]:
-    """The job's newest runs, older than `before`, by the instant each stands for: its tick, or when it was opened by hand.
+    """Return the job's newest runs, older than `before`, by the instant each stands for: its tick, or when it was opened by hand.
 
     Each half walks an index of its own, at most `limit` steps.
     """
@@ -65,14 +65,14 @@ class Database(RunStore):
 
     @abstractmethod
     def reading(self) -> AbstractContextManager[Connection]:
-        """A connection for statements that change nothing."""
+        """Return a connection for statements that change nothing."""
 
     @abstractmethod
     def writing(self) -> AbstractContextManager[Connection]:
-        """A connection inside a transaction that commits when the block ends well."""
+        """Return a connection inside a transaction that commits when the block ends well."""
 
     def clock(self, connection: Connection) -> datetime:
-        """The store's time, asked inside this connection's transaction."""
+        """Return the store's time, asked inside this connection's transaction."""
         return self.now()
 
     @abstractmethod
@@ -81,11 +81,11 @@ class Database(RunStore):
 
     @abstractmethod
     def locked(self, jobs: sa.Select[Any]) -> sa.Select[Any]:
-        """The same SELECT, locking the rows until the transaction ends."""
+        """Return the same SELECT, locking the rows until the transaction ends."""
 
     @abstractmethod
     def distance(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> Any:
-        """The time from one instant to another, to be compared with other distances."""
+        """Return the time from one instant to another, to be compared with other distances."""
 
     @abstractmethod
     def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:

@@ -9,7 +9,7 @@ STRANGE = ("\\u0000", "\\ud")  # as json.dumps writes them; whole pairs (emoji) 
 
 
 def to_json(value: Any) -> str:
-    """The value as JSON text that jsonb accepts; what it cannot keep becomes the replacement character."""
+    """Return the value as JSON text that jsonb accepts; what it cannot keep becomes the replacement character."""
     text = json.dumps(value, separators=(",", ":"))
     return (
         json.dumps(_sayable(value), separators=(",", ":")) if any(sign in text for sign in STRANGE) else text

@@ -218,7 +218,7 @@ def be_patient(connection: sa.Connection) -> None:
 
 
 def driver_of(connection: sa.Connection) -> psycopg.Connection[Any]:
-    """The driver's connection: SQLAlchemy's share of a statement is not needed where each is counted."""
+    """Return the driver's connection: SQLAlchemy's share of a statement is not needed where each is counted."""
     driver: Any = connection.connection.driver_connection
     return driver  # type: ignore[no-any-return]
 
@@ -286,7 +286,7 @@ _REFUSED_WORDS: tuple[tuple[str, str], ...] = (
 
 
 def _verdict(state: str | None, said: str, *, lost: bool) -> tuple[type[StoreError], str]:
-    """The error to raise, and what to do about it."""
+    """Return the error to raise, and what to do about it."""
     for length in (5, 3, 2) if state else ():
         if (prefix := str(state)[:length]) in _AWAY:
             return StoreUnavailableError, _AWAY[prefix]
@@ -301,6 +301,6 @@ def _verdict(state: str | None, said: str, *, lost: bool) -> tuple[type[StoreErr
 
 
 def _harmless(error: Exception) -> Exception | None:
-    """The cause, unless its text may hold the row that was refused."""
+    """Return the cause, unless its text may hold the row that was refused."""
     state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
     return None if state.startswith(("22", "23")) else error

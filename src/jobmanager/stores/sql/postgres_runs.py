@@ -52,7 +52,7 @@ class PostgresRuns(SqlStore):
     _grace: timedelta
 
     def single(self) -> AbstractContextManager[Connection]:
-        """A connection for one statement that is a transaction of its own."""
+        """Return a connection for one statement that is a transaction of its own."""
         return self.reading()
 
     @cached_property
@@ -206,7 +206,7 @@ class PostgresRuns(SqlStore):
 
 
 def _is_mine(run: Run, found: dict[str, Any]) -> bool:
-    """True if an earlier identical call opened it; what is to be executed here must still be ours and running."""
+    """Return True if an earlier identical call opened it; what is to be executed here must still be ours and running."""
     row = found.get(run.id)
     if row is None or (run.announced and (row[4] is None or (run.owner and row[5] != run.started_at))):
         return False
@@ -214,7 +214,7 @@ def _is_mine(run: Run, found: dict[str, Any]) -> bool:
 
 
 def _accepted(ending: Ending, found: dict[str, Any]) -> dict[str, RunStatus]:
-    """A closed row that still carries my fence was closed by me; one that is gone was closed and purged."""
+    """Return True if an earlier identical call closed the row: it still carries this fence, or was closed and purged."""
     run, row = ending.run, found.get(ending.run.id)
     if row is None:
         return {run.id: FAILED if ending.retry_at is not None else ending.status}

@@ -150,18 +150,18 @@ UPDATE jobmanager.runs r SET {START}, turn = 'holds' FROM jobmanager.jobs j
 
 
 def open_one(run: Run) -> dict[str, Any]:
-    """The parameters of OPEN_ONE."""
+    """Return the parameters of OPEN_ONE."""
     payload = None if run.payload is None else to_json(run.payload)
     return {**_named(opened_row(run, _as_it_is)), "payload": payload}
 
 
 def open_many(runs: Sequence[Run]) -> str:
-    """The document of OPEN_MANY."""
+    """Return the document of OPEN_MANY."""
     return to_json([_named(opened_row(run, micros)) for run in runs])
 
 
 def end_one(ending: Ending) -> dict[str, Any]:
-    """The parameters of END_ONE."""
+    """Return the parameters of END_ONE."""
     values = ended_values(ending, _as_it_is)
     for name in ("output", "error", "progress", "lines"):
         values[name] = None if values[name] is None else to_json(values[name])
@@ -169,7 +169,7 @@ def end_one(ending: Ending) -> dict[str, Any]:
 
 
 def end_many(endings: Sequence[Ending]) -> str:
-    """The document of END_MANY."""
+    """Return the document of END_MANY."""
     return to_json([ended_values(ending, micros) for ending in endings])
 
 

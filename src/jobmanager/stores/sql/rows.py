@@ -28,7 +28,7 @@ _run_columns = attrgetter(*RUN_COLUMNS)
 
 
 def run_values(run: Run) -> dict[str, Any]:
-    """A run as column values; JSON columns hold plain objects."""
+    """Return a run as column values; JSON columns hold plain objects."""
     values = dict(zip(RUN_COLUMNS, _run_columns(run), strict=True))
     values["status"] = run.status.value
     values["error"] = failure_values(run.error)
@@ -37,7 +37,7 @@ def run_values(run: Run) -> dict[str, Any]:
 
 
 def run_from(row: Row) -> Run:
-    """The run a row stands for."""
+    """Return the run a row stands for."""
     values = dict(row)
     values["status"] = RunStatus(values["status"])
     values["error"] = failure_from(values["error"])
@@ -47,17 +47,17 @@ def run_from(row: Row) -> Run:
 
 
 def failure_values(failure: Failure | None) -> dict[str, str] | None:
-    """A failure as a JSON object."""
+    """Return a failure as a JSON object."""
     return None if failure is None else asdict(failure)
 
 
 def failure_from(value: Mapping[str, Any] | None) -> Failure | None:
-    """The failure a JSON object stands for."""
+    """Return the failure a JSON object stands for."""
     return None if value is None else Failure(**value)
 
 
 def attempt_from(row: Row) -> Attempt:
-    """The attempt a row stands for."""
+    """Return the attempt a row stands for."""
     return Attempt(**{**dict(row), "error": failure_from(row["error"])})
 
 
@@ -84,7 +84,7 @@ def job_from(row: Row) -> JobRow:
 
 
 def instance_from(row: Row) -> Instance:
-    """The instance a row stands for."""
+    """Return the instance a row stands for."""
     return Instance(**dict(row))
 
 
@@ -94,5 +94,5 @@ def line_values(lines: Sequence[LogLine]) -> list[list[Any]]:
 
 
 def lines_from(value: Sequence[Sequence[Any]]) -> list[LogLine]:
-    """The log lines of one flush."""
+    """Return the log lines of one flush."""
     return [LogLine(moment(at), level, text) for at, level, text in value]  # type: ignore[arg-type]  # `at` is never null

@@ -42,7 +42,7 @@ def refused_retry(ending: Ending, *, cancel_requested: bool) -> tuple[RunStatus,
 
 
 def first_in_line(runs: Sequence[Run]) -> list[Run]:
-    """The runs without those that another of them comes before in the line for the same key."""
+    """Return the runs without those that another of them comes before in the line for the same key."""
     taken: set[str] = set()
     first = []
     for run in runs:

@@ -30,7 +30,7 @@ class SchemaStatements(Database):
 
     @abstractmethod
     def changing_tables(self) -> AbstractContextManager[Connection]:
-        """A transaction that is alone in making or changing the tables, and may take its time."""
+        """Return a transaction that is alone in making or changing the tables, and may take its time."""
 
     @property
     def schema(self) -> str | None:
@@ -38,7 +38,7 @@ class SchemaStatements(Database):
         return self.tables.metadata.schema
 
     def version(self) -> str | None:
-        """The version of the tables; None if there are none."""
+        """Return the version of the tables; None if there are none."""
         with self.reading() as connection:
             return self._version(connection)
 
@@ -56,7 +56,7 @@ class SchemaStatements(Database):
         return sa.Table(VERSION_TABLE, sa.MetaData(schema=self.schema), number, key)
 
     def is_current(self) -> bool:
-        """True if the tables are today's."""
+        """Return True if the tables are today's."""
         return self.version() == SCHEMA_VERSION
 
     def install(self) -> None:
@@ -87,7 +87,7 @@ class SchemaStatements(Database):
             return found
 
     def upgrade_sql(self, since: str | None) -> str:
-        """What leads from version `since` (None: from nothing) to today's, as SQL for somebody with more rights."""
+        """Return what leads from version `since` (None: from nothing) to today's, as SQL for a role with more rights."""
         return migrations.as_sql("postgresql" if self.schema else "sqlite", since)
 
     def _create(self, connection: Connection) -> None:
@@ -105,7 +105,7 @@ class SchemaStatements(Database):
         )
 
     def differences(self) -> list[str]:
-        """What of today's tables is missing, as sentences; empty if all is there."""
+        """Return what of today's tables is missing, as sentences; empty if all is there."""
         with self.reading() as connection:
             inspector = sa.inspect(connection)
             there = set(inspector.get_table_names(schema=self.schema))

@@ -348,7 +348,7 @@ class SqliteStore(SchemaStatements, SqlStore):
         return ended
 
     def _accepted(self, connection: Connection, endings: Sequence[Ending]) -> dict[str, RunStatus]:
-        """A closed row that still carries my fence was closed by me; one that is gone was closed and purged."""
+        """Return True if an earlier identical call closed the row: it still carries this fence, or was closed and purged."""
         found = {row[0]: row for row in self._ours(connection, [ending.run for ending in endings])}
         ended = {}
         for ending in endings:
@@ -378,7 +378,7 @@ class SqliteStore(SchemaStatements, SqlStore):
         return {run.id: status}
 
     def _accepted_retry(self, connection: Connection, run: Run) -> dict[str, RunStatus]:
-        """The answer to an earlier identical call was lost if the row waits for the start after mine."""
+        """Return True if an earlier identical call made the retry: the row waits for the start after this one."""
         for _, status, _, starts, *_ in self._ours(connection, [run]):
             if status == PENDING and starts == run.starts:
                 return {run.id: PENDING}
@@ -470,7 +470,7 @@ class Gate:
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:
-    """The driver's connection: where statements are counted in microseconds, SQLAlchemy's 20 per statement are too many."""
+    """Return the driver's connection: where statements are counted in microseconds, SQLAlchemy's 20 per statement are too many."""
     driver: Any = connection.connection.driver_connection
     return driver  # type: ignore[no-any-return]
 
@@ -518,7 +518,7 @@ def _progress(ending: Ending) -> Mapping[str, Any]:
 
 
 def _advice(said: str) -> str:
-    """What SQLite said, and what to do about it."""
+    """Return what SQLite said, and what to do about it."""
     for words, advice in (
         ("locked", "another process holds the write lock; it is tried again."),
         ("readonly", "the file or its folder is read-only; make both writable for this user."),

@@ -26,7 +26,7 @@ def micros(moment: datetime | None) -> int | None:
 
 @lru_cache(maxsize=4096)
 def moment(micros: int | None) -> datetime | None:
-    """The aware UTC datetime of a number of microseconds since 1970; cached, since many jobs share the next instant."""
+    """Return the aware UTC datetime of a number of microseconds since 1970; cached, since many jobs share the next instant."""
     return None if micros is None else EPOCH + timedelta(microseconds=micros)
 
 

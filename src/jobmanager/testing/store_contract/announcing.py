@@ -15,7 +15,7 @@ class AnnouncingPromises(StoreGround):
     """An announced row is opened in place, by one of all, or stays as it is."""
 
     def announced(self, ago: float = 10, **fields: Any) -> Run:
-        """The row of a tick that was announced so many seconds ago."""
+        """Return the row of a tick that was announced so many seconds ago."""
         run = self.tick(ago, accepted_at=None, **fields)
         self.inserted(run)
         return self.row(run)
@@ -23,7 +23,7 @@ class AnnouncingPromises(StoreGround):
     def accepting(
         self, run: Run, owner: str | None = None, *, turn: Turn | None = "holds", **fields: Any
     ) -> Run:
-        """What whoever takes it wants to make of it: running if it has an owner."""
+        """Return what the process that takes it wants to make of it: running if it has an owner."""
         status, attempt = (RUNNING, 1) if owner else (PENDING, 0)
         return replace(
             run,

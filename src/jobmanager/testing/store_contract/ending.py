@@ -25,7 +25,7 @@ class EndingPromises(StoreGround):
     """`write(..., endings)`."""
 
     def running(self, **fields: Any) -> Run:
-        """A run of a fresh process, running."""
+        """Return a run of a fresh process, running."""
         if self.store.job("job") is None:
             self.job()
         return self.opened(self.run_of(owner=self.process(), **fields))

@@ -14,7 +14,7 @@ class GivingBackPromises(StoreGround):
     """`give_back`, and the start after it."""
 
     def taken(self, ago: float = 10, **fields: Any) -> Run:
-        """A running tick of a fresh process."""
+        """Return a running tick of a fresh process."""
         if self.store.job("job") is None:
             self.job()
         return self.opened(self.tick(ago, owner=self.process(), **{"turn": "holds", **fields}))

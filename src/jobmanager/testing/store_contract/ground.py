@@ -30,7 +30,7 @@ class StoreGround:
     now: datetime
 
     def make_store(self, clock: FakeClock, tmp_path: Path) -> RunStore:
-        """A store that is empty, not installed, and has a grace of 60 s. A store with a clock of its own ignores `clock`."""
+        """Return a store that is empty, not installed, and has a grace of 60 s. A store with a clock of its own ignores `clock`."""
         raise NotImplementedError("Say in make_store() how a fresh, empty store is made.")
 
     @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ class StoreGround:
     # ---------------------------------------------------------------- filling it
 
     def job(self, job_id: str = "job", **fields: Any) -> JobRow:
-        """A stored job with a schedule, accounted for until an hour ago."""
+        """Return a stored job with a schedule, accounted for until an hour ago."""
         row = JobRow(
             **{
                 "id": job_id,
@@ -70,13 +70,13 @@ class StoreGround:
         return self.stored_job(job_id)
 
     def stored_job(self, job_id: str = "job") -> JobRow:
-        """The job as the store has it."""
+        """Return the job as the store has it."""
         row = self.store.job(job_id)
         assert row is not None, f"no job {job_id!r}"
         return row
 
     def process(self, *, namespace: str = "default", declares: Collection[str] = (), **fields: Any) -> str:
-        """The id of a registered instance that lives."""
+        """Return the id of a registered instance that lives."""
         instance_id = new_id(self.now)
         instance = Instance(
             **{
@@ -94,7 +94,7 @@ class StoreGround:
         return instance_id
 
     def run_of(self, job_id: str = "job", *, owner: str | None = None, **fields: Any) -> Run:
-        """A run by hand that nobody has opened yet: running if it has an owner, else pending."""
+        """Return a run by hand that is not opened yet: running if it has an owner, else pending."""
         return Run(
             **{
                 "id": new_id(self.now),
@@ -123,7 +123,7 @@ class StoreGround:
         revision: int = 1,
         **fields: Any,
     ) -> Run:
-        """The run of a tick that was due so many seconds ago, not yet opened."""
+        """Return the run of a tick that was due so many seconds ago, not yet opened."""
         instant = self.now - seconds(ago)
         return self.run_of(
             job_id,
@@ -138,7 +138,7 @@ class StoreGround:
         )
 
     def closed(self, run: Run, status: RunStatus, **fields: Any) -> Run:
-        """The same run as a row that was closed when it was opened."""
+        """Return the same run as a row that was closed when it was opened."""
         return replace(
             run,
             status=status,
@@ -153,7 +153,7 @@ class StoreGround:
     # ---------------------------------------------------------------- asking it
 
     def opened(self, run: Run) -> Run:
-        """The run as the store has it, after it opened it."""
+        """Return the run as the store has it, after it opened it."""
         written = self.store.write([run], ())
         assert run.id in written.opened, "the run was refused"
         return self.row(run)
@@ -183,18 +183,18 @@ class StoreGround:
         )
 
     def ended(self, run: Run, status: RunStatus = SUCCEEDED, **fields: Any) -> RunStatus | None:
-        """What an ending led to; None if it did not count."""
+        """Return what an ending led to; None if it did not count."""
         return self.write(endings=[self.ending(run, status, **fields)]).ended.get(run.id)
 
     def retried(self, run: Run, *, after: float = 0, error: Failure | None = None) -> RunStatus | None:
-        """What it led to that the owner wants another attempt, so many seconds from now."""
+        """Return what the owner's wish for another attempt led to, so many seconds from now."""
         return self.ended(run, FAILED, retry_at=self.now + seconds(after), error=error)
 
     def write(self, opens: Collection[Run] = (), endings: Collection[Ending] = ()) -> Written:
         return self.store.write(list(opens), list(endings))
 
     def row(self, run: Run) -> Run:
-        """The run as the store has it."""
+        """Return the run as the store has it."""
         found = self.store.run(run.id)
         assert found is not None, f"no row for run {run.id}"
         return found

@@ -16,7 +16,7 @@ class ReadingPromises(StoreGround):
     """`run`, `runs`, `run_for`, `last_runs`, `attempts` and `metrics`."""
 
     def made(self, place: int, run: Run) -> Run:
-        """The run with an id of its own microsecond, so that the order of opening is known."""
+        """Return the run with an id of its own microsecond, so that the order of opening is known."""
         moment = self.now + timedelta(microseconds=place)
         return replace(run, id=new_id(moment), opened_at=moment)
 

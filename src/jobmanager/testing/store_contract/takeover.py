@@ -12,7 +12,7 @@ class TakeoverPromises(StoreGround):
     """`bury`, `take_over`, `running_of`, `expire_pending` and `forget_dead`."""
 
     def orphan(self, **fields: Any) -> Run:
-        """A running run whose process has died."""
+        """Return a running run whose process has died."""
         if self.store.job("job") is None:
             self.job()
         owner = self.process()

@@ -31,7 +31,7 @@ def upgrade(connection: sa.Connection) -> None:
 
 
 def as_sql(dialect: str, since: str | None) -> str:
-    """The statements from version `since` (None: from nothing) to the newest one, for `sqlite` or `postgresql`."""
+    """Return the statements from version `since` (None: from nothing) to the newest one, for `sqlite` or `postgresql`."""
     from alembic import command  # noqa: PLC0415
 
     text = io.StringIO()
@@ -42,7 +42,7 @@ def as_sql(dialect: str, since: str | None) -> str:
 
 
 def include_object(item: Any, _name: str | None, kind: str, *_rest: object) -> bool:
-    """False for what is ours: `context.configure(include_object=include_object)` in the env.py of an application."""
+    """Return False for what is ours: `context.configure(include_object=include_object)` in the env.py of an application."""
     table = item if kind == "table" else getattr(item, "table", None)
     return table is None or not (table.schema == SCHEMA or str(table.name).startswith(PREFIX))
 

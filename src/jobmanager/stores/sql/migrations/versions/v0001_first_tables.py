@@ -33,7 +33,7 @@ def upgrade() -> None:
 
 
 def tables(prefix: str, schema: str | None) -> sa.MetaData:
-    """The tables of this version."""
+    """Return the tables of this version."""
     metadata = sa.MetaData(schema=schema)
 
     def one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
