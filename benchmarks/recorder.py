@@ -33,6 +33,10 @@ IN_FLIGHT = (1, 10, 100, 1000)
 BARS = {"sqlite": {1: 0.75, 10: 3, 100: 8}, "postgres": {1: 0.75, 10: 3, 100: 12}}
 
 
+def _lost() -> None:
+    raise AssertionError("an end that the store did not keep")
+
+
 class Client:
     """Keeps `in_flight` runs between opened and ended; every job has one of them."""
 
@@ -61,7 +65,7 @@ class Client:
             events.put(ending.run.job_id)
 
         def open_run(job_id: str) -> None:
-            self._recorder.open([self._run(job_id)], opened, alone=self._alone)
+            self._recorder.open([self._run(job_id)], opened, write_inline=self._alone)
 
         for job_id in self._jobs:
             open_run(job_id)
@@ -73,7 +77,7 @@ class Client:
                 ending = Ending(
                     run=event, status=SUCCEEDED, started_at=event.opened_at, finished_at=datetime.now(UTC)
                 )
-                self._recorder.end(ending, ended, alone=self._alone)
+                self._recorder.end(ending, ended, _lost, write_inline=self._alone)
                 continue
             done += 1
             if time.perf_counter() < deadline:

@@ -22,16 +22,6 @@ from jobmanager.execution.opening import OpenRequest
 MakeManager = Callable[..., JobManager]
 
 
-# Cases that are wrong while what is done after the right to record an end was claimed may fail, or take long; once it may not, the
-# mark of each fails and its name goes.
-COMMON = {"retry-at-no-time", "retry-in-ten-thousand-years"}
-KNOWN: dict[str, set[str]] = {
-    "thread": COMMON | {"returns-an-endless-repr"},
-    "coroutine": COMMON,
-    "isolated": COMMON,
-}
-NOT_YET = "an error between the claim of an end and its record leaves the run running"
-
 # What is tried with every change, where all of them would take a minute or need a server.
 SAMPLE = {
     "plain-error", "text-no-store-can-keep", "sys-exit", "cancelled-error", "cancel-run-with-odd-text", "returns-a-text-of-10-mb",
@@ -57,7 +47,7 @@ def names_of(mode: str) -> set[str]:
 @pytest.mark.parametrize("mode", ["thread", "coroutine", pytest.param("isolated", marks=pytest.mark.faults)])
 def test_whatever_a_handler_does_its_run_is_recorded_and_the_next_one_runs(mode: str, tmp_path: Path) -> None:
     """F17, F22, L2, L12, L13. Fails if an attempt has an exit that leaves its run running or keeps its slot."""
-    assert not trouble(mode, f"sqlite:///{tmp_path}/jobs.db", tmp_path, names_of(mode) - KNOWN[mode])
+    assert not trouble(mode, f"sqlite:///{tmp_path}/jobs.db", tmp_path, names_of(mode))
 
 
 @pytest.mark.servers
@@ -65,7 +55,7 @@ def test_whatever_a_handler_does_its_run_is_recorded_and_the_next_one_runs(mode:
 @pytest.mark.parametrize("mode", MODES)
 def test_the_same_on_postgresql(mode: str, postgres_url: str, tmp_path: Path) -> None:
     """Fails if its driver or jsonb refuses what a handler left behind."""
-    assert not trouble(mode, postgres_url, tmp_path, names_of(mode) - KNOWN[mode])
+    assert not trouble(mode, postgres_url, tmp_path, names_of(mode))
 
 
 def test_a_sample_of_them_in_a_process_of_their_own(tmp_path: Path) -> None:
@@ -75,14 +65,7 @@ def test_a_sample_of_them_in_a_process_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.servers
 @pytest.mark.parametrize("mode", ["thread", "coroutine"])
 def test_a_sample_of_them_on_postgresql(mode: str, postgres_url: str, tmp_path: Path) -> None:
-    assert not trouble(mode, postgres_url, tmp_path, names_of(mode) & SAMPLE - KNOWN[mode])
-
-
-@pytest.mark.faults
-@pytest.mark.xfail(strict=True, reason=NOT_YET)
-@pytest.mark.parametrize(("mode", "name"), [(mode, name) for mode in MODES for name in sorted(KNOWN[mode])])
-def test_what_is_still_wrong(mode: str, name: str, tmp_path: Path) -> None:
-    assert not trouble(mode, f"sqlite:///{tmp_path}/jobs.db", tmp_path, {name})
+    assert not trouble(mode, postgres_url, tmp_path, names_of(mode) & SAMPLE)
 
 
 def test_there_are_enough_of_them() -> None:
@@ -94,7 +77,7 @@ def test_there_are_enough_of_them() -> None:
 @pytest.mark.parametrize("mode", ["thread", "coroutine"])
 def test_after_ten_thousand_hostile_runs_no_thread_and_no_slot_is_lost(mode: str, tmp_path: Path) -> None:
     """Fails if one exit in ten thousand forgets a slot or a thread."""
-    names = [case.name for case in cases_of(mode) if case.name not in KNOWN[mode] and case.is_quick]
+    names = [case.name for case in cases_of(mode) if case.is_quick]
     lines = one_process(mode, f"sqlite:///{tmp_path}/jobs.db", tmp_path / "report", names, runs=10_000)
 
     assert lines, (tmp_path / "output").read_text()

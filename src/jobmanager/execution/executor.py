@@ -185,8 +185,11 @@ class Executor:
         try:
             if outcome is None:
                 return
+            ending = self._ending(
+                attempt, outcome
+            )  # what the handler left behind is looked at under its own timeout
             if attempt.claim_completion():
-                self.end(attempt, outcome)
+                self._record(attempt, ending)
             else:
                 text = "job=%s run_id=%s late writer refused: its outcome is on record"
                 self._log(attempt.run, logging.WARNING, text)
@@ -197,14 +200,24 @@ class Executor:
 
     def end(self, attempt: Attempt, outcome: Outcome) -> None:
         """Record how an attempt ended and return its slot. For the caller that claimed the completion; waits for no commit."""
-        begun, now = attempt.begun, self._clock.now()
-        if not begun:
+        self._record(attempt, self._ending(attempt, outcome))
+
+    def _ending(self, attempt: Attempt, outcome: Outcome) -> Ending:
+        """Return the outcome as it is written. Never raises: an outcome that no record can hold is an internal error."""
+        now = self._clock.now()
+        if not attempt.begun:
             attempt.started_at = now
-        elapsed = self._clock.monotonic() - attempt.started_mono if begun else 0.0
-        ending = ending_of(attempt, outcome, now, elapsed)
+        elapsed = self._clock.monotonic() - attempt.started_mono if attempt.begun else 0.0
+        try:
+            return self._recorder.presentable(ending_of(attempt, outcome, now, elapsed))
+        except BaseException as error:  # noqa: BLE001 - for example a retry in ten thousand years
+            return self._recorder.presentable(ending_of(attempt, internal_error(error), now, elapsed))
+
+    def _record(self, attempt: Attempt, ending: Ending) -> None:
         write_inline = self._pool.in_flight <= 1
         self._attempts.ending(attempt)
-        attempt.slot.release(seconds=elapsed if begun else None)
+        took = (ending.finished_at - ending.started_at).total_seconds()
+        attempt.slot.release(seconds=took if attempt.begun else None)
         try:
             self._recorder.end(
                 ending,

@@ -135,13 +135,12 @@ class Recorder:
         *,
         write_inline: bool = False,
     ) -> None:
-        """Close an attempt with the fence; `then(ending, status)` follows on the writer's thread with what was written.
+        """Close an attempt with the fence, as `presentable` made it; `then(ending, status)` follows on the writer's thread.
 
         The status is None if the fence refused it: another start of the run has it now. `lost()` follows instead if the store
         cannot keep even that the attempt ended; the sweep ends the run then.
         """
         check_transition(RUNNING, ending.status if ending.retry_at is None else PENDING)
-        bounded = self._bounded(ending)
         run = ending.run
 
         def committed(written: Written) -> None:
@@ -150,11 +149,12 @@ class Recorder:
                 logger.warning(text, run.job_id, run.id, written.errors[run.id])
                 lost()
             else:
-                then(bounded, written.ended.get(run.id))
+                then(ending, written.ended.get(run.id))
 
-        self._commits.submit((), (bounded,), committed, write_inline=write_inline)
+        self._commits.submit((), (ending,), committed, write_inline=write_inline)
 
-    def _bounded(self, ending: Ending) -> Ending:
+    def presentable(self, ending: Ending) -> Ending:
+        """Return the ending bounded and without secrets; code of the handler's own classes may run here, and may raise nothing."""
         if ending.output is None and ending.error is None and not ending.lines:
             return ending
         try:
