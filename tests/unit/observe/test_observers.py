@@ -124,16 +124,6 @@ def test_an_observer_that_fails_changes_no_run(settings, caplog):
     assert caplog.text.count("observer Broken failed") == 2
 
 
-def test_jobmanager_loads_no_telemetry_by_itself():
-    import subprocess
-
-    loads = "import jobmanager, jobmanager.manager.manager, sys; print([m for m in sys.modules if m.startswith(('opentelemetry', 'prometheus', 'pebble', 'multiprocessing'))])"
-    assert (
-        subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True).stdout
-        == "[]\n"
-    )
-
-
 def test_without_the_extra_the_module_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "jobmanager.observe.otel")
     monkeypatch.setitem(sys.modules, "opentelemetry", None)

@@ -344,16 +344,6 @@ def test_sqlite_tallies_as_by_reading(tmp_path):
     tallies_as_by_reading(store)
 
 
-@pytest.mark.servers
-def test_postgresql_tallies_as_by_reading(postgres_url):
-    from jobmanager.stores.sql.postgres import PostgresStore
-
-    store = PostgresStore(postgres_url)
-    store.install()
-    tallies_as_by_reading(store)
-    store.close()
-
-
 def test_a_tally_reads_its_window_by_index_and_not_the_whole_history(settings, clock):
     with declared(settings, clock) as jobs:
         pass

@@ -1,8 +1,5 @@
 """What the dialect takes, what it means, and how it refuses the rest."""
 
-import subprocess
-import sys
-
 import pytest
 
 from jobmanager.errors import CronError
@@ -280,17 +277,3 @@ def test_zones_and_their_old_names_are_taken(zone):
 
 
 # --- cost
-
-
-def test_croniter_is_loaded_by_the_first_question_only():
-    program = """if True:
-        import sys
-        from datetime import UTC, datetime
-        from jobmanager.schedule import Cron
-        schedule = Cron("0 9 * * 1", "Europe/Berlin")
-        schedule.describe(), schedule.text, schedule.never_matches
-        assert not {"croniter", "dateutil"} & set(sys.modules)
-        schedule.next_after(datetime(2026, 1, 1, tzinfo=UTC))
-        assert "croniter" in sys.modules
-    """
-    subprocess.run([sys.executable, "-c", program], check=True)

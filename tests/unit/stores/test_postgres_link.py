@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 pytest.importorskip("psycopg", reason="needs psycopg: pip install psycopg[binary]")
@@ -66,23 +63,6 @@ def test_a_password_is_shown_nowhere():
     for secret in ("s3cret", "hush"):
         assert secret not in str(caught.value)
         assert secret not in repr(store.link)
-
-
-def test_without_the_driver_the_sentence_names_the_extra():
-    code = """
-import sys
-sys.modules["psycopg"] = None
-from jobmanager import JobManager, Settings
-from jobmanager.errors import MissingExtraError
-try:
-    JobManager(Settings(database_url="postgresql://u@db/n")).store
-except MissingExtraError as error:
-    print(error.extra, error)
-"""
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-
-    assert said.startswith("postgres ")
-    assert said.endswith("Install jobmanager-backends[postgres].\n")
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -92,39 +89,6 @@ def test_a_wrong_word_of_the_marker_is_named(pytester: pytest.Pytester) -> None:
 
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["*bakend is not a setting. Did you mean backend?*", "*takes words only*"])
-
-
-def test_a_session_that_does_not_use_it_loads_nothing_but_the_plugin(tmp_path) -> None:
-    (tmp_path / "test_other.py").write_text(
-        "import sys\n"
-        "def test_modules():\n"
-        "    ours = {name for name in sys.modules if name.partition('.')[0] == 'jobmanager'}\n"
-        "    assert ours == {'jobmanager', 'jobmanager.testing', 'jobmanager.testing.plugin'}\n"
-        "    assert not {'sqlalchemy', 'pydantic', 'apscheduler', 'croniter'} & {*sys.modules}\n"
-    )
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "jobmanager.testing.plugin",
-            "-p",
-            "no:cacheprovider",
-            tmp_path,
-        ],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp_path,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
 
 
 def test_the_plugin_is_found_by_its_entry_point(pytestconfig: pytest.Config) -> None:
