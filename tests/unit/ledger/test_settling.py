@@ -287,21 +287,21 @@ def test_a_job_that_fails_while_paused_keeps_the_reason_it_was_paused_for(
     assert (stored(jobs).state_reason, stored(jobs).state_by) == ("maintenance", "ana")
 
 
-@pytest.mark.parametrize("brought", [0, 5])
+@pytest.mark.parametrize(("until_now", "following"), [("nothing", 2), ("missed", 6), ("brought", 6)])
 def test_a_change_after_the_clock_was_set_back_begins_where_the_account_ended(
-    start: Callable[..., JobManager], clock: FakeClock, ticks: TickSource, brought: int
+    start: Callable[..., JobManager], clock: FakeClock, ticks: TickSource, until_now: str, following: int
 ) -> None:
-    """What has a row, or was accounted for, is not expected again by the new schedule."""
+    """What has a row, or was accounted for, or lies before the job was declared, is not expected by the new schedule."""
     jobs = start(catch_up="none")
-    if brought:
-        clock.step(60 * brought)
-        ticks.bring("work", minute(brought))
-    else:
+    if until_now == "missed":
         clock.advance(minutes=5)
+    if until_now == "brought":
+        clock.step(timedelta(minutes=5))
+        ticks.bring("work", minute(5))
     before = max([stored(jobs).accounted_until, *(run.instant for run in rows(jobs))])
     clock.step(-timedelta(minutes=30))
     jobs.override_job("work", cron="*/2 * * * *")
 
     assert before > clock.now()
     assert stored(jobs).accounted_until >= before
-    assert stored(jobs).next_due_at == minute(6)
+    assert stored(jobs).next_due_at == minute(following)
