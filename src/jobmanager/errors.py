@@ -20,6 +20,7 @@ JobManagerError
 └── StoreError
     ├── StoreUnavailableError            locked, full, read-only, unreachable: try again
     ├── BackPressureError                too many writes wait
+    ├── UnreadableRowError               a row holds what no version of ours wrote there
     └── SchemaError                      tables of another version
 
 Steering (raised by handlers, never by us): RetryLater, CancelRun, NonRetryable.
@@ -162,6 +163,10 @@ class StoreUnavailableError(StoreError):
 
 class BackPressureError(StoreError):
     """Too many writes wait for the store; this one was not accepted."""
+
+
+class UnreadableRowError(StoreError):
+    """A stored row cannot be understood; the text names the column. Only this row is affected."""
 
 
 class SchemaError(StoreError):

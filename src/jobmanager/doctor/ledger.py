@@ -126,6 +126,13 @@ def _to_come(text: str) -> Finding:
 
 def states(jobs: JobManager, told: Told) -> Iterator[Finding]:
     """Yield the jobs that are paused, disabled or unreadable."""
+    for job_id, why in jobs.store.unreadable_jobs().items():
+        yield Finding(
+            check="jobs",
+            level="failing",
+            text=f"The stored row of job {job_id!r} cannot be read, so the job is left out: {why}.",
+            fix="Correct that column in the table of jobs, or delete the row: the next start makes it anew.",
+        )
     rows = [row for row in jobs.store.jobs() if row.namespace == jobs.settings.namespace]
     for row in rows:
         since = f" since {told(row.state_at)}" if row.state_at else ""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobmanager.backends.timetable import ScheduledJob
-from jobmanager.errors import ConfigurationError, CronError
+from jobmanager.errors import ConfigurationError, CronError, StoreError, StoreUnavailableError
 from jobmanager.job import STORED_OPTIONS, Job, stored_policies
 from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.ledger.overrides import in_force
@@ -23,6 +23,16 @@ logger = logging.getLogger(__name__)
 GATED, UNDECLARED = "gate", "undeclared"
 OURS = (GATED, UNDECLARED)  # reasons for `disabled` that the code gave, so the code may take them back
 PAGE = 1000
+UNUSABLE = (
+    ConfigurationError,
+    CronError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+)
+"""What an override raises that nobody checked before it was stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +146,22 @@ class JobSync:
                 )
             if row.id not in policies:
                 logger.warning("job=%s schedule changes from %r to %r", row.id, before.schedule, row.schedule)
-                self._account.change(row.id, declaration=row)
+                self._change(row.id, declaration=row)
         for job_id, state in states.items():
             reason = GATED if state == "disabled" else None
-            self._account.change(
+            self._change(
                 job_id, state="disabled" if state == "disabled" else "active", reason=reason, by="code"
             )
         self.refresh()
+
+    def _change(self, job_id: str, **how: Any) -> None:
+        """Change one job; what is wrong with it is logged and stops no other."""
+        try:
+            self._account.change(job_id, **how)
+        except StoreUnavailableError:
+            raise
+        except (StoreError, *UNUSABLE):
+            logger.exception("job=%s cannot be brought in step with the code; the others are", job_id)
 
     def _differences(self) -> tuple[list[JobRow], list[JobRow], dict[str, str]]:
         self.refresh()
@@ -183,7 +202,7 @@ class JobSync:
         declared = self._registry.declared[row.id]
         try:
             return in_force(declared, row.override)
-        except (ConfigurationError, CronError) as error:
+        except UNUSABLE as error:
             logger.error("job=%s has an override that cannot be used, the code decides: %s", row.id, error)
             return declared
 
@@ -193,7 +212,7 @@ class JobSync:
         """Return what the store should hold: the job in force, and beside it what the code says and what was overridden."""
         try:
             job = in_force(declared, override)
-        except (ConfigurationError, CronError):
+        except UNUSABLE:
             job = declared
         return JobRow(
             id=job.id,
@@ -222,7 +241,7 @@ class JobSync:
         for job_id in sorted(gone):
             if self._rows[job_id].open:
                 logger.warning("job=%s is declared by no living process any more; it is disabled", job_id)
-                self._account.change(job_id, state="disabled", reason=UNDECLARED, by="code")
+                self._change(job_id, state="disabled", reason=UNDECLARED, by="code")
 
     def scheduled(self, grace: timedelta) -> list[ScheduledJob]:
         """Return the active jobs of this process with the next instant each is due, by the stored schedule."""

@@ -43,6 +43,7 @@ from jobmanager.stores.base import JobRow, JobState, JobTransaction, RunStore
 logger = logging.getLogger(__name__)
 
 BITE = 200_000  # instants settled under one lock
+BITES = 5  # in one go: a job whose account is older than that goes on with the next sweep, and keeps no other waiting
 
 
 class Reconciliation:
@@ -62,12 +63,7 @@ class Reconciliation:
             due = self._store.due_jobs(self._store.now() - self._grace, limit + len(settled))
             left = [job_id for job_id in due if job_id not in settled]
             for job_id in left:
-                try:
-                    opened += self.settle(job_id)
-                except StoreUnavailableError:
-                    raise
-                except Exception:
-                    logger.exception("job=%s cannot be settled; the others are", job_id)
+                opened += self._settle_alone(job_id)
             settled.update(left)
             if len(left) < limit:
                 return opened
@@ -75,15 +71,26 @@ class Reconciliation:
     def settle_announced(self, limit: int = 50) -> int:
         """Settle jobs with announced runs that no process accepted while they were on time."""
         late = self._store.jobs_with_unaccepted_runs(self._store.now() - self._grace, limit)
-        return sum(self.settle(job_id) for job_id in late)
+        return sum(self._settle_alone(job_id) for job_id in late)
+
+    def _settle_alone(self, job_id: str) -> int:
+        try:
+            return self.settle(job_id)
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            logger.exception("job=%s cannot be settled; the others are", job_id)
+            return 0
 
     def settle(self, job_id: str) -> int:
         """Account for every instant of the job that is more than `grace` old; answers how many runs were opened."""
-        opened, complete = self._settle_late_announcements(job_id), False
-        while not complete:
+        opened = self._settle_late_announcements(job_id)
+        for _ in range(BITES):
             with self._store.lock_job(job_id) as txn:
                 count, complete = self._settle(txn)
             opened += count
+            if complete:
+                break
         return opened
 
     def _settle_late_announcements(self, job_id: str) -> int:

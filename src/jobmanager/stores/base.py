@@ -244,6 +244,10 @@ class RunStore(ABC):
     def jobs(self, *, changed_since: int | None = None, ids: Collection[str] | None = None) -> list[JobRow]:
         """All jobs, or these, by id; with `changed_since` only those whose `change_seq` is greater."""
 
+    def unreadable_jobs(self) -> Mapping[str, str]:
+        """Return what is wrong with stored jobs that cannot be read, by id; `jobs` and `job_summaries` leave these out."""
+        return {}
+
     @abstractmethod
     def job_summaries(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobSummary]:
         """Return a page of the jobs whose `change_seq` is greater, by id, beginning after the id `after`."""

@@ -9,13 +9,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jobmanager.errors import UnreadableRowError
 from jobmanager.run import (
     Failure,
     Run,
 )
 from jobmanager.stores.base import JobRow, RunStore
 from jobmanager.stores.sql.rows import (
+    UNREADABLE,
     failure_values,
+    is_about_a_value,
     job_from,
     run_from,
 )
@@ -103,8 +106,14 @@ class Database(RunStore):
         return None if row is None else run_from(row)
 
     def find_job(self, connection: Connection, query: sa.Select[Any], job_id: str) -> JobRow | None:
-        row = connection.execute(query.where(self.tables.jobs.c.id == job_id)).mappings().one_or_none()
-        return None if row is None else job_from(row)
+        try:
+            row = connection.execute(query.where(self.tables.jobs.c.id == job_id)).mappings().one_or_none()
+            return None if row is None else job_from(row)
+        except (*UNREADABLE, sa.exc.DBAPIError) as error:
+            if isinstance(error, sa.exc.DBAPIError) and not is_about_a_value(error):
+                raise
+            reason = getattr(error, "orig", error)
+            raise UnreadableRowError(f"{self.url}: job {job_id!r} cannot be read: {reason}") from error
 
     def keep_attempt(
         self,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -15,10 +17,16 @@ from jobmanager.job import STORED_OPTIONS
 from jobmanager.stores.base import JobRow, JobSummary, JobTransaction
 from jobmanager.stores.sql.database import Database
 from jobmanager.stores.sql.rows import (
+    UNREADABLE,
+    check_job,
     job_from,
     job_values,
 )
 from jobmanager.stores.sql.transaction import SqlJobTransaction
+
+logger = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 LOCKED_AT_ONCE = 1000
 DECLARED = {"declared", "namespace", *(item.column for item in STORED_OPTIONS.values())}
@@ -34,15 +42,57 @@ class JobStatements(Database):
             query = query.where(jobs.c.change_seq > changed_since)
         if ids is not None:
             query = query.where(jobs.c.id.in_(ids))
-        with self.reading() as connection:
-            return [job_from(row) for row in connection.execute(query).mappings()]
+        return self._readable(query, job_from)
 
     def job_summaries(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobSummary]:
         c = self.tables.jobs.c
         page = sa.select(*(c[name] for name in JobSummary._fields)).where(c.id > after)
         page = page.where(c.change_seq > changed_since).order_by(c.id).limit(limit)
+        return self._readable(page, _summary_from)
+
+    def _readable(self, query: sa.Select[Any], make: Callable[[sa.RowMapping], Made]) -> list[Made]:
+        """Return what the rows stand for, without those that cannot be read: each is logged when it is found to be so."""
+        try:
+            return self._read(query, make)
+        except UNREADABLE:
+            with self.reading() as connection:
+                ids = list(connection.scalars(query.with_only_columns(self.tables.jobs.c.id)))
+            return [made for readable, _ in self._by_halves(query, make, ids) for made in readable]
+
+    def _read(self, query: sa.Select[Any], make: Callable[[sa.RowMapping], Made]) -> list[Made]:
         with self.reading() as connection:
-            return [JobSummary._make(row) for row in connection.execute(page).all()]
+            return [make(row) for row in connection.execute(query).mappings()]
+
+    def _by_halves(
+        self, query: sa.Select[Any], make: Callable[[sa.RowMapping], Made], ids: Sequence[str]
+    ) -> Iterator[tuple[list[Made], Mapping[str, str]]]:
+        """Yield what can be read, and what is wrong with the others by id, in as few statements as possible."""
+        if not ids:
+            return
+        try:
+            yield self._read(query.where(self.tables.jobs.c.id.in_(ids)), make), {}
+        except UNREADABLE as error:
+            if len(ids) > 1:
+                half = len(ids) // 2
+                yield from self._by_halves(query, make, ids[:half])
+                yield from self._by_halves(query, make, ids[half:])
+            else:
+                if self._said.get(ids[0]) != str(error):
+                    self._said[ids[0]] = str(error)
+                    logger.error("job=%s is left out, its stored row cannot be read: %s", ids[0], error)
+                yield [], {ids[0]: str(error)}
+
+    def unreadable_jobs(self) -> Mapping[str, str]:
+        query = sa.select(self.tables.jobs)
+        with self.reading() as connection:
+            ids = list(connection.scalars(sa.select(self.tables.jobs.c.id).order_by(self.tables.jobs.c.id)))
+        return {
+            job_id: why for _, wrong in self._by_halves(query, job_from, ids) for job_id, why in wrong.items()
+        }
+
+    @cached_property
+    def _said(self) -> dict[str, str]:
+        return {}
 
     def job(self, job_id: str) -> JobRow | None:
         with self.reading() as connection:
@@ -114,3 +164,8 @@ def _is_over(c: sa.ColumnCollection[str, sa.Column[Any]], dialect: sa.Dialect) -
         seconds = sa.type_coerce(c.accounted_until, sa.BigInteger) / 1_000_000
         instant = sa.func.strftime("%Y-%m-%dT%H:%M:%SZ", seconds, "unixepoch")
     return sa.and_(c.schedule.like("at %"), c.schedule <= sa.literal("at ").concat(instant))
+
+
+def _summary_from(row: sa.RowMapping) -> JobSummary:
+    check_job(dict(row))
+    return JobSummary._make(row.values())

@@ -12,7 +12,13 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.pq import TransactionStatus
 
-from jobmanager.errors import ConfigurationError, SchemaError, StoreError, StoreUnavailableError
+from jobmanager.errors import (
+    ConfigurationError,
+    SchemaError,
+    StoreError,
+    StoreUnavailableError,
+    UnreadableRowError,
+)
 from jobmanager.settings import HIDDEN, shown_url
 from jobmanager.stores.sql.postgres_deadline import (
     LONGEST_CHANGE,
@@ -140,6 +146,10 @@ class Link:
         # Only the first line: what follows may be the row that was refused, with its payload.
         said = getattr(diagnosis, "message_primary", None) or str(error).strip().partition("\n")[0]
         lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        if (
+            isinstance(error, psycopg.DataError) and state is None
+        ):  # the driver's own: a value that Python has not
+            return UnreadableRowError(f"{self.shown}: {said}")
         kind, advice = _verdict(state, said, lost=lost)
         if self.url.password:
             said = said.replace(str(self.url.password), HIDDEN)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args
 
-from jobmanager.job import STORED_OPTIONS
+import sqlalchemy as sa
+
+from jobmanager.errors import UnreadableRowError
+from jobmanager.job import STORED_OPTIONS, CatchUp, Overlap
 from jobmanager.run import Attempt, Failure, LogLine, Progress, Run, RunStatus
-from jobmanager.stores.base import Instance, JobRow
-from jobmanager.stores.sql.tables import micros, moment
+from jobmanager.stores.base import Instance, JobRow, JobState
+from jobmanager.stores.sql.tables import Instant, make_tables, micros, moment
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping as Row
@@ -77,10 +82,56 @@ _DURATIONS = {name: item.column for name, item in STORED_OPTIONS.items() if item
 def job_from(row: Row) -> JobRow:
     """Return the job a row stands for."""
     values = dict(row)
+    check_job(values)
     for name, column in _DURATIONS.items():
         seconds = values.pop(column)
         values[name] = None if seconds is None else timedelta(seconds=seconds)
     return JobRow(**values)
+
+
+UNREADABLE = (ValueError, TypeError, ArithmeticError, LookupError, UnreadableRowError)
+"""What reading a row raises that holds what does not belong there."""
+
+UNDECODABLE = "Could not decode to UTF-8"  # SQLite's words
+
+
+def is_about_a_value(error: sa.exc.DBAPIError) -> bool:
+    """Return True if the driver could not make a Python value of what a column holds."""
+    return isinstance(error, sa.exc.DataError) or UNDECODABLE in str(error)
+
+
+_CHOICES = {"state": get_args(JobState), "overlap": get_args(Overlap), "catch_up": get_args(CatchUp)}
+
+
+@cache
+def _kinds() -> dict[str, tuple[type, ...]]:
+    """Return what the columns of a job may hold. SQLite keeps anything in any column."""
+    kinds: dict[str, tuple[type, ...]] = {}
+    for column in make_tables().jobs.columns:
+        kind: tuple[type, ...] = (int,)
+        if isinstance(column.type, Instant):
+            kind = (datetime,)
+        elif isinstance(column.type, sa.JSON):
+            kind = (dict,)
+        elif isinstance(column.type, sa.Float):
+            kind = (float, int)
+        elif isinstance(column.type, sa.Text):
+            kind = (str,)
+        kinds[column.name] = (*kind, NoneType) if column.nullable else kind
+    return kinds
+
+
+def check_job(values: Mapping[str, Any]) -> None:
+    """Raise UnreadableRowError if a column of a job holds something of another kind; columns may be left out."""
+    for name, value in values.items():
+        if not isinstance(value, _kinds()[name]) or value not in _CHOICES.get(name, (value,)):
+            raise UnreadableRowError(f"column {name} of job {values['id']!r} holds {shortened(value)}")
+
+
+def shortened(value: Any) -> str:
+    """Return what the value looks like, on one short line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def instance_from(row: Row) -> Instance:

@@ -150,11 +150,12 @@ class RunStatements(Database):
 
     def _ended_by_crash(self, connection: Connection, run: Run) -> Run:
         now = self.clock(connection)
-        job = self.find_job(connection, sa.select(self.tables.jobs), run.job_id)
+        jobs = self.tables.jobs  # the state alone: no other column of it, however spoiled, may hold this up
+        state = connection.scalar(sa.select(jobs.c.state).where(jobs.c.id == run.job_id))
         crashed = Failure(kind="crashed", message="its process died while the handler ran, or before it did")
         if run.cancel_requested_at is not None:
             after = replace(run, status=CANCELLED, reason="requested", turn=None, finished_at=now)
-        elif run.retry_on_crash and run.attempt < run.max_attempts and job is not None and job.open:
+        elif run.retry_on_crash and run.attempt < run.max_attempts and state in ("active", "paused"):
             self.keep_attempt(connection, run, crashed, now)
             after = replace(run, **to_pending(due_at=now))
         else:

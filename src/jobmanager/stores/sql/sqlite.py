@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from jobmanager.clock import Clock, SystemClock
-from jobmanager.errors import StoreError, StoreUnavailableError
+from jobmanager.errors import StoreError, StoreUnavailableError, UnreadableRowError
 from jobmanager.run import (
     FAILED,
     KEEPS_ATTEMPT,
@@ -33,7 +33,7 @@ from jobmanager.run import (
 )
 from jobmanager.stores.base import Written
 from jobmanager.stores.sql.columns import BECOMES, OPENED, TO_PENDING, opened_row
-from jobmanager.stores.sql.rows import encode, failure_values, run_from
+from jobmanager.stores.sql.rows import UNDECODABLE, encode, failure_values, run_from
 from jobmanager.stores.sql.runs import refused_retry
 from jobmanager.stores.sql.schema import VERSION_TABLE, SchemaStatements
 from jobmanager.stores.sql.store import Connection, SqlStore
@@ -232,6 +232,8 @@ class SqliteStore(SchemaStatements, SqlStore):
         try:
             yield
         except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
+            if UNDECODABLE in str(error):
+                raise UnreadableRowError(f"{self.url}: {getattr(error, 'orig', error)}") from error
             raise StoreUnavailableError(
                 f"{self.url}: {_advice(str(getattr(error, 'orig', error)))}"
             ) from error
@@ -316,6 +318,8 @@ class SqliteStore(SchemaStatements, SqlStore):
         if job is None or (run.owner is not None and run.owner not in living):
             return False
         _, state, schedule_rev, accounted_until = job
+        if not isinstance(accounted_until, int):  # SQLite keeps anything in any column
+            return False
         if run.scheduled_for is None:
             return state in ("active", "paused")
         return (
