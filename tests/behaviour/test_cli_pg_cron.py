@@ -160,7 +160,7 @@ def test_without_a_secret_being_refused_is_right(http_target: Target) -> None:
         (Reply(status=405), "there is no endpoint"),
         (Reply(status=503, body=b'{"error":"unavailable, try again"}'), "has no JOBMANAGER_SECRET"),
         (Reply(status=503, body=b"<html>"), "replies 503"),
-        (Reply(status=418), "answers 418"),
+        (Reply(status=418), "replies 418"),
         (Reply(hang_up=True), "cannot be reached from here"),
     ],
 )

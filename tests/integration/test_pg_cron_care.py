@@ -802,7 +802,7 @@ ELSEWHERE = {
     "another secret": (Reply(status=401, body=b'{"error":"unauthorized"}'), "refuses our call (401)"),
     "another path": (Reply(status=404), "there is no endpoint"),
     "no secret": (Reply(status=503, body=b'{"error":"unavailable, try again"}'), "has no JOBMANAGER_SECRET"),
-    "a crash": (Reply(status=500), "answers 500"),
+    "a crash": (Reply(status=500), "replies 500"),
     "nobody": (Reply(hang_up=True), "cannot be reached from here"),
 }
 

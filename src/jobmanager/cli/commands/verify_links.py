@@ -134,7 +134,7 @@ def _judged(settings: Settings, answer: Response) -> tuple[str, str]:
     signed = bool(settings.secrets)
     match answer.status:
         case 200 | 202 if answer.facts.get("call") == 0:
-            return f"answers our call with {answer.status}", ""
+            return f"replies to our call with {answer.status}", ""
         case 401 if answer.facts.get("error") == "unauthorized" and not signed:
             return "replies, and refuses unsigned calls (401)", ""
         case 401:
@@ -154,17 +154,17 @@ def _judged(settings: Settings, answer: Response) -> tuple[str, str]:
             )
         case 404 | 405 | 410:
             return (
-                f"answers {answer.status}: there is no endpoint",
+                f"replies {answer.status}: there is no endpoint",
                 "Mount jobmanager.web.asgi(jobs) there, or say where it is: JOBMANAGER_PUBLIC_URL and JOBMANAGER_RUN_PATH.",
             )
         case _ if 200 <= answer.status < 300:
             return (
-                f"answers {answer.status}, but it is not our endpoint",
+                f"replies {answer.status}, but it is not our endpoint",
                 "Something else replies there, such as a login page or a proxy: let this path through.",
             )
         case _:
             return (
-                f"answers {answer.status}",
+                f"replies {answer.status}",
                 "Look into the log of the application, and of what stands before it.",
             )
 
