@@ -286,7 +286,8 @@ def test_a_cancelled_handler_that_does_not_look_is_killed_at_its_timeout(jobs):
     run = run_of(jobs, "deaf", timeout=1)
     jobs.cancel(run.id)
 
-    assert (jobs.wait(run.id, 20).status, jobs.run(run.id).reason) == (CANCELLED, "requested")
+    after = jobs.wait(run.id, 20)
+    assert (after.status, after.error.kind) == (FAILED, "timeout")  # whatever was asked before
 
 
 def test_a_handler_that_looks_ends_by_itself_at_its_timeout(jobs):
