@@ -46,9 +46,9 @@ class Session:
     def close(self) -> None:
         """Close the connections."""
         for name in ("jobs", "ledger"):
-            store = vars(vars(self).get(name, self)).get("store")
-            if store is not None:
-                store.close()
+            manager: JobManager | None = vars(self).get(name)
+            if manager is not None:
+                manager._parts.close()  # noqa: SLF001 - a store that was never used is not made to be closed
 
     @property
     def user(self) -> str:

@@ -106,6 +106,11 @@ class Parts:
         capabilities = self.backend.capabilities
         return (self.started and capabilities.executes_in_process) or not capabilities.keeps_time
 
+    def close(self) -> None:
+        """Give up the store's connections, if it was used; the next call connects again. Twice is safe."""
+        if "store" in self.__dict__:
+            self.store.close()
+
     # ---------------------------------------------------------------- around a fork
 
     def before_fork(self) -> None:
