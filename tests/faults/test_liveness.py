@@ -249,7 +249,8 @@ def test_an_end_that_waits_for_a_locked_store_is_one_end(
 
     from jobmanager.manager import sweep
 
-    jobs = make_manager(postgres_url, observers=[Seen()])
+    jobs = make_manager(postgres_url)
+    jobs._parts._observers = [Seen()]
     begun, go = threading.Event(), threading.Event()
 
     def work() -> None:
