@@ -21,7 +21,8 @@ import logging
 import time
 from datetime import timedelta
 
-from jobmanager import JobManager, RunContext, assembly
+from jobmanager import JobManager, RunContext
+from jobmanager.manager import assembly
 
 assembly.POLL = timedelta(seconds=0.3)  # what others opened is found that soon
 log = logging.getLogger(__name__)
