@@ -57,7 +57,7 @@ environ = {
 }
 answered = []
 b"".join(application(environ, lambda status, headers, *_: answered.append(status)))
-print(answered)
+print(answered, flush=True)
 assert not jobs.started
 os._exit(0)  # eventlet's own hooks at the end of a process are not what this is about
 """

@@ -243,22 +243,21 @@ class Runner:
     def _decide(self, run: Run) -> OpenResult:
         """Settle one run under the job's lock; if that opens it after all, it is executed."""
         job = self._registry.jobs.get(run.job_id)
-        opening = Opening(NOTHING, waited_for=False)
-        with opening:
-            if run.status is RUNNING and job is not None:
-                slot = self._claims.slots_for([OpenRequest(job)])[0]
-                if slot is not None:
-                    opening.slots[run.id] = slot
-            if run.id not in opening.slots:
-                run = unstarted(run)
-            result = self._recorder.decide(run)
+        with Opening(NOTHING, waited_for=False) as opening:
+            slot = self._claims.slots_for([OpenRequest(job)])[0] if job and run.status is RUNNING else None
+            if slot is not None:
+                opening.slots[run.id] = slot
+            result = self._recorder.decide(unstarted(run) if slot is None else run)
             opened = result.run if result.finding == "opened" else None
-            if opened is not None and opened.turn == "waits":
+            if opened is None:
+                return result
+            if opened.turn == "waits":
                 self._executor.request_yield(opened)
-            if opened is not None:
-                if opened.status is not RUNNING:
-                    opening.close()
-                self._hand_on([opened], opening)
+            if slot is not None and opened.status is RUNNING:
+                opening.slots = {opened.id: slot}  # an announced run keeps the id that it was announced under
+            else:
+                opening.close()
+            self._hand_on([opened], opening)
         return result
 
     def _act_on(self, result: OpenResult, run: Run) -> None:
