@@ -15,7 +15,7 @@ import pytest
 from tests.unit.schedule.test_wakeup import full_minute, matched
 
 from jobmanager.cli.app import run
-from jobmanager.cli.commands.export_targets import TARGETS, ticker_of
+from jobmanager.cli.commands.export_targets import TARGETS, external_job
 from jobmanager.schedule import At, Cron, Every
 
 SECRET = "whsec_c2VjcmV0LXRoYXQtbm8tZmlsZS1tYXktaG9sZA=="
@@ -120,7 +120,7 @@ def test_names_of_cron_jobs_fit_and_are_never_the_same():
     now = START
     ids = ["a" * 120, "a" * 119 + "b", "a.b", "a_b", "a-b", "x-", "0"]
     tickers = [
-        ticker_of(job, Every(60), "k8s", url=f"https://h/jobs/tick/{job}", patience=60, now=now)
+        external_job(job, Every(60), "k8s", url=f"https://h/jobs/tick/{job}", patience=60, now=now)
         for job in ids
     ]
     made = documents(TARGETS["k8s"].renders(tickers)["jobmanager-cronjobs.yaml"])
@@ -147,7 +147,9 @@ def test_github_gets_one_workflow_whose_jobs_run_for_their_own_schedules(files):
 
 def test_two_jobs_of_one_time_share_a_workflow_job():
     tickers = [
-        ticker_of(job, Cron("0 9 * * *"), "github", url=f"https://h/jobs/tick/{job}", patience=60, now=START)
+        external_job(
+            job, Cron("0 9 * * *"), "github", url=f"https://h/jobs/tick/{job}", patience=60, now=START
+        )
         for job in ("b", "a")
     ]
     (made,) = documents(TARGETS["github"].renders(tickers)[".github/workflows/jobmanager.yml"])
@@ -232,7 +234,7 @@ SCHEDULES = [
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.text)
 def test_a_year_of_instants_is_woken_for_as_the_file_says(schedule, target):
-    ticker = ticker_of("job", schedule, target, url="https://h/jobs/tick/job", patience=60, now=START)
+    ticker = external_job("job", schedule, target, url="https://h/jobs/tick/job", patience=60, now=START)
     text, zone = written_schedule(target, "\n".join(TARGETS[target].renders([ticker]).values()))
     instants = list(schedule.between(START, START + 366 * DAY))
     assert instants
@@ -270,7 +272,7 @@ def five_fields(calendar):
 @systemd
 @pytest.mark.parametrize("schedule", SCHEDULES[:4], ids=lambda schedule: schedule.text)
 def test_systemd_itself_elapses_at_every_instant_of_a_year(schedule):
-    ticker = ticker_of("job", schedule, "systemd", url="https://h/jobs/tick/job", patience=60, now=START)
+    ticker = external_job("job", schedule, "systemd", url="https://h/jobs/tick/job", patience=60, now=START)
     files = TARGETS["systemd"].renders([ticker])
     calendar = re.search("OnCalendar=(.*)", files["jobmanager-tick@job.timer"])[1]
     told = subprocess.run(
@@ -287,7 +289,7 @@ def test_systemd_itself_elapses_at_every_instant_of_a_year(schedule):
 
 def test_github_wakes_within_five_minutes_where_it_takes_no_more():
     schedule = Cron("*/2 9-17 * * *")
-    ticker = ticker_of("job", schedule, "github", url="https://h/jobs/tick/job", patience=60, now=START)
+    ticker = external_job("job", schedule, "github", url="https://h/jobs/tick/job", patience=60, now=START)
     for instant in schedule.between(START, START + 3 * DAY):
         assert any(matched(ticker.text, instant + late * MINUTE) for late in range(5))
     assert any("up to 4 minutes late" in remark for remark in ticker.remarks)
@@ -317,7 +319,7 @@ def test_github_wakes_within_five_minutes_where_it_takes_no_more():
     ],
 )
 def test_what_is_not_exact_is_said(schedule, target, said):
-    ticker = ticker_of("job", schedule, target, url="https://h/jobs/tick/job", patience=60, now=START)
+    ticker = external_job("job", schedule, target, url="https://h/jobs/tick/job", patience=60, now=START)
     assert len(ticker.remarks) == (said is not None)
     assert said is None or said in ticker.remarks[0]
 

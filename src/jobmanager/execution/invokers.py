@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
-import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,8 +16,6 @@ from jobmanager.execution.child_process import ChildProcesses
 from jobmanager.execution.outcome import Outcome, not_startable, outcome_of
 from jobmanager.observe import Observer, tell_started
 from jobmanager.registry import Handler
-
-logger = logging.getLogger(__name__)
 
 CauseOf = Callable[[BaseException], CancelCause | None]
 
@@ -99,11 +97,11 @@ def _bound(attempt: Attempt, context: RunContext) -> Callable[[], Any] | Outcome
 def _leave_a_forked_child(attempt: Attempt) -> None:
     """End a process that the handler forked and that came back out of the handler: nothing it did is the run's outcome."""
     if attempt.is_forked:
-        logger.warning(
-            "job=%s run_id=%s: a process that the handler forked (pid %d) returned from it and is ended; "
-            "end such a process with os._exit()",
-            attempt.job.id,
-            attempt.run.id,
-            os.getpid(),
+        # Not by logging: a lock of the parent's may be held here for ever.
+        text = (
+            f"WARNING job={attempt.job.id} run_id={attempt.run.id}: a process that the handler forked (pid {os.getpid()}) "
+            "returned from it and is ended; end such a process with os._exit()\n"
         )
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode(errors="replace"))
         os._exit(0)
