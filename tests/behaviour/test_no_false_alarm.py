@@ -163,6 +163,7 @@ class Loaded:
         self.random = random.Random(seed)
         self.monotonic = 0.0
         self.asleep = 0.0
+        self.woke = float("-inf")
         self.begun = 0
         self.turned = self.beat = 0.0
         self.next_turn = self.next_beat = self.next_sweep = 0.0
@@ -182,7 +183,7 @@ class Loaded:
         self.monotonic = monotonic
         if late.random() < 1e-4:
             self.asleep += late.uniform(10, 40_000)
-            self.monotonic += 0.0
+            self.woke = monotonic
         if self.now >= self.tick_comes:
             self.last_tick = self.tick_due, self.now - self.tick_due
             while self.tick_due <= self.now:
@@ -247,7 +248,9 @@ def test_thirty_days_of_a_loaded_process_looked_at_every_few_seconds() -> None:
         model.pass_to(monotonic)
         found = judgement.judge(model.vitals(), monotonic)
         assert not found, (monotonic, found)
-        assert judge_ledger(model.ledger(), LIMITS) == [], monotonic
+        # What a suspension left is overdue and late until the first sweep and tick after it; the ledger alone cannot tell why.
+        if monotonic - model.woke > 120:
+            assert judge_ledger(model.ledger(), LIMITS) == [], monotonic
         looked += 1
     assert looked > 300_000
 

@@ -101,7 +101,7 @@ def test_what_becomes_of_a_run_that_was_asked_to_end(
     reason: str | None,
     error: str | None,
 ) -> None:
-    """LEDGER.md section 2: it counts whether the handler saw the request, and no further attempt follows."""
+    """docs/internals/ledger.md: it counts whether the handler saw the request, and no further attempt follows."""
     asked = Asked(jobs, then)
     run = asked.end()
 
