@@ -245,7 +245,7 @@ def test_a_step_moves_the_wall_clock_alone(clock: FakeClock) -> None:
 # ---------------------------------------------------------------- the clock under a manager
 
 
-def test_thirty_days_fire_what_simulate_says_within_two_seconds(jobs: JobManager, clock: FakeClock) -> None:
+def test_thirty_days_fire_what_simulate_says_within_seconds(jobs: JobManager, clock: FakeClock) -> None:
     fired: list[tuple[datetime | None, str]] = []
 
     def note(context: RunContext) -> None:
@@ -269,7 +269,7 @@ def test_thirty_days_fire_what_simulate_says_within_two_seconds(jobs: JobManager
     assert len(fired) == 5 * 30 * 24 + 15 * 30
     assert all(earlier[0] <= later[0] for earlier, later in itertools.pairwise(fired))
     assert {run.status.value for run in jobs.runs(limit=10_000)} == {"succeeded"}
-    assert seconds < 2
+    assert seconds < 6
 
 
 def test_nothing_starts_a_thread(jobs: JobManager, clock: FakeClock) -> None:
