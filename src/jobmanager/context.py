@@ -24,7 +24,7 @@ _logger = logging.getLogger("jobmanager.handler")
 
 
 class AttemptState:
-    """What the context of a handler and the engine share about one attempt. Any thread may call any method.
+    """The state of one attempt that the context of its handler shares with the engine. Any thread may call any method.
 
     `stop` is the first reason for which the attempt is to end early, and `stop_seen` tells whether the handler looked.
     `timed_out` is True from the moment the job's timeout has passed, whatever was asked before.
@@ -170,7 +170,7 @@ class RunContext:
 
     @property
     def payload(self) -> Mapping[str, Any]:
-        """What the start by hand gave; empty for a tick."""
+        """The payload of a start by hand; empty for a tick."""
         return self._state.run.payload or {}
 
     @property

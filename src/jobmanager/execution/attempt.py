@@ -17,7 +17,7 @@ from jobmanager.run import Run
 
 
 class Attempt(AttemptState):
-    """What this process knows of one attempt: its slot, its handler, its stop request, its captured lines and its end.
+    """One attempt in this process: its slot, its handler, its stop request, its captured lines and its end.
 
     It waits until `begin`, unless it is withdrawn before; it ends once, by the one caller of `claim_completion` that got True.
     """
@@ -61,7 +61,7 @@ class Attempt(AttemptState):
         self.loop: asyncio.AbstractEventLoop | None = None
         self.interrupted = False
         self.meant_for_the_process: BaseException | None = None
-        """What a handler was ended by, if the whole process is to end by it."""
+        """The exception that ended the handler, if the whole process is to end by it."""
         self._owner_pid = os.getpid()
         self._interrupt: Callable[[], object] | None = None
         self._begun = False

@@ -33,7 +33,7 @@ class KnownJobs(Protocol):
 
 
 class Claiming:
-    """What this process takes of the runs that wait in the store. Any thread may call; two claims never take the same run."""
+    """Claims runs that wait in the store for this process. Any thread may call; two claims never take the same run."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ GIVE_BACK = "give back"
 
 
 class RunEvents(Protocol):
-    """What the executor reports: any thread may call, and each call returns at once."""
+    """Receives the reports of the executor: any thread may call, and each call returns at once."""
 
     def retry_due(self, moment: datetime) -> None:
         """Act on another attempt of a run, recorded and due at this moment."""

@@ -1,4 +1,4 @@
-"""What this process has in hand: the attempts it took on, and announced runs that one of its threads is about to open."""
+"""The work that this process has in hand: the attempts it took on, and announced runs that one of its threads is about to open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked for when a run is to be opened, and what became of it."""
+"""Requests to open runs, and what became of each."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class Supervisor:
 
 
 class Liveness:
-    """What a beat means for the runs of this process and of others: the listener of the heartbeat, on its thread."""
+    """Listens to the heartbeat, on its thread, for the runs of this process and of others."""
 
     def __init__(self, detector: FailureDetector, attempts: Attempts) -> None:
         self._detector = detector

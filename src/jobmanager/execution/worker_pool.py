@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 MOST_ABANDONED = 10  # times the number of workers
 
 Call = Callable[["Worker | None"], None]
-"""What a worker thread calls with itself; None where the caller's own thread does the work."""
+"""A call that a worker thread makes with itself as the argument; None where the caller's own thread does the work."""
 Start = Callable[[], Coroutine[Any, Any, None]]
 
 
