@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import sys
@@ -348,10 +349,13 @@ def test_a_child_that_comes_back_out_of_its_handler_is_ended(
 ) -> None:
     """A handler forks and forgets `os._exit`. Fails if the child's return becomes the outcome, or the child lives on."""
     jobs = make_manager(f"sqlite:///{tmp_path}/jobs.db")
+    beside = JobManager(store=jobs.store)  # each fork is announced to a shared store twice
 
     def forks() -> dict[str, int]:
         child = os.fork()
         if child == 0:
+            # A child that hangs says where, and ends with a code that the test refuses.
+            faulthandler.dump_traceback_later(20, exit=True)
             if leaves == "by raising":
                 raise RuntimeError("in the child")
             return {"child": 0}
@@ -367,4 +371,5 @@ def test_a_child_that_comes_back_out_of_its_handler_is_ended(
     assert run.status is RunStatus.SUCCEEDED
     assert run.output["child"] > 0
     assert run.output["code"] == 0
+    assert beside.run(run.id).status is RunStatus.SUCCEEDED
     assert_whole(jobs)

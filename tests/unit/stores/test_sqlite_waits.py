@@ -127,3 +127,63 @@ def test_a_reader_waits_for_a_fork_with_a_bound(tmp_path: Path) -> None:
         refused(lambda: store.beat("me"), r"waited 0\.2 s for another thread")
     assert store.instances() == []
     store.close()
+
+
+@contextmanager
+def in_a_thread_that_ends(act: Callable[[], object]) -> Iterator[None]:
+    """Let another thread act and end: what it still holds then is held for ever."""
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    yield
+
+
+def test_a_fork_that_two_managers_of_one_store_prepare_leaves_it_usable(store: SqliteStore) -> None:
+    def fork() -> None:
+        store.before_fork()
+        store.before_fork()
+        store.after_fork_in_parent()
+        store.after_fork_in_parent()
+
+    with in_a_thread_that_ends(fork):
+        assert store.instances() == []
+        assert store.beat("me") is False
+
+
+def test_a_fork_of_a_thread_that_could_not_wait_for_another_leaves_the_store_usable(
+    store: SqliteStore,
+) -> None:
+    first, second = threading.Event(), threading.Event()
+
+    def fork_slowly() -> None:
+        store.before_fork()
+        first.set()
+        second.wait(10)
+        store.after_fork_in_parent()
+
+    def fork() -> None:
+        store.before_fork()
+        store.after_fork_in_parent()
+        second.set()
+
+    slow = threading.Thread(target=fork_slowly)
+    slow.start()
+    assert first.wait(10)
+    with in_a_thread_that_ends(fork):
+        slow.join(10)
+        assert store.instances() == []
+        assert store.beat("me") is False
+
+
+def test_a_fork_by_a_thread_that_reads_does_not_wait_for_itself(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "jobs.db", lock_timeout=timedelta(seconds=30))
+    store.install()
+
+    began = time.monotonic()
+    with store.reading():
+        store.before_fork()
+        store.after_fork_in_parent()
+    assert time.monotonic() - began < SLACK
+    assert store.instances() == []
+    store.close()

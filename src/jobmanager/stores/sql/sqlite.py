@@ -109,7 +109,7 @@ class SqliteStore(SchemaStatements, SqlStore):
         self._synchronous = "FULL" if durability == "strict" else "NORMAL"
         self._patience = lock_timeout.total_seconds()
         self._lock = threading.RLock()
-        self._held_for_fork = False
+        self._forking: Counter[int] = Counter()
         self._gate = Gate()
         self._writer: Connection | None = None
         self._engine = self._make_engine()
@@ -161,19 +161,23 @@ class SqliteStore(SchemaStatements, SqlStore):
 
     def before_fork(self) -> None:
         # A child inherits what SQLite knows in memory: a lock held at that moment, be it by a reader, is held there for ever.
-        self._held_for_fork = self._lock.acquire(timeout=self._patience)
+        me = threading.get_ident()
+        if self._lock.acquire(timeout=self._patience):
+            self._forking[me] += 1
         self._gate.close(self._patience)
 
     def after_fork_in_parent(self) -> None:
         self._gate.open()
-        if self._held_for_fork:
-            self._held_for_fork = False
+        me = threading.get_ident()
+        if self._forking[me]:
+            self._forking[me] -= 1
             self._lock.release()
 
     def after_fork(self) -> None:
         # The parent's connections must not even be closed here: SQLite would drop the parent's file locks.
         self._engine.dispose(close=False)
         self._lock = threading.RLock()
+        self._forking = Counter()
         self._gate = Gate()
         self._writer = None
         self._engine = self._make_engine()
@@ -435,7 +439,7 @@ class Gate:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside: Counter[int] = Counter()
-        self._closed = False
+        self._closed: Counter[int] = Counter()
 
     @contextmanager
     def inside(self, patience: float) -> Iterator[None]:
@@ -444,7 +448,9 @@ class Gate:
         if not self._changed.acquire(timeout=patience):
             raise ForkUnderWayError
         try:
-            if not self._changed.wait_for(lambda: not self._closed or me in self._inside, patience):
+            if not self._changed.wait_for(
+                lambda: not self._closed or me in self._inside or me in self._closed, patience
+            ):
                 raise ForkUnderWayError
             self._inside[me] += 1
         finally:
@@ -459,16 +465,23 @@ class Gate:
                 self._changed.notify_all()
 
     def close(self, patience: float) -> None:
-        """Let nobody in from now on, and wait so many seconds for those inside to leave. `open` must follow."""
-        with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: not self._inside, patience)
-        self._changed.acquire()  # a lock held by another thread at the fork would be held in the child for ever
+        """Let no other thread in from now on, and wait so many seconds for those inside to leave. As many `open` must follow.
+
+        The condition's lock stays with this thread: held by another one at the fork, the child would wait for it for ever. A
+        gate that stays busy for longer than the patience is left as it is.
+        """
+        me = threading.get_ident()
+        if self._changed.acquire(timeout=patience):
+            self._closed[me] += 1
+            self._changed.wait_for(lambda: not self._inside.keys() - {me}, patience)
 
     def open(self) -> None:
-        """Let the others in again."""
-        if self._closed:
-            self._closed = False
+        """Take back one `close` of this thread; with the last one the others are let in again."""
+        me = threading.get_ident()
+        if self._closed[me]:
+            self._closed[me] -= 1
+            if not self._closed[me]:
+                del self._closed[me]
             self._changed.notify_all()
             self._changed.release()
 
