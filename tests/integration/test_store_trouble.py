@@ -6,8 +6,10 @@ import itertools
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,29 @@ def jobs(tmp_path: Path) -> Iterator[JobManager]:
 
     yield manager
     manager.stop(drain=1)
+
+
+@contextmanager
+def readers_without_a_gap(jobs: JobManager) -> Iterator[None]:
+    """Four threads read by turns, so that at each moment one of them holds a connection."""
+    store, leave = jobs.store, threading.Event()
+    assert isinstance(store, SqliteStore)
+
+    def read() -> None:
+        while not leave.is_set():
+            with suppress(StoreUnavailableError), store.reading() as connection:
+                connection.exec_driver_sql("SELECT count(*) FROM jobmanager_runs").scalar_one()
+                leave.wait(0.05)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        leave.set()
+        for thread in threads:
+            thread.join(60)
 
 
 def every_second_is_on_record(jobs: JobManager) -> bool:
@@ -118,10 +143,11 @@ def test_a_read_only_file_stops_nothing_and_is_written_again_when_it_is_writable
         jobs.start()
         # Without its log beside it, SQLite cannot even open a file that it may not write.
         until(lambda: "read-only" in caplog.text or "cannot be opened" in caplog.text)
+        with readers_without_a_gap(jobs):
+            os.seteuid(0)
+            for file in (tmp_path / "data").iterdir():
+                file.chmod(0o666)
+            until(lambda: len(jobs.runs("second", "succeeded")) >= 4)
     finally:
         os.seteuid(0)
-    for file in (tmp_path / "data").iterdir():
-        file.chmod(0o666)
-
-    until(lambda: len(jobs.runs("second", "succeeded")) >= 4)
     until(lambda: every_second_is_on_record(jobs))

@@ -226,10 +226,15 @@ class SqliteStore(SchemaStatements, SqlStore):
         return self._writer
 
     def _open_anew(self) -> None:
-        # What SQLite opened while the file could not be written stays read-only, also when it can be.
+        # What SQLite opened while the file could not be written stays read-only, also when it can be; and what it knows of a file
+        # is one for all connections of a process: as long as one reader is left, a new connection is read-only, too.
         if self._writer is not None:
             self._writer.invalidate()
-        self.close()
+        self._gate.close(self._patience)
+        try:
+            self.close()
+        finally:
+            self._gate.open()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
