@@ -698,3 +698,63 @@ def template(server: PgCron) -> str:
         with session(url, OWNER) as owner:
             owner.execute(objects.grants(APPLICATION))
     return "jm_template"
+
+
+# ---------------------------------------------------------------- where a secret may be sent
+
+GOOD, ELSEWHERE = "http://127.0.0.1:9/jobs/run", "http://127.0.0.1:10/jobs/run"
+A_SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+PUT = "SELECT jobmanager.put_ticker(%s, 'pg_net', 'dispatcher', %s, %s, 5000)"
+SENT = "SELECT jobmanager.headers_of('default', 1, '{}', now()) ->> 'Authorization'"
+
+
+def keep_in_vault(url: str) -> None:
+    from tests.pg_net.loop import VAULT
+
+    with session(url) as superuser:
+        superuser.execute(VAULT)
+        superuser.execute(
+            f"GRANT USAGE ON SCHEMA vault TO {OWNER}; GRANT ALL ON ALL TABLES IN SCHEMA vault TO {OWNER}"
+        )
+
+
+@pytest.mark.parametrize("kept_in", ["table", "vault"])
+def test_the_application_cannot_have_a_secret_sent_anywhere(url: str, kept_in: str) -> None:
+    """Whatever it does first: signatures may go elsewhere, which shows nobody the secret."""
+    if kept_in == "vault":
+        keep_in_vault(url)
+    with session(url, OWNER) as owner, session(url, APPLICATION) as attacker:
+        owner.execute("SELECT jobmanager.put_key('default', %s, false)", (A_SECRET,))
+        owner.execute(PUT, ("default", "signature", GOOD))
+        for namespace in ("default", "another"):
+            with pytest.raises(
+                errors.InsufficientPrivilege, match="only role jm_owner may have bearer tokens"
+            ):
+                attacker.execute(PUT, (namespace, "bearer", GOOD))
+        attacker.execute(PUT, ("default", "signature", ELSEWHERE))
+        with pytest.raises(errors.InsufficientPrivilege):
+            attacker.execute(PUT, ("default", "bearer", ELSEWHERE))
+        attacker.execute("SELECT jobmanager.forget_ticker('default')")
+        with pytest.raises(errors.InsufficientPrivilege):
+            attacker.execute(PUT, ("default", "bearer", ELSEWHERE))
+        # Even were the namespace switched, a key that was stored to sign is no token.
+        owner.execute(PUT, ("default", "bearer", GOOD))
+        assert owner.execute(SENT).fetchone() == (None,)
+
+
+@pytest.mark.parametrize("kept_in", ["table", "vault"])
+def test_a_token_goes_where_the_owner_said_and_the_application_sends_it_nowhere_else(
+    url: str, kept_in: str
+) -> None:
+    if kept_in == "vault":
+        keep_in_vault(url)
+    with session(url, OWNER) as owner, session(url, APPLICATION) as application:
+        owner.execute("SELECT jobmanager.put_key('default', %s, true)", (A_SECRET,))
+        owner.execute(PUT, ("default", "bearer", GOOD))
+        assert owner.execute(SENT).fetchone() == (f"Bearer {A_SECRET}",)
+        application.execute(PUT, ("default", "bearer", GOOD))  # as each start may
+        with pytest.raises(errors.InsufficientPrivilege):
+            application.execute(PUT, ("default", "bearer", ELSEWHERE))
+        application.execute(PUT, ("default", "signature", ELSEWHERE))
+        with pytest.raises(errors.InsufficientPrivilege):
+            application.execute(PUT, ("default", "bearer", ELSEWHERE))

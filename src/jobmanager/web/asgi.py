@@ -14,11 +14,12 @@ from weakref import WeakKeyDictionary
 from jobmanager.clock import Clock
 from jobmanager.run import Accepted
 from jobmanager.web.body import LARGEST, MOST_RUNS, Call
+from jobmanager.web.body_deadline import LONGEST
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
 from jobmanager.web.health import HealthProbes
 from jobmanager.web.limit import Limits
 from jobmanager.web.remembered import ResponseCache
-from jobmanager.web.response import NOT_FOUND, UNAVAILABLE, Response
+from jobmanager.web.response import NOT_FOUND, TOO_SLOW, UNAVAILABLE, Response
 from jobmanager.web.work import Manager, Work, accepted_response
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,11 @@ class Asgi:
         job = route.job
         if job is not None:
             return await self._batcher().do(lambda: self._work.tick(job))
-        body = await _body(receive)
+        try:
+            async with asyncio.timeout(LONGEST):
+                body = await _body(receive)
+        except TimeoutError:
+            return TOO_SLOW
         if body is None:
             return None
         call = self._endpoint.call(asked, body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Literal, get_args
 
 from jobmanager.clock import Clock
@@ -79,6 +80,10 @@ class Endpoint:
         self._clock = clock
         self._calls = Limit(limits.calls_per_second, limits.calls_at_once, clock.monotonic)
         self._failures = Limit(limits.failures_per_second, limits.failures_at_once, clock.monotonic)
+        # Of all addresses together: a header that a server believes, or a large network, is a new address each time.
+        self._all_failures = Limit(
+            2 * limits.failures_per_second, 2 * limits.failures_at_once, clock.monotonic
+        )
         self._locked, self._refused = ThrottledLogger(logger), ThrottledLogger(logger)
 
     def route(self, asked: Asked) -> Route | None:
@@ -143,10 +148,19 @@ class Endpoint:
         return route.job is not None or not self._signs
 
     def _refusal(self, route: Route, asked: Asked, error: RefusedError) -> Response:
-        self._refused.warning("a call from %s is refused: %s", asked.client or "an unknown address", error)
-        if wait := self._failures.take(asked.client):
+        address = _address(asked.client)
+        self._refused.warning("a call from %s is refused: %s", address or "an unknown address", error)
+        if wait := self._failures.take(address) or self._all_failures.take(""):
             return too_many(wait)
         return unauthorized(b"Bearer" if self._takes_bearer(route) else b"Signature")
+
+
+def _address(client: str) -> str:
+    """Return the address in its one spelling; nothing if it is none: servers believe what a caller writes into X-Forwarded-For."""
+    try:
+        return str(ip_address(client[:100].partition("%")[0]))
+    except ValueError:
+        return ""
 
 
 def headers_of(pairs: Sequence[tuple[bytes, bytes]]) -> RequestHeaders:

@@ -16,7 +16,7 @@ class Limits:
 
     The defaults for authenticated calls are above what a database sends: with one pg_cron entry for each of 1,000 jobs, 1,000
     calls come in one second. Failed authentications are counted apart, so that a stranger behind the same proxy cannot
-    keep the database out.
+    keep the database out; all addresses together may fail twice as often as one, whatever addresses the callers claim.
     """
 
     calls_per_second: float = 5_000

@@ -57,6 +57,7 @@ def no_such_job(job_id: str) -> Response:
 
 NOT_FOUND = json_response(404, {"error": "not found"})
 TOO_LARGE = json_response(413, {"error": "the body is larger than 64 KiB"})
+TOO_SLOW = json_response(408, {"error": "the body did not come in time"})
 NO_JSON = json_response(415, {"error": "send application/json in UTF-8, not compressed"})
 FAILED = json_response(500, {"error": "internal error"})
 UNAVAILABLE = json_response(503, {"error": "unavailable, try again"}, ((b"retry-after", b"5"),))

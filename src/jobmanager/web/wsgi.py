@@ -9,11 +9,12 @@ from typing import Any
 
 from jobmanager.clock import Clock
 from jobmanager.web.body import LARGEST, Call
+from jobmanager.web.body_deadline import BodyDeadlines, give_up_body
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
 from jobmanager.web.health import HealthProbes
 from jobmanager.web.limit import Limits
 from jobmanager.web.remembered import ResponseCache
-from jobmanager.web.response import NOT_FOUND, UNAVAILABLE, Response
+from jobmanager.web.response import NOT_FOUND, TOO_SLOW, UNAVAILABLE, Response
 from jobmanager.web.work import Manager, Work
 
 Environ = dict[str, Any]
@@ -32,6 +33,7 @@ class Wsgi:
         self._remembered = ResponseCache(clock.monotonic)
         self._work = Work(jobs, clock)
         self._probes = HealthProbes(jobs, clock)
+        self._deadlines = BodyDeadlines(clock.monotonic)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         asked = _asked(environ)
@@ -49,13 +51,18 @@ class Wsgi:
     def _respond(self, route: Route, asked: Asked, environ: Environ) -> Response:
         if route.probe is not None:
             return self._endpoint.refusal(route, asked) or self._probes.respond(route.probe)
-        # Read first: a server that closes the connection with a body unread may take the response with it.
-        body = _body(environ)
+        # Before the body is read: a stranger who sends none would keep this thread.
         refusal = self._endpoint.refusal(route, asked)
         if refusal is not None:
+            give_up_body(environ)
             return refusal
         if route.job is not None:
             return self._work.tick(route.job)
+        try:
+            with self._deadlines.bounding(environ):
+                body = _body(environ)
+        except OSError:  # the connection ended, or was ended for its silence
+            return TOO_SLOW
         call = self._endpoint.call(asked, body)
         return call if isinstance(call, Response) else self._once(call)
 

@@ -42,6 +42,7 @@ def test_through_a_pooler_the_limits_travel_with_the_transaction_and_nothing_is_
     assert direct.begin == "BEGIN"
     assert "statement_timeout=5s" in direct._connect_args()["options"]
     assert "SET LOCAL statement_timeout = '5s'" in pooled.begin
+    assert "SET LOCAL search_path = pg_catalog, pg_temp" in pooled.begin
     assert "options" not in pooled._connect_args()
     assert pooled._connect_args()["prepare_threshold"] is None
 
@@ -49,7 +50,9 @@ def test_through_a_pooler_the_limits_travel_with_the_transaction_and_nothing_is_
 def test_what_the_url_asks_for_comes_after_what_we_ask_for():
     link = Link.of("postgresql://u@db/n?connect_timeout=1&options=-c%20statement_timeout%3D9s")
 
-    assert link._connect_args()["options"].endswith("-c statement_timeout=9s")
+    assert link._connect_args()["options"].endswith(
+        "-c statement_timeout=9s -c search_path=pg_catalog,pg_temp"
+    )
     assert "connect_timeout" not in link._connect_args()
 
 

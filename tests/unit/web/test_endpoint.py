@@ -235,6 +235,33 @@ def test_failures_are_limited_and_told_when_to_come_back():
     assert refused(made, asked({}, client="10.0.0.2")).status == 401
 
 
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        [f"203.0.113.{number}" for number in range(9)],
+        [f"2001:db8::{number}" for number in range(9)],
+        [f"fe80::1%{number}" for number in range(9)],
+        [f"made up {number}" for number in range(9)],
+    ],
+)
+def test_a_new_address_for_each_failure_evades_no_limit(claimed):
+    """As where a server believes X-Forwarded-For."""
+    made = endpoint(STRICT)
+    statuses = [refused(made, asked({}, client=client)).status for client in claimed]
+    assert statuses[-1] == 429
+    assert refused(made, asked(signed(BODY))) is None
+
+
+@pytest.mark.parametrize(
+    "client", ["\x1b[31mred", "10.0.0.1\nforged", "fe80::1%\x1b[2J", "\u202e1.2.3.4", "x" * 9999]
+)
+def test_an_address_that_is_none_reaches_no_log(client, caplog):
+    refused(endpoint(), asked({}, client=client))
+    [line] = caplog.messages
+    assert line.isprintable()
+    assert len(line) < 200
+
+
 def test_a_stranger_who_is_limited_keeps_nobody_else_at_his_address_out():
     """Behind a proxy all come from one address: fails if failures are refused before they are failures."""
     made = endpoint(STRICT)

@@ -35,7 +35,7 @@ BEGIN
   END LOOP;
 END $$;
 DROP TABLE IF EXISTS jobmanager.plans, jobmanager.schedules, jobmanager.parked, jobmanager.tickers, jobmanager.paused_entries,
-  jobmanager.signing_keys, jobmanager.calls, jobmanager.run_calls, jobmanager.epoch"""
+  jobmanager.signing_keys, jobmanager.bearers, jobmanager.calls, jobmanager.run_calls, jobmanager.epoch"""
 
 CALLS = """SELECT outcome, detail, sent_at FROM jobmanager.calls
  WHERE namespace = %s AND outcome IS NOT NULL AND sent_at > clock_timestamp() - interval '1 hour' ORDER BY id DESC"""

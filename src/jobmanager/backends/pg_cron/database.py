@@ -32,7 +32,10 @@ class PgCronDatabase:
         self.shown = shown_url(self._url)
 
     def connect(self, *, patience: int = 5) -> Connection:
-        """Return a connection in autocommit mode that works behind a pooler, too."""
+        """Return a connection in autocommit mode that works behind a pooler, too.
+
+        Whatever is executed on it outside of `pinned` must name the schema of all it uses.
+        """
         with self.translated_errors():
             return psycopg.connect(
                 self._url,
@@ -43,9 +46,16 @@ class PgCronDatabase:
             )
 
     @contextmanager
+    def pinned(self, connection: Connection) -> Iterator[Connection]:
+        """Open a transaction on this connection in which nothing that a role planted in `public` is found."""
+        with connection.transaction():
+            connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+            yield connection
+
+    @contextmanager
     def transaction(self, *, limit: str = "30s") -> Iterator[Connection]:
         """Open a transaction on a connection of its own, in which no statement takes longer than `limit`."""
-        with self.translated_errors(), self.connect() as connection, connection.transaction():
+        with self.translated_errors(), self.connect() as connection, self.pinned(connection):
             connection.execute("SELECT set_config('statement_timeout', %s, true)", (limit,))
             yield connection
 
@@ -60,6 +70,6 @@ class PgCronDatabase:
             text = f"{self.shown}: {said}" + (f" {hint}" if hint else "")
             if isinstance(error, TEMPORARY) and not isinstance(error, psycopg.errors.InvalidPassword):
                 raise StoreUnavailableError(text) from None
-            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            if isinstance(error, psycopg.errors.InsufficientPrivilege) and not hint:
                 text += ": `jobmanager pg-cron install --sql` prints what a role with the right may run."
             raise ConfigurationError(text) from error

@@ -85,7 +85,7 @@ class Listener:
         """
         probe = f"probe {uuid.uuid4()}"
         with self._database.connect() as other:
-            other.execute("SELECT pg_notify(%s, %s)", (CHANNEL, probe))
+            other.execute("SELECT pg_catalog.pg_notify(%s, %s)", (CHANNEL, probe))
         deadline = time.monotonic() + ECHO_WITHIN
         while (left := deadline - time.monotonic()) > 0 and not self._stopping.is_set():
             for note in connection.notifies(timeout=min(left, 0.2), stop_after=1):
@@ -101,9 +101,11 @@ class Listener:
                     return
 
     def _bring(self, connection: Connection) -> None:
+        with self._database.pinned(connection):
+            rows = connection.execute(ANNOUNCED, (self._namespace,)).fetchall()
         ticks = [
             Tick(job_id, instant.astimezone(UTC), revision, run_id)
-            for run_id, job_id, instant, revision in connection.execute(ANNOUNCED, (self._namespace,))
+            for run_id, job_id, instant, revision in rows
         ]
         with self._delivering:
             if ticks and not self._stopping.is_set():

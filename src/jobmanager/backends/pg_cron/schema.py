@@ -75,8 +75,8 @@ def install(connection: psycopg.Connection[Any]) -> bool:
 
 
 def stamped() -> str:
-    """Return the script with its release: what `--sql` prints."""
-    return f"{script()}\nCOMMENT ON FUNCTION {STAMP} IS '{release()}';\n"
+    """Return the script with its release, as one transaction needs it: what `--sql` prints."""
+    return f"SET LOCAL search_path = pg_catalog, pg_temp;\n{script()}\nCOMMENT ON FUNCTION {STAMP} IS '{release()}';\n"
 
 
 def grants(role: str) -> str:

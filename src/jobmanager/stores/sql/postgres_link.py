@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
 LIMITS = {"statement_timeout": "5s", "lock_timeout": "3s", "idle_in_transaction_session_timeout": "5s"}
+SEARCH_PATH = "pg_catalog, pg_temp"
+"""Where unqualified functions, operators and types are looked up: any role may plant some in `public`, to run with our rights."""
+
 IDLE_LONG = 5.0  # seconds after which a kept connection is asked whether it still lives
+
+PINNED = f"-c search_path={SEARCH_PATH.replace(' ', '')}"
+"""The startup option that pins it; the last one of a name wins."""
 
 POOLER_OPTIONS = ("jobmanager_pooler", "pgbouncer")
 DEADLINE_OPTION = "jobmanager_deadline"
@@ -82,9 +88,9 @@ class Link:
 
     @property
     def begin(self) -> str:
-        """What begins a transaction; through a pooler it carries the limits, in the same round trip."""
+        """What begins a transaction; through a pooler it carries the search path and the limits, in the same round trip."""
         local = (f"; SET LOCAL {name} = '{value}'" for name, value in self.settings.items())
-        return "BEGIN" + ("".join(local) if self.pooled else "")
+        return f"BEGIN; SET LOCAL search_path = {SEARCH_PATH}{''.join(local)}" if self.pooled else "BEGIN"
 
     def engine(self, monotonic: Callable[[], float]) -> sa.Engine:
         """Make connections in autocommit mode: few are kept, none is waited for without a bound, none trusted for ever."""
@@ -102,7 +108,7 @@ class Link:
             use_native_hstore=False,
             connect_args=self._connect_args(),
         )
-        _Trust(monotonic, self.deadline).watch(engine)
+        _Trust(monotonic, self.deadline, pinned=not self.pooled).watch(engine)
         return engine
 
     def _connect_args(self) -> dict[str, Any]:
@@ -121,10 +127,8 @@ class Link:
             return {**given, "prepare_threshold": None}
         ours = " ".join(f"-c {name}={value}" for name, value in self.settings.items())
         theirs = self.url.query.get("options", "")
-        return {
-            **given,
-            "options": f"{ours} {theirs if isinstance(theirs, str) else ' '.join(theirs)}".strip(),
-        }
+        said = theirs if isinstance(theirs, str) else " ".join(theirs)
+        return {**given, "options": f"{ours} {said} {PINNED}"}
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -163,9 +167,10 @@ class _Trust:
     connection has fallen silent, the others of its time must not cost a deadline each, one after another.
     """
 
-    def __init__(self, monotonic: Callable[[], float], deadline: float) -> None:
+    def __init__(self, monotonic: Callable[[], float], deadline: float, *, pinned: bool) -> None:
         self._monotonic = monotonic
         self._deadline = deadline
+        self._pinned = pinned
         self._silences = 0
 
     def watch(self, engine: sa.Engine) -> None:
@@ -187,6 +192,8 @@ class _Trust:
         return driver
 
     def _connected(self, driver: BoundedConnection, entry: ConnectionPoolEntry) -> None:
+        if self._pinned:
+            _refuse_unpinned(driver)
         driver.deadline = self._deadline
         entry.info["silences"] = self._silences
 
@@ -209,6 +216,14 @@ class _Trust:
 
     def _fell_silent(self) -> None:
         self._silences += 1
+
+
+def _refuse_unpinned(driver: BoundedConnection) -> None:
+    """Raise StoreError if what stands between has swallowed our startup options, as a pooler may be told to."""
+    found = driver.execute("SHOW search_path").fetchone()
+    if found is None or found[0].replace(" ", "") != SEARCH_PATH.replace(" ", ""):
+        driver.close()
+        raise StoreError(f"the search path of the session is {found and found[0]!r}, not ours: {_POOLER}")
 
 
 def _seconds(text: str) -> float:

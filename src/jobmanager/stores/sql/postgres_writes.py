@@ -32,7 +32,9 @@ def _one(columns: dict[str, str]) -> str:
 def _many(columns: dict[str, str], parameter: str) -> str:
     """Many rows from one JSON document; instants travel as microseconds."""
     shown = ", ".join(
-        f"timestamptz 'epoch' + {name} * interval '1 microsecond' AS {name}" if kind == INSTANT else name
+        f"timestamptz 'epoch' + {name}::float8 * interval '1 microsecond' AS {name}"
+        if kind == INSTANT
+        else name
         for name, kind in columns.items()
     )
     kinds = ", ".join(f"{name} {'bigint' if kind == INSTANT else kind}" for name, kind in columns.items())

@@ -217,7 +217,7 @@ class Questions:
     def _transaction(self) -> Iterator[Connection]:
         with self._database.translated_errors():
             connection = self._connected()
-            with connection.transaction():
+            with self._database.pinned(connection):
                 connection.execute("SET TRANSACTION READ ONLY")
                 connection.execute("SELECT set_config('statement_timeout', %s, true)", (f"{WITHIN}s",))
                 yield connection

@@ -48,6 +48,9 @@ CREATE TABLE IF NOT EXISTS jobmanager.signing_keys (
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   retired_at timestamptz);
 
+-- The applications whose secret in the Vault may itself be sent: the owner stored it for that.
+CREATE TABLE IF NOT EXISTS jobmanager.bearers (namespace text PRIMARY KEY);
+
 CREATE TABLE IF NOT EXISTS jobmanager.calls (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   namespace text NOT NULL,

@@ -25,13 +25,15 @@ $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.live_keys(_namespace text) RETURNS TABLE (ipad bytea, opad bytea, bearer text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
--- Newest first. Where there is a Vault, what it holds under our name comes before what the table holds.
+-- Newest first. Where there is a Vault, what it holds under our name comes before what the table holds. A secret that signs is no
+-- bearer token unless the owner stored it as one.
 BEGIN
   IF jobmanager.has_table('vault', 'decrypted_secrets') THEN
     RETURN QUERY EXECUTE
       'SELECT jobmanager.padded(jobmanager.key_of(decrypted_secret), 54), jobmanager.padded(jobmanager.key_of(decrypted_secret), 92),'
-      ' decrypted_secret FROM vault.decrypted_secrets WHERE name IN ($1, $2) ORDER BY name DESC'
-      USING jobmanager.vault_name(_namespace), jobmanager.vault_name(_namespace) || '_next';
+      ' CASE WHEN $3 THEN decrypted_secret END FROM vault.decrypted_secrets WHERE name IN ($1, $2) ORDER BY name DESC'
+      USING jobmanager.vault_name(_namespace), jobmanager.vault_name(_namespace) || '_next',
+        EXISTS (SELECT FROM jobmanager.bearers b WHERE b.namespace = _namespace);
   END IF;
   RETURN QUERY SELECT k.ipad, k.opad, k.bearer FROM jobmanager.signing_keys k
     WHERE k.namespace = _namespace AND k.retired_at IS NULL ORDER BY k.id DESC;
@@ -50,6 +52,9 @@ DECLARE
   known uuid;
   name text := jobmanager.vault_name(_namespace);
 BEGIN
+  IF _bearer THEN
+    INSERT INTO jobmanager.bearers (namespace) VALUES (_namespace) ON CONFLICT DO NOTHING;
+  END IF;
   IF jobmanager.has_table('vault', 'decrypted_secrets') THEN
     EXECUTE 'SELECT id FROM vault.decrypted_secrets WHERE decrypted_secret = $1 AND name IN ($2, $2 || ''_next'')' INTO known USING _secret, name;
     IF known IS NOT NULL THEN

@@ -205,13 +205,14 @@ BEGIN
   RETURN called;
 END $$;
 
--- Must be the only statement of its command: it commits between its passes.
+-- Must be the only statement of its command: it commits between its passes. A procedure that commits cannot pin its search path, so
+-- here, as in fire_http, every name and operator has its schema.
 CREATE OR REPLACE PROCEDURE jobmanager.sweep_minute(_passes int) LANGUAGE plpgsql AS $$
 BEGIN
   FOR pass IN 1.._passes LOOP
     PERFORM jobmanager.sweep();
     COMMIT;
-    IF pass < _passes THEN
+    IF pass OPERATOR(pg_catalog.<) _passes THEN
       PERFORM pg_catalog.pg_sleep(14.5);
     END IF;
   END LOOP;

@@ -55,13 +55,20 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
 $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.put_ticker(_namespace text, _transport text, _layout text, _auth text, _url text, _timeout_ms int)
-RETURNS void LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
--- How this application is reached. Keys are another matter: no start ever touches them.
+RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- How this application is reached. Keys are another matter: no start ever touches them. Where the secret itself is sent, and that it
+-- is, only the owner says: any other role could have it sent to itself.
+BEGIN
+  IF _auth = 'bearer' AND NOT pg_has_role(session_user, current_user, 'MEMBER') AND NOT EXISTS (
+      SELECT FROM jobmanager.tickers t WHERE t.namespace = _namespace AND t.auth = 'bearer' AND t.url IS NOT DISTINCT FROM _url) THEN
+    RAISE insufficient_privilege USING MESSAGE = format('only role %I may have bearer tokens of namespace %s sent, or sent elsewhere',
+      current_user, quote_literal(_namespace)), HINT = 'Run `jobmanager init` as that role.';
+  END IF;
   INSERT INTO jobmanager.tickers (namespace, transport, layout, auth, url, timeout_ms)
     VALUES (_namespace, _transport, _layout, _auth, _url, _timeout_ms)
   ON CONFLICT (namespace) DO UPDATE SET transport = excluded.transport, layout = excluded.layout, auth = excluded.auth,
-    url = excluded.url, timeout_ms = excluded.timeout_ms
-$$;
+    url = excluded.url, timeout_ms = excluded.timeout_ms;
+END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.announced_runs(_namespace text)
 RETURNS TABLE (run_id uuid, job_id text, scheduled_for timestamptz, schedule_rev int)
