@@ -1,11 +1,21 @@
-"""The only source of time: the wall clock says when, the monotonic clock says how long. No other module asks the system."""
+"""The only source of time: the wall clock says when, the monotonic clock says how long. No other module asks the system.
+
+Lengths of time are read here as well, as people give them: seconds, a timedelta, or a text such as `5m`.
+"""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+LONGEST = timedelta(days=36_500)
+HOW_TO_WRITE = "30s, 5m, 1h30m, 90d or 2w"
+
+_SIZES = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_PART = re.compile(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*(ms|sec|min|s|m|h|d|w)?", re.ASCII)
 
 Due = Callable[[], datetime | None]
 
@@ -55,3 +65,36 @@ class SystemClock:
 
     def release(self, act: Callable[[], object]) -> None:
         return None
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read `90` (seconds), `30s`, `5m`, `1h30m`, `90d` or `2w`; ValueError for any other text and beyond a century."""
+    compact, seconds, place = text.strip().lower(), 0.0, 0
+    while place < len(compact):
+        part = _PART.match(compact, place)
+        alone = place == 0 and part is not None and part.end() == len(compact)
+        if part is None or not (part[2] or alone):  # "1h30" leaves open whether minutes are meant
+            raise ValueError(text)
+        seconds += float(part[1]) * _SIZES[part[2] or "s"]
+        place = part.end()
+    if not compact or seconds > LONGEST.total_seconds():
+        raise ValueError(text)
+    return timedelta(seconds=seconds)
+
+
+def as_duration(value: Any) -> timedelta:
+    """Return the timedelta meant by a number of seconds, a timedelta or a text; ValueError if none is meant.
+
+    NaN, infinity, bools and what is longer than a century in either direction mean none.
+    """
+    if isinstance(value, str):
+        return parse_duration(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
+        raise ValueError(value)  # noqa: TRY004 - one error for whatever means no duration
+    try:
+        length = value if isinstance(value, timedelta) else timedelta(seconds=value)
+    except OverflowError:
+        raise ValueError(value) from None
+    if not -LONGEST <= length <= LONGEST:
+        raise ValueError(value)
+    return length

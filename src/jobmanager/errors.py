@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from jobmanager.clock import HOW_TO_WRITE, as_duration
+
 
 class JobManagerError(Exception):
     """Base of every error that the library raises."""
@@ -174,10 +176,19 @@ class SchemaError(StoreError):
 
 
 class RetryLater(Exception):  # noqa: N818
-    """Raise in a handler to ask for another attempt after `delay` (seconds or timedelta), if attempts remain."""
+    """Raise in a handler to ask for another attempt after `delay`, if attempts remain.
 
-    def __init__(self, delay: timedelta | float, message: str = "") -> None:
-        self.delay: timedelta = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+    The delay is seconds, a timedelta or a text such as "5m"; ConfigurationError for anything else.
+    """
+
+    def __init__(self, delay: timedelta | float | str, message: str = "") -> None:
+        try:
+            self.delay: timedelta = delay if isinstance(delay, timedelta) else as_duration(delay)
+        except ValueError:
+            given = f"{delay!r:.80}" if isinstance(delay, (str, int, float)) else f"<{type(delay).__name__}>"
+            raise ConfigurationError(
+                f"RetryLater: delay={given} is no duration; use seconds, a timedelta, or a text such as {HOW_TO_WRITE}."
+            ) from None
         super().__init__(message or f"retry in {self.delay.total_seconds():g} s")
 
 

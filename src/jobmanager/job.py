@@ -14,9 +14,9 @@ from operator import attrgetter
 from types import NoneType
 from typing import Any, Literal, TypedDict, get_args
 
+from jobmanager.clock import parse_duration
 from jobmanager.errors import ConfigurationError, CronError, NonRetryable
 from jobmanager.schedule import At, Cron, Every, Schedule
-from jobmanager.validation.durations import parse_duration
 from jobmanager.validation.kinds import (
     MICROSECOND,
     PRIORITY,
@@ -299,7 +299,7 @@ class Job(Policies):
             object.__setattr__(self, name, value)
         if isinstance(self.schedule, Cron) and self.schedule.never_matches:
             raise CronError(
-                f"Job {self.id!r}: {self.schedule.expression!r} never matches a date.",
+                f"Job {self.id!r}: cron={self.schedule.expression!r} never matches a date.",
                 kind="never_matches",
                 value=self.schedule.expression,
                 hint="Look at the day and month: that date does not exist.",
@@ -337,10 +337,27 @@ class Job(Policies):
         return f"{{{own},{_policies_text(*_policies_of(self))}}}"
 
     def gate(self, environ: Mapping[str, str]) -> bool:
-        """Return whether `enabled_when` enables the job; a text is the name of a variable in `environ` that must be true."""
+        """Return whether `enabled_when` enables the job; a text is the name of a variable in `environ` that must be true.
+
+        Raises ConfigurationError for a function that raises, or returns anything but True or False.
+        """
         if isinstance(self.enabled_when, str):
             return environ.get(self.enabled_when, "").strip().lower() in ("1", "true", "yes", "on")
-        return self.enabled_when() if callable(self.enabled_when) else self.enabled_when
+        return _result_of(self.id, self.enabled_when) if callable(self.enabled_when) else self.enabled_when
+
+
+def _result_of(job_id: str, gate: Callable[[], bool]) -> bool:
+    try:
+        enabled: object = gate()
+    except Exception as error:
+        raise ConfigurationError(
+            f"Job {job_id!r}: enabled_when={shown(gate)} raised {type(error).__name__}; let it return True or False."
+        ) from error
+    if isinstance(enabled, bool):
+        return enabled
+    raise ConfigurationError(
+        f"Job {job_id!r}: enabled_when={shown(gate)} returned {shown(enabled)}; let it return True or False."
+    )
 
 
 def jittered(job_id: str, instant: datetime, jitter: timedelta, schedule: Schedule | None) -> datetime:
@@ -467,25 +484,51 @@ def _make_job(job_id: str, handler: str, options: JobOptions) -> Job:
 
 def every(interval: Any) -> Every:
     """Return the schedule of an interval, which may also be a text such as "5m"; CronError if it is none."""
-    given: float | timedelta = interval  # anything else is Every's to refuse
     try:
-        return Every(parse_duration(interval) if isinstance(interval, str) else given)
+        return Every(_length(interval))
+    except CronError as error:
+        _name_option(error, "every", interval)
+        raise
+
+
+def _length(interval: Any) -> Any:
+    """Return the seconds that a text means; anything else is Every's to refuse."""
+    try:
+        return parse_duration(interval) if isinstance(interval, str) else interval
     except ValueError:
-        return Every(given)
+        return interval
 
 
-def _cron(expression: Any, timezone: Any) -> Cron:
-    """Return the schedule; many jobs have the same one and share it. Cron refuses what is no text."""
+def cron(expression: Any, timezone: Any = "UTC") -> Cron:
+    """Return the schedule of a cron line; CronError if it is none. Many jobs have the same one and share it."""
     texts = isinstance(expression, str) and isinstance(timezone, str)
-    return _shared_cron(expression, timezone) if texts else Cron(expression, timezone=timezone)
+    try:
+        # Cron refuses what is no text.
+        return _shared_cron(expression, timezone) if texts else Cron(expression, timezone=timezone)
+    except CronError as error:
+        of_the_zone = error.kind == "bad_timezone"
+        _name_option(error, "timezone" if of_the_zone else "cron", timezone if of_the_zone else expression)
+        raise
+
+
+def _at(moment: Any) -> At:
+    try:
+        return At(moment)
+    except CronError as error:
+        _name_option(error, "at", moment)
+        raise
+
+
+def _name_option(error: CronError, name: str, value: Any) -> None:
+    error.args = (f"{name}={shown(value)}: {error}",)
 
 
 _shared_cron = lru_cache(maxsize=4096)(Cron)
 
 
 def _schedule(options: JobOptions) -> Schedule | None:
-    if (cron := options.get("cron")) is not None:
-        return _cron(cron, options.get("timezone", "UTC"))
+    if (line := options.get("cron")) is not None:
+        return cron(line, options.get("timezone", "UTC"))
     if (interval := options.get("every")) is not None:
         return every(interval)
-    return None if (at := options.get("at")) is None else At(at)
+    return None if (at := options.get("at")) is None else _at(at)

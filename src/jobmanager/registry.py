@@ -69,6 +69,8 @@ class Registry:
         self.jobs: dict[str, Job] = {}
         """The jobs in force: the declarations with the operators' overrides."""
         self.declared: dict[str, Job] = {}
+        self.declared_at: dict[str, str] = {}
+        """`file:line` of each declaration that has one."""
         self.handlers: dict[str, Handler] = {}
 
     def add_handler(self, key: str, target: HandlerTarget) -> None:
@@ -78,7 +80,7 @@ class Registry:
         """
         if not callable(target) and not isinstance(target, str):
             raise ConfigurationError(
-                f"Handler {key!r} is {target!r}, which cannot be called. Give a function, or 'package.module:function'."
+                f"Handler {key!r} is {shown(target)}, which cannot be called. Give a function, or 'package.module:function'."
             )
         known = self.handlers.get(key)
         if known is None:
@@ -89,14 +91,22 @@ class Registry:
                 "Give one of them another key."
             )
 
-    def add_job(self, job: Job) -> None:
+    def add_job(self, job: Job, *, declared_at: str | None = None) -> None:
         """Register a job; twice is safe. Raises DuplicateJobError for another declaration under the same id."""
         known = self.declared.setdefault(job.id, job)
         if known is not job and known != job:
             raise DuplicateJobError(
-                f"Job {job.id!r} is declared twice, and differently. Give one of them another id."
+                f"Job {job.id!r} is declared twice, and differently{self.place(job.id, ', first at {}')}. "
+                "Give one of them another id."
             )
         self.jobs.setdefault(job.id, job)
+        if declared_at is not None:
+            self.declared_at.setdefault(job.id, declared_at)
+
+    def place(self, job_id: str, phrase: str = " (declared at {})") -> str:
+        """Return a phrase with the line that declares the job; nothing where it is not known."""
+        place = self.declared_at.get(job_id)
+        return phrase.format(place) if place else ""
 
     def job(self, job_id: str) -> Job:
         """Return the job with this id; JobNotFoundError, with the closest id, if none is declared."""
@@ -197,9 +207,9 @@ def _is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(called)
 
 
-def closest(name: str, known: Iterable[str]) -> str:
+def closest(name: object, known: Iterable[str]) -> str:
     """Write a sentence that suggests the closest known name; '' if none is close."""
-    found = difflib.get_close_matches(str(name), list(known), n=1)
+    found = difflib.get_close_matches(name, list(known), n=1) if isinstance(name, str) else ()
     return f" Did you mean {found[0]!r}?" if found else ""
 
 

@@ -92,7 +92,7 @@ def test_reasons_and_names_of_operators_are_refused_before_anything_changes(
         lambda: jobs.backfill("work", DAY, DAY, by=text),
     ]
     for call in calls:
-        with pytest.raises(PayloadError, match=r"^(reason|by)="):
+        with pytest.raises(PayloadError, match=r"^(Job .work.: )?(reason|by)="):
             call()
     row = jobs.store.job("work")
     assert row is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobmanager.cli.output.failures import UsageError
-from jobmanager.validation.durations import HOW_TO_WRITE, parse_duration
+from jobmanager.clock import HOW_TO_WRITE, parse_duration
 
 
 def duration(text: str) -> timedelta:

@@ -48,7 +48,7 @@ def backfill(
             instants.append(instant)
             if len(instants) > MOST:
                 raise ConfigurationError(
-                    f"More than {MOST:,} instants between {start} and {end}; take smaller steps."
+                    f"More than {MOST:,} instants lie between start={start} and end={end}; take smaller steps."
                 )
         return [_make_up(txn, instant, dry_run=dry_run, by=by) for instant in instants]
 

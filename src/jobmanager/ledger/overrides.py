@@ -11,16 +11,16 @@ from dataclasses import replace
 from typing import Any
 
 from jobmanager.errors import ConfigurationError
-from jobmanager.job import POLICY_OPTIONS, RETRY_OPTIONS, Job, every
+from jobmanager.job import POLICY_OPTIONS, RETRY_OPTIONS, Job, cron, every
 from jobmanager.schedule import Cron, Schedule
-from jobmanager.validation.durations import as_duration
 from jobmanager.validation.options import closest_name
 
 _JOB = {name: item for name, item in POLICY_OPTIONS.items() if item.overridable}
 _RETRY = {name: item for name, item in RETRY_OPTIONS.items() if item.overridable}
 OVERRIDABLE = {**_JOB, **_RETRY}
 """The options that can be overridden, by name; a schedule can be as well."""
-WORDS = frozenset({"cron", "timezone", "every", *OVERRIDABLE})
+_SCHEDULE = ("cron", "timezone", "every")
+WORDS = frozenset({*_SCHEDULE, *OVERRIDABLE})
 
 
 def checked(words: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,8 +30,11 @@ def checked(words: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"{unknown[0]!r} cannot be overridden.{closest_name(unknown[0], WORDS)} Known are {', '.join(sorted(WORDS))}."
         )
-    if words.get("cron") is not None and words.get("every") is not None:
-        raise ConfigurationError("Give cron or every, not both.")
+    given = [word for word in _SCHEDULE if words.get(word) is not None]
+    if "every" in given and len(given) > 1:
+        raise ConfigurationError(
+            f"{' and '.join(given)} exclude each other; give cron with timezone, or every."
+        )
     plain = {word: _plain(word, value) for word, value in words.items()}
     try:
         json.dumps(plain, allow_nan=False)
@@ -40,16 +43,28 @@ def checked(words: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def added(before: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]:
+    """Return earlier overrides and checked words together: of a schedule the new words hold, and None leaves one out."""
+    kept = dict(before)
+    if words.get("every") is not None:
+        kept.pop("cron", None)
+        kept.pop("timezone", None)
+    if words.get("cron") is not None or words.get("timezone") is not None:
+        kept.pop("every", None)
+    kept.update(words)
+    return {word: value for word, value in kept.items() if value is not None or word not in _SCHEDULE}
+
+
 def _plain(word: str, value: Any) -> Any:
     described = OVERRIDABLE.get(word)
     if described is not None:
         return described.plain(described.read(value))
-    if word != "every" or value is None:
-        return value
-    try:
-        return as_duration(value).total_seconds()
-    except ValueError:
-        return value  # the schedule says what is wrong with it
+    if value is None:
+        return None
+    if word == "every":
+        return every(value).interval.total_seconds()
+    read = cron(value) if word == "cron" else cron("* * * * *", value)
+    return read.expression if word == "cron" else read.timezone
 
 
 def in_force(job: Job, override: Mapping[str, Any] | None) -> Job:
@@ -73,5 +88,7 @@ def _schedule(job: Job, override: Mapping[str, Any]) -> Schedule:
         return every(override["every"])
     expression = override.get("cron") or (declared.expression if declared else None)
     if expression is None:
-        raise ConfigurationError(f"Job {job.id!r} has no cron expression that a timezone could apply to.")
-    return Cron(expression, timezone=override.get("timezone") or (declared.timezone if declared else "UTC"))
+        raise ConfigurationError(
+            f"Job {job.id!r}: timezone={override.get('timezone')!r} belongs to cron=, which the job has not; give cron as well."
+        )
+    return cron(expression, override.get("timezone") or (declared.timezone if declared else "UTC"))

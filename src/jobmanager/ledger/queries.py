@@ -6,9 +6,10 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Literal
 
-from jobmanager.errors import CronError, RunNotFoundError
+from jobmanager.errors import CronError, PayloadError, RunNotFoundError
 from jobmanager.job import Job
 from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.registry import Registry
@@ -17,6 +18,8 @@ from jobmanager.schedule import Schedule
 from jobmanager.stores.base import JobRow, RunStore
 from jobmanager.validation.call_arguments import check_arguments, may_be_id
 from jobmanager.validation.texts import shown
+
+MOST_PLANNED = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +88,12 @@ class History:
         return self._store.metrics() if self._store.exists() else EMPTY_METRICS
 
     def simulate(self, start: datetime, end: datetime) -> list[Planned]:
-        """Every instant in (start, end] that the schedules ask for, in order, and whether it would start a run."""
+        """Every instant in (start, end] that the schedules ask for, in order, and whether it would start a run.
+
+        Raises PayloadError for a stretch of more than 100,000 instants.
+        """
         rows = {row.id: row for row in self._store.jobs()} if self._store.exists() else {}
-        planned = []
+        planned: list[Planned] = []
         for job in self._registry.jobs.values():
             row = rows.get(job.id)
             schedule = effective(job, row)
@@ -97,8 +103,13 @@ class History:
             fires, why = not closed, closed or schedule.describe()
             planned += [
                 Planned(job_id=job.id, scheduled_for=instant, fires=fires, why=why)
-                for instant in schedule.between(start, end)
+                for instant in islice(schedule.between(start, end), MOST_PLANNED + 1 - len(planned))
             ]
+            if len(planned) > MOST_PLANNED:
+                raise PayloadError(
+                    f"More than {MOST_PLANNED:,} instants lie between start={start.isoformat()} and end={end.isoformat()}; "
+                    "choose an earlier end."
+                )
         return sorted(planned, key=lambda item: (item.scheduled_for, item.job_id))
 
 

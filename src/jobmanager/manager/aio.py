@@ -58,7 +58,7 @@ class AsyncJobManager:
         job_id: str,
         name: str,
         handler: HandlerTarget,
-        interval: float | timedelta,
+        interval: float | timedelta | str,
         **policies: Unpack[PolicyWords],
     ) -> Job:
         """Declare a job by interval; see `JobManager.schedule_job`."""

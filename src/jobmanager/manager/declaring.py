@@ -10,6 +10,7 @@ from jobmanager.execution.child_process import check_machine
 from jobmanager.job import Job, JobOptions, PolicyWords, check_id, make_job
 from jobmanager.manager.parts import Parts
 from jobmanager.registry import HandlerTarget
+from jobmanager.validation.texts import Located, calling_line, shown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,14 +24,15 @@ class Declaring:
     def job(self, job_id: str, **options: Unpack[JobOptions]) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Declare the decorated function as a job and return the function unchanged.
 
-        Give one of `cron="0 2 * * *"` (with `timezone="UTC"`), `every=30` (seconds or timedelta), `at=datetime`, or none for a job
+        Give one of `cron="0 2 * * *"` (with `timezone="UTC"`), `every=30` (seconds, a timedelta or "30s"), `at=datetime`, or none for a job
         started by hand; the other options are the policies of Job. Repeating a declaration is safe; a different one
         raises DuplicateJobError, an invalid schedule CronError, what the backend or this machine cannot
         honour UnsupportedError, and isolation="process" without its extra MissingExtraError.
         """
-        check_id(
-            job_id
-        )  # here as well: `@jobs.job` without an id would otherwise declare nothing, and say nothing
+        with Located("@jobs.job"):
+            check_id(
+                job_id
+            )  # here as well: `@jobs.job` without an id would otherwise declare nothing, and say nothing
 
         def declare(function: Callable[P, R]) -> Callable[P, R]:
             self.add_job(job_id, function, **options)
@@ -44,12 +46,13 @@ class Declaring:
         Options and errors are those of `job`. Returns the declared Job. In a started manager the next `sync()` schedules it.
         """
         is_key = isinstance(handler, str) and ":" not in handler
-        job = make_job(job_id, str(handler) if is_key else job_id, options)
-        self._parts.backend_class.check(job)
-        check_machine(job)
-        if not is_key:
-            self._parts.registry.add_handler(job.handler, handler)
-        self._parts.registry.add_job(job)
+        with Located(f"Job {shown(job_id)}"):
+            job = make_job(job_id, str(handler) if is_key else job_id, options)
+            self._parts.backend_class.check(job)
+            check_machine(job)
+            if not is_key:
+                self._parts.registry.add_handler(job.handler, handler)
+            self._parts.registry.add_job(job, declared_at=calling_line())
         return job
 
     def handler(self, key: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -69,10 +72,10 @@ class Declaring:
         job_id: str,
         name: str,
         handler: HandlerTarget,
-        interval: float | timedelta,
+        interval: float | timedelta | str,
         **policies: Unpack[PolicyWords],
     ) -> Job:
-        """Declare a job every `interval` seconds (or timedelta); a started manager schedules it at once.
+        """Declare a job every `interval` seconds (or timedelta, or a text such as "5m"); a started manager schedules it at once.
 
         Policies and errors are those of `job`.
         """

@@ -202,7 +202,7 @@ class JobManager(Declaring, Operating):
             handler = self._parts.registry.handlers.get(job.handler)
             if handler is None:
                 raise ConfigurationError(
-                    f"Job {job.id!r} names handler {job.handler!r}, which is not registered. "
+                    f"Job {job.id!r}{self.registry.place(job.id)} names handler {job.handler!r}, which is not registered. "
                     "Register it with @jobs.handler(...), or give the job its function."
                 )
             check_handler(job, handler)
@@ -214,7 +214,9 @@ class JobManager(Declaring, Operating):
                     else:
                         handler.check_config(job.config)
                 except PayloadError as error:
-                    raise ConfigurationError(f"Job {job.id!r}: {error}") from error
+                    raise ConfigurationError(
+                        f"Job {job.id!r}{self.registry.place(job.id)}: {error}"
+                    ) from error
 
     def stop(self, drain: Seconds | None = None) -> None:
         """Accept nothing more, wait up to `drain` seconds for running handlers, and record the rest as failed (shutdown).

@@ -20,7 +20,7 @@ from jobmanager.job import Job
 from jobmanager.ledger.backfill import MadeUp, backfill
 from jobmanager.ledger.job_sync import Change
 from jobmanager.ledger.overlap import OpenResult
-from jobmanager.ledger.overrides import checked, in_force
+from jobmanager.ledger.overrides import added, checked, in_force
 from jobmanager.ledger.queries import Planned
 from jobmanager.ledger.recorder import checked_payload
 from jobmanager.manager.health import REPLY_WITHIN
@@ -29,8 +29,8 @@ from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
 from jobmanager.stores.base import Instance, JobRow, JobState
-from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of
-from jobmanager.validation.texts import shown
+from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
+from jobmanager.validation.texts import Located, shown
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +62,13 @@ class Operating:
         RunConflictError (with the active run's id), JobDisabledError, JobNotFoundError or PayloadError.
         """
         job = self._parts.registry.job(job_id)
-        check_arguments(priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify)
-        checked = checked_payload(dict(payload) if isinstance(payload, Mapping) else payload)
-        self._check_payload(job, checked or {})
-        assembly = self._parts.ready()
         now = self._parts.clock.now()
-        due_at = _moment(now, delay, at)
+        with Located(f"Job {job.id!r}"):
+            check_arguments(priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify)
+            due_at = _moment(now, delay, at)
+            checked = checked_payload(dict(payload) if isinstance(payload, Mapping) else payload)
+            self._check_payload(job, checked or {})
+        assembly = self._parts.ready()
         by_hand = ByHand(
             payload=checked, priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify
         )
@@ -117,6 +118,7 @@ class Operating:
             if timeout is None
             else self._parts.clock.monotonic() + duration_of("timeout", timeout).total_seconds()
         )
+        run_id = self._parts.history.run(run_id).id
         executor = self._parts.assembly.executor
         pause = 0.02
         try:
@@ -214,8 +216,9 @@ class Operating:
 
         At most 1,000 instants at once. A missed stretch that is folded into one row stays as it is. Both moments are aware.
         """
-        check_arguments(by=by)
-        start, end = moment_of("start", start), moment_of("end", end)
+        with Located(f"Job {shown(job_id)}"):
+            check_arguments(by=by, dry_run=dry_run)
+            start, end = moment_of("start", start), moment_of("end", end)
         self._row(job_id)
         made_up = backfill(self._parts.ready().store, job_id, start, end, dry_run=dry_run, by=by)
         if not dry_run:
@@ -239,8 +242,8 @@ class Operating:
         `before` is the id of the last run of the previous page. Runs of one job are sorted by their instants, runs of all jobs by
         the time they were opened.
         """
-        wanted = [status] if isinstance(status, str) else status or ()
-        return self._parts.history.runs(job, [RunStatus(word) for word in wanted], before, limit)
+        wanted = [] if status is None else words_of("status", status, RunStatus)
+        return self._parts.history.runs(job, wanted, before, limit)
 
     # ---------------------------------------------------------------- jobs
 
@@ -249,7 +252,8 @@ class Operating:
 
         Running and pending runs go on, and starts by hand are possible. Raises JobDisabledError and JobNotFoundError.
         """
-        check_arguments(reason=reason, by=by)
+        with Located(f"Job {shown(job_id)}"):
+            check_arguments(reason=reason, by=by)
         self._change_state(job_id, "paused", reason, by)
 
     def resume_job(self, job_id: str, *, by: str | None = None) -> None:
@@ -257,17 +261,20 @@ class Operating:
 
         Raises JobDisabledError and JobNotFoundError.
         """
-        check_arguments(by=by)
+        with Located(f"Job {shown(job_id)}"):
+            check_arguments(by=by)
         self._change_state(job_id, "active", None, by)
 
     def stop_all_jobs(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Pause every active job of this manager."""
+        check_arguments(reason=reason, by=by)
         for job_id in self._parts.registry.jobs:
             if self._row(job_id).state == "active":
                 self.stop_job(job_id, reason=reason, by=by)
 
     def resume_all_jobs(self, *, by: str | None = None) -> None:
         """Resume every paused job of this manager."""
+        check_arguments(by=by)
         for job_id in self._parts.registry.jobs:
             if self._row(job_id).state == "paused":
                 self.resume_job(job_id, by=by)
@@ -275,23 +282,27 @@ class Operating:
     def override_job(self, job_id: str, *, by: str | None = None, **words: Any) -> None:
         """Override options of a job in the store: `cron`, `timezone`, `every`, `config`, `timeout`, `max_attempts`, policies.
 
-        The declaration in the code never overwrites them, and nothing fires. They add to earlier overrides.
+        The declaration in the code never overwrites them, and nothing fires. They add to earlier overrides; `cron`, `timezone` or
+        `every` replace an earlier schedule, and None there gives the schedule back to the code.
         Raises ConfigurationError or CronError for what a declaration would not accept either.
         """
-        check_arguments(by=by)
-        before = self._row(job_id).override or {}
-        self._override(job_id, {**before, **checked(words)}, by)
+        with Located(f"Job {shown(job_id)}"):
+            check_arguments(by=by)
+            given = checked(words)
+        self._override(job_id, added(self._row(job_id).override or {}, given), by)
 
     def reset_job(self, job_id: str, *, by: str | None = None) -> None:
         """Remove every override of the job: the declaration in the code holds again. Twice is safe."""
-        check_arguments(by=by)
+        with Located(f"Job {shown(job_id)}"):
+            check_arguments(by=by)
         self._override(job_id, None, by)
 
     def _override(self, job_id: str, override: dict[str, Any] | None, by: str | None) -> None:
         assembly = self._parts.ready()
         self._parts.registry.job(job_id)
-        row = assembly.job_sync.overridden(job_id, override)
-        self._parts.backend_class.check(in_force(self._parts.registry.declared[job_id], override))
+        with Located(f"Job {job_id!r}"):
+            row = assembly.job_sync.overridden(job_id, override)
+            self._parts.backend_class.check(in_force(self._parts.registry.declared[job_id], override))
         assembly.account.change(job_id, declaration=row, by=by)
         assembly.follow_changes()
         assembly.job_sync.refresh()
@@ -345,10 +356,11 @@ class Operating:
 
         Both moments are aware.
         """
-        return self._parts.history.simulate(start, end)
+        return self._parts.history.simulate(moment_of("start", start), moment_of("end", end))
 
     def sync(self, plan: bool = False) -> list[Change]:  # noqa: FBT001, FBT002 - sync(plan=True) is the published name
         """Carry declarations over to the store and the backend, and return the changes; `plan=True` only returns them."""
+        check_arguments(plan=plan)
         if not plan:
             changes = self._parts.assembly.job_sync.plan() if self._parts.store.exists() else []
             self._parts.assembly.sync()
@@ -363,4 +375,4 @@ def _moment(now: datetime, delay: Seconds | None, at: datetime | None) -> dateti
         raise PayloadError("Give either delay or at, not both.")
     if at is not None:
         return max(moment_of("at", at), now)
-    return now if delay is None else now + max(duration_of("delay", delay), timedelta(0))
+    return now if delay is None else now + duration_of("delay", delay)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 from jobmanager.backends.base import Backend, Host
 from jobmanager.backends.resolver import Resolution, load_backend_class, resolve
 from jobmanager.clock import Clock, SystemClock
+from jobmanager.errors import ConfigurationError
 from jobmanager.ledger.queries import History
 from jobmanager.manager.assembly import Assembly
 from jobmanager.manager.health import HealthCheck
@@ -17,6 +19,7 @@ from jobmanager.registry import Registry
 from jobmanager.settings import Settings
 from jobmanager.stores import store_for
 from jobmanager.stores.base import RunStore
+from jobmanager.validation.texts import locate, shown
 
 
 class Parts:
@@ -32,8 +35,9 @@ class Parts:
         observers: Sequence[Observer] = (),
         host: Callable[[], Host],
     ) -> None:
+        _check_parts(settings=settings, backend=backend, store=store, clock=clock, observers=observers)
         self._host = host
-        self.settings: Settings = settings or Settings.from_env()
+        self.settings: Settings = Settings.from_env() if settings is None else settings
         self.clock: Clock = clock or SystemClock()
         self._given_backend = backend
         self._given_store = store
@@ -133,6 +137,25 @@ class Parts:
         after_fork = getattr(self._given_backend or self.__dict__.get("backend"), "after_fork", None)
         if after_fork is not None:
             after_fork()
+
+
+_PARTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "settings": (lambda part: isinstance(part, Settings), "Settings(...)"),
+    "backend": (lambda part: isinstance(part, Backend), "an object of a subclass of Backend"),
+    "store": (lambda part: isinstance(part, RunStore), "an object of a subclass of RunStore"),
+    "clock": (lambda part: callable(getattr(part, "now", None)), "an object with the methods of Clock"),
+    "observers": (lambda part: isinstance(part, (list, tuple)), "a list of observers"),
+}
+
+
+def _check_parts(**parts: Any) -> None:
+    """Raise ConfigurationError for a part that is no such part."""
+    for name, part in parts.items():
+        fits, expected = _PARTS[name]
+        if part is not None and not fits(part):
+            error = ConfigurationError(f"{name}={shown(part)} cannot be used; use {expected}.")
+            locate(error, "JobManager")
+            raise error
 
 
 def _nothing() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from jobmanager.errors import PayloadError, UnsupportedError
-from jobmanager.validation.durations import HOW_TO_WRITE, as_duration
-from jobmanager.validation.kinds import PRIORITY, Flag, Kind, Refused, Text, Whole
+from jobmanager.validation.kinds import PRIORITY, Duration, Flag, Kind, OneOf, Refused, Text, Whole
 from jobmanager.validation.texts import shown, unkeepable
 
 # A key and a scope stand in indexes: PostgreSQL keeps 2,704 bytes in an entry of one, and a character has up to four.
@@ -20,19 +21,19 @@ _KINDS: dict[str, Kind] = {
     "by": _NAME,
     "reason": _REMARK,
     "notify": Flag(),
+    "dry_run": Flag(),
+    "plan": Flag(),
     "limit": Whole(0, 1_000_000),
 }
+_NEVER_NONE = frozenset({"notify", "dry_run", "plan", "limit"})
+Word = TypeVar("Word", bound=StrEnum)
 
 
 def check_arguments(**arguments: Any) -> None:
-    """Raise PayloadError for the first argument whose value its column cannot keep; None is left out."""
+    """Raise PayloadError for the first argument whose value its column cannot keep; None stands for a text left out."""
     for name, value in arguments.items():
-        if value is None:
-            continue
-        try:
-            _KINDS[name].read(value)
-        except Refused as refused:
-            raise PayloadError(f"{name}={shown(value)} {refused}.") from None
+        if value is not None or name in _NEVER_NONE:
+            _read(_KINDS[name], name, value)
     if arguments.get("notify"):
         raise UnsupportedError(
             "notify=True: no part of this version sends notifications. Leave it out until a later version does."
@@ -45,13 +46,15 @@ def may_be_id(value: object) -> bool:
 
 
 def duration_of(name: str, value: Any) -> timedelta:
-    """Return the duration that an argument means; PayloadError if it means none."""
-    try:
-        return as_duration(value)
-    except ValueError:
-        raise PayloadError(
-            f"{name}={shown(value)} is no duration; use seconds, a timedelta, or a text such as {HOW_TO_WRITE}."
-        ) from None
+    """Return the duration that an argument means; PayloadError if it means none, or one below 0."""
+    length: timedelta = _read(Duration(), name, value)
+    return length
+
+
+def words_of(name: str, value: Any, words: type[Word]) -> list[Word]:
+    """Return the words that an argument gives, one or several; PayloadError for any other word."""
+    given = value if isinstance(value, Collection) and not isinstance(value, (str, bytes)) else [value]
+    return [words(_read(OneOf(tuple(words)), name, word)) for word in given]
 
 
 def moment_of(name: str, value: Any) -> datetime:
@@ -66,3 +69,10 @@ def moment_of(name: str, value: Any) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         raise PayloadError(f"{name}={shown(value)} lies outside of the years 1 to 9999 in UTC.") from None
+
+
+def _read(kind: Kind, name: str, value: Any) -> Any:
+    try:
+        return kind.read(value)
+    except Refused as refused:
+        raise PayloadError(f"{name}={shown(value)} {refused}.") from None

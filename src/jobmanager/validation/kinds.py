@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from jobmanager.validation.durations import LONGEST, as_duration
+from jobmanager.clock import LONGEST, as_duration
 from jobmanager.validation.texts import unkeepable, unkeepable_within
 
 ZERO, MICROSECOND = timedelta(0), timedelta(microseconds=1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
-from jobmanager.errors import JobManagerError
+from jobmanager.errors import ConfigurationError, CronError, JobManagerError, PayloadError
 
 MOST_SHOWN = 80
 _LIBRARY = __name__.partition(".")[0]
+_NOT_ITS_CALLERS = (f"{_LIBRARY}.cli.", f"{_LIBRARY}.web.")
 
 
 def unkeepable(text: str) -> str | None:
@@ -54,16 +55,39 @@ def shown(value: object) -> str:
 
 
 def calling_line() -> str | None:
-    """Return `file:line` of the code that called the library; None for calls from the command line and from `dataclasses`."""
+    """Return `file:line` of the code that called the library.
+
+    Return None for calls from the command line, from a web server, from `dataclasses`, and from a thread that the standard
+    library began, as those of `jobs.aio` are: no line there says what the application asked for.
+    """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - public in all but name, and cheap
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
-        if module == "dataclasses" or module.startswith(f"{_LIBRARY}.cli."):
+        if module == "dataclasses" or module.startswith(_NOT_ITS_CALLERS):
             return None
-        if module.partition(".")[0] != _LIBRARY:
+        room = module.partition(".")[0]
+        if room != _LIBRARY and (room == "__main__" or room not in sys.stdlib_module_names):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return None
+
+
+class Located:
+    """A block whose errors about options and arguments name their subject and the line of the caller."""
+
+    __slots__ = ("_subject",)
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, (ConfigurationError, CronError, PayloadError)):
+            locate(error, self._subject)
 
 
 def locate(error: JobManagerError, subject: str) -> None:
