@@ -133,6 +133,13 @@ def states(jobs: JobManager, told: Told) -> Iterator[Finding]:
             text=f"The stored row of job {job_id!r} cannot be read, so the job is left out: {why}.",
             fix="Correct that column in the table of jobs, or delete the row: the next start makes it anew.",
         )
+    for run_id, why in jobs.store.unreadable_runs().items():
+        yield Finding(
+            check="runs",
+            level="warning",
+            text=f"The stored row of run {run_id!r} cannot be read, so the run is left out of lists and never executed: {why}.",
+            fix="Correct that column in the table of runs, or delete the row.",
+        )
     rows = [row for row in jobs.store.jobs() if row.namespace == jobs.settings.namespace]
     for row in rows:
         since = f" since {told(row.state_at)}" if row.state_at else ""

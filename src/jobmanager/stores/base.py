@@ -454,6 +454,10 @@ class RunStore(ABC):
     def last_runs(self, job_ids: Collection[str]) -> dict[str, list[Run]]:
         """Per job its newest run, a running one, and the newest that was executed and has ended: each once, newest first."""
 
+    def unreadable_runs(self, limit: int = 1000) -> Mapping[str, str]:
+        """Return what is wrong with stored runs that cannot be read, by id, among the newest and the open ones."""
+        return {}
+
     @abstractmethod
     def attempts(self, run_id: str) -> list[Attempt]: ...
 

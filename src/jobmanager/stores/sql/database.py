@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from jobmanager.errors import UnreadableRowError
-from jobmanager.run import (
-    Failure,
-    Run,
-)
+from jobmanager.errors import StoreError, UnreadableRowError
+from jobmanager.run import FAILED, PENDING, RUNNING, Failure, Run
 from jobmanager.stores.base import JobRow, RunStore
 from jobmanager.stores.sql.rows import (
     UNREADABLE,
@@ -24,7 +24,11 @@ from jobmanager.stores.sql.rows import (
 )
 from jobmanager.stores.sql.tables import Tables
 
+logger = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 Connection = sa.Connection
+MOST_SAID = 10_000
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
@@ -104,6 +108,60 @@ class Database(RunStore):
         query = sa.select(self.tables.runs).where(self.tables.runs.c.id == run_id)
         row = connection.execute(query).mappings().one_or_none()
         return None if row is None else run_from(row)
+
+    def runs_from(self, rows: Iterable[sa.RowMapping]) -> list[Run]:
+        """Return the runs that rows stand for, without those that cannot be read: each is logged when it is found to be so."""
+        return self.readable(rows, run_from, "run_id", "id")
+
+    def readable(
+        self, rows: Iterable[sa.RowMapping], make: Callable[[sa.RowMapping], Made], noun: str, column: str
+    ) -> list[Made]:
+        """Return what rows stand for, without those that cannot be read; the log names them by this column."""
+        made: list[Made] = []
+        for row in rows:
+            try:
+                made.append(make(row))
+            except UNREADABLE as error:
+                self.leave_out(noun, str(row[column]), error)
+        return made
+
+    def sorted_out(self, rows: Iterable[sa.RowMapping]) -> tuple[list[Run], dict[str, str]]:
+        """Return the runs that rows stand for, and what is wrong with the other rows by the id of the run."""
+        runs: list[Run] = []
+        wrong: dict[str, str] = {}
+        for row in rows:
+            try:
+                runs.append(run_from(row))
+            except UNREADABLE as error:
+                wrong[row["id"]] = str(error)
+        return runs, wrong
+
+    def end_unreadable(self, wrong: Mapping[str, str]) -> None:
+        """End runs that were to be executed and whose rows cannot be read: they must not hold their key for ever."""
+        c = self.tables.runs.c
+        for run_id, why in wrong.items():
+            failure = Failure(kind="internal", message=f"the stored row cannot be read: {why}")
+            ended = {"status": FAILED, "reason": None, "turn": None, "error": failure_values(failure)}
+            query = sa.update(self.tables.runs).where(c.id == run_id, c.status.in_((PENDING, RUNNING)))
+            try:
+                with self.writing() as connection:
+                    connection.execute(query.values(finished_at=self.clock(connection), **ended))
+            except StoreError as error:
+                self.leave_out("run_id", run_id, f"{why}; nor ended: {error}")
+            else:
+                logger.error("run_id=%s is ended as failed, its stored row cannot be read: %s", run_id, why)
+
+    def leave_out(self, noun: str, name: str, why: object) -> None:
+        """Log once that a row is left out, and again if it is wrong in another way."""
+        if self._said.get((noun, name)) != str(why):
+            if len(self._said) >= MOST_SAID:
+                self._said.clear()
+            self._said[noun, name] = str(why)
+            logger.error("%s=%s is left out, its stored row cannot be read: %s", noun, name, why)
+
+    @cached_property
+    def _said(self) -> dict[tuple[str, str], str]:
+        return {}
 
     def find_job(self, connection: Connection, query: sa.Select[Any], job_id: str) -> JobRow | None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from jobmanager.run import (
     FAILED,
+    PENDING,
     RUNNING,
     Attempt,
     JobMetrics,
@@ -25,6 +26,7 @@ from jobmanager.stores.sql.rows import (
     lines_from,
     run_from,
 )
+from jobmanager.stores.sql.tables import STATUSES
 
 
 class HistoryStatements(Database):
@@ -66,7 +68,7 @@ class HistoryStatements(Database):
                 if before is not None and last is None:
                     return []
                 query = newest_of(runs, job_id, *wanted, limit=limit, before=last)
-            return [run_from(row) for row in connection.execute(query).mappings()]
+            return self.runs_from(connection.execute(query).mappings())
 
     def run_for(self, job_id: str, instant: datetime) -> Run | None:
         c = self.tables.runs.c
@@ -77,13 +79,10 @@ class HistoryStatements(Database):
             .limit(1)
         )
         with self.reading() as connection:
-            row = connection.execute(following).mappings().one_or_none()
+            found = self.runs_from(connection.execute(following).mappings())
         # A stretch covers every instant between its ends, so the next row is the only one that can.
-        return (
-            run_from(row)
-            if row is not None and (row["first_for"] or row["scheduled_for"]) <= instant
-            else None
-        )
+        covering = [run for run in found if (run.first_for or run.instant) <= instant]
+        return covering[0] if covering else None
 
     def last_runs(self, job_ids: Collection[str]) -> dict[str, list[Run]]:
         c = self.tables.runs.c
@@ -94,7 +93,8 @@ class HistoryStatements(Database):
                 last = {}
                 for condition in (sa.true(), c.status == RUNNING, executed):
                     query = newest_of(self.tables.runs, job_id, condition, limit=1)
-                    last.update({row["id"]: run_from(row) for row in connection.execute(query).mappings()})
+                    found_now = self.runs_from(connection.execute(query).mappings())
+                    last.update({run.id: run for run in found_now})
                 if last:
                     found[job_id] = sorted(last.values(), key=lambda run: (run.instant, run.id), reverse=True)
         return found
@@ -103,17 +103,24 @@ class HistoryStatements(Database):
         table = self.tables.attempts
         query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.starts)
         with self.reading() as connection:
-            return [attempt_from(row) for row in connection.execute(query).mappings()]
+            return self.readable(connection.execute(query).mappings(), attempt_from, "run_id", "run_id")
 
     def lines(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
         table = self.tables.run_logs
         query = sa.select(table).where(table.c.run_id == run_id, table.c.seq > after).order_by(table.c.seq)
         with self.reading() as connection:
-            return [
-                (row["seq"], row["attempt"], line)
-                for row in connection.execute(query).mappings()
-                for line in lines_from(row["lines"])
-            ]
+            flushes = self.readable(connection.execute(query).mappings(), _flush_from, "run_id", "run_id")
+        return [(seq, attempt, line) for seq, attempt, lines in flushes for line in lines]
+
+    def unreadable_runs(self, limit: int = 1000) -> Mapping[str, str]:
+        runs, c = self.tables.runs, self.tables.runs.c
+        newest = sa.select(runs).order_by(c.id.desc()).limit(limit)
+        is_open = c.status.in_((PENDING.value, RUNNING.value))
+        found: dict[str, str] = {}
+        with self.reading() as connection:
+            for query in (newest, sa.select(runs).where(is_open).order_by(c.id).limit(limit)):
+                found |= self.sorted_out(connection.execute(query).mappings())[1]
+        return found
 
     def metrics(self) -> JobMetrics:
         c = self.tables.runs.c
@@ -139,7 +146,10 @@ class HistoryStatements(Database):
     def tally(self, since: datetime) -> list[Tally]:
         with self.reading() as connection:
             return [
-                _tally_from(row) for statement in self.tallied(since) for row in connection.execute(statement)
+                _tally_from(row)
+                for statement in self.tallied(since)
+                for row in connection.execute(statement)
+                if row[1] in STATUSES
             ]
 
     def tallied(self, since: datetime) -> list[sa.Select[Any]]:
@@ -173,6 +183,10 @@ class HistoryStatements(Database):
             self.average_seconds(c.started_at, c.due_at),
             self.average_seconds(c.started_at, c.scheduled_for),
         ).group_by(c.job_id, c.status)
+
+
+def _flush_from(row: sa.RowMapping) -> tuple[int, int, list[LogLine]]:
+    return row["seq"], row["attempt"], lines_from(row["lines"])
 
 
 def _tally_from(row: sa.Row[Any]) -> Tally:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -23,8 +21,6 @@ from jobmanager.stores.sql.rows import (
     job_values,
 )
 from jobmanager.stores.sql.transaction import SqlJobTransaction
-
-logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 
@@ -77,9 +73,7 @@ class JobStatements(Database):
                 yield from self._by_halves(query, make, ids[:half])
                 yield from self._by_halves(query, make, ids[half:])
             else:
-                if self._said.get(ids[0]) != str(error):
-                    self._said[ids[0]] = str(error)
-                    logger.error("job=%s is left out, its stored row cannot be read: %s", ids[0], error)
+                self.leave_out("job", ids[0], error)
                 yield [], {ids[0]: str(error)}
 
     def unreadable_jobs(self) -> Mapping[str, str]:
@@ -89,10 +83,6 @@ class JobStatements(Database):
         return {
             job_id: why for _, wrong in self._by_halves(query, job_from, ids) for job_id, why in wrong.items()
         }
-
-    @cached_property
-    def _said(self) -> dict[str, str]:
-        return {}
 
     def job(self, job_id: str) -> JobRow | None:
         with self.reading() as connection:

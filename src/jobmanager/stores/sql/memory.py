@@ -16,6 +16,7 @@ from sqlalchemy.pool import StaticPool
 from jobmanager.clock import Clock
 from jobmanager.stores.sql.sqlite import SqliteStore
 from jobmanager.stores.sql.store import Connection
+from jobmanager.stores.sql.unreadable import json_from, text_from
 
 
 class MemoryStore(SqliteStore):
@@ -35,6 +36,7 @@ class MemoryStore(SqliteStore):
         engine = sa.create_engine(
             "sqlite://",
             isolation_level="AUTOCOMMIT",
+            json_deserializer=json_from,
             poolclass=StaticPool,
             pool_reset_on_return=None,
             connect_args={"check_same_thread": False},
@@ -43,6 +45,7 @@ class MemoryStore(SqliteStore):
         return engine
 
     def _prepare(self, connection: sqlite3.Connection, _record: object) -> None:
+        connection.text_factory = text_from
         connection.execute("PRAGMA synchronous = OFF")
 
     def exists(self) -> bool:

@@ -160,7 +160,10 @@ class PostgresStore(SchemaStatements, PostgresRuns):
         return jobs.with_for_update(key_share=True)
 
     def distance(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> Any:
-        return later.op("-", return_type=sa.Interval())(earlier)
+        finite = sa.func.isfinite(later) & sa.func.isfinite(
+            earlier
+        )  # the difference of two others is an error
+        return sa.case((finite, later.op("-", return_type=sa.Interval())(earlier)))
 
     def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
         return sa.extract("epoch", sa.func.avg(self.distance(finished, started)))

@@ -26,7 +26,9 @@ from jobmanager.stores.sql.postgres_deadline import (
     STATEMENT_DEADLINE,
     BoundedConnection,
 )
+from jobmanager.stores.sql.postgres_instants import read_any_instant
 from jobmanager.stores.sql.postgres_json import to_json
+from jobmanager.stores.sql.unreadable import json_from
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -105,6 +107,7 @@ class Link:
             pool_reset_on_return=None,  # what failed was rolled back already, or its connection given up
             hide_parameters=True,  # they hold payloads
             json_serializer=to_json,
+            json_deserializer=json_from,
             use_native_hstore=False,
             connect_args=self._connect_args(),
         )
@@ -189,6 +192,7 @@ class _Trust:
         driver = BoundedConnection.connect(*args, **options)
         driver.deadline = min(PROBE_DEADLINE, self._deadline)
         driver.on_silence = self._fell_silent
+        read_any_instant(driver)
         return driver
 
     def _connected(self, driver: BoundedConnection, entry: ConnectionPoolEntry) -> None:

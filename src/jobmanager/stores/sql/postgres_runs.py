@@ -18,7 +18,6 @@ from jobmanager.stores.base import Written
 from jobmanager.stores.sql import postgres_writes as writes
 from jobmanager.stores.sql.database import Connection
 from jobmanager.stores.sql.postgres_link import StoreTakenError, driver_of
-from jobmanager.stores.sql.rows import run_from
 from jobmanager.stores.sql.runs import refused_retry
 from jobmanager.stores.sql.store import SqlStore
 
@@ -123,7 +122,7 @@ class PostgresRuns(SqlStore):
         known = [run_id for run_id in run_ids if UUID.fullmatch(run_id)]
         with self.single() as connection:
             rows = connection.execute(self._statements.these, {"ids": known}).mappings()
-            return [run_from(row) for row in rows]
+            return self.runs_from(rows)
 
     def _found_rows(self, connection: Connection, runs: Sequence[Run]) -> dict[str, Any]:
         """(id, status, owner, starts, accepted_at, started_at) by id of those of these runs that have a row."""
@@ -179,14 +178,15 @@ class PostgresRuns(SqlStore):
             query, parameters = self._statements.claim_these, {**wanted, "run_ids": known}
         with self.single() as connection:
             rows = connection.execute(query, parameters).all()
-        claimed: list[Run] = []
+        taken: list[Any] = []
         waiting: dict[str, str] = {}
         for found, turn, key, *values in rows:
             if turn == "waits":
                 waiting.setdefault(key, found)
             elif values[0] is not None:
-                taken: Any = dict(zip(self.tables.runs.c.keys(), values, strict=True))
-                claimed.append(run_from(taken))
+                taken.append(dict(zip(self.tables.runs.c.keys(), values, strict=True)))
+        claimed, wrong = self.sorted_out(taken)
+        self.end_unreadable(wrong)
         return claimed + self._claim_waiting(list(waiting.values()), owner)
 
     def _claim_waiting(self, run_ids: Sequence[str], owner: str) -> list[Run]:
@@ -196,8 +196,10 @@ class PostgresRuns(SqlStore):
             try:
                 with self.single() as connection:
                     wanted = {"run_id": run_id, "owner": owner}
-                    rows = connection.execute(self._statements.claim_waiting, wanted).mappings()
-                    claimed += [run_from(row) for row in rows]
+                    rows = connection.execute(self._statements.claim_waiting, wanted).mappings().all()
+                readable, wrong = self.sorted_out(rows)
+                claimed += readable
+                self.end_unreadable(wrong)
             except StoreTakenError:
                 continue
             except StoreUnavailableError:

@@ -93,4 +93,4 @@ class ProcessStatements(Database):
             rows = connection.execute(
                 sa.select(table).where(table.c.dead_at.is_(None)).order_by(table.c.started_at)
             )
-            return [instance_from(row) for row in rows.mappings()]
+            return self.readable(rows.mappings(), instance_from, "process", "id")

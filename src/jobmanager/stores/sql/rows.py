@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from functools import cache
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from jobmanager.errors import UnreadableRowError
 from jobmanager.job import STORED_OPTIONS, CatchUp, Overlap
-from jobmanager.run import Attempt, Failure, LogLine, Progress, Run, RunStatus
+from jobmanager.run import Attempt, Failure, LogLine, Progress, Run, RunStatus, Trigger, Turn
 from jobmanager.stores.base import Instance, JobRow, JobState
 from jobmanager.stores.sql.tables import Instant, make_tables, micros, moment
 
@@ -42,13 +42,26 @@ def run_values(run: Run) -> dict[str, Any]:
 
 
 def run_from(row: Row) -> Run:
-    """Return the run a row stands for."""
+    """Return the run a row stands for; UnreadableRowError if it stands for none."""
     values = dict(row)
-    values["status"] = RunStatus(values["status"])
-    values["error"] = failure_from(values["error"])
-    if values["progress"] is not None:
-        values["progress"] = Progress(**values["progress"])
-    return Run(**values)
+    kinds = tuple(map(type, _run_row(values)))
+    if kinds not in _READABLE:
+        check_run(values)
+        _READABLE.add(kinds)
+    try:
+        values["status"] = RunStatus(values["status"])
+        _check_choices("run", values)
+        values["error"] = failure_from(values["error"])
+        if values["progress"] is not None:
+            values["progress"] = Progress(**values["progress"])
+        return Run(**values)
+    except UNREADABLE as error:
+        raise UnreadableRowError(f"run {values['id']!r} cannot be read: {error}") from error
+
+
+_run_row = itemgetter(*RUN_COLUMNS)
+_READABLE: set[tuple[type, ...]] = set()
+"""Types of the columns of rows that were checked: of a few dozen combinations that exist each is looked at once."""
 
 
 def failure_values(failure: Failure | None) -> dict[str, str] | None:
@@ -57,8 +70,13 @@ def failure_values(failure: Failure | None) -> dict[str, str] | None:
 
 
 def failure_from(value: Mapping[str, Any] | None) -> Failure | None:
-    """Return the failure a JSON object stands for."""
-    return None if value is None else Failure(**value)
+    """Return the failure a JSON object stands for; UnreadableRowError for what is none."""
+    if value is None:
+        return None
+    failure = Failure(**value)
+    if not all(isinstance(item, str) for item in value.values()):
+        raise UnreadableRowError(f"column error holds {shortened(value)}")
+    return failure
 
 
 def attempt_from(row: Row) -> Attempt:
@@ -100,19 +118,24 @@ def is_about_a_value(error: sa.exc.DBAPIError) -> bool:
     return isinstance(error, sa.exc.DataError) or UNDECODABLE in str(error)
 
 
-_CHOICES = {"state": get_args(JobState), "overlap": get_args(Overlap), "catch_up": get_args(CatchUp)}
+_CHOICES: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "job": {"state": get_args(JobState), "overlap": get_args(Overlap), "catch_up": get_args(CatchUp)},
+    "run": {"trigger": get_args(Trigger), "turn": (None, *get_args(Turn))},
+}
+_ANYTHING = ("output",)
 
 
 @cache
-def _kinds() -> dict[str, tuple[type, ...]]:
-    """Return what the columns of a job may hold. SQLite keeps anything in any column."""
+def _kinds(noun: str) -> dict[str, tuple[type, ...]]:
+    """Return what the columns of a job or run may hold. SQLite keeps anything in any column."""
     kinds: dict[str, tuple[type, ...]] = {}
-    for column in make_tables().jobs.columns:
+    tables = make_tables()
+    for column in {"job": tables.jobs, "run": tables.runs}[noun].columns:
         kind: tuple[type, ...] = (int,)
         if isinstance(column.type, Instant):
             kind = (datetime,)
         elif isinstance(column.type, sa.JSON):
-            kind = (dict,)
+            kind = (dict, list, str, int, float) if column.name in _ANYTHING else (dict,)
         elif isinstance(column.type, sa.Float):
             kind = (float, int)
         elif isinstance(column.type, sa.Text):
@@ -123,9 +146,27 @@ def _kinds() -> dict[str, tuple[type, ...]]:
 
 def check_job(values: Mapping[str, Any]) -> None:
     """Raise UnreadableRowError if a column of a job holds something of another kind; columns may be left out."""
+    _check_kinds("job", values)
+    _check_choices("job", values)
+
+
+def check_run(values: Mapping[str, Any]) -> None:
+    """Raise UnreadableRowError if a column of a run holds something of another kind."""
+    _check_kinds("run", values)
+
+
+def _check_kinds(noun: str, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
-        if not isinstance(value, _kinds()[name]) or value not in _CHOICES.get(name, (value,)):
-            raise UnreadableRowError(f"column {name} of job {values['id']!r} holds {shortened(value)}")
+        if not isinstance(value, _kinds(noun)[name]):
+            raise UnreadableRowError(f"column {name} of {noun} {values['id']!r} holds {shortened(value)}")
+
+
+def _check_choices(noun: str, values: Mapping[str, Any]) -> None:
+    for name, known in _CHOICES[noun].items():
+        if name in values and values[name] not in known:
+            raise UnreadableRowError(
+                f"column {name} of {noun} {values['id']!r} holds {shortened(values[name])}"
+            )
 
 
 def shortened(value: Any) -> str:

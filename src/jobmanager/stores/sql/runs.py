@@ -27,7 +27,6 @@ from jobmanager.stores.sql.columns import to_pending
 from jobmanager.stores.sql.database import Connection, Database, literally
 from jobmanager.stores.sql.rows import (
     line_values,
-    run_from,
     run_values,
 )
 
@@ -70,8 +69,7 @@ class RunStatements(Database):
         runs = self.tables.runs
         query = sa.select(runs).where(runs.c.id.in_(run_ids))
         with self.reading() as connection:
-            rows = connection.execute(query.order_by(runs.c.due_at, runs.c.id)).mappings()
-            return [run_from(row) for row in rows]
+            return self.runs_from(connection.execute(query.order_by(runs.c.due_at, runs.c.id)).mappings())
 
     def jobs_with_unaccepted_runs(self, before: datetime, limit: int) -> list[str]:
         c = self.tables.runs.c
@@ -134,7 +132,7 @@ class RunStatements(Database):
         c = self.tables.runs.c
         query = sa.select(self.tables.runs).where(literally(c.status, RUNNING), c.owner == owner)
         with self.reading() as connection:
-            return [run_from(row) for row in connection.execute(query).mappings()]
+            return self.runs_from(connection.execute(query).mappings())
 
     def take_over(self) -> list[Run]:
         runs, instances = self.tables.runs, self.tables.instances
@@ -145,8 +143,10 @@ class RunStatements(Database):
                 return []
         orphans = sa.select(runs).where(orphaned).with_for_update(of=runs, skip_locked=True)
         with self.writing() as connection:
-            found = [run_from(row) for row in connection.execute(orphans).mappings().all()]
-            return [self._ended_by_crash(connection, run) for run in found]
+            found, wrong = self.sorted_out(connection.execute(orphans).mappings().all())
+            ended = [self._ended_by_crash(connection, run) for run in found]
+        self.end_unreadable(wrong)
+        return ended
 
     def _ended_by_crash(self, connection: Connection, run: Run) -> Run:
         now = self.clock(connection)
@@ -190,10 +190,12 @@ class RunStatements(Database):
                 .limit(limit)
                 .with_for_update(of=runs, skip_locked=True)
             )
-            found = first_in_line([run_from(row) for row in connection.execute(due).mappings()])
+            readable, wrong = self.sorted_out(connection.execute(due).mappings())
+            found = first_in_line(readable)
             if found:
                 sent = sa.update(runs).where(c.id.in_([run.id for run in found]))
                 connection.execute(sent.values(dispatched_at=now))
+        self.end_unreadable(wrong)
         return [replace(run, dispatched_at=now) for run in found]
 
     def expire_pending(self) -> int:

@@ -33,11 +33,12 @@ from jobmanager.run import (
 )
 from jobmanager.stores.base import Written
 from jobmanager.stores.sql.columns import BECOMES, OPENED, TO_PENDING, opened_row
-from jobmanager.stores.sql.rows import UNDECODABLE, encode, failure_values, run_from
+from jobmanager.stores.sql.rows import UNDECODABLE, encode, failure_values
 from jobmanager.stores.sql.runs import refused_retry
 from jobmanager.stores.sql.schema import VERSION_TABLE, SchemaStatements
 from jobmanager.stores.sql.store import Connection, SqlStore
 from jobmanager.stores.sql.tables import make_tables, micros
+from jobmanager.stores.sql.unreadable import json_from, text_from
 
 OLDEST_SQLITE = (3, 35)  # RETURNING
 KEPT = ", ".join(f"'{reason}'" for reason in sorted(KEEPS_ATTEMPT))
@@ -119,6 +120,7 @@ class SqliteStore(SchemaStatements, SqlStore):
         engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(self.path)),
             isolation_level="AUTOCOMMIT",
+            json_deserializer=json_from,
             pool_timeout=self._patience,
             connect_args={"check_same_thread": False, "timeout": self._patience},
         )
@@ -126,6 +128,7 @@ class SqliteStore(SchemaStatements, SqlStore):
         return engine
 
     def _prepare(self, connection: sqlite3.Connection, _record: object) -> None:
+        connection.text_factory = text_from
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -431,7 +434,9 @@ class SqliteStore(SchemaStatements, SqlStore):
                 return []
             chosen = json.dumps(ids)
             _driver(connection).execute(CLAIM, (owner, now, chosen))
-            return [run_from(row) for row in connection.execute(self._claimed, {"ids": chosen}).mappings()]
+            claimed, wrong = self.sorted_out(connection.execute(self._claimed, {"ids": chosen}).mappings())
+        self.end_unreadable(wrong)
+        return claimed
 
 
 class ForkUnderWayError(Exception):

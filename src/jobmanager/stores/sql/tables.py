@@ -14,6 +14,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from jobmanager.job import STORED_OPTIONS
 from jobmanager.run import EPOCH, KEEPS_ATTEMPT, MICROSECOND
+from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
 SCHEMA_VERSION = "0002"
@@ -45,9 +46,13 @@ class Instant(TypeDecorator[datetime]):
         return value if dialect.name == "postgresql" else micros(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
-        if dialect.name != "postgresql":
-            return moment(value)
-        return None if value is None else value.astimezone(UTC)
+        if value is None:
+            return None
+        try:
+            return value.astimezone(UTC) if dialect.name == "postgresql" else moment(value)
+        except (AttributeError, TypeError, OverflowError):
+            unreadable: Any = value if isinstance(value, Unreadable) else Unreadable(value)
+            return unreadable  # type: ignore[no-any-return]  # refused where rows become values
 
 
 Json = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")

@@ -17,7 +17,7 @@ from jobmanager.run import (
 )
 from jobmanager.stores.base import JobRow, JobTransaction
 from jobmanager.stores.sql.columns import to_pending
-from jobmanager.stores.sql.database import Connection, Database, literally, newest_of
+from jobmanager.stores.sql.database import NEVER, Connection, Database, literally, newest_of
 from jobmanager.stores.sql.rows import (
     job_values,
     run_from,
@@ -65,7 +65,7 @@ class SqlJobTransaction(JobTransaction):
             .where(c.concurrency_key == concurrency_key, literally(c.turn, "waits"), c.due_at <= self.now)
             .order_by(c.priority.desc(), c.due_at, c.id)
         )
-        return [run_from(row) for row in self._connection.execute(query).mappings()]
+        return self._store.runs_from(self._connection.execute(query).mappings())
 
     def supersede(self, run: Run) -> None:
         c = self._runs.c
@@ -85,14 +85,14 @@ class SqlJobTransaction(JobTransaction):
         c = self._runs.c
         executed = c.finished_at.is_not(None), c.started_at.is_not(None)
         query = newest_of(self._runs, self.job.id, *executed, limit=count)
-        return [run_from(row) for row in self._connection.execute(query).mappings()]
+        return self._store.runs_from(self._connection.execute(query).mappings())
 
     def instants(self, after: datetime, until: datetime) -> set[datetime]:
         c = self._runs.c
         query = sa.select(c.scheduled_for).where(
             c.job_id == self.job.id, c.scheduled_for > after, c.scheduled_for <= until
         )
-        return set(self._connection.scalars(query))
+        return {instant for instant in self._connection.scalars(query) if isinstance(instant, datetime)}
 
     def range_over(self, instant: datetime) -> Run | None:
         c = self._runs.c
@@ -101,7 +101,10 @@ class SqlJobTransaction(JobTransaction):
         )
 
     def newest_instant(self) -> datetime | None:
-        query = sa.select(sa.func.max(self._runs.c.scheduled_for)).where(self._runs.c.job_id == self.job.id)
+        c = self._runs.c
+        query = sa.select(sa.func.max(c.scheduled_for)).where(
+            c.job_id == self.job.id, c.scheduled_for <= NEVER
+        )
         newest: datetime | None = self._connection.scalar(query)
         return newest
 
