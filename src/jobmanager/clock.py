@@ -20,6 +20,17 @@ _PART = re.compile(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*(ms|sec|min|s|m|h|d|w)?", re.
 Due = Callable[[], datetime | None]
 
 
+LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+"""The last day that there is in Python: no moment that is computed lies after it."""
+
+
+def later(moment: datetime, length: timedelta) -> datetime:
+    """Return the moment so much later; `LATEST` where it would lie beyond, unless the moment itself already does."""
+    if length <= timedelta(0):
+        return moment
+    return moment + length if moment < LATEST and length < LATEST - moment else max(moment, LATEST)
+
+
 class Clock(Protocol):
     """Time as the library reads it. Every method may be called by any thread."""
 

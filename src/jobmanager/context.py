@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextvars import ContextVar
 from datetime import datetime
@@ -19,6 +20,8 @@ CancelCause = Literal["requested", "timeout", "shutdown", "lease"]
 
 MAX_LINES = 1000
 MAX_LINE_BYTES = 256 * 1024
+MAX_MESSAGE = 1000
+MOST_COUNTED = 2**53 - 1  # what JSON of every reader keeps exactly
 
 _logger = logging.getLogger("jobmanager.handler")
 
@@ -214,9 +217,14 @@ class RunContext:
     def progress(self, processed: int, total: int | None = None, message: str = "") -> None:
         """Record how far the work is: `processed` items of `total`. It is visible to other processes within a second.
 
-        Any thread may call it, as often as for every row: only the latest values are kept and written.
+        Any thread may call it, as often as for every row: only the latest values are kept and written. Numbers are kept as whole ones,
+        of the message its first 1,000 characters. What is no number counts as 0, and no value makes the call fail.
         """
-        self._state.progress = Progress(processed=processed, total=total, message=message)
+        self._state.progress = Progress(
+            processed=_counted(processed),
+            total=None if total is None else _counted(total),
+            message=_presentable(message),
+        )
 
     def track(self, items: Iterable[T], total: int | None = None, message: str = "") -> Iterator[T]:
         """Yield the items, recording progress after each and raising RunCancelledError before one if the run should end.
@@ -286,6 +294,40 @@ class ContextLogger(logging.LoggerAdapter[logging.Logger]):
             super().log(level, f"[{self._state.job.id}] {msg}", *args, **kwargs)
         finally:
             current_run.reset(token)
+
+
+def _counted(value: Any) -> int:
+    """Return the whole number that the value is, as far as JSON of every reader goes; 0 for what is none."""
+    try:
+        number = int(value) if not isinstance(value, (str, bytes, bytearray)) else 0
+    except OverflowError:  # infinity
+        number = MOST_COUNTED if value > 0 else -MOST_COUNTED
+    except Exception:  # noqa: BLE001 - a number's own code; a run must not fail over what is shown of it
+        return 0
+    return max(-MOST_COUNTED, min(number, MOST_COUNTED))
+
+
+def _presentable(message: Any) -> str:
+    """Return the beginning of a text that every store and terminal can take."""
+    if not isinstance(message, str):
+        message = _text_of(message)
+    text = str.__getitem__(message, slice(MAX_MESSAGE))
+    if not text.isascii():
+        text = text.encode(errors="replace").decode()
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _text_of(message: object) -> str:
+    """Return a text for what is none, without a call of the size of a large container."""
+    try:
+        if isinstance(message, _CONTAINERS):
+            return f"<{type(message).__name__} of {len(message):,} items>"
+        return str(message)
+    except Exception:  # noqa: BLE001 - the object's own code; a run must not fail over what is shown of it
+        return f"<{type(message).__name__}>"
+
+
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque, bytes, bytearray)
 
 
 def _formatted(msg: object, args: tuple[object, ...]) -> str:

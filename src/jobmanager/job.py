@@ -14,7 +14,7 @@ from operator import attrgetter
 from types import NoneType
 from typing import Any, Literal, TypedDict, get_args
 
-from jobmanager.clock import parse_duration
+from jobmanager.clock import LONGEST, later, parse_duration
 from jobmanager.errors import ConfigurationError, CronError, NonRetryable
 from jobmanager.schedule import At, Cron, Every, Schedule
 from jobmanager.validation.kinds import (
@@ -119,7 +119,8 @@ class Retry:
         else:
             # The exponent is bounded so that attempt 1000 is max_delay and not an OverflowError.
             seconds = min(self.base * self.factor ** min(attempt - 1, 64), self.max_delay)
-        return timedelta(seconds=seconds * (1 + self.jitter * random.random()))  # noqa: S311
+        longer = seconds * (1 + self.jitter * random.random())  # noqa: S311
+        return timedelta(seconds=min(longer, LONGEST.total_seconds()))
 
 
 RETRY_OPTIONS = options_of(Retry)
@@ -367,7 +368,9 @@ def jittered(job_id: str, instant: datetime, jitter: timedelta, schedule: Schedu
     if not span:
         return instant
     digest = hashlib.blake2b(f"{job_id} {instant.isoformat()}".encode(), digest_size=8).digest()
-    return instant + timedelta(microseconds=int.from_bytes(digest) % (span // timedelta(microseconds=1)))
+    return later(
+        instant, timedelta(microseconds=int.from_bytes(digest) % (span // timedelta(microseconds=1)))
+    )
 
 
 def check_id(job_id: object) -> None:

@@ -125,3 +125,13 @@ def test_stop_writes_what_waits(store: TroubledStore) -> None:
 
     assert written.is_set()
     assert len(store.runs()) == 1
+
+
+def test_a_job_whose_every_start_is_refused_is_said_once_in_five_seconds(
+    store: TroubledStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    commits = GroupCommit(store, SystemClock(), threaded=False)
+    for _ in range(20):
+        commits.submit([replace(run(), trigger="nonsense")], (), lambda _: None)  # type: ignore[arg-type]
+
+    assert sum("cannot be recorded" in record.getMessage() for record in caplog.records) == 1

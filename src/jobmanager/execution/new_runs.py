@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import datetime
 
+from jobmanager.clock import later
 from jobmanager.execution.opening import OpenRequest
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.run import EPOCH, MICROSECOND, PENDING, RUNNING, Run, new_id
@@ -38,7 +39,7 @@ class RunFactory:
             due_at=due_at,
             expires_at=None
             if instant is None or job.start_deadline is None
-            else instant + job.start_deadline,
+            else later(instant, job.start_deadline),
             attempt=1 if ours else 0,
             starts=1 if ours else 0,
             owner=self._heartbeat.id if ours else None,

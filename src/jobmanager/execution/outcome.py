@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobmanager.cheap import cheap
+from jobmanager.clock import later
 from jobmanager.context import AttemptState, CancelCause
 from jobmanager.errors import CancelRun, HandlerNotFoundError, PayloadError, RetryLater, RunCancelledError
 from jobmanager.execution.failures import failure
@@ -96,7 +97,7 @@ def ending_of(attempt: AttemptState, outcome: Outcome, now: datetime, elapsed: f
         progress=attempt.progress,
         started_at=attempt.started_at,
         finished_at=attempt.started_at + timedelta(seconds=elapsed),
-        retry_at=None if outcome.retry_after is None else now + outcome.retry_after,
+        retry_at=None if outcome.retry_after is None else later(now, outcome.retry_after),
         lines=attempt.take_lines(),
     )
 

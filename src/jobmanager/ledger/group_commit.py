@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from jobmanager.cheap import cheap
 from jobmanager.clock import Clock
 from jobmanager.errors import BackPressureError, StoreError, StoreUnavailableError
-from jobmanager.process.throttled_log import ThrottledLogger
+from jobmanager.process.throttled_log import ThrottledLogger, ThrottledLogs
 from jobmanager.run import FAILED, Ending, Failure, Run
 from jobmanager.stores.base import RunStore, Written
 
@@ -50,6 +50,7 @@ class GroupCommit:
         self._starting = threading.Lock()
         self._given_up = threading.Event()
         self._quiet = quiet or ThrottledLogger(logger)
+        self._refusals = ThrottledLogs(logger)  # the store may refuse every tick of a job
 
     def submit(
         self,
@@ -166,11 +167,11 @@ class GroupCommit:
                 if self._given_up.wait(pause):
                     return Written(errors=dict.fromkeys(_ids(opens, endings), error))
                 pause = min(pause * 2, LONGEST_PAUSE)
-            except Exception as error:  # one bad row must not take its neighbours along
+            except Exception as error:  # noqa: BLE001 - one bad row must not take its neighbours along
                 if outcome_stripped:
-                    logger.exception(
-                        "run_id=%s its end is not on record; the sweep ends it", endings[0].run.id
-                    )
+                    run = endings[0].run
+                    text = "job=%s run_id=%s its end is not on record; the sweep ends it"
+                    self._refusals.of(f"{run.job_id} lost").error(text, run.job_id, run.id, exc_info=True)
                     return Written(errors={endings[0].run.id: error})
                 return self._write_apart(opens, endings, error)
             else:
@@ -195,12 +196,12 @@ class GroupCommit:
 
     def _without(self, opens: Sequence[Run], endings: Sequence[Ending], error: Exception) -> Written:
         if opens:
-            logger.error("job=%s run_id=%s cannot be recorded: %s", opens[0].job_id, opens[0].id, error)
+            text, run = "job=%s run_id=%s cannot be recorded: %s", opens[0]
+            self._refusals.of(f"{run.job_id} start").error(text, run.job_id, run.id, error)
             return Written(errors={opens[0].id: error})
         ending = endings[0]
-        logger.error(
-            "job=%s run_id=%s end cannot be recorded as it is: %s", ending.run.job_id, ending.run.id, error
-        )
+        text, run = "job=%s run_id=%s end cannot be recorded as it is: %s", ending.run
+        self._refusals.of(f"{run.job_id} end").error(text, run.job_id, run.id, error)
         without_outcome = replace(
             ending,
             status=FAILED,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice, pairwise
 
+from jobmanager.clock import later
 from jobmanager.job import jittered
 from jobmanager.run import MISSED, PENDING, SKIPPED, Run, RunStatus, Trigger, new_id
 from jobmanager.schedule import Schedule, parse
@@ -131,7 +132,7 @@ def row_of(
         schedule_rev=txn.job.schedule_rev,
         scheduled_for=instant,
         due_at=jittered(txn.job.id, instant, txn.job.jitter, schedule_of(txn.job)) if pending else instant,
-        expires_at=None if txn.job.start_deadline is None else instant + txn.job.start_deadline,
+        expires_at=None if txn.job.start_deadline is None else later(instant, txn.job.start_deadline),
         concurrency_key=txn.job.id,
         turn="holds" if pending and txn.job.overlap != "allow" else None,
         max_attempts=txn.job.max_attempts,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from jobmanager.clock import later
 from jobmanager.errors import (
     JobDisabledError,
     JobNotFoundError,
@@ -375,4 +376,4 @@ def _moment(now: datetime, delay: Seconds | None, at: datetime | None) -> dateti
         raise PayloadError("Give either delay or at, not both.")
     if at is not None:
         return max(moment_of("at", at), now)
-    return now if delay is None else now + duration_of("delay", delay)
+    return now if delay is None else later(now, duration_of("delay", delay))

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
-from jobmanager.process.throttled_log import ThrottledLogger
+from jobmanager.process.throttled_log import ThrottledLogger, ThrottledLogs
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class BackgroundTasks:
         self._clock = clock
         self._name = name
         self._outage = outage or ThrottledLogger(logger)
+        self._troubles = ThrottledLogs(logger)
         self._tasks: dict[str, _Task] = {}
         self._once: list[tuple[datetime, int, Act]] = []
         self._soon: list[Act] = []
@@ -186,9 +187,10 @@ class BackgroundTasks:
         except StoreUnavailableError as error:
             self._outage.warning("%s put off: %s", name, error)
         except StoreError as error:
-            (throttled or ThrottledLogger(logger)).warning("%s put off: %s", name, error)
-        except Exception:
-            logger.exception("background task %s failed", name)
+            (throttled or self._troubles.of(f"{name} {error}")).warning("%s put off: %s", name, error)
+        except Exception as error:  # noqa: BLE001 - it is logged, at most every five seconds
+            trouble = self._troubles.of(f"{name} {type(error).__name__}")
+            trouble.error("background task %s failed", name, exc_info=True)
         except BaseException as error:  # raised by an application's code: not meant for this thread
             if self._driven:
                 raise

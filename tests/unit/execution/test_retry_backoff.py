@@ -98,3 +98,31 @@ def test_the_longest_backoff_of_the_last_attempt_is_a_number() -> None:
     retry = Retry(max_attempts=1000, base=1, factor=10, max_delay=60, jitter=0)
 
     assert retry.delay_after(999) == timedelta(seconds=60)
+
+
+CENTURY = 36_500 * 86_400.0
+
+
+@pytest.mark.parametrize(
+    "retry",
+    [
+        Retry(max_attempts=1000, base=CENTURY, factor=1000, max_delay=CENTURY, jitter=1),
+        Retry(max_attempts=1000, base=5e-324, factor=1000.0, max_delay=CENTURY, jitter=1),
+        Retry(max_attempts=1000, base=0, factor=1000, max_delay=0, jitter=1),
+        Retry(max_attempts=1000, delays=[0, CENTURY], jitter=1),
+    ],
+)
+def test_the_most_that_a_policy_may_say_gives_a_delay_after_each_attempt(retry: Retry) -> None:
+    for attempt in range(1, 1001):
+        assert timedelta(0) <= retry.delay_after(attempt) <= timedelta(days=36_500)
+
+
+@pytest.mark.parametrize("delay", [timedelta.max, timedelta.min, timedelta(days=36_500)])
+def test_any_delay_that_a_handler_asks_for_leaves_its_run_waiting_for_a_moment(delay: timedelta) -> None:
+    def later(_context: RunContext) -> None:
+        raise RetryLater(delay)
+
+    run, _ = attempts(Retry(max_attempts=2, jitter=0), later)
+
+    assert run.error is None or run.error.kind == "exception"
+    assert run.status is (RunStatus.FAILED if delay < timedelta(0) else RunStatus.PENDING)
