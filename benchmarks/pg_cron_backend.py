@@ -30,7 +30,7 @@ from postgres import installed
 from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.job import Job
 from jobmanager.schedule import Cron
-from jobmanager.stores.base import JobRow
+from jobmanager.stores.values import JobRow
 
 if TYPE_CHECKING:
     import psycopg
@@ -381,7 +381,7 @@ def put_jobs(bench: Bench, jobs: Sequence[ScheduledJob]) -> None:
     store = PostgresStore(bench.server.url)
     store.install()
     now = datetime.now(UTC)
-    store.add_jobs(
+    store.jobs.add(
         [
             JobRow(
                 id=item.job.id, namespace="default", declared="{}", schedule=item.schedule.text, next_due_at=item.next_due_at,

@@ -24,9 +24,10 @@ from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.run import RUNNING, SUCCEEDED, Ending, Run, new_id
-from jobmanager.stores.base import JobRow, RunStore
+from jobmanager.stores.base import RunStore
 from jobmanager.stores.sql.postgres import PostgresStore
 from jobmanager.stores.sql.sqlite import SqliteStore
+from jobmanager.stores.values import JobRow
 
 GRACE = timedelta(seconds=60)
 IN_FLIGHT = (1, 10, 100, 1000)
@@ -45,7 +46,7 @@ class Client:
         self._store = store
         self._store.install()
         self._jobs = [f"job-{number}" for number in range(in_flight)]
-        self._store.add_jobs([_row(job_id, clock.now()) for job_id in self._jobs])
+        self._store.jobs.add([_row(job_id, clock.now()) for job_id in self._jobs])
         self._lease = Heartbeat(self._store, clock, namespace="default", length=timedelta(hours=1))
         self._lease.beat()
         self._commits = GroupCommit(self._store, clock, threaded=True)
@@ -122,7 +123,7 @@ def sqlite_store(path: Path, synchronous: str) -> SqliteStore:
     store = SqliteStore(path, clock=SystemClock(), grace=GRACE)
     if synchronous == "OFF":
         store.install()
-        with store.writing() as connection:
+        with store.database.writing() as connection:
             connection.exec_driver_sql("COMMIT")
             connection.exec_driver_sql("PRAGMA synchronous = OFF")
             connection.exec_driver_sql("BEGIN")

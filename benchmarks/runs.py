@@ -25,8 +25,8 @@ from recorder import sqlite_store
 
 from jobmanager import JobManager, Settings
 from jobmanager.run import Ending, Run, Tick
-from jobmanager.stores.base import Written
 from jobmanager.stores.sql.postgres import PostgresStore
+from jobmanager.stores.values import Written
 
 IN_FLIGHT = (1, 10, 100, 1000)
 BARS = {"sqlite": {1: 0.5, 10: 2.5, 100: 8}, "postgres": {1: 0.5, 10: 2.5, 100: 6}}
@@ -43,7 +43,7 @@ class Loop:
         for job_id in self._jobs:
             self._manager.add_job(job_id, handler, cron="0 0 1 1 *")
         self._manager.start()
-        write, store.write = store.write, self._write
+        write, store.runs.write = store.runs.write, self._write
         self._to_store = write
         self._deliver = self._manager._assembly.runner.deliver
 

@@ -257,7 +257,7 @@ def test_a_job_that_leaves_the_code_is_disabled_and_comes_back_without_a_flood(
     clock.advance(minutes=1)
     again.stop()
 
-    row = again.store.job("minutely")
+    row = again.store.jobs.get("minutely")
     assert row is not None
     assert row.state == "active"
     statuses = [status for _, status, _, _ in account(again)]
@@ -351,7 +351,7 @@ def test_a_failed_run_is_redriven_and_a_succeeded_one_is_not(clock: FakeClock, t
         2,
         "well",
     )
-    assert [attempt.outcome for attempt in jobs.store.attempts(failed.id)] == ["failed"]
+    assert [attempt.outcome for attempt in jobs.store.history.attempts(failed.id)] == ["failed"]
     with pytest.raises(TransitionError):
         jobs.redrive(failed.id)
     jobs.stop()

@@ -94,7 +94,7 @@ def test_reasons_and_names_of_operators_are_refused_before_anything_changes(
     for call in calls:
         with pytest.raises(PayloadError, match=r"^(Job .work.: )?(reason|by)="):
             call()
-    row = jobs.store.job("work")
+    row = jobs.store.jobs.get("work")
     assert row is not None
     assert (row.state, row.override) == ("active", None)
 

@@ -17,7 +17,7 @@ from jobmanager.backends.celery import CeleryBackend
 from jobmanager.backends.celery.application import make_app
 from jobmanager.doctor import examine
 from jobmanager.run import new_id
-from jobmanager.stores.base import Instance
+from jobmanager.stores.values import Instance
 
 pytestmark = pytest.mark.slow
 
@@ -236,8 +236,8 @@ def company(manager):
             started_at=now - since,
             seen_at=now,
         )
-        jobs.store.register(instance, ["work"])
-        jobs.store.beat(
+        jobs.store.processes.register(instance, ["work"])
+        jobs.store.processes.beat(
             instance.id, last_tick_at=now if ticked else None, lag_seconds=0.1 if ticked else None
         )
         return replace(instance)

@@ -86,7 +86,7 @@ def test_an_override_is_in_force_or_names_job_word_and_line(jobs: JobManager, jo
     for value in HOSTILE:
         jobs.reset_job(job_id)
         error = refused(partial(jobs.override_job, job_id, **{word: value}))
-        row = jobs.store.job(job_id)
+        row = jobs.store.jobs.get(job_id)
         assert row is not None
         if error is None:
             accepted += 1

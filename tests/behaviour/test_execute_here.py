@@ -42,7 +42,7 @@ def test_a_pending_run_is_executed_where_nobody_lives(declared):
 
     assert tool.wait(run.id, 5).output == "done"
     tool.stop()
-    assert tool.store.instances() == []
+    assert tool.store.processes.living() == []
 
 
 def test_a_living_executor_keeps_its_runs(declared):
@@ -92,11 +92,11 @@ def test_the_next_attempt_is_asked_for_again(declared):
 def test_a_silent_process_is_not_living(declared):
     tool = declared()
     with declared() as server:
-        instance = server.store.instances()[0]
-    tool.store.register(
+        instance = server.store.processes.living()[0]
+    tool.store.processes.register(
         replace(instance, id="a-crashed-process", seen_at=instance.seen_at - timedelta(seconds=31)), ["work"]
     )
-    assert [instance.id for instance in tool.store.instances()] == ["a-crashed-process"]
+    assert [instance.id for instance in tool.store.processes.living()] == ["a-crashed-process"]
     assert tool.executors("work") == []
 
 
@@ -111,16 +111,16 @@ def test_the_row_of_a_tick_is_its_own_or_the_stretch_over_it(declared):
         )  # fmt: skip
 
     hour = timedelta(hours=1)
-    with tool.store.lock_job("work") as page:
+    with tool.store.jobs.lock("work") as page:
         page.insert(missed(NOON, first_for=NOON - 3 * hour, ticks=4))
         page.insert(missed(NOON + 2 * hour))
 
-    assert tool.store.run_for("work", NOON - 2 * hour).ticks == 4
-    assert tool.store.run_for("work", NOON).ticks == 4
-    assert tool.store.run_for("work", NOON + 2 * hour).ticks == 1
+    assert tool.store.history.run_for("work", NOON - 2 * hour).ticks == 4
+    assert tool.store.history.run_for("work", NOON).ticks == 4
+    assert tool.store.history.run_for("work", NOON + 2 * hour).ticks == 1
     for uncovered in (NOON - 4 * hour, NOON + hour, NOON + 3 * hour):
-        assert tool.store.run_for("work", uncovered) is None
-    assert tool.store.run_for("other", NOON) is None
+        assert tool.store.history.run_for("work", uncovered) is None
+    assert tool.store.history.run_for("other", NOON) is None
 
 
 def test_a_closed_gate_is_told_before_the_first_start(declared, monkeypatch):

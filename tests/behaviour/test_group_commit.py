@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,17 +15,22 @@ from jobmanager.clock import SystemClock
 from jobmanager.errors import StoreUnavailableError
 from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.run import PENDING, Ending, Run, new_id
-from jobmanager.stores.base import JobRow, Written
+from jobmanager.stores.sql.database import Database
 from jobmanager.stores.sql.sqlite import SqliteStore
+from jobmanager.stores.sql.sqlite_runs import SqliteRuns
+from jobmanager.stores.values import JobRow, Written
 
 NOW = datetime.now(UTC)
 
 
-class TroubledStore(SqliteStore):
-    """A real store that can be made unavailable, and counts its transactions."""
+class TroubledRuns(SqliteRuns):
+    """Runs of a real store that can be made unavailable, and counts its transactions."""
 
     away = False
-    batches: list[int]
+
+    def __init__(self, database: Database, grace: timedelta) -> None:
+        super().__init__(database, grace)
+        self.batches: list[int] = []
 
     def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
         if self.away:
@@ -34,12 +39,19 @@ class TroubledStore(SqliteStore):
         return super().write(opens, endings)
 
 
+class TroubledStore(SqliteStore):
+    runs: TroubledRuns
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.runs = TroubledRuns(self.database, timedelta(seconds=60))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> TroubledStore:
     store = TroubledStore(tmp_path / "jobs.db")
-    store.batches = []
     store.install()
-    store.add_jobs(
+    store.jobs.add(
         [
             JobRow(
                 id="a",
@@ -79,30 +91,30 @@ def until(condition: Callable[[], object]) -> None:
 def test_what_waits_while_one_batch_is_written_is_the_next_batch(store: TroubledStore) -> None:
     commits = GroupCommit(store, SystemClock(), threaded=True)
     answers: list[Written] = []
-    with store.writing():  # the writer has to wait, and the others gather behind it
+    with store.database.writing():  # the writer has to wait, and the others gather behind it
         commits.submit([run()], (), answers.append)
         until(lambda: commits.is_writing)
         for _ in range(50):
             commits.submit([run()], (), answers.append)
     until(lambda: len(answers) == 51)
 
-    assert store.batches == [1, 50]
-    assert len(store.runs(limit=100)) == 51
+    assert store.runs.batches == [1, 50]
+    assert len(store.history.runs(limit=100)) == 51
     commits.stop(5)
 
 
 def test_an_outage_is_waited_out_and_nothing_is_written_twice(store: TroubledStore) -> None:
     commits = GroupCommit(store, SystemClock(), threaded=True)
     answers: list[Written] = []
-    store.away = True
+    store.runs.away = True
     for _ in range(5):
         commits.submit([run()], (), answers.append)
     time.sleep(0.2)  # long enough for several tries; none may answer
     assert answers == []
-    store.away = False
+    store.runs.away = False
     until(lambda: len(answers) == 5)
 
-    assert len(store.runs(limit=100)) == 5
+    assert len(store.history.runs(limit=100)) == 5
     commits.stop(5)
 
 
@@ -124,7 +136,7 @@ def test_stop_writes_what_waits(store: TroubledStore) -> None:
     commits.stop(5)
 
     assert written.is_set()
-    assert len(store.runs()) == 1
+    assert len(store.history.runs()) == 1
 
 
 def test_a_job_whose_every_start_is_refused_is_said_once_in_five_seconds(

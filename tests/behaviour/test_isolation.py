@@ -54,7 +54,7 @@ def ended(jobs, name, payload=None, **policies):
 
 
 def lines_of(jobs, run):
-    return [line.text for _, _, line in jobs.store.lines(run.id)]
+    return [line.text for _, _, line in jobs.store.history.lines(run.id)]
 
 
 def pid_of(jobs, run, seconds=10):
@@ -243,7 +243,7 @@ def test_a_poison_job_stops_at_its_last_attempt_and_the_host_lives(jobs):
     run = ended(jobs, "dies", {"how": "exit"}, retry=Retry(max_attempts=2))
 
     assert (run.status, run.attempt) == (FAILED, 2)
-    assert [attempt.error.kind for attempt in jobs.store.attempts(run.id)] == ["crashed"]
+    assert [attempt.error.kind for attempt in jobs.store.history.attempts(run.id)] == ["crashed"]
     assert jobs.wait(jobs.trigger_job("next").id, 20).status is SUCCEEDED
 
 
@@ -315,7 +315,10 @@ def test_a_stop_asks_the_child_to_end_and_waits_for_it(jobs):
 
     jobs.stop(drain=10)
 
-    assert (jobs.run(run.id).status, jobs.store.attempts(run.id)[0].error.kind) == (PENDING, "shutdown")
+    assert (jobs.run(run.id).status, jobs.store.history.attempts(run.id)[0].error.kind) == (
+        PENDING,
+        "shutdown",
+    )
     assert not alive(pid)
 
 

@@ -24,7 +24,7 @@ from jobmanager.process.health import (
     Vitals,
     judge_ledger,
 )
-from jobmanager.stores.base import Instance
+from jobmanager.stores.values import Instance
 from jobmanager.testing import FakeClock
 
 START = datetime(2026, 3, 5, tzinfo=UTC)  # clocks change on 8 March in New York, on 29 March in Berlin

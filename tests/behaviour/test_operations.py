@@ -102,7 +102,7 @@ def test_overrides_add_up_and_other_processes_follow(
     other.override_job("work", max_attempts=3)
     other.override_job("work", overlap="queue")
     clock.advance()
-    row = jobs.store.job("work")
+    row = jobs.store.jobs.get("work")
 
     assert row is not None
     assert row.override == {"max_attempts": 3, "overlap": "queue"}
@@ -126,10 +126,10 @@ def test_overrides_add_up_and_other_processes_follow(
 def test_an_override_that_cannot_be_meant_changes_nothing(
     jobs: JobManager, words: dict[str, object], error: type[Exception]
 ) -> None:
-    before = jobs.store.job("work")
+    before = jobs.store.jobs.get("work")
     with pytest.raises(error):
         jobs.override_job("work", **words)
-    assert jobs.store.job("work") == before
+    assert jobs.store.jobs.get("work") == before
 
 
 # ---------------------------------------------------------------- backfill and dead letters
@@ -237,7 +237,7 @@ def test_retention_by_age_and_by_rows_per_job(clock: FakeClock, tmp_path: Path) 
 def test_a_living_process_tells_its_last_tick_and_how_late_it_was(jobs: JobManager, clock: FakeClock) -> None:
     clock.advance(minutes=10)
 
-    (instance,) = jobs.store.instances()
+    (instance,) = jobs.store.processes.living()
     assert (instance.last_tick_at, instance.lag_seconds) == (START + timedelta(minutes=10), 0.0)
 
 

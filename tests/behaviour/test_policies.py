@@ -141,7 +141,7 @@ def test_ticks_meet_a_running_run_by_the_same_table(
     jobs.start()
     runner = jobs._assembly.runner  # the backend's place, taken by the test
     now = datetime.now(UTC).replace(microsecond=0)
-    with jobs.store.lock_job("work") as page:
+    with jobs.store.jobs.lock("work") as page:
         from dataclasses import replace
 
         page.save(replace(page.job, accounted_until=now - timedelta(seconds=30)))
@@ -267,7 +267,7 @@ def test_a_job_that_keeps_failing_is_paused(tmp_path: Path) -> None:
     jobs.start()
     clock.advance(minutes=10)
 
-    row = jobs.store.job("failing")
+    row = jobs.store.jobs.get("failing")
     assert row is not None
     assert (row.state, row.state_reason, row.state_by) == ("paused", "failures", "pause_after_failures")
     assert len(jobs.runs("failing", "failed")) == 3

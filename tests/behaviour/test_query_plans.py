@@ -21,8 +21,8 @@ def store(tmp_path: Path) -> SqliteStore:
 
 
 def plan(store: SqliteStore, query: sa.Select[tuple[object, ...]]) -> str:
-    compiled = query.compile(dialect=store._engine.dialect, compile_kwargs={"literal_binds": True})
-    with store.reading() as connection:
+    compiled = query.compile(dialect=store.database._engine.dialect, compile_kwargs={"literal_binds": True})
+    with store.database.reading() as connection:
         return "\n".join(row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}"))
 
 
@@ -30,7 +30,9 @@ def plan(store: SqliteStore, query: sa.Select[tuple[object, ...]]) -> str:
 def test_a_page_of_a_job_walks_its_ticks_and_its_runs_by_hand(store: SqliteStore, before: bool) -> None:
     last = Run(id=new_id(NOW), job_id="job", status=PENDING, opened_at=NOW, due_at=NOW, concurrency_key="job")
 
-    steps = plan(store, newest_of(store.tables.runs, "job", limit=50, before=last if before else None))
+    steps = plan(
+        store, newest_of(store.database.tables.runs, "job", limit=50, before=last if before else None)
+    )
 
     assert "USING INDEX jobmanager_runs_tick (job_id=? AND scheduled_for" in steps
     assert "USING INDEX jobmanager_runs_by_hand (job_id=?" in steps

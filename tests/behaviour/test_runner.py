@@ -59,7 +59,7 @@ def test_what_a_handler_returns_reports_and_logs_is_on_record(jobs: JobManager) 
     assert (run.progress.processed, run.progress.total, run.progress.message) == (3, 3, "rows")
     assert run.duration is not None
     assert run.duration >= timedelta(0)
-    lines = [line.text for _, _, line in jobs.store.lines(run.id)]
+    lines = [line.text for _, _, line in jobs.store.history.lines(run.id)]
     assert lines == ["one of 3"] * 3 + ["careful"]
 
 
@@ -76,7 +76,7 @@ def test_a_coroutine_handler_runs_and_its_lines_are_its_own(jobs: JobManager) ->
 
     assert [run.output for run in runs] == ["first", "second"]
     for run in runs:
-        assert [line.text for _, _, line in jobs.store.lines(run.id)] == [f"from {run.job_id}"]
+        assert [line.text for _, _, line in jobs.store.history.lines(run.id)] == [f"from {run.job_id}"]
 
 
 def test_a_raised_error_is_recorded_with_its_traceback_and_without_secrets(
@@ -101,7 +101,7 @@ def test_a_raised_error_is_recorded_with_its_traceback_and_without_secrets(
         "hunter2"
         not in f"{run} {[r.getMessage() for r in caplog.records if r.name.startswith('jobmanager')]}"
     )
-    assert [line.text for _, _, line in jobs.store.lines(run.id)] == ["api_key=[redacted]"]
+    assert [line.text for _, _, line in jobs.store.history.lines(run.id)] == ["api_key=[redacted]"]
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("odd")])
@@ -135,7 +135,7 @@ def test_failed_attempts_are_repeated_and_each_is_on_record(jobs: JobManager) ->
 
     assert seen == [1, 2, 3]
     assert (run.status, run.attempt, run.output) == (RunStatus.SUCCEEDED, 3, "at last")
-    attempts = jobs.store.attempts(run.id)
+    attempts = jobs.store.history.attempts(run.id)
     assert [(a.attempt, a.outcome, a.error and a.error.message) for a in attempts] == [
         (1, "failed", "try 1"),
         (2, "failed", "try 2"),
@@ -393,7 +393,7 @@ def test_what_did_not_end_while_draining_is_recorded_as_failed_shutdown(jobs: Jo
 
     after = jobs.run(run.id)
     assert (after.status, after.error.kind) == (RunStatus.FAILED, "shutdown")
-    assert jobs.store.instances() == []
+    assert jobs.store.processes.living() == []
 
 
 def test_without_start_a_triggered_run_waits_for_a_process_that_is_started(jobs: JobManager) -> None:
@@ -488,7 +488,7 @@ def test_without_capture_no_line_is_kept_and_a_wrong_format_string_hurts_nobody(
         logging.raiseExceptions = True
 
         assert run.status is RunStatus.SUCCEEDED
-        assert [line.text for _, _, line in jobs.store.lines(run.id)] == kept
+        assert [line.text for _, _, line in jobs.store.history.lines(run.id)] == kept
 
 
 def test_status_says_running_while_its_ticks_are_skipped_and_failed_after_the_failure(
@@ -533,7 +533,7 @@ def test_a_job_declared_after_start_is_known_to_the_others(
             deadline = time.monotonic() + 1
             while time.monotonic() < deadline and "declared by no living" not in caplog.text:
                 time.sleep(0.02)
-            row = first.store.job("late")
+            row = first.store.jobs.get("late")
 
     assert row is not None
     assert row.state == "active"

@@ -24,8 +24,8 @@ from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import ConfigurationError, UnsupportedError
 from jobmanager.job import Job
 from jobmanager.schedule import Every
-from jobmanager.stores.base import JobRow
 from jobmanager.stores.sql.postgres import PostgresStore
+from jobmanager.stores.values import JobRow
 from jobmanager.testing import BackendContract, FakeClock
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "unit" / "schedule" / "golden.json").read_text())["cases"]
@@ -46,7 +46,7 @@ class ByHand(PgCronBackend):
             connection.execute(
                 "UPDATE jobmanager.jobs SET state = 'disabled', schedule_rev = schedule_rev + 1000"
             )
-        self.store.add_jobs([row_of(item) for item in jobs if item.job.id not in known])
+        self.store.jobs.add([row_of(item) for item in jobs if item.job.id not in known])
         with self.database.transaction() as connection:
             for item in jobs:
                 connection.execute(

@@ -15,13 +15,27 @@ import pytest
 import sqlalchemy as sa
 
 from jobmanager.run import Ending, Run, RunStatus
-from jobmanager.stores.base import Instance, JobRow, JobTransaction, Written
-from jobmanager.stores.sql import sqlite
+from jobmanager.stores.job_transaction import JobTransaction
+from jobmanager.stores.sql import sqlite_runs
+from jobmanager.stores.sql.history import SqlHistory
+from jobmanager.stores.sql.jobs import SqlJobs
+from jobmanager.stores.sql.maintenance import SqlMaintenance
 from jobmanager.stores.sql.memory import MemoryStore
+from jobmanager.stores.sql.processes import SqlProcesses
+from jobmanager.stores.sql.sqlite_runs import SqliteRuns
+from jobmanager.stores.values import Instance, JobRow, Written
 from jobmanager.testing import FakeClock, RunStoreContract, broken_promises
 
+GRACE = timedelta(seconds=60)
 
-class ChecksLess(MemoryStore):
+
+class Broken:
+    """What a facet is that was broken on purpose: it may use the rest of its store, which is sound."""
+
+    store: MemoryStore
+
+
+class ChecksLess(Broken, SqliteRuns):
     """A store whose guards can be told something else than the truth."""
 
     def _may_open(self, run: Run, job: Any, living: set[str], now: Any) -> bool:
@@ -98,7 +112,7 @@ class WithoutIndex(MemoryStore):
 
     def install(self) -> None:
         super().install()
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             connection.exec_driver_sql(f"DROP INDEX {self.index}")
 
 
@@ -114,7 +128,7 @@ class NoUniqueIdempotencyKey(WithoutIndex):
     index = "jobmanager_runs_once"
 
 
-class LooksBeforeItLeaps(NoUniqueTick):
+class LooksFirst(SqliteRuns):
     """Asks whether the tick is taken, then inserts: between the two somebody else does the same."""
 
     def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
@@ -123,46 +137,52 @@ class LooksBeforeItLeaps(NoUniqueTick):
         return super().write([run for run in opens if run.id not in taken], endings)
 
 
-class ForgetsWhatItAnswered(MemoryStore):
+class LooksBeforeItLeaps(NoUniqueTick):
+    def __init__(self, *, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        self.runs = LooksFirst(self.database, GRACE)
+
+
+class ForgetsWhatItAnswered(Broken, SqliteRuns):
     def _ours(self, connection: Any, runs: Sequence[Run]) -> list[tuple[Any, ...]]:
         return []
 
 
-class HandsOutWhatHasEnded(MemoryStore):
+class HandsOutWhatHasEnded(Broken, SqliteRuns):
     def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
         written = super().write(opens, endings)
-        return replace(written, opened={run.id for run in opens if self.run(run.id)})
+        return replace(written, opened={run.id for run in opens if self.store.history.run(run.id)})
 
 
-class KeepsHalfAWrite(MemoryStore):
+class KeepsHalfAWrite(Broken, SqliteRuns):
     def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
         opened = super().write(opens, ()).opened if opens else ()
         return replace(super().write((), endings), opened=opened)
 
 
-class OneBadTickSpoilsTheBatch(MemoryStore):
+class OneBadTickSpoilsTheBatch(Broken, SqliteRuns):
     def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
         written = super().write(opens, endings)
         if len(written.opened) == len(opens):
             return written
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             for run in opens:
                 connection.exec_driver_sql("DELETE FROM jobmanager_runs WHERE id = ?", (run.id,))
         return replace(written, opened=())
 
 
-class OneTwinIsEnough(MemoryStore):
+class OneTwinIsEnough(Broken, SqliteRuns):
     def already_recorded(self, runs: Sequence[Run]) -> set[str]:
         return super().already_recorded(list({(run.job_id, run.scheduled_for): run for run in runs}.values()))
 
 
-class CommitsWhatFailed(MemoryStore):
+class CommitsWhatFailed(Broken, SqlJobs):
     """Locks, but does not roll back."""
 
     @contextmanager
-    def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
+    def lock(self, job_id: str) -> Iterator[JobTransaction]:
         failure = None
-        with super().lock_job(job_id) as txn:
+        with super().lock(job_id) as txn:
             try:
                 yield txn
             except ZeroDivisionError as error:
@@ -171,27 +191,27 @@ class CommitsWhatFailed(MemoryStore):
             raise failure
 
 
-class ReadsBeforeItLocks(MemoryStore):
+class ReadsBeforeItLocks(Broken, SqlJobs):
     @contextmanager
-    def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
-        seen = self.job(job_id)
+    def lock(self, job_id: str) -> Iterator[JobTransaction]:
+        seen = self.get(job_id)
         time.sleep(0.001)
-        with super().lock_job(job_id) as txn:
+        with super().lock(job_id) as txn:
             if seen is not None:
                 txn.job = seen
             yield txn
 
 
-class LocksOnlyToWrite(MemoryStore):
+class LocksOnlyToWrite(Broken, SqlJobs):
     """Reads, lets go, and takes the lock again to write what was decided meanwhile."""
 
     @contextmanager
-    def lock_job(self, job_id: str) -> Iterator[Any]:
-        with super().lock_job(job_id) as txn:
+    def lock(self, job_id: str) -> Iterator[Any]:
+        with super().lock(job_id) as txn:
             seen = txn.job
         decided = Decided(seen)
         yield decided
-        with super().lock_job(job_id) as txn:
+        with super().lock(job_id) as txn:
             txn.save(decided.job)
 
 
@@ -203,45 +223,47 @@ class Decided:
         self.job = job
 
 
-class InventsJobs(MemoryStore):
+class InventsJobs(Broken, SqlJobs):
     @contextmanager
-    def lock_job(self, job_id: str) -> Iterator[Any]:
-        if self.job(job_id) is None:
+    def lock(self, job_id: str) -> Iterator[Any]:
+        if self.get(job_id) is None:
             yield None
         else:
-            with super().lock_job(job_id) as txn:
+            with super().lock(job_id) as txn:
                 yield txn
 
 
 class ChangesGoUnnoticed(MemoryStore):
-    def next_change(self, connection: Any) -> int:
-        return self.change_seq()
+    def __init__(self, *, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        database: Any = self.database
+        database.next_change = lambda connection: self.jobs.change_seq()
 
 
-class EverySettlementIsAChange(MemoryStore):
+class EverySettlementIsAChange(Broken, SqlJobs):
     @contextmanager
-    def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
-        with super().lock_job(job_id) as txn:
+    def lock(self, job_id: str) -> Iterator[JobTransaction]:
+        with super().lock(job_id) as txn:
             yield txn
             with self.writing_already() as connection:
-                self.next_change(connection)
+                self.database.next_change(connection)
 
     @contextmanager
     def writing_already(self) -> Iterator[sa.Connection]:
-        assert self._writer is not None
-        yield self._writer
+        assert self.store.database._writer is not None
+        yield self.store.database._writer
 
 
-class SeedsOverwrite(MemoryStore):
-    def add_jobs(self, rows: Sequence[JobRow]) -> None:
-        super().add_jobs(rows)
+class SeedsOverwrite(Broken, SqlJobs):
+    def add(self, rows: Sequence[JobRow]) -> None:
+        super().add(rows)
         self.declare({row.id: row for row in rows})
 
 
-class DeclaringResumes(MemoryStore):
+class DeclaringResumes(Broken, SqlJobs):
     def declare(self, rows: Mapping[str, JobRow]) -> None:
         super().declare(rows)
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             connection.exec_driver_sql("UPDATE jobmanager_jobs SET state = 'active'")
 
 
@@ -251,15 +273,15 @@ class InstallsWhenAsked(MemoryStore):
         return super().exists()
 
 
-class DisabledJobsAreDue(MemoryStore):
-    def due_jobs(self, before: Any, limit: int) -> list[str]:
-        due = [row for row in self.jobs() if row.next_due_at and row.next_due_at <= before]
+class DisabledJobsAreDue(Broken, SqlJobs):
+    def due(self, before: Any, limit: int) -> list[str]:
+        due = [row for row in self.rows() if row.next_due_at and row.next_due_at <= before]
         return [row.id for row in sorted(due, key=lambda row: row.next_due_at)][:limit]
 
 
-class CancelClosesWhatRuns(MemoryStore):
+class CancelClosesWhatRuns(Broken, SqliteRuns):
     def cancel(self, run_id: str) -> Run:
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             connection.exec_driver_sql(
                 "UPDATE jobmanager_runs SET status = 'cancelled', reason = 'requested', turn = NULL, finished_at = due_at"
                 " WHERE id = ? AND finished_at IS NULL",
@@ -268,168 +290,171 @@ class CancelClosesWhatRuns(MemoryStore):
         return super().cancel(run_id)
 
 
-class CancelLeavesTheKey(MemoryStore):
+class CancelLeavesTheKey(Broken, SqliteRuns):
     def cancel(self, run_id: str) -> Run:
-        run = self.run(run_id)
+        run = self.store.history.run(run_id)
         if run is not None and run.status is RunStatus.PENDING:
             return run
         return super().cancel(run_id)
 
 
-class CancelsEverybodysRuns(MemoryStore):
+class CancelsEverybodysRuns(Broken, SqliteRuns):
     def cancel_requests(self, owner: str) -> list[str]:
-        return [run.id for run in self.runs() if run.cancel_requested_at and not run.status.closed]
+        return [
+            run.id for run in self.store.history.runs() if run.cancel_requested_at and not run.status.closed
+        ]
 
 
-class AnybodysProgress(MemoryStore):
+class AnybodysProgress(Broken, SqliteRuns):
     def note_progress(self, run: Run, progress: Any) -> None:
-        stored = self.run(run.id)
+        stored = self.store.history.run(run.id)
         super().note_progress(stored or run, progress)
 
 
-class LosesTheOrderOfLines(MemoryStore):
+class LosesTheOrderOfLines(Broken, SqlHistory):
     def lines(self, run_id: str, *, after: int = 0) -> list[Any]:
         return super().lines(run_id, after=after)[::-1]
 
 
-class LinesFromTheBeginning(MemoryStore):
+class LinesFromTheBeginning(Broken, SqlHistory):
     def lines(self, run_id: str, *, after: int = 0) -> list[Any]:
         return super().lines(run_id)
 
 
-class NothingExpires(MemoryStore):
+class NothingExpires(Broken, SqlMaintenance):
     def expire_pending(self) -> int:
         return 0
 
 
-class NothingIsSeenTo(MemoryStore):
+class NothingIsSeenTo(Broken, SqlMaintenance):
     def discard(self, run_id: str) -> Run:
-        return self.run(run_id) or super().discard(run_id)
+        return self.store.history.run(run_id) or super().discard(run_id)
 
 
-class BeatsWithoutSigns(MemoryStore):
+class BeatsWithoutSigns(Broken, SqlProcesses):
     def beat(self, instance_id: str, **signs: Any) -> bool:
         return super().beat(instance_id)
 
 
-class TheDeadBeat(MemoryStore):
+class TheDeadBeat(Broken, SqlProcesses):
     def beat(self, instance_id: str, **signs: Any) -> bool:
         super().beat(instance_id, **signs)
         return True
 
 
-class BuriesWhoSpoke(MemoryStore):
+class BuriesWhoSpoke(Broken, SqlProcesses):
     def mark_dead(self, instance: Instance) -> bool:
-        living = {each.id: each for each in self.instances()}
+        living = {each.id: each for each in self.living()}
         return instance.id in living and super().mark_dead(living[instance.id])
 
 
-class TheDeadDeclare(MemoryStore):
+class TheDeadDeclare(Broken, SqlProcesses):
     declared: ClassVar[set[str]] = set()
 
     def register(self, instance: Instance, declares: Collection[str] = ()) -> None:
         super().register(instance, declares)
 
     def declared_by_living(self, namespace: str) -> set[str]:
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(sa.select(self.tables.declarations.c.job_ids)).scalars()
             return {job_id for job_ids in rows for job_id in job_ids}
 
 
-class OldestFirst(MemoryStore):
+class OldestFirst(Broken, SqlHistory):
     def runs(self, **which: Any) -> list[Run]:
         return super().runs(**which)[::-1]
 
 
-class PagesOverlap(MemoryStore):
+class PagesOverlap(Broken, SqlHistory):
     def runs(self, *, before: str | None = None, **which: Any) -> list[Run]:
         runs = super().runs(before=before, **which)
         last = self.run(before) if before else None
         return [last, *runs[:-1]] if last and runs else runs
 
 
-class TakesAnyEnd(MemoryStore):
+class TakesAnyEnd(Broken, SqlHistory):
     def run(self, run_id: str) -> Run | None:
         return next((run for run in self.runs(limit=1000) if run.id.endswith(run_id)), None)
 
 
-class OnlyTheNewest(MemoryStore):
+class OnlyTheNewest(Broken, SqlHistory):
     def last_runs(self, job_ids: Collection[str]) -> dict[str, list[Run]]:
         return {job_id: runs[:1] for job_id, runs in super().last_runs(job_ids).items()}
 
 
-class CountsWhatNeverRan(MemoryStore):
+class CountsWhatNeverRan(Broken, SqlHistory):
     def metrics(self) -> Any:
         ended = [run for run in self.runs(limit=1000) if run.status.closed]
         return replace(super().metrics(), total_executions=len(ended))
 
 
-class ForgetsStretches(MemoryStore):
+class ForgetsStretches(Broken, SqlHistory):
     def run_for(self, job_id: str, instant: Any) -> Run | None:
-        with self.lock_job(job_id) as txn:
+        with self.store.jobs.lock(job_id) as txn:
             return txn.run_for(instant)
 
 
-class PurgesWhatIsNotAccounted(MemoryStore):
+class PurgesWhatIsNotAccounted(Broken, SqlMaintenance):
     def purge(self, before: Any, **which: Any) -> int:
-        for row in self.jobs():
-            with self.lock_job(row.id) as txn:
+        for row in self.store.jobs.rows():
+            with self.store.jobs.lock(row.id) as txn:
                 txn.save(replace(row, accounted_until=before + timedelta(days=1)))
         return super().purge(before, **which)
 
 
-class PurgeForgetsWhereHistoryBegins(MemoryStore):
+class PurgeForgetsWhereHistoryBegins(Broken, SqlMaintenance):
     def purge(self, before: Any, **which: Any) -> int:
-        rows = self.jobs()
+        rows = self.store.jobs.rows()
         purged = super().purge(before, **which)
         for row in rows:
-            with self.lock_job(row.id) as txn:
+            with self.store.jobs.lock(row.id) as txn:
                 txn.save(replace(txn.job, history_from=row.history_from))
         return purged
 
 
-class PurgeLeavesTheRest(MemoryStore):
-    """Attempts and lines stay when their run goes."""
+class PurgeLeavesTheRest(Broken, SqlMaintenance):
+    """Attempts stay when their run goes."""
 
     def purge(self, before: Any, **which: Any) -> int:
-        kept = {run.id: self.attempts(run.id) for run in self.runs(limit=1000)}
-        self.kept = kept
-        return super().purge(before, **which)
+        table = self.tables.attempts
+        with self.database.reading() as connection:
+            kept = [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+        purged = super().purge(before, **which)
+        with self.database.writing() as connection:
+            connection.execute(self.database.insert_ignoring(table), kept)
+        return purged
 
-    def attempts(self, run_id: str) -> list[Any]:
-        return super().attempts(run_id) or getattr(self, "kept", {}).get(run_id, [])
 
-
-class ForgetsWhoStillOwnsSomething(MemoryStore):
+class ForgetsWhoStillOwnsSomething(Broken, SqlMaintenance):
     def forget_dead(self, before: Any) -> int:
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             dead = sa.delete(self.tables.instances).where(self.tables.instances.c.dead_at < before)
             return int(connection.execute(dead).rowcount)
 
 
-class TakesFromTheLiving(MemoryStore):
+class TakesFromTheLiving(Broken, SqlMaintenance):
     def take_over(self) -> list[Run]:
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             connection.exec_driver_sql("UPDATE jobmanager_instances SET dead_at = seen_at")
         return super().take_over()
 
 
-class LeavesOrphans(MemoryStore):
+class LeavesOrphans(Broken, SqlMaintenance):
     def take_over(self) -> list[Run]:
         return []
 
 
-class SendsAgainAndAgain(MemoryStore):
+class SendsAgainAndAgain(Broken, SqliteRuns):
     def to_dispatch(self, namespace: str, limit: int, *, unknown: Collection[str] = ()) -> list[Run]:
         found = super().to_dispatch(namespace, limit, unknown=unknown)
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             connection.execute(sa.update(self.tables.runs).values(dispatched_at=None))
         return found
 
 
-class TrustsTheMessage(MemoryStore):
+class TrustsTheMessage(Broken, SqliteRuns):
     def to_dispatch(self, namespace: str, limit: int, *, unknown: Collection[str] = ()) -> list[Run]:
-        sent = [run for run in self.runs() if run.dispatched_at]
+        sent = [run for run in self.store.history.runs() if run.dispatched_at]
         return [
             run
             for run in super().to_dispatch(namespace, limit, unknown=unknown)
@@ -437,12 +462,12 @@ class TrustsTheMessage(MemoryStore):
         ]
 
 
-class EverybodyHasTheRole(MemoryStore):
+class EverybodyHasTheRole(Broken, SqlProcesses):
     def acquire_role(self, role: str, instance_id: str) -> bool:
         return True
 
 
-class TheRoleStaysWithTheDead(MemoryStore):
+class TheRoleStaysWithTheDead(Broken, SqlProcesses):
     def acquire_role(self, role: str, instance_id: str) -> bool:
         self.had = getattr(self, "had", {})
         return (
@@ -450,7 +475,7 @@ class TheRoleStaysWithTheDead(MemoryStore):
         )
 
 
-BROKEN_STORES: Mapping[type[MemoryStore], str] = {
+BROKEN_STORES: Mapping[type[MemoryStore | Broken], str] = {
     SendsAgainAndAgain: "test_what_nobody_has_sent_is_to_be_sent_and_noted_as_sent",
     TrustsTheMessage: "test_a_message_that_must_be_lost_is_sent_again_and_then_after_twice_as_long",
     EverybodyHasTheRole: "test_one_of_all_living_has_a_role",
@@ -619,7 +644,7 @@ BROKEN_PAGES: Mapping[str, tuple[str, Callable[..., Any], str]] = {
         "was_alive", lambda txn, truth, instant: True,
         "test_somebody_was_alive_between_a_start_and_the_last_sign_of_life"),
     "only the living lived": (
-        "was_alive", lambda txn, truth, instant: truth(instant) and bool(txn._store.instances()),
+        "was_alive", lambda txn, truth, instant: truth(instant) and bool(SqlProcesses(txn._database).living()),
         "test_a_process_that_died_since_was_alive_then"),
     "strangers live": (
         "is_alive", lambda txn, truth, instance_id: True, "test_an_unknown_instance_counts_as_dead"),
@@ -633,7 +658,7 @@ BROKEN_PAGES: Mapping[str, tuple[str, Callable[..., Any], str]] = {
         "range_over", lambda txn, truth, instant: txn.run_for(instant),
         "test_a_stretch_is_found_by_any_instant_it_covers"),
     "skipped counts as executed": (
-        "last_ended", lambda txn, truth, count: [run for run in txn._store.runs() if run.finished_at][:count],
+        "last_ended", lambda txn, truth, count: [run for run in SqlHistory(txn._database).runs() if run.finished_at][:count],
         "test_the_last_ended_runs_are_those_that_were_executed"),
     "the old outcome is forgotten": (
         "reopen", lambda txn, truth, run, **how: truth(replace(run, error=None, attempt=0), **how),
@@ -641,27 +666,37 @@ BROKEN_PAGES: Mapping[str, tuple[str, Callable[..., Any], str]] = {
 }  # fmt: skip
 
 
-def with_broken_page(method: str, instead: Callable[..., Any]) -> type[MemoryStore]:
-    class Broken(MemoryStore):
+def with_broken_page(method: str, instead: Callable[..., Any]) -> type[Broken]:
+    class BrokenPage(Broken, SqlJobs):
         @contextmanager
-        def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
-            with super().lock_job(job_id) as txn:
+        def lock(self, job_id: str) -> Iterator[JobTransaction]:
+            with super().lock(job_id) as txn:
                 setattr(txn, method, partial(instead, txn, getattr(txn, method)))
                 yield txn
 
-    return Broken
+    return BrokenPage
 
 
-def store_contract(broken: Callable[..., MemoryStore]) -> RunStoreContract:
+def with_facet(broken: type[Broken], clock: FakeClock) -> MemoryStore:
+    """Return a sound store whose facet of this kind is the broken one."""
+    store = MemoryStore(clock=clock)
+    facets: list[Any] = [store.jobs, store.runs, store.processes, store.history, store.maintenance]
+    [facet] = [facet for facet in facets if issubclass(broken, type(facet))]
+    facet.__class__ = broken
+    facet.store = store
+    return store
+
+
+def store_contract(broken: type[MemoryStore | Broken]) -> RunStoreContract:
     class Checked(RunStoreContract):
         def make_store(self, clock: FakeClock, tmp_path: Path) -> MemoryStore:
-            return broken(clock=clock)
+            return broken(clock=clock) if issubclass(broken, MemoryStore) else with_facet(broken, clock)
 
     return Checked()
 
 
 @pytest.mark.parametrize("broken", BROKEN_STORES, ids=lambda broken: broken.__name__)
-def test_a_broken_store_is_caught(broken: type[MemoryStore]) -> None:
+def test_a_broken_store_is_caught(broken: type[MemoryStore | Broken]) -> None:
     name = BROKEN_STORES[broken]
 
     assert broken_promises(store_contract(broken), [name]) == [name]
@@ -670,9 +705,9 @@ def test_a_broken_store_is_caught(broken: type[MemoryStore]) -> None:
 @pytest.mark.parametrize("what", BROKEN_STATEMENTS)
 def test_a_broken_statement_is_caught(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     statement, condition, instead, name = BROKEN_STATEMENTS[what]
-    text: str = getattr(sqlite, statement)
+    text: str = getattr(sqlite_runs, statement)
     assert condition in text, f"{statement} reads differently now; break it anew"
-    monkeypatch.setattr(sqlite, statement, text.replace(condition, instead))
+    monkeypatch.setattr(sqlite_runs, statement, text.replace(condition, instead))
 
     assert broken_promises(store_contract(MemoryStore), [name]) == [name]
 

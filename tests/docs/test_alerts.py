@@ -125,7 +125,7 @@ def test_ticks_that_do_not_come_fire(jobs: JobManager, clock: FakeClock) -> None
 def test_a_job_without_a_next_instant_fires(jobs: JobManager, clock: FakeClock) -> None:
     jobs.start()
     clock.advance(minutes=5)
-    with jobs.store.lock_job("work") as txn:
+    with jobs.store.jobs.lock("work") as txn:
         txn.save(replace(txn.job, next_due_at=None))
     clock.release(jobs.backend._drain)  # type: ignore[attr-defined]
     jobs._assembly.background.stop()  # the sweep would heal it

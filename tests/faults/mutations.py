@@ -40,7 +40,7 @@ MISSING = "jobmanager.ledger.missing_instants"
 OUTCOME = "jobmanager.execution.outcome"
 RECONCILIATION = "jobmanager.ledger.reconciliation"
 RECORDER = "jobmanager.ledger.recorder"
-STORE = "jobmanager.stores.sql.sqlite"
+STORE = "jobmanager.stores.sql.sqlite_runs"
 SWEEP = "jobmanager.manager.sweep"
 WRITES = "jobmanager.stores.sql.postgres_writes"
 
@@ -79,7 +79,9 @@ SWITCHES = {
         "        return\n",
         (CATCH_UP + "test_a_hole_is_caught_up_when_no_later_instant_has_run",),
     ),
-    "BEGIN IMMEDIATE": Mutation(STORE, 'execute("BEGIN IMMEDIATE")', 'execute("BEGIN")', (RACE,)),
+    "BEGIN IMMEDIATE": Mutation(
+        "jobmanager.stores.sql.sqlite_database", 'execute("BEGIN IMMEDIATE")', 'execute("BEGIN")', (RACE,)
+    ),
 }
 """The four that the whole promise rests on: at every test run, the others in the full programme."""
 
@@ -383,7 +385,7 @@ PROCESSES = {
         FAILURE_DETECTOR,
         "            self.forget()\n            return",
         "            return",
-        (SILENCE + "test_after_an_outage_of_its_own_a_process_watches_from_the_beginning[instances]",),
+        (SILENCE + "test_after_an_outage_of_its_own_a_process_watches_from_the_beginning[living]",),
     ),
 }
 """Who is dead, and what becomes of its runs."""

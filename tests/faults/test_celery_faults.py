@@ -145,7 +145,7 @@ def test_three_beats_and_two_workers_killed_at_random_with_the_broker(
 
 
 def _accounted_until(jobs: JobManager, job_id: str) -> datetime:
-    row = jobs.store.job(job_id)
+    row = jobs.store.jobs.get(job_id)
     assert row is not None
     return row.accounted_until
 
@@ -154,7 +154,7 @@ def _stale(jobs: JobManager, before: datetime) -> list[Run]:
     """Runs that were due before the moment and have not ended."""
     return [
         run
-        for run in jobs.store.runs(statuses=[RunStatus.PENDING, RunStatus.RUNNING], limit=1000)
+        for run in jobs.store.history.runs(statuses=[RunStatus.PENDING, RunStatus.RUNNING], limit=1000)
         if run.due_at < before
     ]
 
@@ -215,7 +215,7 @@ def test_a_worker_that_is_killed_loses_its_run_to_the_lease_and_the_queue_to_ano
     worker = application.worker(pool="prefork", concurrency=1)
     jobs = application.manager()
     jobs.add_job("long", "shop:nothing_here", overlap="allow")
-    with jobs.store.lock_job("long") as page:
+    with jobs.store.jobs.lock("long") as page:
         assert page.job.overlap == "skip"  # what the worker declared
     first = jobs.trigger_job("long", {"seconds": 60})
     until(lambda: application.effects("long"))

@@ -42,7 +42,7 @@ def cover(jobs: JobManager) -> dict[int, str]:
 
 
 def watermark(jobs: JobManager) -> int:
-    row = jobs.store.job("changed")
+    row = jobs.store.jobs.get("changed")
     assert row is not None
     return int(row.accounted_until.timestamp())
 
@@ -149,7 +149,7 @@ def test_ten_thousand_overdue_ticks_are_settled_in_bites_and_starve_nobody(make_
     ran.clear()
     store: Any = jobs.store
     slowest = 0.0
-    lock_job = store.lock_job
+    lock_job = store.jobs.lock
 
     def timed(job_id: str) -> Any:
         nonlocal slowest, begin
@@ -157,9 +157,9 @@ def test_ten_thousand_overdue_ticks_are_settled_in_bites_and_starve_nobody(make_
         return lock_job(job_id)
 
     begin = time.monotonic()
-    store.lock_job = timed
+    store.jobs.lock = timed
     assert jobs._assembly.account.settle_due() == 100 * 5
-    store.lock_job = lock_job
+    store.jobs.lock = lock_job
     jobs.start()
     clock.advance(seconds=1)
     clock.advance(seconds=60)
@@ -184,11 +184,11 @@ def test_a_bulk_outage_is_settled_on_each_store_while_other_jobs_go_on(
     jobs.sync()
     past = jobs.store.now() - timedelta(minutes=100)
     for job_id in bulk:
-        with jobs.store.lock_job(job_id) as page:
+        with jobs.store.jobs.lock(job_id) as page:
             page.save(replace(page.job, accounted_until=past, history_from=past, next_due_at=past))
     slowest = 0.0
     store: Any = jobs.store
-    lock_job = store.lock_job
+    lock_job = store.jobs.lock
 
     @contextmanager
     def timed(job_id: str) -> Iterator[Any]:
@@ -198,7 +198,7 @@ def test_a_bulk_outage_is_settled_on_each_store_while_other_jobs_go_on(
             yield page
         slowest = max(slowest, time.monotonic() - begin)
 
-    store.lock_job = timed
+    store.jobs.lock = timed
     jobs.start()
     for job_id in bulk:
         until(lambda job_id=job_id: len(jobs.runs(job_id, "succeeded")) >= 5)  # type: ignore[misc]
@@ -217,8 +217,8 @@ def test_a_bulk_outage_is_settled_on_each_store_while_other_jobs_go_on(
 
 def set_version(jobs: JobManager, version: str) -> None:
     store: Any = jobs.store
-    table = store._versions
-    with store.writing() as connection:
+    table = store.schema._versions
+    with store.database.writing() as connection:
         connection.execute(table.update().values(version_num=version))
 
 
@@ -236,7 +236,7 @@ def test_tables_of_a_newer_version_are_refused_with_the_way_out(
     with pytest.raises(SchemaError, match=r"(?i)newer|install|upgrade"):
         second.start()
     assert not second.started
-    assert second.store.runs() == []
+    assert second.store.history.runs() == []
 
 
 @pytest.mark.servers
@@ -266,7 +266,7 @@ def install_and_die(after):
             if len(made) == after:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    sa.event.listen(jobs.store._engine, "after_cursor_execute", killed)
+    sa.event.listen(jobs.store.database._engine, "after_cursor_execute", killed)
     jobs.store.install()
 """
 
@@ -283,9 +283,9 @@ def test_tables_whose_maker_was_killed_half_way_are_made_by_the_next(
     jobs.add_job("any", lambda: "ran")
     store: Any = jobs.store
 
-    assert store.version() is None
+    assert store.schema.version() is None
     jobs.start()
-    assert store.differences() == []
+    assert store.schema.differences() == []
     assert jobs.wait(jobs.trigger_job("any").id).output == "ran"
 
 
@@ -299,4 +299,4 @@ def test_many_processes_make_the_tables_at_the_same_moment(
     until(lambda: len(effects(tmp_path)) >= 2)
 
     assert all("Traceback" not in process.errors() for process in processes)
-    assert len(make_manager(store_url).store.instances()) == 4
+    assert len(make_manager(store_url).store.processes.living()) == 4

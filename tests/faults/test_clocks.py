@@ -49,7 +49,7 @@ def test_a_step_of_the_clock_starts_no_tick_twice_and_leaves_none_without_a_row(
 
     assert max(Counter(starts).values()) == 1
     assert burst <= CAP + GRACE + 1
-    row = jobs.store.job("second")
+    row = jobs.store.jobs.get("second")
     assert row is not None
     covered: Counter[int] = Counter()
     for run in jobs.runs("second", limit=200_000):

@@ -62,7 +62,7 @@ def test_the_run_of_a_killed_process_fails_as_crashed_within_a_few_leases(
     jobs.start()
 
     assert shape(jobs.wait(run_id, timeout=PATIENCE)) == ("failed", "crashed")
-    assert [instance.pid for instance in jobs.store.instances()] != [process.pid]
+    assert [instance.pid for instance in jobs.store.processes.living()] != [process.pid]
 
 
 @pytest.mark.faults
@@ -76,7 +76,7 @@ def test_with_attempts_left_the_run_of_a_killed_process_is_tried_again(
     run = jobs.wait(run_id, timeout=PATIENCE)
 
     assert (run.status, run.attempt, run.output) == (RunStatus.SUCCEEDED, 2, "taken over")
-    attempts = jobs.store.attempts(run_id)
+    attempts = jobs.store.history.attempts(run_id)
     assert [(attempt.attempt, attempt.error and attempt.error.kind) for attempt in attempts] == [
         (1, "crashed")
     ]
@@ -96,7 +96,7 @@ def test_a_process_that_was_stopped_beyond_its_lease_cannot_write_over_its_succe
 
     assert taken_over.output == "taken over"
     assert jobs.run(run_id) == taken_over
-    until(lambda: len(jobs.store.instances()) == 2)  # it goes on under a new id
+    until(lambda: len(jobs.store.processes.living()) == 2)  # it goes on under a new id
 
 
 @pytest.mark.faults
@@ -108,10 +108,10 @@ def test_a_living_process_is_never_buried(
     start_process(store_url, LONG_RUNS, lease_seconds=lease)
     jobs = make_manager(store_url, lease_seconds=lease)
     jobs.start()
-    before = {instance.id for instance in jobs.store.instances()}
+    before = {instance.id for instance in jobs.store.processes.living()}
     time.sleep(3 * lease)  # that nothing happens in three leases is what is tested
 
-    assert {instance.id for instance in jobs.store.instances()} == before
+    assert {instance.id for instance in jobs.store.processes.living()} == before
     assert len(before) == 2
 
 
@@ -159,7 +159,7 @@ def test_sigterm_records_what_outlives_the_drain_and_leaves_no_lease_behind(
     jobs = make_manager(store_url)
 
     assert shape(jobs.run(run_id)) == ("failed", "shutdown")
-    assert jobs.store.instances() == []
+    assert jobs.store.processes.living() == []
 
 
 @pytest.mark.faults

@@ -98,7 +98,7 @@ def test_a_million_log_lines_are_cut_and_the_run_succeeds(store_url: str, make_m
     jobs.add_job("noisy", noisy)
     jobs.start()
     run = jobs.wait(jobs.trigger_job("noisy").id, timeout=200)
-    lines = jobs.store.lines(run.id)
+    lines = jobs.store.history.lines(run.id)
 
     assert run.status is RunStatus.SUCCEEDED
     assert len(lines) <= 1001
@@ -240,7 +240,7 @@ def test_progress_and_lines_with_nul_bytes_do_not_stop_the_watch(
     bad_run, run = jobs.trigger_job("a-bad"), jobs.trigger_job("good")
     try:
         until(lambda: jobs.run(run.id).progress)
-        until(lambda: any(line.text == "a line" for _, _, line in jobs.store.lines(run.id)))
+        until(lambda: any(line.text == "a line" for _, _, line in jobs.store.history.lines(run.id)))
     finally:
         go.set()
     assert jobs.wait(run.id).status is RunStatus.SUCCEEDED

@@ -162,7 +162,7 @@ def test_a_job_that_takes_its_process_along_each_time_stops_at_its_last_attempt(
     until(lambda: jobs.run(run_id).status.closed)
 
     assert shape(jobs.run(run_id)) == ("failed", "crashed")
-    assert [attempt.attempt for attempt in jobs.store.attempts(run_id)] == [1, 2]
+    assert [attempt.attempt for attempt in jobs.store.history.attempts(run_id)] == [1, 2]
     assert len(effects(tmp_path)) == 3
     assert healthy("jobs.started")
     jobs.store.close()
@@ -182,7 +182,7 @@ def race(first, ticks):
         run = Run(id=new_id(now), job_id="raced", status=PENDING, trigger="schedule", schedule_rev=1, scheduled_for=instant,
                   due_at=instant, attempt=0, max_attempts=1, retry_on_crash=True, concurrency_key="raced", turn=None,
                   opened_at=now, accepted_at=now)
-        won += run.id in jobs.store.write([run], ()).opened
+        won += run.id in jobs.store.runs.write([run], ()).opened
     return won
 """
 
@@ -196,7 +196,7 @@ def test_of_many_processes_that_race_for_a_tick_exactly_one_wins(
     jobs.add_job("raced", lambda: None, every=1, overlap="allow")
     first = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=ticks + 10)
     jobs.sync()
-    with jobs.store.lock_job("raced") as page:
+    with jobs.store.jobs.lock("raced") as page:
         page.save(replace(page.job, accounted_until=first - timedelta(seconds=1), next_due_at=None))
     processes = [start_process(each_store_url, RACER, grace_seconds=3600) for _ in range(racers)]
     for process in processes:

@@ -140,23 +140,23 @@ class Ledger(RuleBasedStateMachine):
     def process_vanishes(self, which: int) -> None:
         """As by kill -9: no good-bye, nothing ended; others will notice."""
         manager = self.managers.pop(which % len(self.managers))
-        retire, self.store.deregister = self.store.deregister, lambda _id: None  # type: ignore[method-assign]
+        retire, self.store.processes.deregister = self.store.processes.deregister, lambda _id: None  # type: ignore[method-assign]
         manager.stop(drain=0)
-        self.store.deregister = retire  # type: ignore[method-assign]
+        self.store.processes.deregister = retire  # type: ignore[method-assign]
 
     @precondition(lambda self: self.managers)
     @rule(job_id=st.sampled_from(sorted(EVERY)), attempts=st.integers(1, 2))
     def dies_with_a_run(self, job_id: str, attempts: int) -> None:
         """A process opens a run as its own and is gone before the handler's first instruction."""
         manager = self.managers.pop()
-        retire = self.store.deregister
+        retire = self.store.processes.deregister
         run = manager._assembly.factory.build(
             OpenRequest(manager.registry.job(job_id)), self.clock.now(), ours=True
         )
-        self.store.write([run], ())
-        self.store.deregister = lambda _id: None  # type: ignore[method-assign]
+        self.store.runs.write([run], ())
+        self.store.processes.deregister = lambda _id: None  # type: ignore[method-assign]
         manager.stop(drain=0)
-        self.store.deregister = retire  # type: ignore[method-assign]
+        self.store.processes.deregister = retire  # type: ignore[method-assign]
 
     @rule(seconds=st.sampled_from([1, 30, 60, 61, 150, 300, 900]))
     def advance(self, seconds: int) -> None:
@@ -187,7 +187,7 @@ class Ledger(RuleBasedStateMachine):
     )
     def ring(self, job_id: str, back: int, stale: int) -> None:
         """An alarm clock outside brings a tick early, late, twice, or by a rule that is no more."""
-        row = self.store.job(job_id)
+        row = self.store.jobs.get(job_id)
         assert row is not None
         seconds = self.stored_interval(job_id)
         instant = (int(self.clock.now().timestamp()) // seconds - back) * seconds
@@ -224,31 +224,31 @@ class Ledger(RuleBasedStateMachine):
         self.start_process()
         for job, interval in before.items():
             now = self.stored_interval(job)
-            row = self.store.job(job)
+            row = self.store.jobs.get(job)
             if now != interval and row is not None and self.model.open[job]:
                 self.model.changed(job, now, row.accounted_until)
 
     @precondition(lambda self: self.managers)
     @rule(number=st.integers(0, 20))
     def redrive(self, number: int) -> None:
-        ended = [run for run in self.store.runs(limit=200) if run.status.closed]
+        ended = [run for run in self.store.history.runs(limit=200) if run.status.closed]
         if ended:
             with suppress(TransitionError, JobDisabledError):
                 self.managers[0].redrive(ended[number % len(ended)].id)
 
     @rule(age=st.sampled_from([60, 3600]))
     def purge(self, age: int) -> None:
-        self.store.purge(self.clock.now() - timedelta(seconds=age))
+        self.store.maintenance.purge(self.clock.now() - timedelta(seconds=age))
 
     def stored_interval(self, job_id: str) -> int:
-        row = self.store.job(job_id)
+        row = self.store.jobs.get(job_id)
         assert row is not None
         return int(row.schedule.removeprefix("every ").removesuffix("s"))
 
     def nobody_waits_for_the_account(self) -> None:
         """I2: with somebody alive, a sweep leaves no expected instant behind that is older than the grace."""
         overdue = int((self.clock.now() - GRACE).timestamp())
-        for row in self.store.jobs() if self.managers else ():
+        for row in self.store.jobs.rows() if self.managers else ():
             after = int(row.accounted_until.timestamp())
             assert not self.model.expected(row.id, after, overdue), (
                 f"{row.id} is accounted for only until {after}"
@@ -260,7 +260,7 @@ class Ledger(RuleBasedStateMachine):
     def the_books_balance(self) -> None:
         """I1-I4, I6-I8, I10, I12, I14, by plain SQL."""
         assert not self.model.broken
-        with self.store.reading() as connection:
+        with self.store.database.reading() as connection:
             driver: Any = connection.connection.driver_connection
             jobs = driver.execute("SELECT id, history_from, accounted_until FROM jobmanager_jobs").fetchall()
             rows = driver.execute(

@@ -19,7 +19,7 @@ from jobmanager.errors import StoreError, StoreUnavailableError
 from jobmanager.execution.opening import OpenRequest
 from jobmanager.manager.sweep import FORGOTTEN_AFTER
 from jobmanager.run import Ending, Run
-from jobmanager.stores.base import Written
+from jobmanager.stores.values import Written
 from jobmanager.testing import FakeClock
 
 MakeManager = Callable[..., JobManager]
@@ -33,8 +33,8 @@ class Trouble:
         self.after: list[Callable[[Sequence[Run], Sequence[Ending]], None]] = []
         self.calls: list[tuple[int, int]] = []
         store: Any = jobs.store
-        self._write = store.write
-        store.write = self.write
+        self._write = store.runs.write
+        store.runs.write = self.write
 
     def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
         self.calls.append((len(opens), len(endings)))
@@ -128,7 +128,7 @@ def test_a_retry_whose_answer_was_lost_is_one_retry(store_url: str, make_manager
     run = jobs.wait(jobs.trigger_job("again").id)
 
     assert (run.output, run.attempt, calls) == ("done", 2, [1, 2])
-    assert [attempt.attempt for attempt in jobs.store.attempts(run.id)] == [1]
+    assert [attempt.attempt for attempt in jobs.store.history.attempts(run.id)] == [1]
 
 
 def test_an_end_that_cannot_be_written_is_tried_until_the_store_is_back(
@@ -253,12 +253,12 @@ def test_a_process_whose_heartbeat_fails_starts_no_handler_after_its_lease(
     jobs.start()
     until(lambda: jobs._assembly.pool.in_flight == 0)
     store: Any = jobs.store
-    beat, store.beat = store.beat, lost
+    beat, store.processes.beat = store.processes.beat, lost
     until(lambda: not jobs._assembly.heartbeat.ok())
     jobs._assembly.runner.open([OpenRequest(jobs.registry.job("held"))])
     run = until(lambda: jobs.runs("held"))[0]
     assert not started.wait(2 * LEASE)  # that nothing happens meanwhile is what is tested
-    store.beat = beat
+    store.processes.beat = beat
 
     assert jobs.wait(run.id).status is RunStatus.SUCCEEDED
     assert trusted == [True]
@@ -274,7 +274,7 @@ def test_a_run_that_waits_for_the_next_heartbeat_is_not_taken_for_forgotten(
     until(lambda: jobs._assembly.pool.in_flight == 0)
     store: Any = jobs.store
     lease = jobs._assembly.heartbeat
-    beat, store.beat = store.beat, lost
+    beat, store.processes.beat = store.processes.beat, lost
     until(lambda: not lease.ok())
     jobs._assembly.runner.open([OpenRequest(jobs.registry.job("held"))])
     run = until(lambda: jobs.runs("held"))[0]
@@ -282,7 +282,7 @@ def test_a_run_that_waits_for_the_next_heartbeat_is_not_taken_for_forgotten(
     assert until(lambda: jobs._assembly.executor.knows(run.id))
     time.sleep(0.2)
     assert jobs._assembly.executor.knows(run.id)
-    store.beat = beat
+    store.processes.beat = beat
     assert jobs.wait(run.id).output == "done"
 
 
@@ -293,18 +293,18 @@ def test_a_heartbeat_that_meets_an_error_of_any_kind_is_not_the_last(
     jobs = make_manager(f"sqlite:///{tmp_path}/jobs.db")
     jobs.start()
     store: Any = jobs.store
-    beat = store.beat
+    beat = store.processes.beat
     met = threading.Event()
 
     def broken(*_: object, **__: object) -> bool:
         met.set()
         raise ZeroDivisionError
 
-    store.beat = broken
+    store.processes.beat = broken
     assert met.wait(60)
-    store.beat = beat
-    before = jobs.store.instances()[0].beats
-    until(lambda: jobs.store.instances()[0].beats > before)
+    store.processes.beat = beat
+    before = jobs.store.processes.living()[0].beats
+    until(lambda: jobs.store.processes.living()[0].beats > before)
 
 
 def test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again(
@@ -319,7 +319,7 @@ def test_a_run_of_ours_that_nobody_here_knows_is_ended_and_tried_again(
     clock.advance(seconds=1)
     lease = jobs._assembly.heartbeat
     run = jobs._assembly.factory.build(OpenRequest(jobs.registry.job("lost")), clock.now(), ours=True)
-    assert jobs.store.write([run], ()).opened
+    assert jobs.store.runs.write([run], ()).opened
     clock.advance(seconds=1)
     assert jobs.run(run.id).owner == lease.id  # one sweep may come between the commit and the start
     clock.advance(FORGOTTEN_AFTER + timedelta(seconds=1))
@@ -360,14 +360,14 @@ def test_one_job_that_cannot_be_settled_stops_no_other(
     jobs.add_job("b-healthy", lambda: None, every=1)
     jobs.sync()
     store: Any = jobs.store
-    lock_job = store.lock_job
+    lock_job = store.jobs.lock
 
     def broken(job_id: str) -> Any:
         if job_id == "a-broken":
             raise StoreError("this row is bad")
         return lock_job(job_id)
 
-    store.lock_job = broken
+    store.jobs.lock = broken
     time.sleep(2.2)  # ticks that nobody opens become the account's
     caplog.set_level(logging.CRITICAL, "jobmanager.ledger.reconciliation")
     jobs._assembly.account.settle_due()
@@ -382,11 +382,11 @@ def test_a_schedule_that_this_version_cannot_read_is_left_to_those_who_can(
     jobs = make_manager(f"sqlite:///{tmp_path}/jobs.db", grace_seconds=1)
     jobs.add_job("newer", lambda: None, every=1)
     jobs.sync()
-    with jobs.store.lock_job("newer") as page:
+    with jobs.store.jobs.lock("newer") as page:
         page.save(replace(page.job, schedule="a schedule of next year"))
         before = page.job
     jobs._assembly.account.settle("newer")
-    after = jobs.store.job("newer")
+    after = jobs.store.jobs.get("newer")
 
     assert after is not None
     assert (after.accounted_until, after.next_due_at) == (before.accounted_until, before.next_due_at)
@@ -403,7 +403,7 @@ def test_a_slow_reading_shortens_nobodys_lease(make_manager: MakeManager, tmp_pa
         manager.store.install()
         manager._assembly.heartbeat.beat()
     store: Any = jobs.store
-    instances = store.instances
+    instances = store.processes.living
 
     def slow() -> Any:
         clock.advance(seconds=9)
@@ -411,9 +411,9 @@ def test_a_slow_reading_shortens_nobodys_lease(make_manager: MakeManager, tmp_pa
         return instances()
 
     failure_detector = FailureDetector(store, clock, length=timedelta(seconds=30), on_dead=lambda: None)
-    store.instances = slow
+    store.processes.living = slow
     failure_detector.check(jobs._assembly.heartbeat.id)
-    store.instances = instances
+    store.processes.living = instances
     for _ in range(2):
         clock.advance(seconds=11)
         failure_detector.check(jobs._assembly.heartbeat.id)
@@ -439,7 +439,7 @@ def test_after_an_outage_for_everybody_nobody_is_buried(make_manager: MakeManage
     clock.advance(seconds=40)  # nobody's beat got through
     failure_detector.check(me._assembly.heartbeat.id)
 
-    assert other._assembly.heartbeat.id in {instance.id for instance in me.store.instances()}
+    assert other._assembly.heartbeat.id in {instance.id for instance in me.store.processes.living()}
 
 
 def test_the_end_of_a_run_that_was_taken_over_is_refused(
@@ -461,8 +461,12 @@ def test_the_end_of_a_run_that_was_taken_over_is_refused(
     assert entered.wait(60)
     # It never learns that it was declared dead: had it, it would not even ask to write its end.
     store: Any = jobs.store
-    store.beat = lambda *_, **__: True
-    until(lambda: other.store.mark_dead(next(i for i in other.store.instances() if i.id == run.owner)))
+    store.processes.beat = lambda *_, **__: True
+    until(
+        lambda: other.store.processes.mark_dead(
+            next(i for i in other.store.processes.living() if i.id == run.owner)
+        )
+    )
     other.start()
     until(lambda: other.run(run.id).status is RunStatus.SUCCEEDED)
     go.set()
@@ -506,7 +510,7 @@ def test_a_run_opened_while_its_process_goes_is_not_started_and_not_left_to_othe
     assert not stopper.is_alive()
     assert calls == []
     assert shape(jobs.runs("late")[0]) == left
-    assert jobs.store.instances() == []
+    assert jobs.store.processes.living() == []
 
 
 def test_a_stop_while_it_comes_up_waits_for_that_and_leaves_nothing_behind(
@@ -536,5 +540,5 @@ def test_a_stop_while_it_comes_up_waits_for_that_and_leaves_nothing_behind(
     stopper.join(60)
 
     assert not jobs.started
-    assert jobs.store.instances() == []
+    assert jobs.store.processes.living() == []
     assert not jobs._assembly.backend.health().ok

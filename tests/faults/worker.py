@@ -67,7 +67,7 @@ class Hand:
     def install_crash_points(self) -> None:
         store: Any = self.jobs.store
         executor: Any = self.jobs._assembly.executor
-        write, call = store.write, executor._invoke
+        write, call = store.runs.write, executor._invoke
 
         def crashing_write(opens: Any, endings: Any) -> Any:
             if opens:
@@ -85,7 +85,7 @@ class Hand:
             self.crash_point("before_handler")
             return call(attempt)
 
-        store.write, executor._invoke = crashing_write, crashing_call
+        store.runs.write, executor._invoke = crashing_write, crashing_call
 
 
 def main(

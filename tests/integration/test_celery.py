@@ -86,11 +86,11 @@ def test_ticks_become_runs_in_a_worker_and_both_end_with_code_0(
     run = runs[-1]
     assert run.scheduled_for is not None
     assert run.scheduled_for.microsecond == 0
-    assert [line.text for _, _, line in jobs.store.lines(run.id)] == ["in the worker"]
+    assert [line.text for _, _, line in jobs.store.history.lines(run.id)] == ["in the worker"]
     assert run.output["pid"] in [int(words[3]) for words in application.effects("tick")]
     assert (run.output["pid"] == worker.pid) == (pool != "prefork")
     assert (beat.end(), worker.end()) == (0, 0)
-    assert jobs.store.instances() == []
+    assert jobs.store.processes.living() == []
     assert "Traceback" not in beat.log() + worker.log()
     assert {run.status for run in jobs.runs("tick")} <= {RunStatus.SUCCEEDED, RunStatus.PENDING}
 
@@ -126,14 +126,14 @@ def test_an_attempt_that_failed_comes_back_through_the_broker(make_application: 
     application = make_application()
     application.worker()
     jobs = application.manager()
-    with jobs.store.lock_job("twice") as page:
+    with jobs.store.jobs.lock("twice") as page:
         assert page.job.max_attempts == 2
     application.command("jobmanager", "--app", "shop:jobs", "trigger", "twice").wait()
 
     run = jobs.wait(until(lambda: jobs.runs("twice"))[0].id, timeout=20)
 
     assert (run.status, run.output, run.attempt) == (RunStatus.SUCCEEDED, 2, 2)
-    [first] = jobs.store.attempts(run.id)
+    [first] = jobs.store.history.attempts(run.id)
     assert first.error is not None
     assert first.error.type == "ValueError"
 

@@ -171,7 +171,7 @@ def test_run_drains_and_ends_with_0(shop, number):
     assert f"{signal.Signals(number).name}: what runs may end within 3 s" in err
     assert "succeeded job=tick" in err
     assert "\x1b" not in out + err
-    assert shop.ledger.store.instances() == []
+    assert shop.ledger.store.processes.living() == []
     assert {run.status for run in shop.ledger.runs()} == {"succeeded"}
 
 
@@ -237,7 +237,7 @@ def test_a_living_process_executes_what_is_waited_for(shop):
     assert said.returncode == 0
     record = json.loads(said.stdout)
     assert (record["status"], record["output"]) == ("succeeded", 10)
-    assert record["owner"] == shop.ledger.store.instances()[0].id
+    assert record["owner"] == shop.ledger.store.processes.living()[0].id
 
 
 def test_without_one_it_is_executed_here_with_its_log(shop):
@@ -247,10 +247,10 @@ def test_without_one_it_is_executed_here_with_its_log(shop):
     assert said.stdout.splitlines()[-1].startswith("✓ succeeded ")
     assert "\x1b" not in said.stdout
     [run] = shop.ledger.runs()
-    assert [line.text for _, _, line in shop.ledger.store.lines(run.id)] == [
+    assert [line.text for _, _, line in shop.ledger.store.history.lines(run.id)] == [
         f"sheep {number}" for number in range(10)
     ]
-    assert shop.ledger.store.instances() == []
+    assert shop.ledger.store.processes.living() == []
 
 
 def test_in_a_terminal_a_bar_shows_how_far_it_is(shop):
@@ -270,7 +270,7 @@ def test_ctrl_c_ends_a_run_that_is_executed_here(shop):
     assert "cancelled" in terminal.screen
     [run] = shop.ledger.runs()
     assert (run.status, run.reason) == ("cancelled", "requested")
-    assert shop.ledger.store.instances() == []
+    assert shop.ledger.store.processes.living() == []
 
 
 def test_ctrl_c_twice_leaves_and_records_it(shop):
@@ -282,7 +282,7 @@ def test_ctrl_c_twice_leaves_and_records_it(shop):
     assert terminal.end() == 130
     [run] = shop.ledger.runs()
     assert run.status.closed
-    assert shop.ledger.store.instances() == []
+    assert shop.ledger.store.processes.living() == []
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from jobmanager.errors import SchemaError, StoreError
 from jobmanager.stores import store_for
 from jobmanager.stores.sql import migrations, schema
 from jobmanager.stores.sql.migrations.versions import v0001_first_tables
-from jobmanager.stores.sql.schema import SchemaStatements
+from jobmanager.stores.sql.store import SqlStore
 from jobmanager.testing import FakeClock
 
 TODAY = schema.SCHEMA_VERSION
@@ -49,7 +49,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def store_of(url: str) -> Any:
     store = store_for(Settings(database_url=url), SystemClock())
-    assert isinstance(store, SchemaStatements)
+    assert isinstance(store, SqlStore)
     return store
 
 
@@ -76,14 +76,16 @@ def shape(store: Any) -> list[tuple[Any, ...]]:
         UNION ALL SELECT 'index', tablename, indexname, 0, indexdef, '', '' FROM pg_indexes WHERE schemaname = 'jobmanager'
         UNION ALL SELECT 'constraint', conrelid::regclass::text, conname, 0, pg_get_constraintdef(oid), '', ''
           FROM pg_constraint WHERE connamespace = 'jobmanager'::regnamespace ORDER BY 1, 2, 3"""
-    with store.reading() as connection:
-        return [tuple(row) for row in connection.exec_driver_sql(on_postgres if store.schema else on_sqlite)]
+    with store.database.reading() as connection:
+        return [
+            tuple(row) for row in connection.exec_driver_sql(on_postgres if store.schema.name else on_sqlite)
+        ]
 
 
 def install_by_revisions(store: Any) -> None:
-    with store.changing_tables() as connection:
-        if store.schema:
-            connection.execute(sa.schema.CreateSchema(store.schema))
+    with store.database.changing_tables() as connection:
+        if store.schema.name:
+            connection.execute(sa.schema.CreateSchema(store.schema.name))
         migrations.upgrade(connection)
 
 
@@ -140,18 +142,20 @@ def test_an_older_sqlite_follows_by_itself_and_an_older_postgresql_when_told(url
         store = store_of(url)
         store.install()
 
-    if store.upgrades_itself:
+    if store.database.upgrades_itself:
         store.install()
     else:
         with pytest.raises(SchemaError, match="`jobmanager db upgrade`"):
             store.install()
-        assert store.version() == TODAY
-        assert "ADD COLUMN news" in store.upgrade_sql(store.version())
-        assert store.upgrade() == TODAY
+        assert store.schema.version() == TODAY
+        assert "ADD COLUMN news" in store.schema.upgrade_sql(store.schema.version())
+        assert store.schema.upgrade() == TODAY
 
-    assert store.version() == "9001"
-    with store.reading() as connection:
-        columns = sa.inspect(connection).get_columns(store.tables.meta.name, schema=store.schema)
+    assert store.schema.version() == "9001"
+    with store.database.reading() as connection:
+        columns = sa.inspect(connection).get_columns(
+            store.database.tables.meta.name, schema=store.schema.name
+        )
     assert "news" in {column["name"] for column in columns}
     store.install()
     store.close()
@@ -166,13 +170,13 @@ def test_a_change_that_fails_half_way_leaves_the_tables_as_they_were(url, next_v
     revision = migrations.FOLDER / "versions" / "v9001_news.py"
     revision.write_text(NEXT + "    raise ZeroDivisionError\n")
     with pytest.raises(ZeroDivisionError):
-        store.upgrade()
+        store.schema.upgrade()
 
-    assert store.version() == TODAY
+    assert store.schema.version() == TODAY
     assert shape(store) == old
     revision.write_text(NEXT)
-    assert store.upgrade() == TODAY
-    assert store.version() == "9001"
+    assert store.schema.upgrade() == TODAY
+    assert store.schema.version() == "9001"
     store.close()
 
 
@@ -197,10 +201,10 @@ def test_eight_upgraders_at_once_upgrade_once(url, next_version, monkeypatch):
 def test_tables_of_a_newer_version_are_refused(url):
     store = store_of(url)
     store.install()
-    with store.writing() as connection:
-        connection.execute(sa.update(store._versions).values(version_num="9999"))
+    with store.database.writing() as connection:
+        connection.execute(sa.update(store.schema._versions).values(version_num="9999"))
 
-    for act in (store.install, store.upgrade):
+    for act in (store.install, store.schema.upgrade):
         with pytest.raises(SchemaError, match=r"9999.*pip install --upgrade jobmanager-backends"):
             act()
     store.close()
@@ -209,13 +213,13 @@ def test_tables_of_a_newer_version_are_refused(url):
 def test_what_is_missing_is_named(url):
     store = store_of(url)
     store.install()
-    where = "jobmanager." if store.schema else ""
-    prefix = "" if store.schema else "jobmanager_"
-    with store.writing() as connection:
+    where = "jobmanager." if store.schema.name else ""
+    prefix = "" if store.schema.name else "jobmanager_"
+    with store.database.writing() as connection:
         connection.exec_driver_sql(f"DROP INDEX {where}{prefix}runs_pending")
         connection.exec_driver_sql(f"DROP TABLE {where}{prefix}attempts")
 
-    assert store.differences() == [
+    assert store.schema.differences() == [
         f"table {prefix}attempts is missing",
         f"index {prefix}runs_pending of table {prefix}runs is missing",
     ]
@@ -224,15 +228,15 @@ def test_what_is_missing_is_named(url):
 
 def test_the_sql_of_an_installation_can_be_run_by_somebody_else(url):
     store = store_of(url)
-    script = store.upgrade_sql(None)
+    script = store.schema.upgrade_sql(None)
 
-    with store.changing_tables() as connection:
+    with store.database.changing_tables() as connection:
         statements = [part for part in script.split(";") if part.strip() not in ("", "BEGIN", "COMMIT")]
         for statement in statements:
             connection.exec_driver_sql(statement)
 
-    assert store.version() == schema.SCHEMA_VERSION
-    assert store.differences() == []
+    assert store.schema.version() == schema.SCHEMA_VERSION
+    assert store.schema.differences() == []
     store.close()
 
 
@@ -257,7 +261,7 @@ def test_an_application_s_own_alembic_leaves_our_tables_alone(url):
     store.install()
     theirs = sa.MetaData()
     sa.Table("orders", theirs, sa.Column("id", sa.Integer, primary_key=True))
-    with store.changing_tables() as connection:
+    with store.database.changing_tables() as connection:
         options = {"include_object": migrations.include_object, "include_schemas": True}
         context = MigrationContext.configure(connection, opts=options)
         [(verb, table)] = compare_metadata(context, theirs)
@@ -297,16 +301,16 @@ IDS = [f"01900000-0000-7000-8000-{number:012d}" for number in range(4)]
 def of_version_0001(url: str) -> Any:
     """A store with the first tables, and in it a closed, a retried, an open and a never started run."""
     store = store_of(url)
-    with store.changing_tables() as connection:
-        if store.schema:
-            connection.execute(sa.schema.CreateSchema(store.schema))
-        first = v0001_first_tables.tables("" if store.schema else "jobmanager_", store.schema)
+    with store.database.changing_tables() as connection:
+        if store.schema.name:
+            connection.execute(sa.schema.CreateSchema(store.schema.name))
+        first = v0001_first_tables.tables("" if store.schema.name else "jobmanager_", store.schema.name)
         first.create_all(connection)
         tables = {table.name.removeprefix("jobmanager_"): table for table in first.sorted_tables}
-        moment = FakeClock().now() if store.schema else 1_700_000_000_000_000
+        moment = FakeClock().now() if store.schema.name else 1_700_000_000_000_000
         connection.execute(sa.insert(tables["meta"]).values(id=1))
-        store._versions.create(connection)
-        connection.execute(sa.insert(store._versions).values(version_num="0001"))
+        store.schema._versions.create(connection)
+        connection.execute(sa.insert(store.schema._versions).values(version_num="0001"))
         for run_id, status, attempt in zip(
             IDS, ("succeeded", "failed", "running", "pending"), (1, 3, 2, 0), strict=True
         ):
@@ -339,22 +343,22 @@ def of_version_0001(url: str) -> Any:
 
 def check_starts(store: Any) -> None:
     """Hold that every start is counted, as the attempt it was, and that the new reasons are known."""
-    assert store.version() == TODAY
-    assert store.differences() == []
-    assert [store.run(run_id).starts for run_id in IDS] == [1, 3, 2, 0]
-    kept = [[(each.starts, each.attempt) for each in store.attempts(run_id)] for run_id in IDS]
+    assert store.schema.version() == TODAY
+    assert store.schema.differences() == []
+    assert [store.history.run(run_id).starts for run_id in IDS] == [1, 3, 2, 0]
+    kept = [[(each.starts, each.attempt) for each in store.history.attempts(run_id)] for run_id in IDS]
     assert kept == [[], [(1, 1), (2, 2)], [(1, 1)], []]
-    with store.writing() as connection:
-        runs = store.tables.runs
+    with store.database.writing() as connection:
+        runs = store.database.tables.runs
         connection.execute(sa.update(runs).where(runs.c.id == IDS[3]).values(reason="returned"))
-    with pytest.raises(StoreError), store.writing() as connection:
+    with pytest.raises(StoreError), store.database.writing() as connection:
         connection.execute(sa.update(runs).where(runs.c.id == IDS[3]).values(reason="nonsense"))
 
 
 def test_the_starts_of_older_runs_are_their_attempts(url):
     store = of_version_0001(url)
 
-    assert store.upgrade() == "0001"
+    assert store.schema.upgrade() == "0001"
 
     check_starts(store)
     store.close()
@@ -371,7 +375,7 @@ def test_a_sqlite_that_lets_nobody_edit_its_schema_is_upgraded_too(tmp_path, mon
         execute(statement)
 
     monkeypatch.setattr(op, "execute", defensive)
-    assert store.upgrade() == "0001"
+    assert store.schema.upgrade() == "0001"
 
     check_starts(store)
     assert [row[:3] for row in shape(store)] == [row[:3] for row in wanted]

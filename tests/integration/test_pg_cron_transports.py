@@ -259,7 +259,7 @@ def test_a_tick_that_was_announced_is_opened_by_whatever_backend_brings_it(
         instant = here.make_due()
         assert here.fire() == 1
         [announced] = local.runs("job-0")
-        row = local.store.job("job-0")
+        row = local.store.jobs.get("job-0")
         assert row is not None
 
         local._assembly.runner.deliver([Tick("job-0", instant, row.schedule_rev)])
@@ -281,7 +281,7 @@ def test_handed_over_in_both_directions_no_tick_is_lost_or_started_twice(
     try:
         first = here.make_due(40)
         instants = [first + timedelta(seconds=60 * number) for number in range(40)]
-        row = local.store.job("job-0")
+        row = local.store.jobs.get("job-0")
         assert row is not None
         choice = random.Random(7)
         for instant in instants:
@@ -378,7 +378,7 @@ def test_a_tick_announced_before_a_pause_is_skipped_and_one_of_a_disabled_job_to
     here.make_due()
     assert here.fire() == 2
     here.manager.stop_job("job-0")
-    with here.manager.store.lock_job("job-1") as page:
+    with here.manager.store.jobs.lock("job-1") as page:
         page.close_pending()
 
     here.manager.start()

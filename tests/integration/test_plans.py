@@ -18,8 +18,8 @@ from jobmanager import Settings
 from jobmanager.clock import SystemClock
 from jobmanager.run import FAILED, Ending, Run, RunStatus, new_id
 from jobmanager.stores import store_for
-from jobmanager.stores.base import Instance, JobRow
-from jobmanager.stores.sql import sqlite
+from jobmanager.stores.sql.sqlite_database import driver_of
+from jobmanager.stores.values import Instance, JobRow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -64,7 +64,7 @@ class Watched:
         self.now = self.store.now().replace(microsecond=0)
         self.first = self.now - timedelta(minutes=RUNS // JOBS)
         self.costs: list[tuple[float, str]] = []
-        self.store.add_jobs(
+        self.store.jobs.add(
             [
                 JobRow(
                     id=f"job-{number}",
@@ -78,7 +78,7 @@ class Watched:
                 for number in range(JOBS)
             ]
         )
-        self.store.register(
+        self.store.processes.register(
             Instance(
                 id=OWNER,
                 namespace="default",
@@ -90,14 +90,14 @@ class Watched:
             )
         )
         self._fill()
-        self.of_job_7 = self.store.runs(job_id="job-7", limit=400)[-1].id
+        self.of_job_7 = self.store.history.runs(job_id="job-7", limit=400)[-1].id
 
     def _fill(self) -> None:
-        runs = self.store.tables.runs
-        with self.store.changing_tables() as connection:
+        runs = self.store.database.tables.runs
+        with self.store.database.changing_tables() as connection:
             for index in runs.indexes:  # built afterwards, which takes a third of the time
                 index.drop(connection)
-            if self.store.schema:
+            if self.store.schema.name:
                 fill = FILL_POSTGRES.format(runs="jobmanager.runs")
                 connection.exec_driver_sql("ALTER TABLE jobmanager.runs SET UNLOGGED")
                 connection.exec_driver_sql(fill, {"first": self.first})
@@ -106,13 +106,13 @@ class Watched:
                 connection.exec_driver_sql(FILL_SQLITE.format(runs="jobmanager_runs"), (first,))
             for index in runs.indexes:
                 index.create(connection)
-        with self.store.reading() as connection:
+        with self.store.database.reading() as connection:
             connection.exec_driver_sql("ANALYZE")
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Explain every statement before it is executed."""
-        engine = self.store._engine
+        engine = self.store.database._engine
         sa.event.listen(engine, "before_cursor_execute", self._explain)
         try:
             yield
@@ -157,10 +157,10 @@ class WatchedSqlite(Watched):
         def arm(driver: Any, *_: object) -> None:
             driver.set_progress_handler(step, 1000)
 
-        engine = self.store._engine
+        engine = self.store.database._engine
         sa.event.listen(engine, "checkout", arm)
-        if self.store._writer is not None:
-            arm(sqlite._driver(self.store._writer))
+        if self.store.database._writer is not None:
+            arm(driver_of(self.store.database._writer))
         try:
             with super().watching():
                 yield
@@ -203,7 +203,7 @@ def locked(ask: Callable[[Any], object]) -> Callable[[Watched], object]:
     """Ask a job's page."""
 
     def act(full: Watched) -> object:
-        with full.store.lock_job("job-7") as page:
+        with full.store.jobs.lock("job-7") as page:
             return ask(page)
 
     return act
@@ -215,23 +215,23 @@ def middle(full: Watched) -> str:
 
 
 QUESTIONS: dict[str, Callable[[Any], object]] = {
-    "claim": lambda full: full.store.claim(OWNER, "default", 10),
-    "claim one": lambda full: full.store.claim(OWNER, "default", 1, run_ids=[new_id(full.now)]),
-    "to dispatch": lambda full: full.store.to_dispatch("default", 10),
-    "due jobs": lambda full: full.store.due_jobs(full.now + timedelta(seconds=20), 50),
-    "first page": lambda full: full.store.runs(),
-    "page in the middle": lambda full: full.store.runs(before=middle(full)),
-    "first page of a job": lambda full: full.store.runs(job_id="job-7"),
-    "page of a job in the middle": lambda full: full.store.runs(job_id="job-7", before=full.of_job_7),
-    "first page of failed": lambda full: full.store.runs(statuses=[FAILED]),
-    "run": lambda full: full.store.run(middle(full)),
-    "run for": lambda full: full.store.run_for("job-7", full.now),
-    "last runs": lambda full: full.store.last_runs(["job-7", "job-999", "nobody"]),
-    "cancel requests": lambda full: full.store.cancel_requests(OWNER),
-    "running of": lambda full: full.store.running_of(OWNER),
-    "take over": lambda full: full.store.take_over(),
-    "expire pending": lambda full: full.store.expire_pending(),
-    "taken": lambda full: full.store.already_recorded(
+    "claim": lambda full: full.store.runs.claim(OWNER, "default", 10),
+    "claim one": lambda full: full.store.runs.claim(OWNER, "default", 1, run_ids=[new_id(full.now)]),
+    "to dispatch": lambda full: full.store.runs.to_dispatch("default", 10),
+    "due jobs": lambda full: full.store.jobs.due(full.now + timedelta(seconds=20), 50),
+    "first page": lambda full: full.store.history.runs(),
+    "page in the middle": lambda full: full.store.history.runs(before=middle(full)),
+    "first page of a job": lambda full: full.store.history.runs(job_id="job-7"),
+    "page of a job in the middle": lambda full: full.store.history.runs(job_id="job-7", before=full.of_job_7),
+    "first page of failed": lambda full: full.store.history.runs(statuses=[FAILED]),
+    "run": lambda full: full.store.history.run(middle(full)),
+    "run for": lambda full: full.store.history.run_for("job-7", full.now),
+    "last runs": lambda full: full.store.history.last_runs(["job-7", "job-999", "nobody"]),
+    "cancel requests": lambda full: full.store.runs.cancel_requests(OWNER),
+    "running of": lambda full: full.store.runs.running_of(OWNER),
+    "take over": lambda full: full.store.maintenance.take_over(),
+    "expire pending": lambda full: full.store.maintenance.expire_pending(),
+    "taken": lambda full: full.store.runs.already_recorded(
         [run_of(full, scheduled_for=full.now) for _ in range(20)]
     ),
     "holder": locked(lambda page: page.holder("job-7")),
@@ -242,7 +242,7 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "newest instant": locked(lambda page: page.newest_instant()),
     "opened after": locked(lambda page: page.opened_after(page.now - timedelta(minutes=9))),
     "close pending": locked(lambda page: page.close_pending()),
-    "forget dead": lambda full: full.store.forget_dead(full.first),
+    "forget dead": lambda full: full.store.maintenance.forget_dead(full.first),
 }
 
 
@@ -260,9 +260,9 @@ def test_an_index_leads_to_the_answer(full, question):
 def test_a_purge_reads_what_it_deletes_and_an_hour_more(full):
     full.costs.clear()
     with full.watching():
-        assert full.store.purge(full.first + timedelta(minutes=5), job_id="job-3") == 5
-        assert full.store.purge(full.first + timedelta(minutes=2)) == 2 * JOBS - 2
-        assert full.store.purge(full.first, job_id="job-4", keep=700) == 298
+        assert full.store.maintenance.purge(full.first + timedelta(minutes=5), job_id="job-3") == 5
+        assert full.store.maintenance.purge(full.first + timedelta(minutes=2)) == 2 * JOBS - 2
+        assert full.store.maintenance.purge(full.first, job_id="job-4", keep=700) == 298
 
     for cost, told in full.costs:
         assert cost < 60 * JOBS * 60, told  # a minute of the test's history is a thousand rows
@@ -272,11 +272,11 @@ def test_a_purge_reads_what_it_deletes_and_an_hour_more(full):
 
 
 def test_opening_and_ending_read_a_row_for_each_run(full):
-    if not full.store.schema:
+    if not full.store.schema.name:
         full.costs.clear()
         with full.watching():
             runs = [run_of(full) for _ in range(100)]
-            assert len(full.store.write(runs, ()).opened) == 100
+            assert len(full.store.runs.write(runs, ()).opened) == 100
         assert full.costs[0][0] < full.too_much
         return
     from jobmanager.stores.sql import postgres_writes as writes
@@ -289,6 +289,6 @@ def test_opening_and_ending_read_a_row_for_each_run(full):
         "grace": timedelta(seconds=60),
     }
     full.costs.clear()
-    with full.store.reading() as connection:
+    with full.store.database.reading() as connection:
         full.explain(connection.connection.driver_connection, writes.OPEN_AND_END, values)
     assert full.costs[0][0] < full.too_much, full.costs[0][1]

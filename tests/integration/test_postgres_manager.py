@@ -71,7 +71,7 @@ def test_four_processes_open_one_run_for_every_tick_and_end_with_code_0(tmp_path
     time.sleep(SECONDS)  # the test is about this much real time; nothing is awaited here
     reader = JobManager(Settings(database_url=postgres_url))
     # Who wins a tick is a lottery; that all four take part in it is not.
-    assert len(reader.store.instances()) == 4
+    assert len(reader.store.processes.living()) == 4
     for process in processes:
         process.send_signal(signal.SIGTERM)
     errors = [process.communicate(timeout=100)[1] for process in processes]
@@ -83,8 +83,8 @@ def test_four_processes_open_one_run_for_every_tick_and_end_with_code_0(tmp_path
         instants = sorted(run.scheduled_for for run in runs if run.scheduled_for)
         assert len(instants) == len(runs) >= SECONDS - 1
         assert {(b - a).total_seconds() for a, b in itertools.pairwise(instants)} == {1.0}
-    assert reader.store.instances() == []
-    [(_, _, line)] = reader.store.lines(reader.runs("three", limit=1)[0].id)
+    assert reader.store.processes.living() == []
+    [(_, _, line)] = reader.store.history.lines(reader.runs("three", limit=1)[0].id)
     assert line.text.startswith("tick ")
     reader.store.close()
 
@@ -139,15 +139,15 @@ def succeeded(jobs: JobManager) -> int:
 def test_a_forked_child_connects_anew_and_the_parent_keeps_its_connections(postgres_url):
     jobs = JobManager(Settings(database_url=postgres_url))
     jobs.store.install()
-    assert jobs.store.change_seq() == 0
+    assert jobs.store.jobs.change_seq() == 0
 
     child = os.fork()
     if child == 0:
         jobs.store.after_fork()
-        os._exit(0 if jobs.store.change_seq() == 0 else 1)
+        os._exit(0 if jobs.store.jobs.change_seq() == 0 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
-    assert jobs.store.change_seq() == 0
+    assert jobs.store.jobs.change_seq() == 0
     jobs.store.close()
 
 

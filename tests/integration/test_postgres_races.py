@@ -68,7 +68,7 @@ class TestOrderOfLocks(Ground):
         won: list[str] = []
 
         def bring(store: Any, ticks: list[Run]) -> None:
-            won.extend(store.write(ticks, ()).opened)
+            won.extend(store.runs.write(ticks, ()).opened)
 
         for round_ in range(12):
             runs = [self.tick(30 - round_, f"job-{number:02}") for number in range(60)]
@@ -78,25 +78,25 @@ class TestOrderOfLocks(Ground):
             )
 
         assert len(won) == 60 * 12
-        assert len(self.store.runs(limit=1000)) == 60 * 12
+        assert len(self.store.history.runs(limit=1000)) == 60 * 12
 
     def test_declaring_and_changing_the_same_jobs_does_not_deadlock(self) -> None:
         rows = {f"job-{number:02}": self.job(f"job-{number:02}") for number in range(30)}
 
         def declare(store: Any, names: list[str]) -> None:
             for _ in range(5):
-                store.declare({name: rows[name] for name in names})
+                store.jobs.declare({name: rows[name] for name in names})
 
         def change() -> None:
             for name in [*rows, *rows]:
-                with self.store.lock_job(name) as page:
+                with self.store.jobs.lock(name) as page:
                     page.save(replace(page.job, state="paused" if page.job.state == "active" else "active"))
 
         self.at_once(
             lambda: declare(self.store, list(rows)), lambda: declare(self.other, list(rows)[::-1]), change
         )
 
-        assert {row.definition_rev for row in self.store.jobs()} == {11}
+        assert {row.definition_rev for row in self.store.jobs.rows()} == {11}
 
 
 class TestSweepAgainstOpening(Ground):
@@ -108,7 +108,7 @@ class TestSweepAgainstOpening(Ground):
         found: list[Run | None] = []
 
         def sweep() -> None:
-            with self.other.lock_job("job") as page:
+            with self.other.jobs.lock("job") as page:
                 found.append(page.run_for(self.now - seconds(10)))
 
         values = {**writes.open_one(run), "grace": timedelta(seconds=60)}
@@ -129,9 +129,9 @@ class TestSweepAgainstOpening(Ground):
         self.job("other")
         runs = [self.tick(10), self.tick(10, "other")] if many else [self.tick(10)]
         opened: list[set[str]] = []
-        opener = threading.Thread(target=lambda: opened.append(set(self.other.write(runs, ()).opened)))
+        opener = threading.Thread(target=lambda: opened.append(set(self.other.runs.write(runs, ()).opened)))
 
-        with self.store.lock_job("job") as page:
+        with self.store.jobs.lock("job") as page:
             opener.start()
             opener.join(0.3)
             assert opened == []
@@ -145,9 +145,9 @@ class TestSweepAgainstOpening(Ground):
         run = self.opened(self.run_of(owner=self.process()))
         ending = self.ending(run, SUCCEEDED, retry_at=self.now)
         answers: list[Any] = []
-        writer = threading.Thread(target=lambda: answers.append(self.other.write((), [ending]).ended))
+        writer = threading.Thread(target=lambda: answers.append(self.other.runs.write((), [ending]).ended))
 
-        with self.store.lock_job("job") as page:
+        with self.store.jobs.lock("job") as page:
             writer.start()
             writer.join(0.3)
             page.save(replace(page.job, state="disabled"))
@@ -164,7 +164,7 @@ class TestOutcomesAndLimits(Ground):
         run = self.tick(5)
 
         assert abs(wrong.now() - self.store.now()) < seconds(5)
-        assert wrong.write([run], ()).opened == {run.id}
+        assert wrong.runs.write([run], ()).opened == {run.id}
         wrong.close()
 
     def test_a_lock_that_is_held_too_long_is_an_outage_and_not_a_hang(self) -> None:
@@ -173,14 +173,14 @@ class TestOutcomesAndLimits(Ground):
         with psycopg.connect(self.url) as somebody:
             somebody.execute("SELECT FROM jobmanager.jobs FOR UPDATE")
             with pytest.raises(StoreUnavailableError, match="holds the lock; it is tried again"):
-                self.store.write([run], ())
-        assert self.store.write([run], ()).opened == {run.id}
+                self.store.runs.write([run], ())
+        assert self.store.runs.write([run], ()).opened == {run.id}
 
     def test_whoever_stands_still_inside_a_transaction_loses_it(self) -> None:
         self.job()
 
         def stand_still() -> None:
-            with self.store.lock_job("job") as page:
+            with self.store.jobs.lock("job") as page:
                 threading.Event().wait(6)  # the limit is five seconds of real time
                 page.save(replace(page.job, state="paused"))
 
@@ -197,9 +197,9 @@ class TestOutcomesAndLimits(Ground):
             )
         run = self.tick(5)
         with pytest.raises(StoreUnavailableError):
-            self.store.write([run], ())
+            self.store.runs.write([run], ())
 
-        assert self.store.write([run], ()).opened == {run.id}
+        assert self.store.runs.write([run], ()).opened == {run.id}
 
     def test_a_connection_that_died_while_nobody_looked_fails_no_call(self) -> None:
         clock = FakeClock()
@@ -211,7 +211,7 @@ class TestOutcomesAndLimits(Ground):
             )
         clock.advance(minutes=1)
 
-        assert store.change_seq() == 0
+        assert store.jobs.change_seq() == 0
         store.close()
 
     def test_the_row_that_cannot_be_kept_is_not_quoted(self) -> None:
@@ -220,7 +220,7 @@ class TestOutcomesAndLimits(Ground):
         ending = Ending(run=run, status=RUNNING, started_at=self.now, finished_at=self.now)
 
         with pytest.raises(Exception, match="check constraint") as caught:
-            self.store.write((), [ending])
+            self.store.runs.write((), [ending])
 
         assert "4111" not in str(caught.value)
         assert caught.value.__cause__ is None
@@ -253,15 +253,15 @@ class TestPooler(Ground):
         self.job()
         for number in range(12):
             run = self.run_of(owner=owner)
-            assert store.write([run], ()).opened
-            assert store.write((), [self.ending(run)]).ended
+            assert store.runs.write([run], ()).opened
+            assert store.runs.write((), [self.ending(run)]).ended
             batch = [self.run_of(owner=owner), self.tick(number + 1)]
-            assert len(store.write(batch, ()).opened) == 2
-            store.claim(owner, "default", 10)
-            store.beat(owner)
-            store.runs()
+            assert len(store.runs.write(batch, ()).opened) == 2
+            store.runs.claim(owner, "default", 10)
+            store.processes.beat(owner)
+            store.history.runs()
 
-        with store._engine.connect() as connection:
+        with store.database._engine.connect() as connection:
             sessions = {connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() for _ in range(5)}
             assert connection.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements").scalar() == 0
             assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "0"
@@ -270,7 +270,7 @@ class TestPooler(Ground):
 
     def test_each_transaction_has_its_limits(self) -> None:
         store = PostgresStore(self.pooler.url(self.url) + "?jobmanager_pooler=true")
-        for transaction in (store.reading, store.writing):
+        for transaction in (store.database.reading, store.database.writing):
             with transaction() as connection:
                 limits = [
                     connection.exec_driver_sql(f"SHOW {name}").scalar()

@@ -18,10 +18,10 @@ from tests.faults.proxy import Proxy
 
 from jobmanager.errors import ConfigurationError, StoreUnavailableError
 from jobmanager.run import FAILED, PENDING, RUNNING, SUCCEEDED, Ending, Progress, Run, new_id
-from jobmanager.stores.base import Instance, JobRow
 from jobmanager.stores.sql.postgres import PostgresStore
 from jobmanager.stores.sql.postgres_deadline import STATEMENT_DEADLINE
 from jobmanager.stores.sql.postgres_link import IDLE_LONG, LIMITS, Link
+from jobmanager.stores.values import Instance, JobRow
 from jobmanager.testing import FakeClock
 
 pytestmark = pytest.mark.servers
@@ -66,7 +66,7 @@ class Ground:
 
     def opened(self) -> Run:
         run = self.run()
-        assert self.store.write([run], ()).opened
+        assert self.store.runs.write([run], ()).opened
         return run
 
 
@@ -78,12 +78,12 @@ def ground(postgres_url: str) -> Iterator[Ground]:
         store = PostgresStore(url)
         store.install()
         now = store.now()
-        store.register(
+        store.processes.register(
             Instance(
                 id=OWNER, namespace="default", host="here", pid=1, executes=True, started_at=now, seen_at=now
             )
         )
-        store.add_jobs(
+        store.jobs.add(
             [
                 JobRow(
                     id="job",
@@ -111,58 +111,58 @@ def ending(run: Run, **fields: Any) -> Ending:
 
 def opens_one(ground: Ground) -> Callable[[], object]:
     run = ground.run()
-    return lambda: ground.store.write([run], ()).opened == {run.id}
+    return lambda: ground.store.runs.write([run], ()).opened == {run.id}
 
 
 def opens_many(ground: Ground) -> Callable[[], object]:
     runs = [ground.run() for _ in range(3)]
-    return lambda: ground.store.write(runs, ()).opened == {run.id for run in runs}
+    return lambda: ground.store.runs.write(runs, ()).opened == {run.id for run in runs}
 
 
 def ends_one(ground: Ground) -> Callable[[], object]:
     run = ground.opened()
-    return lambda: ground.store.write((), [ending(run)]).ended == {run.id: SUCCEEDED}
+    return lambda: ground.store.runs.write((), [ending(run)]).ended == {run.id: SUCCEEDED}
 
 
 def opens_and_ends(ground: Ground) -> Callable[[], object]:
     old, new = ground.opened(), ground.run()
-    return lambda: ground.store.write([new], [ending(old)]).ended == {old.id: SUCCEEDED}
+    return lambda: ground.store.runs.write([new], [ending(old)]).ended == {old.id: SUCCEEDED}
 
 
 def retries(ground: Ground) -> Callable[[], object]:
     run = ground.opened()
     again = ending(run, status=FAILED, retry_at=run.due_at)
-    return lambda: ground.store.write((), [again]).ended == {run.id: PENDING}
+    return lambda: ground.store.runs.write((), [again]).ended == {run.id: PENDING}
 
 
 def gives_back(ground: Ground) -> Callable[[], object]:
     run = ground.opened()
-    return lambda: ground.store.give_back([run], "returned") == {run.id: PENDING}
+    return lambda: ground.store.runs.give_back([run], "returned") == {run.id: PENDING}
 
 
 def claims(ground: Ground) -> Callable[[], object]:
     # Answered or not, the claim may have happened; it is found among the owner's.
     run = ground.pending()
-    assert ground.store.write([run], ()).opened
+    assert ground.store.runs.write([run], ()).opened
     return lambda: (
-        run.id in {each.id for each in ground.store.claim(OWNER, "default", 10)}
-        or run.id in {each.id for each in ground.store.running_of(OWNER)}
+        run.id in {each.id for each in ground.store.runs.claim(OWNER, "default", 10)}
+        or run.id in {each.id for each in ground.store.runs.running_of(OWNER)}
     )
 
 
 def beats(ground: Ground) -> Callable[[], object]:
-    return lambda: ground.store.beat(OWNER)
+    return lambda: ground.store.processes.beat(OWNER)
 
 
 def reads_instances(ground: Ground) -> Callable[[], object]:
-    return lambda: [instance.id for instance in ground.store.instances()] == [OWNER]
+    return lambda: [instance.id for instance in ground.store.processes.living()] == [OWNER]
 
 
 def locks_a_job(ground: Ground) -> Callable[[], object]:
     run = ground.pending()
 
     def locked() -> bool:
-        with ground.store.lock_job("job") as txn:
+        with ground.store.jobs.lock("job") as txn:
             return txn.insert(run) or txn.get(run.id) is not None
 
     return locked
@@ -170,22 +170,22 @@ def locks_a_job(ground: Ground) -> Callable[[], object]:
 
 def reads_runs(ground: Ground) -> Callable[[], object]:
     run = ground.opened()
-    return lambda: [each.id for each in ground.store.runs(job_id="job")] == [run.id]
+    return lambda: [each.id for each in ground.store.history.runs(job_id="job")] == [run.id]
 
 
 def notes_progress(ground: Ground) -> Callable[[], object]:
     run = ground.opened()
-    return lambda: ground.store.note_progress(run, Progress(processed=1)) is None
+    return lambda: ground.store.runs.note_progress(run, Progress(processed=1)) is None
 
 
 def takes_over(ground: Ground) -> Callable[[], object]:
-    return lambda: ground.store.take_over() == []
+    return lambda: ground.store.maintenance.take_over() == []
 
 
 def dispatches(ground: Ground) -> Callable[[], object]:
     run = ground.pending()
-    assert ground.store.write([run], ()).opened
-    return lambda: ground.store.to_dispatch("default", 10) is not None
+    assert ground.store.runs.write([run], ()).opened
+    return lambda: ground.store.runs.to_dispatch("default", 10) is not None
 
 
 def tells_the_time(ground: Ground) -> Callable[[], object]:
@@ -224,10 +224,10 @@ def silent_everywhere(ground: Ground, make: Act, towards: str, *, kept: bool) ->
 
 
 def clear(store: PostgresStore) -> None:
-    for run in store.runs(statuses=[PENDING, RUNNING], limit=1000):
-        store.write((), [ending(run)])
-        store.cancel(run.id)
-    store.purge(store.now() + timedelta(days=1))
+    for run in store.history.runs(statuses=[PENDING, RUNNING], limit=1000):
+        store.runs.write((), [ending(run)])
+        store.runs.cancel(run.id)
+    store.maintenance.purge(store.now() + timedelta(days=1))
 
 
 @pytest.mark.parametrize("towards", ["server", "client"])
@@ -250,7 +250,7 @@ def test_when_one_kept_connection_is_silent_the_others_cost_nothing(ground: Grou
     kept = threading.Barrier(3)
 
     def hold() -> None:
-        with ground.store.reading() as connection:
+        with ground.store.database.reading() as connection:
             connection.exec_driver_sql("SELECT 1")
             kept.wait(5)
 
@@ -265,7 +265,7 @@ def test_when_one_kept_connection_is_silent_the_others_cost_nothing(ground: Grou
     with pytest.raises(StoreUnavailableError, match=r"no answer within 0\.4 s"):
         ground.store.now()
     for _ in range(5):
-        assert ground.store.beat(OWNER)
+        assert ground.store.processes.beat(OWNER)
     assert time.monotonic() - began < 2 * DEADLINE + SLACK
 
 
@@ -295,10 +295,13 @@ def test_closing_the_store_does_not_wait_for_silent_connections(ground: Ground) 
 
 
 def test_a_change_of_the_tables_may_take_longer_than_the_deadline(ground: Ground) -> None:
-    with ground.store.changing_tables() as connection:
+    with ground.store.database.changing_tables() as connection:
         connection.exec_driver_sql(f"SELECT pg_sleep({2 * DEADLINE})")
 
-    with pytest.raises(StoreUnavailableError, match="no answer within"), ground.store.writing() as connection:
+    with (
+        pytest.raises(StoreUnavailableError, match="no answer within"),
+        ground.store.database.writing() as connection,
+    ):
         connection.exec_driver_sql(f"SELECT pg_sleep({2 * DEADLINE})")
 
 

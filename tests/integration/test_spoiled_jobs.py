@@ -38,11 +38,11 @@ IN_POSTGRES = {
 def spoil(store: Any, statement: str) -> bool:
     """Change the row past the library; False if the table refuses that."""
     try:
-        with store.writing() as connection:
+        with store.database.writing() as connection:
             connection.exec_driver_sql(
-                "UPDATE meta SET change_seq = change_seq + 1".replace("meta", str(store.tables.meta))
+                "UPDATE meta SET change_seq = change_seq + 1".replace("meta", str(store.database.tables.meta))
             )
-            connection.exec_driver_sql(statement.replace("%", "%%") if store.schema else statement)
+            connection.exec_driver_sql(statement.replace("%", "%%") if store.schema.name else statement)
     except (StoreError, sqlite3.Error, sa.exc.SQLAlchemyError):
         return False
     return True
@@ -119,13 +119,13 @@ def test_whatever_a_column_holds_on_sqlite_the_others_go_on(
 
 def named_where_unreadable(store: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Hold that a row that is left out was logged, and is named where somebody looks for it."""
-    for job_id, why in store.unreadable_jobs().items():
+    for job_id, why in store.jobs.unreadable().items():
         assert job_id == "bad"
         assert why
         assert any("job=bad is left out" in record.getMessage() for record in caplog.records)
         with pytest.raises(UnreadableRowError, match="'bad'"):
-            store.job("bad")
-        assert [row.id for row in store.jobs()] == ["good", "zzz"]
+            store.jobs.get("bad")
+        assert [row.id for row in store.jobs.rows()] == ["good", "zzz"]
 
 
 def cases() -> Iterator[Any]:
@@ -179,16 +179,16 @@ def test_many_unreadable_rows_are_said_once_each_and_cost_few_statements(
     jobs.sync()
     for number in (7, 300):
         spoil(store, f"UPDATE jobmanager_jobs SET override = '{{' WHERE id = 'job-{number:03}'")
-    reads, read = [], store._read
+    reads, read = [], store.jobs._read
 
     def counted(query: Any, make: Callable[[Any], Any]) -> list[Any]:
         reads.append(query)
         return read(query, make)
 
-    monkeypatch.setattr(store, "_read", counted)
+    monkeypatch.setattr(store.jobs, "_read", counted)
     with caplog.at_level(logging.ERROR):
-        assert len(store.jobs()) == 498
-        assert len(store.jobs()) == 498
+        assert len(store.jobs.rows()) == 498
+        assert len(store.jobs.rows()) == 498
 
     said = [record.getMessage() for record in caplog.records if "is left out" in record.getMessage()]
     assert [text.split()[0] for text in said] == ["job=job-007", "job=job-300"]

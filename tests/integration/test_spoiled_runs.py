@@ -58,9 +58,9 @@ def manager() -> Iterator[Make]:
 def change(store: Any, statement: str) -> bool:
     """Change the row past the library; False if the table refuses that."""
     try:
-        with store.writing() as connection:
+        with store.database.writing() as connection:
             connection.exec_driver_sql(
-                statement.replace("%", "%%") if store.tables.meta.schema else statement
+                statement.replace("%", "%%") if store.database.tables.meta.schema else statement
             )
     except (StoreError, sqlite3.Error, sa.exc.SQLAlchemyError):
         return False
@@ -89,7 +89,7 @@ def the_others_go_on(
     running: bool,
 ) -> None:
     """Spoil a waiting or running run, and hold that a new process goes on with everything else."""
-    runs = store.tables.runs
+    runs = store.database.tables.runs
     first, _ = make(store, clock)
     first.sync()
     bad = first.trigger_job("bad", delay=3600).id
@@ -118,13 +118,13 @@ def the_others_go_on(
 def named_where_unreadable(jobs: JobManager, run_id: str, caplog: pytest.LogCaptureFixture) -> None:
     """Hold that a row that is left out was logged, and is named where somebody looks for it."""
     jobs.runs(limit=100)
-    for found, why in jobs.store.unreadable_runs().items():
+    for found, why in jobs.store.history.unreadable().items():
         assert found == run_id
         assert why
         said = [record.getMessage() for record in caplog.records if run_id in record.getMessage()]
         assert any("its stored row cannot be read" in text for text in said), caplog.text
         with pytest.raises(UnreadableRowError, match=run_id):
-            jobs.store.run(run_id)
+            jobs.store.history.run(run_id)
         assert run_id not in {run.id for run in jobs.runs(limit=100)}
         texts = [finding.text for finding in states(jobs, str) if finding.check == "runs"]
         assert any(run_id in text for text in texts)
@@ -150,7 +150,7 @@ def test_whatever_a_column_holds_on_sqlite_the_others_go_on(
     clock = FakeClock()
     store = SqliteStore(tmp_path / "jobs.db", clock=clock)
     store.install()
-    with store.writing() as connection:
+    with store.database.writing() as connection:
         connection.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
     the_others_go_on(store, manager, clock, spoiling, caplog, running=running)
 
@@ -169,9 +169,9 @@ def sends_the_others(store: Any, make: Make, spoiling: str) -> None:
     jobs, _ = make(store, None)
     jobs.sync()
     bad, good = jobs.trigger_job("bad", delay=3600).id, jobs.trigger_job("good", delay=3600).id
-    assert change(store, f"UPDATE {store.tables.runs} SET due_at = opened_at, dispatched_at = NULL")
-    assert change(store, f"UPDATE {store.tables.runs} SET {spoiling} WHERE id = '{bad}'")
-    assert [run.id for run in store.to_dispatch("default", 10)] == [good]
+    assert change(store, f"UPDATE {store.database.tables.runs} SET due_at = opened_at, dispatched_at = NULL")
+    assert change(store, f"UPDATE {store.database.tables.runs} SET {spoiling} WHERE id = '{bad}'")
+    assert [run.id for run in store.runs.to_dispatch("default", 10)] == [good]
 
 
 @pytest.mark.parametrize("spoiling", ["payload = '['", "expires_at = 4611686018427387904", "error = '{}'"])

@@ -50,7 +50,7 @@ def readers_without_a_gap(jobs: JobManager) -> Iterator[None]:
 
     def read() -> None:
         while not leave.is_set():
-            with suppress(StoreUnavailableError), store.reading() as connection:
+            with suppress(StoreUnavailableError), store.database.reading() as connection:
                 connection.exec_driver_sql("SELECT count(*) FROM jobmanager_runs").scalar_one()
                 leave.wait(0.05)
 
@@ -90,12 +90,12 @@ def test_a_full_disk_stops_nothing_and_loses_nothing(
     until(lambda: jobs.runs("second"))
     store = jobs.store
     assert isinstance(store, SqliteStore)
-    with store.writing() as connection:
+    with store.database.writing() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     until(lambda: "disk is full" in caplog.text)
     said = sum("disk is full" in record.getMessage() for record in caplog.records)
-    with store.writing() as connection:
+    with store.database.writing() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
 
     assert said <= 3

@@ -33,8 +33,8 @@ from tests.servers import PgCron
 from jobmanager import JobManager, RunContext, RunStatus, Settings
 from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.errors import ConfigurationError
-from jobmanager.stores.base import JobRow
 from jobmanager.stores.sql.postgres import PostgresStore
+from jobmanager.stores.values import JobRow
 from jobmanager.testing import FakeClock, RunStoreContract
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
@@ -280,7 +280,7 @@ def test_an_application_runs_with_the_rights_it_is_granted(url: str, layout: str
         jobs.sync()
         assert jobs.get_job_metrics()
         assert len(jobs.get_all_job_statuses()) == 1
-        assert jobs.store.lines(run.id)
+        assert jobs.store.history.lines(run.id)
 
 
 def test_an_application_may_look_after_the_entries(url: str) -> None:

@@ -313,7 +313,7 @@ def look(application: Application, sinks: Sinks, logs: io.StringIO) -> None:
     for thing in things[:-2]:
         sinks.add("reprs", f"{thing!r} {thing!s}\n")
     for run in manager.runs():
-        sinks.add("runs as objects", f"{run!r} {manager.store.lines(run.id)!r}")
+        sinks.add("runs as objects", f"{run!r} {manager.store.history.lines(run.id)!r}")
     for settings in (
         {
             "database_url": manager.settings.database_url.replace("127.0.0.1", "127.0.0.2").replace(

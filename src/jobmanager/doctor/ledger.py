@@ -19,7 +19,7 @@ from jobmanager.manager.manager import JobManager
 from jobmanager.process.heartbeat import living
 from jobmanager.run import PENDING, RUNNING
 from jobmanager.schedule import Schedule
-from jobmanager.stores.base import Instance
+from jobmanager.stores.values import Instance
 
 FEW_BYTES = 64 * 1024 * 1024
 LISTED = 5
@@ -50,8 +50,8 @@ def store(jobs: JobManager) -> Iterator[Finding]:
             )
         return
     store.install()  # of what is there it changes nothing; a wrong schema shows
-    for row in store.jobs()[:1]:
-        with store.lock_job(row.id):  # nor does this; a lock that does not go away and a read-only file show
+    for row in store.jobs.rows()[:1]:
+        with store.jobs.lock(row.id):  # nor does this; a lock that does not go away and a read-only file show
             pass
     yield Finding(
         check="store", level="ok", text=f"{store.url} can be read and written, and its schema is ours"
@@ -76,7 +76,7 @@ def clock(jobs: JobManager, told: Told) -> Iterator[Finding]:
             fix="Let both hosts follow NTP.",
         )
     now = jobs.store.now()
-    ahead = [row for row in jobs.store.jobs() if row.accounted_until > now + jobs.settings.grace]
+    ahead = [row for row in jobs.store.jobs.rows() if row.accounted_until > now + jobs.settings.grace]
     for row in ahead[:LISTED]:
         yield Finding(
             check="clock",
@@ -90,7 +90,7 @@ def clock(jobs: JobManager, told: Told) -> Iterator[Finding]:
 
 def differences(jobs: JobManager, _told: Told) -> Iterator[Finding]:
     """Yield what the code says and the store does not, and the other way round."""
-    rows = {row.id: row for row in jobs.store.jobs()}
+    rows = {row.id: row for row in jobs.store.jobs.rows()}
     for change in jobs.sync(plan=True):
         match change.action:
             case "create":
@@ -126,21 +126,21 @@ def _to_come(text: str) -> Finding:
 
 def states(jobs: JobManager, told: Told) -> Iterator[Finding]:
     """Yield the jobs that are paused, disabled or unreadable."""
-    for job_id, why in jobs.store.unreadable_jobs().items():
+    for job_id, why in jobs.store.jobs.unreadable().items():
         yield Finding(
             check="jobs",
             level="failing",
             text=f"The stored row of job {job_id!r} cannot be read, so the job is left out: {why}.",
             fix="Correct that column in the table of jobs, or delete the row: the next start makes it anew.",
         )
-    for run_id, why in jobs.store.unreadable_runs().items():
+    for run_id, why in jobs.store.history.unreadable().items():
         yield Finding(
             check="runs",
             level="warning",
             text=f"The stored row of run {run_id!r} cannot be read, so the run is left out of lists and never executed: {why}.",
             fix="Correct that column in the table of runs, or delete the row.",
         )
-    rows = [row for row in jobs.store.jobs() if row.namespace == jobs.settings.namespace]
+    rows = [row for row in jobs.store.jobs.rows() if row.namespace == jobs.settings.namespace]
     for row in rows:
         since = f" since {told(row.state_at)}" if row.state_at else ""
         by = f" by {row.state_by}" if row.state_by else ""
@@ -182,9 +182,9 @@ def processes(jobs: JobManager, told: Told) -> Iterator[Finding]:
             text=f"{len(alive)} living: {'; '.join(_process(item, now) for item in alive[:LISTED])}",
         )
     elif jobs.backend.capabilities.keeps_time and any(
-        _waiting(effective(None, row)) for row in jobs.store.jobs() if row.open
+        _waiting(effective(None, row)) for row in jobs.store.jobs.rows() if row.open
     ):
-        seen = max((item.seen_at for item in jobs.store.instances()), default=None)
+        seen = max((item.seen_at for item in jobs.store.processes.living()), default=None)
         yield Finding(
             check="processes",
             level="failing",
@@ -193,10 +193,12 @@ def processes(jobs: JobManager, told: Told) -> Iterator[Finding]:
             fix=start_one(jobs),
         )
     ids = {item.id for item in alive}
-    for item in jobs.store.instances():
+    for item in jobs.store.processes.living():
         if item.id in ids or item.namespace != jobs.settings.namespace:
             continue
-        orphans = [run for run in jobs.store.runs(statuses=[RUNNING], limit=1000) if run.owner == item.id]
+        orphans = [
+            run for run in jobs.store.history.runs(statuses=[RUNNING], limit=1000) if run.owner == item.id
+        ]
         if orphans or _exists(item):
             yield _silent(item, [f"{run.job_id} ({run.id[-8:]})" for run in orphans[:LISTED]], told)
 
@@ -232,7 +234,7 @@ def _exists(item: Instance) -> bool:
 def pending(jobs: JobManager, told: Told) -> Iterator[Finding]:
     """Yield the runs that wait longer than they should."""
     limit = jobs.store.now() - jobs.settings.grace
-    stuck = [run for run in jobs.store.runs(statuses=[PENDING], limit=1000) if run.due_at < limit]
+    stuck = [run for run in jobs.store.history.runs(statuses=[PENDING], limit=1000) if run.due_at < limit]
     for job_id in sorted({run.job_id for run in stuck}):
         runs = [run for run in stuck if run.job_id == job_id]
         oldest = min(run.due_at for run in runs)

@@ -10,7 +10,7 @@ from jobmanager.explain import Told
 from jobmanager.ledger.queries import effective
 from jobmanager.manager.manager import JobManager
 from jobmanager.process.heartbeat import living
-from jobmanager.stores.base import Instance
+from jobmanager.stores.values import Instance
 
 ON_ITS_WAY = timedelta(seconds=5)
 
@@ -77,7 +77,7 @@ def _not_brought(jobs: JobManager, maybe: list[Instance]) -> datetime | None:
     if not maybe:
         return None
     since, now = max(item.started_at for item in maybe), jobs.store.now()
-    for row in jobs.store.jobs():
+    for row in jobs.store.jobs.rows():
         schedule = effective(None, row) if row.open and row.namespace == jobs.settings.namespace else None
         due = None if schedule is None else schedule.next_after(since)
         if due is not None and due < now - ON_ITS_WAY:

@@ -170,12 +170,12 @@ class Claiming:
             return []
         heartbeat = self._heartbeat
         left = {*self._jobs.unknown, *leaving}
-        return self._store.claim(heartbeat.id, heartbeat.namespace, limit, unknown=left, run_ids=run_ids)
+        return self._store.runs.claim(heartbeat.id, heartbeat.namespace, limit, unknown=left, run_ids=run_ids)
 
     def _send_due(self) -> None:
         """Send what is due and was sent to no worker, or so long ago that the message must be lost."""
         namespace, full = self._heartbeat.namespace, True
         while full and self._accepting and self.is_alive():
-            due = self._store.to_dispatch(namespace, MOST_CLAIMED, unknown=self._jobs.unknown)
+            due = self._store.runs.to_dispatch(namespace, MOST_CLAIMED, unknown=self._jobs.unknown)
             self.send(due)
             full = len(due) == MOST_CLAIMED

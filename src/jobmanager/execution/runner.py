@@ -30,7 +30,7 @@ from jobmanager.process.background import BackgroundTasks
 from jobmanager.process.heartbeat import Heartbeat, LastTick
 from jobmanager.registry import Registry
 from jobmanager.run import PENDING, RUNNING, Accepted, Run, Tick
-from jobmanager.stores.base import Written
+from jobmanager.stores.values import Written
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Runner:
         """
         with self._announced.acquire(run_ids, patience=LONGEST_ACCEPT.total_seconds()) as hold:
             jobs = self._registry.jobs
-            rows = self._recorder.store.runs_by_id(hold.ids)
+            rows = self._recorder.store.runs.by_id(hold.ids)
             found = [run for run in rows if run.announced and run.status is PENDING and run.job_id in jobs]
             requests = [
                 OpenRequest(jobs[run.job_id], Tick(run.job_id, run.instant, run.schedule_rev, run.id))
@@ -221,7 +221,7 @@ class Runner:
     def _settle(self, opening: Opening) -> None:
         """Settle what was refused, unless another process has it: on the background thread."""
         try:
-            recorded = self._recorder.store.already_recorded(opening.undecided)
+            recorded = self._recorder.store.runs.already_recorded(opening.undecided)
         except StoreUnavailableError:
             # They may still be on time when it is back.
             self._background.run_at(self._clock.now() + SHORTEST_OUTAGE, partial(self._settle, opening))

@@ -127,7 +127,7 @@ class Supervisor:
         if not waiting:
             return
         try:
-            given = self._recorder.store.give_back([attempt.run for attempt in waiting], "returned")
+            given = self._recorder.store.runs.give_back([attempt.run for attempt in waiting], "returned")
         except StoreUnavailableError:
             raise
         except Exception:
@@ -148,20 +148,20 @@ class Supervisor:
         for attempt in self._attempts.begun():
             progress = attempt.take_progress()
             if progress is not None:
-                self._recorder.store.note_progress(attempt.run, progress)
+                self._recorder.store.runs.note_progress(attempt.run, progress)
 
     def flush_lines(self) -> None:
         """Write the log lines captured so far."""
         for attempt in self._attempts.begun():
             lines = self._recorder.redacted(attempt.take_lines())
             if lines:
-                self._recorder.store.add_lines(attempt.run.id, attempt.run.attempt, lines)
+                self._recorder.store.runs.add_lines(attempt.run.id, attempt.run.attempt, lines)
 
     def ask_for_cancel(self) -> None:
         """Learn which of the running runs are to be cancelled."""
         if not len(self._attempts):
             return
-        for run_id in self._recorder.store.cancel_requests(self._heartbeat.id):
+        for run_id in self._recorder.store.runs.cancel_requests(self._heartbeat.id):
             attempt = self._attempts.get(run_id)
             if attempt is not None:
                 attempt.ask_to_end("requested")

@@ -41,7 +41,7 @@ class Question:
         self.at = at.astimezone(UTC).replace(microsecond=0)
         self.told = told
         self.stored = jobs.store.exists()
-        self.row = jobs.store.job(job_id) if self.stored else None
+        self.row = jobs.store.jobs.get(job_id) if self.stored else None
         self.job = jobs.registry.jobs.get(job_id)
         self.job_id = job_id
         if self.row is None and self.job is None:
@@ -65,7 +65,7 @@ class Question:
 
     @cached_property
     def run(self) -> Run | None:
-        return self.jobs.store.run_for(self.job_id, self.at) if self.stored else None
+        return self.jobs.store.history.run_for(self.job_id, self.at) if self.stored else None
 
     @cached_property
     def standstill(self) -> Symptom | None:

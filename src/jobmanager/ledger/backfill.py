@@ -10,7 +10,8 @@ from jobmanager.errors import ConfigurationError, JobDisabledError
 from jobmanager.ledger.missing_instants import pending_row, schedule_of
 from jobmanager.ledger.reconciliation import in_line_again
 from jobmanager.run import SUCCEEDED, Run
-from jobmanager.stores.base import JobTransaction, RunStore
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.job_transaction import JobTransaction
 
 MOST = 1000
 
@@ -35,7 +36,7 @@ def backfill(
 
     Runs wait in line for the job's key. Raises ConfigurationError for a job without schedule or more than 1,000 instants.
     """
-    with store.lock_job(job_id) as txn:
+    with store.jobs.lock(job_id) as txn:
         schedule = schedule_of(txn.job)
         if schedule is None:
             raise ConfigurationError(f"Job {job_id!r} has no schedule; start it by hand instead.")

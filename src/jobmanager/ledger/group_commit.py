@@ -16,7 +16,8 @@ from jobmanager.clock import Clock
 from jobmanager.errors import BackPressureError, StoreError, StoreUnavailableError
 from jobmanager.process.throttled_log import ThrottledLogger, ThrottledLogs
 from jobmanager.run import FAILED, Ending, Failure, Run
-from jobmanager.stores.base import RunStore, Written
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.values import Written
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class GroupCommit:
             return
         if write_inline and self._queue.empty() and self._committing.acquire(blocking=False):
             try:
-                written = self._store.write(opens, endings)
+                written = self._store.runs.write(opens, endings)
             except StoreError as error:
                 # The writer repeats it: the same rows with the same ids are harmless.
                 self._quiet.warning("store away, 1 write waits: %s", error)
@@ -159,7 +160,7 @@ class GroupCommit:
         pause = 0.05
         while True:
             try:
-                written = self._store.write(opens, endings)
+                written = self._store.runs.write(opens, endings)
             except StoreUnavailableError as error:
                 if not self._threaded:
                     raise

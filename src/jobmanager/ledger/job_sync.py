@@ -16,7 +16,8 @@ from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.ledger.overrides import in_force
 from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.registry import Registry
-from jobmanager.stores.base import JobRow, JobSummary, RunStore
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.values import JobRow, JobSummary
 
 logger = logging.getLogger(__name__)
 
@@ -75,18 +76,18 @@ class JobSync:
 
     def refresh(self) -> bool:
         """Read what changed in the store since the last time; True if anything did."""
-        seq = self._store.change_seq()
+        seq = self._store.jobs.change_seq()
         if seq == self._seq:
             return False
-        page = self._store.job_summaries(changed_since=self._seq, limit=PAGE)
+        page = self._store.jobs.summaries(changed_since=self._seq, limit=PAGE)
         while page:
             special = [brief.id for brief in page if not self._keep_plain(brief)]
-            for row in self._store.jobs(ids=special) if special else ():
+            for row in self._store.jobs.rows(ids=special) if special else ():
                 self._plain.pop(row.id, None)
                 self._rows[row.id] = row
                 if row.id in self._registry.declared:
                     self._registry.jobs[row.id] = self._in_force(row)
-            page = self._store.job_summaries(changed_since=self._seq, after=page[-1].id, limit=PAGE)
+            page = self._store.jobs.summaries(changed_since=self._seq, after=page[-1].id, limit=PAGE)
         self._seq = seq
         return True
 
@@ -129,7 +130,7 @@ class JobSync:
         """Seed new jobs, write changed declarations, follow the gates. Unchanged jobs cost nothing; twice is once."""
         new, edited, states = self._differences()
         for start in range(0, len(new), PAGE):
-            self._store.add_jobs(new[start : start + PAGE])
+            self._store.jobs.add(new[start : start + PAGE])
             for row in new[start : start + PAGE]:
                 if row.next_due_at is None and row.schedule != "none" and row.state == "active":
                     logger.warning("job=%s will never fire: %r has passed", row.id, row.schedule)
@@ -137,7 +138,7 @@ class JobSync:
         if policies:
             for row in policies.values():
                 logger.warning("job=%s changes with this start: %s", row.id, self._what(row))
-            self._store.declare(policies)
+            self._store.jobs.declare(policies)
         for row in edited:
             before = self._rows[row.id]
             if before.namespace != row.namespace:
@@ -237,7 +238,7 @@ class JobSync:
         if not self._registry.jobs:
             return
         self.refresh()
-        gone = self.unknown - self._store.declared_by_living(self._namespace)
+        gone = self.unknown - self._store.processes.declared_by_living(self._namespace)
         for job_id in sorted(gone):
             if self._rows[job_id].open:
                 logger.warning("job=%s is declared by no living process any more; it is disabled", job_id)

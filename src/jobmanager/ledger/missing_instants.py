@@ -12,7 +12,8 @@ from jobmanager.clock import later
 from jobmanager.job import jittered
 from jobmanager.run import MISSED, PENDING, SKIPPED, Run, RunStatus, Trigger, new_id
 from jobmanager.schedule import Schedule, parse
-from jobmanager.stores.base import JobRow, JobTransaction
+from jobmanager.stores.job_transaction import JobTransaction
+from jobmanager.stores.values import JobRow
 
 SINGLE_ROWS = 100  # the newest missed instants get a row each, older ones share one
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Literal
 
 from jobmanager.run import MISSED, PENDING, SKIPPED, Run
-from jobmanager.stores.base import JobTransaction
+from jobmanager.stores.job_transaction import JobTransaction
 
 OpenOutcome = Literal[
     "opened", "duplicate", "stale", "paused", "disabled", "accounted", "early", "late", "deadline", "dead", "skipped", "conflict"

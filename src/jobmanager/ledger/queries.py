@@ -15,7 +15,8 @@ from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.registry import Registry
 from jobmanager.run import FAILED, RUNNING, JobMetrics, JobStatus, Run, RunStatus
 from jobmanager.schedule import Schedule
-from jobmanager.stores.base import JobRow, RunStore
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.values import JobRow
 from jobmanager.validation.call_arguments import check_arguments, may_be_id
 from jobmanager.validation.texts import shown
 
@@ -41,7 +42,7 @@ class History:
 
     def run(self, run_id: str) -> Run:
         """Return the run with this id, or whose id ends so; RunNotFoundError otherwise."""
-        run = self._store.run(run_id) if may_be_id(run_id) and self._store.exists() else None
+        run = self._store.history.run(run_id) if may_be_id(run_id) and self._store.exists() else None
         if run is None:
             raise RunNotFoundError(f"No run {shown(run_id)} in {self._store.url}.", run_id=run_id)
         return run
@@ -59,14 +60,16 @@ class History:
         asked = [wanted for wanted in (job_id, before) if wanted is not None]
         if not all(map(may_be_id, asked)) or not self._store.exists():
             return []
-        return self._store.runs(job_id=job_id, statuses=statuses, before=before, limit=limit, dead=dead)
+        return self._store.history.runs(
+            job_id=job_id, statuses=statuses, before=before, limit=limit, dead=dead
+        )
 
     def statuses(self, job_ids: Sequence[str] | None = None) -> list[JobStatus]:
         """Status of these jobs, or of all, by id; unknown ids are left out."""
-        rows = {row.id: row for row in self._store.jobs()} if self._store.exists() else {}
+        rows = {row.id: row for row in self._store.jobs.rows()} if self._store.exists() else {}
         wanted = sorted({*rows, *self._registry.jobs}) if job_ids is None else filter(may_be_id, job_ids)
         known = [job_id for job_id in wanted if job_id in rows or job_id in self._registry.jobs]
-        last = self._store.last_runs([job_id for job_id in known if job_id in rows]) if rows else {}
+        last = self._store.history.last_runs([job_id for job_id in known if job_id in rows]) if rows else {}
         return [self._status(job_id, rows.get(job_id), last.get(job_id, [])) for job_id in known]
 
     def _status(self, job_id: str, row: JobRow | None, last: Sequence[Run]) -> JobStatus:
@@ -85,14 +88,14 @@ class History:
         )
 
     def metrics(self) -> JobMetrics:
-        return self._store.metrics() if self._store.exists() else EMPTY_METRICS
+        return self._store.history.metrics() if self._store.exists() else EMPTY_METRICS
 
     def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """Every instant in (start, end] that the schedules ask for, in order, and whether it would start a run.
 
         Raises PayloadError for a stretch of more than 100,000 instants.
         """
-        rows = {row.id: row for row in self._store.jobs()} if self._store.exists() else {}
+        rows = {row.id: row for row in self._store.jobs.rows()} if self._store.exists() else {}
         planned: list[Planned] = []
         for job in self._registry.jobs.values():
             row = rows.get(job.id)

@@ -38,7 +38,9 @@ from jobmanager.run import (
     Trigger,
     check_transition,
 )
-from jobmanager.stores.base import JobRow, JobState, JobTransaction, RunStore
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.job_transaction import JobTransaction
+from jobmanager.stores.values import JobRow, JobState
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class Reconciliation:
         """
         opened, settled = 0, set[str]()
         while True:
-            due = self._store.due_jobs(self._store.now() - self._grace, limit + len(settled))
+            due = self._store.jobs.due(self._store.now() - self._grace, limit + len(settled))
             left = [job_id for job_id in due if job_id not in settled]
             for job_id in left:
                 opened += self._settle_alone(job_id)
@@ -70,7 +72,7 @@ class Reconciliation:
 
     def settle_announced(self, limit: int = 50) -> int:
         """Settle jobs with announced runs that no process accepted while they were on time."""
-        late = self._store.jobs_with_unaccepted_runs(self._store.now() - self._grace, limit)
+        late = self._store.maintenance.jobs_with_unaccepted_runs(self._store.now() - self._grace, limit)
         return sum(self._settle_alone(job_id) for job_id in late)
 
     def _settle_alone(self, job_id: str) -> int:
@@ -86,7 +88,7 @@ class Reconciliation:
         """Account for every instant of the job that is more than `grace` old; answers how many runs were opened."""
         opened = self._settle_late_announcements(job_id)
         for _ in range(BITES):
-            with self._store.lock_job(job_id) as txn:
+            with self._store.jobs.lock(job_id) as txn:
                 count, complete = self._settle(txn)
             opened += count
             if complete:
@@ -95,7 +97,7 @@ class Reconciliation:
 
     def _settle_late_announcements(self, job_id: str) -> int:
         """Fill the instants that were announced and not accepted in time, as if they had no row: by the same policy."""
-        with self._store.lock_job(job_id) as txn:
+        with self._store.jobs.lock(job_id) as txn:
             paused = txn.job.state == "paused"
             ids = txn.announced(txn.now if paused else txn.now - self._grace - txn.job.jitter)
             if not ids:
@@ -136,7 +138,7 @@ class Reconciliation:
 
         Nothing changes, and nothing is written, if it is so already.
         """
-        with self._store.lock_job(job_id) as txn:
+        with self._store.jobs.lock(job_id) as txn:
             before = txn.job
             after = before if declaration is None else _declared_anew(before, declaration)
             if state is not None and state != before.state:
@@ -160,7 +162,7 @@ class Reconciliation:
 
     def pause_if_failing(self, job_id: str) -> bool:
         """Pause the job (reason `failures`) if its last `pause_after_failures` runs all failed; True if it was paused now."""
-        with self._store.lock_job(job_id) as txn:
+        with self._store.jobs.lock(job_id) as txn:
             wanted = txn.job.pause_after_failures
             last = txn.last_ended(wanted) if wanted else []
             failing = len(last) == wanted and all(run.status is FAILED for run in last)
@@ -172,10 +174,10 @@ class Reconciliation:
 
     def redrive(self, run_id: str) -> Run:
         """Open a closed run again, due now; TransitionError for one that is open or succeeded, or stands for many ticks."""
-        found = self._store.run(run_id)
+        found = self._store.history.run(run_id)
         if found is None:
             raise RunNotFoundError(f"No run {run_id!r}.", run_id=run_id)
-        with self._store.lock_job(found.job_id) as txn:
+        with self._store.jobs.lock(found.job_id) as txn:
             run = txn.get(found.id) or found
             check_transition(run.status if run.status is not RUNNING else SUCCEEDED, PENDING)
             if run.ticks != 1:

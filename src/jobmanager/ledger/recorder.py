@@ -25,7 +25,9 @@ from jobmanager.run import (
     RunStatus,
     check_transition,
 )
-from jobmanager.stores.base import JobTransaction, RunStore, Written
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.job_transaction import JobTransaction
+from jobmanager.stores.values import Written
 from jobmanager.validation.texts import unkeepable_within
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class Recorder:
 
     def decide(self, run: Run) -> OpenResult:
         """Decide under the job's lock what a refused run becomes: docs/internals/ledger.md#what-a-refused-tick-becomes."""
-        with self.store.lock_job(run.job_id) as txn:
+        with self.store.jobs.lock(run.job_id) as txn:
             row = txn.run_for(run.scheduled_for) if run.scheduled_for else None
             if row is not None and row.status is PENDING and row.announced:
                 return self._accepted(txn, row, run)

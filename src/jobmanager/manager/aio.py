@@ -15,7 +15,7 @@ from jobmanager.manager.health import REPLY_WITHIN
 from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerTarget
 from jobmanager.run import JobMetrics, JobStatus, Run
-from jobmanager.stores.base import Instance
+from jobmanager.stores.values import Instance
 
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager

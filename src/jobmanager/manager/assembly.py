@@ -309,13 +309,13 @@ class Assembly:
     def tick(self, job_id: str) -> Ticked:
         """Open a run for the job's last due instant; one that is too late is left to its catch-up policy."""
         job = self._registry.job(job_id)
-        row = self.store.job(job_id)
+        row = self.store.jobs.get(job_id)
         if job.schedule is None or row is None:
             return Ticked("not_due")
         now = self.store.now()
         instant = job.schedule.previous_before(now + SHORTEST)
         if instant is None or instant <= row.accounted_until:
-            found = None if instant is None else self.store.run_for(job_id, instant)
+            found = None if instant is None else self.store.history.run_for(job_id, instant)
             return Ticked("duplicate" if found else "not_due", found.id if found else None, instant)
         result = self.runner.accept(OpenRequest(job, Tick(job_id, instant, row.schedule_rev)))
         return Ticked(result.finding, result.run.id if result.run else None, instant)
@@ -383,7 +383,7 @@ class Assembly:
         self.backend.sync(self.job_sync.scheduled(self._settings.grace))
         now = self._clock.now()
         deleted = forget_old_runs(self.store, self._registry.jobs.values(), self._settings, now)
-        self.store.forget_dead(now - FORGET_DEAD_AFTER)
+        self.store.maintenance.forget_dead(now - FORGET_DEAD_AFTER)
         if deleted:
             logger.info("purged %d runs that were older or more than retention keeps", deleted)
 

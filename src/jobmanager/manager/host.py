@@ -63,7 +63,9 @@ class ManagerHost:
     def acquire_role(self, role: str) -> bool:
         assembly = self._assembly()
         heartbeat = assembly.heartbeat
-        return heartbeat.ok() and assembly.store.acquire_role(f"{heartbeat.namespace}/{role}", heartbeat.id)
+        return heartbeat.ok() and assembly.store.processes.acquire_role(
+            f"{heartbeat.namespace}/{role}", heartbeat.id
+        )
 
     def stop(self) -> None:
         self._stop()

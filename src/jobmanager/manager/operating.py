@@ -29,7 +29,7 @@ from jobmanager.manager.parts import Parts
 from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
-from jobmanager.stores.base import Instance, JobRow, JobState
+from jobmanager.stores.values import Instance, JobRow, JobState
 from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
 from jobmanager.validation.texts import Located, shown
 
@@ -167,7 +167,9 @@ class Operating:
         executing = [
             instance for instance in living(self._parts.store, self._parts.settings) if instance.executes
         ]
-        if executing and job_id not in self._parts.store.declared_by_living(self._parts.settings.namespace):
+        if executing and job_id not in self._parts.store.processes.declared_by_living(
+            self._parts.settings.namespace
+        ):
             return []
         return executing
 
@@ -176,7 +178,7 @@ class Operating:
 
         A running one ends when its handler reads `context.cancelled`. Twice is safe. Raises RunNotFoundError.
         """
-        run = self._parts.ready().store.cancel(self._parts.history.run(run_id).id)
+        run = self._parts.ready().store.runs.cancel(self._parts.history.run(run_id).id)
         attempt = self._parts.assembly.attempts.get(run.id)
         if attempt is not None:
             attempt.ask_to_end("requested")
@@ -198,7 +200,7 @@ class Operating:
 
     def discard(self, run_id: str) -> Run:
         """Take a failed run off the dead letters; it stays on record. Twice is safe. Raises RunNotFoundError."""
-        return self._parts.ready().store.discard(self._parts.history.run(run_id).id)
+        return self._parts.ready().store.maintenance.discard(self._parts.history.run(run_id).id)
 
     def redrive_all(self, job: str | None = None, *, limit: int = 100) -> list[Run]:
         """Redrive the newest `limit` dead letters, oldest first, and return them; those of disabled jobs are skipped."""
@@ -319,7 +321,7 @@ class Operating:
         self._parts.assembly.follow_changes()
 
     def _row(self, job_id: str) -> JobRow:
-        row = self._parts.ready().store.job(job_id) if may_be_id(job_id) else None
+        row = self._parts.ready().store.jobs.get(job_id) if may_be_id(job_id) else None
         if row is None:
             raise JobNotFoundError(f"No job {shown(job_id)} is declared or stored.", job_id=job_id)
         return row

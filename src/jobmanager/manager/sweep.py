@@ -43,7 +43,7 @@ class Sweep:
         """Make one round: every `sweep` seconds, once after start, and when a process was declared dead."""
         self._take_over()
         self._end_forgotten()
-        expired = self._store.expire_pending()
+        expired = self._store.maintenance.expire_pending()
         if expired:
             logger.warning("%d pending runs missed their start deadline", expired)
         self._account.settle_due()
@@ -51,7 +51,7 @@ class Sweep:
         self._claims.claim()
 
     def _take_over(self) -> None:
-        for run in self._store.take_over():
+        for run in self._store.maintenance.take_over():
             after = "it is tried again" if run.status is PENDING else str(run.status)
             logger.warning(
                 "job=%s run_id=%s attempt %d died with its process: %s",
@@ -67,7 +67,7 @@ class Sweep:
         Only those that two sweeps met, ten seconds apart: the first may have come between the commit and the start.
         """
         now = self._clock.monotonic()
-        ours = self._store.running_of(self._heartbeat.id)
+        ours = self._store.runs.running_of(self._heartbeat.id)
         unknown = {run.id: run for run in ours if not self._executor.knows(run.id)}
         self._unknown_since = {run_id: self._unknown_since.get(run_id, now) for run_id in unknown}
         for run_id, since in self._unknown_since.items():

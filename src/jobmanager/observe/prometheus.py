@@ -25,7 +25,8 @@ from jobmanager.process.probe import BoundedCall
 from jobmanager.run import FAILED, Ending, RunStatus
 from jobmanager.schedule import parse
 from jobmanager.settings import Settings
-from jobmanager.stores.base import JobRow, RunStore
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.values import JobRow
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, make_asgi_app
@@ -211,7 +212,7 @@ class LedgerCollector:
                 "recent_lateness_seconds", "Mean time from a tick to its start.", "job", "status"
             ),
         }
-        for tally in self._jobs.store.tally(now - self._window):
+        for tally in self._jobs.store.history.tally(now - self._window):
             labels = [tally.job_id, tally.status.value]
             if not tally.status.closed:
                 open_runs.add_metric(labels, tally.count)
@@ -253,7 +254,7 @@ class LedgerCollector:
             "By how much the oldest due instant is later than grace, jitter and one sweep explain; 0 is normal.",
         )
         state = _gauge("jobs", "Jobs on record, by state.", "state")
-        rows = self._jobs.store.jobs()
+        rows = self._jobs.store.jobs.rows()
         for name, count in Counted(row.state for row in rows).items():
             state.add_metric([name], count)
         oldest = now

@@ -12,7 +12,8 @@ from datetime import timedelta
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError
-from jobmanager.stores.base import Instance, RunStore
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.values import Instance
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,12 @@ class FailureDetector:
             self._first_seen.clear()
         self._last_beat = now
         try:
-            others = [instance for instance in self._store.instances() if instance.id != own_id]
+            others = [instance for instance in self._store.processes.living() if instance.id != own_id]
             read = self._clock.monotonic()
             dead = [
                 other
                 for other in others
-                if self._is_silent(other, now, read) and self._store.mark_dead(other)
+                if self._is_silent(other, now, read) and self._store.processes.mark_dead(other)
             ]
         except StoreError as error:
             logger.debug("others could not be watched: %s", error)

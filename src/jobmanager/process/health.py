@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
 from jobmanager.settings import Settings
-from jobmanager.stores.base import Instance
+from jobmanager.stores.values import Instance
 
 SymptomKind = Literal[
     "no_process",

@@ -18,7 +18,8 @@ from jobmanager.process.bounded import ended_within
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import new_id
 from jobmanager.settings import Settings
-from jobmanager.stores.base import Instance, RunStore
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.values import Instance
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class Heartbeat:
     def announce(self) -> None:
         """Tell the others what this process declares and does now; before the first beat there is nothing to tell."""
         if self._registered:
-            self._store.register(self._instance, self._declares)
+            self._store.processes.register(self._instance, self._declares)
 
     def stop(self, timeout: float = 2.0) -> None:
         """Stop beating and deregister, so that no process has to wait for the lease to end. Twice is safe.
@@ -143,7 +144,7 @@ class Heartbeat:
         self._renew()
 
     def _deregister(self, timeout: float, *, here: bool) -> None:
-        deregister = partial(self._store.deregister, self.id)
+        deregister = partial(self._store.processes.deregister, self.id)
         try:
             if here:
                 deregister()
@@ -176,10 +177,10 @@ class Heartbeat:
                 # It lives from now on, not since it was built or last stopped: the account asks who lived when.
                 now = self._clock.now()
                 self._instance = replace(self._instance, started_at=now, seen_at=now)
-                self._store.register(self._instance, self._declares)
+                self._store.processes.register(self._instance, self._declares)
                 self._registered = True
             last_tick_at, lag = self._vital_signs()
-            alive = self._store.beat(self.id, last_tick_at=last_tick_at, lag_seconds=lag)
+            alive = self._store.processes.beat(self.id, last_tick_at=last_tick_at, lag_seconds=lag)
         except StoreError as error:
             self._quiet.warning("heartbeat failed: %s", error)
             if self._listener:
@@ -224,6 +225,6 @@ def living(store: RunStore, settings: Settings) -> list[Instance]:
     oldest = store.now() - settings.lease
     return [
         instance
-        for instance in store.instances()
+        for instance in store.processes.living()
         if instance.namespace == settings.namespace and instance.seen_at >= oldest
     ]

@@ -11,7 +11,8 @@ from jobmanager.process.heartbeat import living
 from jobmanager.run import MISSED, PENDING, Run
 from jobmanager.schedule import parse
 from jobmanager.settings import Settings
-from jobmanager.stores.base import Instance, JobRow, RunStore
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.values import Instance, JobRow
 
 MOST_DUE = 100
 NEWEST = 200
@@ -28,7 +29,7 @@ def read_ledger(
         return LedgerFacts(now=store.now())
     limits, now = Limits.of(settings), store.now()
     processes = tuple(living(store, settings))
-    newest = store.runs(limit=NEWEST)
+    newest = store.history.runs(limit=NEWEST)
     return LedgerFacts(
         now=now,
         processes=processes,
@@ -40,9 +41,9 @@ def read_ledger(
 
 def _candidates(store: RunStore, now: datetime, limits: Limits, *, thorough: bool) -> list[JobRow]:
     if thorough:
-        return store.jobs()
-    due = store.due_jobs(now - limits.patience, MOST_DUE)
-    return store.jobs(ids=due) if due else []
+        return store.jobs.rows()
+    due = store.jobs.due(now - limits.patience, MOST_DUE)
+    return store.jobs.rows(ids=due) if due else []
 
 
 def overdue_jobs(rows: Iterable[JobRow], settings: Settings, now: datetime) -> Iterable[OverdueJob]:
@@ -90,7 +91,7 @@ def _not_brought(
     came = [run.scheduled_for for run in ticks if run.trigger == "schedule" and run.status is not MISSED]
     came += [item.last_tick_at for item in processes]
     last_came = max((moment for moment in came if moment is not None), default=since)
-    rows = {row.id: row for row in store.jobs(ids={run.job_id for run in made_up})}
+    rows = {row.id: row for row in store.jobs.rows(ids={run.job_id for run in made_up})}
     prompt = settings.grace + 2 * settings.sweep
     absent = [
         (run.scheduled_for, run.job_id)
@@ -119,10 +120,12 @@ def _not_taken(
         return None
     waiting = [
         run
-        for run in store.runs(statuses=[PENDING], limit=NEWEST)
+        for run in store.history.runs(statuses=[PENDING], limit=NEWEST)
         if run.accepted_at is not None and run.due_at < before
     ]
     if not waiting:
         return None
-    ours = {row.id for row in store.jobs(ids={run.job_id for run in waiting}) if row.namespace == namespace}
+    ours = {
+        row.id for row in store.jobs.rows(ids={run.job_id for run in waiting}) if row.namespace == namespace
+    }
     return min((run.due_at for run in waiting if run.job_id in ours), default=None)

@@ -567,7 +567,7 @@ class BackendContract:
 
     def passes(self, manager: JobManager) -> list[datetime]:
         """Let the manager's job become due a few times; answers its instants."""
-        row = manager.store.job("job")
+        row = manager.store.jobs.get("job")
         assert row is not None
         scheduled = ScheduledJob(manager.registry.jobs["job"], row.schedule_rev, row.next_due_at)
         instants = self.instants(scheduled, 5 if isinstance(self.clock, FakeClock) else 2)

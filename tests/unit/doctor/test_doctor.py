@@ -13,7 +13,7 @@ import pytest
 from jobmanager import JobManager, RunStatus, Settings
 from jobmanager.doctor import examine, examine_environment, surroundings
 from jobmanager.explain import explain_now, utc
-from jobmanager.stores.base import Instance
+from jobmanager.stores.values import Instance
 from jobmanager.testing import FakeClock
 
 HOUR = timedelta(hours=1)
@@ -253,8 +253,8 @@ def test_a_schema_of_another_version(patient):
 def test_a_store_that_is_locked(patient, monkeypatch):
     patient.manager().sync()
     jobs = patient.manager()
-    jobs.store._patience = 0.05
-    jobs.store._engine = jobs.store._make_engine()
+    jobs.store.database._patience = 0.05
+    jobs.store.database._engine = jobs.store.database._make_engine()
     holder = sqlite3.connect(patient.file, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     try:
@@ -292,7 +292,7 @@ def test_clocks_that_disagree():
 
 def test_a_clock_that_was_ahead_once(patient):
     jobs = patient.living()
-    with jobs.store.lock_job("work") as page:
+    with jobs.store.jobs.lock("work") as page:
         page.save(replace(page.job, accounted_until=page.now + HOUR))
     check, level, text = only(jobs)
     assert (check, level) == ("clock", "failing")
@@ -346,8 +346,10 @@ def test_where_celery_executes_a_beat_and_a_worker_are_what_is_missing(patient):
 
 def silent(patient, jobs, pid):
     """A process that beat an hour ago, and a run of its own."""
-    instance = jobs.store.instances()[0]
-    jobs.store.register(replace(instance, id="silent", pid=pid, seen_at=instance.seen_at - HOUR), ["work"])
+    instance = jobs.store.processes.living()[0]
+    jobs.store.processes.register(
+        replace(instance, id="silent", pid=pid, seen_at=instance.seen_at - HOUR), ["work"]
+    )
     run = jobs.trigger_job("work", delay=3600)
     patient.sql(
         "UPDATE jobmanager_runs SET status='running', owner='silent', turn='holds' WHERE id = ?", run.id
@@ -377,7 +379,7 @@ def test_an_account_that_is_behind(patient):
     idle = Instance(
         id="idle", namespace="default", host="here", pid=1, executes=True, started_at=now - HOUR, seen_at=now
     )
-    jobs.store.register(idle, ["work"])
+    jobs.store.processes.register(idle, ["work"])
     patient.sql("UPDATE jobmanager_jobs SET next_due_at = ?", micros(now - HOUR))
     check, level, text = only(jobs)
     assert (check, level) == ("health", "failing")

@@ -137,7 +137,7 @@ def test_a_run_that_the_end_of_the_process_cuts_goes_on_elsewhere_if_it_may(
     jobs.stop(drain=0.05)
     let_out.set()
 
-    [error] = [attempt.error for attempt in jobs.store.attempts(run.id)] or [jobs.run(run.id).error]
+    [error] = [attempt.error for attempt in jobs.store.history.attempts(run.id)] or [jobs.run(run.id).error]
     assert jobs.run(run.id).status is after
     assert error is not None
     assert error.kind == "shutdown"
@@ -176,7 +176,7 @@ def test_a_handler_over_its_timeout_is_tried_again_if_attempts_remain(
     run = jobs.wait(jobs.trigger_job("work").id)
 
     assert (run.status, run.attempt) == (status, most)
-    error = run.error if most == 1 else jobs.store.attempts(run.id)[0].error
+    error = run.error if most == 1 else jobs.store.history.attempts(run.id)[0].error
     assert error is not None
     assert (error.kind, error.message) == ("timeout", "no end after 0.05 s")
 

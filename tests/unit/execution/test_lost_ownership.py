@@ -34,10 +34,10 @@ def jobs(tmp_path: Path) -> Iterator[JobManager]:
 
 def declared_dead(jobs: JobManager) -> None:
     """As others would see it after a pause of this process: it is dead, its runs are taken over, and it learns of it later."""
-    [me] = jobs.store.instances()
-    jobs.store.deregister(me.id)
-    jobs.store.take_over()
-    until(lambda: [instance.id for instance in jobs.store.instances()] not in ([], [me.id]))
+    [me] = jobs.store.processes.living()
+    jobs.store.processes.deregister(me.id)
+    jobs.store.maintenance.take_over()
+    until(lambda: [instance.id for instance in jobs.store.processes.living()] not in ([], [me.id]))
 
 
 @pytest.mark.parametrize("coroutine", [False, True])

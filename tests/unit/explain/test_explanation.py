@@ -107,7 +107,7 @@ def test_it_met_a_run_of_its_own(world):
         id=new_id(NOON), job_id="work", status=RUNNING, owner=jobs._assembly.heartbeat.id, attempt=1, opened_at=world.clock.now(),
         accepted_at=world.clock.now(), started_at=world.clock.now(), due_at=world.clock.now(), concurrency_key="work", turn="holds",
     )  # fmt: skip
-    with world.store.lock_job("work") as page:
+    with world.store.jobs.lock("work") as page:
         page.insert(blocker)
     world.clock.advance(minutes=1)
     explained = explain(jobs, "work", NOON)
@@ -119,7 +119,7 @@ def test_its_queue_was_full(world):
     jobs = world.server(overlap="queue")
     world.clock.advance(minutes=1)
     run = jobs.runs()[0]
-    with world.store.lock_job("work") as page:
+    with world.store.jobs.lock("work") as page:
         page.insert(
             replace(
                 run,
@@ -193,7 +193,7 @@ def test_it_is_open_and_nobody_executes_it(world):
     world.clock.advance(minutes=1)
     failed = jobs.run(jobs.runs()[0].id)
     jobs.stop()
-    with world.store.lock_job("work") as page:
+    with world.store.jobs.lock("work") as page:
         page.reopen(replace(failed), max_attempts=2, turn="holds")
     explained = explain(jobs, "work", NOON)
     assert (explained.verdict, explained.cause) == ("pending", "waits_for_executor")
@@ -307,7 +307,7 @@ def test_it_may_still_start_and_then_is_not_yet_accounted(world):
     jobs = world.manager()
     with world.server():
         world.clock.advance(seconds=20)
-        with world.store.lock_job("work") as page:  # those ticks nobody brought
+        with world.store.jobs.lock("work") as page:  # those ticks nobody brought
             page.save(replace(page.job, accounted_until=NOON - 2 * HOUR, history_from=NOON - 3 * HOUR))
         assert cause(jobs, NOON - HOUR) == ("pending", "not_yet_accounted")
         world.clock._now = NOON + timedelta(seconds=5)  # without moving those who are driven by it
@@ -317,7 +317,7 @@ def test_it_may_still_start_and_then_is_not_yet_accounted(world):
 def test_the_clock_was_ahead_once(world):
     jobs = world.manager()
     jobs.sync()
-    with world.store.lock_job("work") as page:
+    with world.store.jobs.lock("work") as page:
         page.save(replace(page.job, accounted_until=NOON + HOUR))
     assert cause(jobs, NOON) == ("will_not_run", "accounted_ahead")
 

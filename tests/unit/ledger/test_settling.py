@@ -10,8 +10,9 @@ import pytest
 from tests.tick_source import TickSource
 
 from jobmanager import JobManager, Retry, Run, RunStatus, Settings
-from jobmanager.stores.base import JobRow, RunStore
+from jobmanager.stores.base import RunStore
 from jobmanager.stores.sql.memory import MemoryStore
+from jobmanager.stores.values import JobRow
 from jobmanager.testing import FakeClock
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -59,7 +60,7 @@ def rows(jobs: JobManager) -> list[Run]:
 
 
 def stored(jobs: JobManager) -> JobRow:
-    row = jobs.store.job("work")
+    row = jobs.store.jobs.get("work")
     assert row is not None
     return row
 

@@ -13,7 +13,8 @@ from jobmanager.cli.app import run as command
 from jobmanager.errors import MissingExtraError, StoreUnavailableError
 from jobmanager.observe.prometheus import LedgerCollector, Prometheus, text_of
 from jobmanager.run import Run, first_id, new_id
-from jobmanager.stores.base import RunStore, Tally
+from jobmanager.stores.facets import RunHistory
+from jobmanager.stores.values import Tally
 from jobmanager.testing import FakeClock
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -144,7 +145,7 @@ def test_a_ledger_that_is_not_there_is_not_made(settings):
 def test_a_store_that_does_not_answer_is_said_and_nothing_else(settings, clock, monkeypatch):
     with declared(settings, clock) as jobs:
         monkeypatch.setattr(
-            jobs.store, "tally", lambda since: (_ for _ in ()).throw(StoreUnavailableError("away"))
+            jobs.store.history, "tally", lambda since: (_ for _ in ()).throw(StoreUnavailableError("away"))
         )
 
         assert samples(text_of(jobs))["store_up",] == 0
@@ -153,7 +154,7 @@ def test_a_store_that_does_not_answer_is_said_and_nothing_else(settings, clock, 
 def test_what_was_read_is_told_again_for_a_while(settings, clock, monkeypatch):
     with declared(settings, clock) as jobs:
         asked = []
-        monkeypatch.setattr(jobs.store, "tally", lambda since: asked.append(since) or [])
+        monkeypatch.setattr(jobs.store.history, "tally", lambda since: asked.append(since) or [])
         remembers, forgets = LedgerCollector(jobs), LedgerCollector(jobs, remembered=timedelta(0))
         for _ in range(3):
             list(remembers.collect())
@@ -260,7 +261,7 @@ def history(store, clock):
             id=new_id(now - 5 * HOUR), job_id="other", status=RunStatus.PENDING, opened_at=now - 5 * HOUR,
             due_at=now + HOUR, concurrency_key="other/old", accepted_at=now,
         )  # fmt: skip
-        store.write([waits], [])
+        store.runs.write([waits], [])
 
 
 def by_job(tallies):
@@ -280,9 +281,9 @@ def test_a_store_tallies_by_statement_as_it_would_by_reading(clock, window):
     history(store, clock)
     since = store.now() - window
 
-    found = store.tally(since)
+    found = store.history.tally(since)
 
-    assert by_job(found) == by_job(RunStore.tally(store, since))
+    assert by_job(found) == by_job(RunHistory.tally(store.history, since))
     assert {tally.status for tally in found} >= {RunStatus.PENDING}
     if window:
         assert {t.status for t in found} >= {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.MISSED}
@@ -311,8 +312,8 @@ def rows_of_a_day(store, now):
             "concurrency_key": "any", "schedule_rev": 1, "scheduled_for": at, "ticks": 1, "trigger": "schedule", "notify": False,
             "attempt": 1, "max_attempts": 1, "retry_on_crash": True, "priority": 0, **facts,
         }  # fmt: skip
-        with store.writing() as connection:
-            connection.execute(store.tables.runs.insert().values(**row))
+        with store.database.writing() as connection:
+            connection.execute(store.database.tables.runs.insert().values(**row))
 
 
 def tallies_as_by_reading(store):
@@ -320,9 +321,9 @@ def tallies_as_by_reading(store):
     rows_of_a_day(store, now)
     since = now - timedelta(minutes=10 * 60 + 1)
 
-    found = store.tally(since)
+    found = store.history.tally(since)
 
-    assert by_job(found) == by_job(RunStore.tally(store, since))
+    assert by_job(found) == by_job(RunHistory.tally(store.history, since))
     counts = {status: sum(t.count for t in found if t.status == status) for status in RunStatus}
     assert counts == {
         "pending": 20,
@@ -348,8 +349,8 @@ def test_a_tally_reads_its_window_by_index_and_not_the_whole_history(settings, c
     with declared(settings, clock) as jobs:
         pass
     plans = []
-    with jobs.store.reading() as connection:
-        for statement in jobs.store.tallied(NOON):
+    with jobs.store.database.reading() as connection:
+        for statement in jobs.store.history.tallied(NOON):
             text = str(statement.compile(connection, compile_kwargs={"literal_binds": True}))
             plans.append([row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")])
 

@@ -15,7 +15,7 @@ from jobmanager.process.health import (
     Vitals,
     judge_ledger,
 )
-from jobmanager.stores.base import Instance
+from jobmanager.stores.values import Instance
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIMITS = Limits(grace=timedelta(seconds=60), sweep=timedelta(seconds=30), lease=timedelta(seconds=30))

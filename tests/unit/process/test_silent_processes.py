@@ -10,7 +10,7 @@ import pytest
 from jobmanager import JobManager, Settings
 from jobmanager.errors import StoreUnavailableError
 from jobmanager.run import FAILED, RUNNING, Run, new_id
-from jobmanager.stores.base import Instance
+from jobmanager.stores.values import Instance
 from jobmanager.testing import FakeClock
 
 LEASE = 30
@@ -37,13 +37,13 @@ def other(jobs: JobManager, clock: FakeClock) -> str:
     instance = Instance(
         id=new_id(now), namespace="default", host="there", pid=7, executes=True, started_at=now, seen_at=now
     )
-    jobs.store.register(instance)
-    jobs.store.beat(instance.id)
+    jobs.store.processes.register(instance)
+    jobs.store.processes.beat(instance.id)
     return instance.id
 
 
 def lives(jobs: JobManager, instance_id: str) -> bool:
-    return instance_id in {instance.id for instance in jobs.store.instances()}
+    return instance_id in {instance.id for instance in jobs.store.processes.living()}
 
 
 def beats_until_it_is_dead(jobs: JobManager, clock: FakeClock, instance_id: str) -> int:
@@ -65,7 +65,7 @@ def test_a_process_that_beats_in_time_lives(jobs: JobManager, clock: FakeClock, 
     for _ in range(10):
         for _ in range(3):
             clock.advance(seconds=BEAT)
-        assert jobs.store.beat(other)
+        assert jobs.store.processes.beat(other)
 
     assert lives(jobs, other)
 
@@ -73,7 +73,7 @@ def test_a_process_that_beats_in_time_lives(jobs: JobManager, clock: FakeClock, 
 def test_one_beat_begins_a_whole_lease(jobs: JobManager, clock: FakeClock, other: str) -> None:
     for _ in range(4):
         clock.advance(seconds=BEAT)
-    jobs.store.beat(other)
+    jobs.store.processes.beat(other)
 
     assert beats_until_it_is_dead(jobs, clock, other) == 1 + LEASE / BEAT + 1
 
@@ -92,12 +92,12 @@ def test_whoever_slept_for_half_a_lease_watches_from_the_beginning(
 
 
 def test_a_process_never_buries_itself(jobs: JobManager, clock: FakeClock) -> None:
-    [me] = jobs.store.instances()
+    [me] = jobs.store.processes.living()
     clock.advance(minutes=10)
     for _ in range(20):
         clock.advance(seconds=BEAT)
 
-    assert [instance.id for instance in jobs.store.instances()] == [me.id]
+    assert [instance.id for instance in jobs.store.processes.living()] == [me.id]
 
 
 def test_runs_of_a_dead_process_are_taken_over(jobs: JobManager, clock: FakeClock, other: str) -> None:
@@ -106,7 +106,7 @@ def test_runs_of_a_dead_process_are_taken_over(jobs: JobManager, clock: FakeCloc
         id=new_id(now), job_id="work", status=RUNNING, trigger="manual", attempt=1, owner=other, concurrency_key="work",
         turn="holds", due_at=now, opened_at=now, accepted_at=now, started_at=now,
     )  # fmt: skip
-    assert run.id in jobs.store.write([run], ()).opened
+    assert run.id in jobs.store.runs.write([run], ()).opened
     beats_until_it_is_dead(jobs, clock, other)
     clock.advance()
 
@@ -115,7 +115,7 @@ def test_runs_of_a_dead_process_are_taken_over(jobs: JobManager, clock: FakeCloc
     assert (taken.status, taken.error.kind) == (FAILED, "crashed")
 
 
-@pytest.mark.parametrize("call", ["beat", "instances"])
+@pytest.mark.parametrize("call", ["beat", "living"])
 def test_after_an_outage_of_its_own_a_process_watches_from_the_beginning(
     jobs: JobManager, clock: FakeClock, other: str, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +127,7 @@ def test_after_an_outage_of_its_own_a_process_watches_from_the_beginning(
     for _ in range(3):
         clock.advance(seconds=BEAT)
     with monkeypatch.context() as outage:
-        outage.setattr(jobs.store, call, away)
+        outage.setattr(jobs.store.processes, call, away)
         clock.advance(seconds=BEAT)
 
     assert beats_until_it_is_dead(jobs, clock, other) == 1 + LEASE / BEAT + 1

@@ -65,7 +65,7 @@ def test_a_password_is_shown_nowhere():
         store.exists()
     for secret in ("s3cret", "hush"):
         assert secret not in str(caught.value)
-        assert secret not in repr(store.link)
+        assert secret not in repr(store.database.link)
 
 
 @pytest.mark.parametrize(

@@ -60,18 +60,21 @@ def refused(act: Callable[[], object], sentence: str) -> None:
 
 
 def test_a_writer_waits_for_another_thread_no_longer_than_for_another_process(store: SqliteStore) -> None:
-    with held(store.writing):
-        refused(lambda: store.beat("me"), r"waited 0\.2 s for another thread of this process that writes")
-    assert store.beat("me") is False
+    with held(store.database.writing):
+        refused(
+            lambda: store.processes.beat("me"),
+            r"waited 0\.2 s for another thread of this process that writes",
+        )
+    assert store.processes.beat("me") is False
 
 
 def test_a_reader_of_the_only_connection_waits_no_longer_either() -> None:
     store = MemoryStore(lock_timeout=PATIENCE)
     store.install()
 
-    with held(store.writing):
-        refused(store.instances, r"waited 0\.2 s for another thread of this process that writes")
-    assert store.instances() == []
+    with held(store.database.writing):
+        refused(store.processes.living, r"waited 0\.2 s for another thread of this process that writes")
+    assert store.processes.living() == []
 
 
 def test_closing_waits_no_longer_either(tmp_path: Path) -> None:
@@ -79,11 +82,11 @@ def test_closing_waits_no_longer_either(tmp_path: Path) -> None:
     store.install()
 
     began = time.monotonic()
-    with held(store.writing):
+    with held(store.database.writing):
         store.close()
     assert time.monotonic() - began < SLACK
     store.close()
-    assert store.instances() == []
+    assert store.processes.living() == []
     store.close()
 
 
@@ -93,7 +96,7 @@ def test_a_frozen_process_that_holds_the_write_lock_is_waited_for_with_a_bound(t
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
-    refused(lambda: store.beat("me"), "another process holds the write lock")
+    refused(lambda: store.processes.beat("me"), "another process holds the write lock")
     other.close()
     store.close()
 
@@ -105,10 +108,10 @@ def test_a_reader_waits_for_a_connection_with_a_bound(tmp_path: Path) -> None:
     def read_with_all() -> None:
         with ExitStack() as readers:
             for _ in range(50):
-                readers.enter_context(store.reading())
+                readers.enter_context(store.database.reading())
 
     refused(read_with_all, r"waited 0\.2 s for a connection")
-    assert store.instances() == []
+    assert store.processes.living() == []
     store.close()
 
 
@@ -123,9 +126,9 @@ def test_a_reader_waits_for_a_fork_with_a_bound(tmp_path: Path) -> None:
         store.after_fork_in_parent()
 
     with held(forking):
-        refused(store.instances, r"waited 0\.2 s for a fork of this process")
-        refused(lambda: store.beat("me"), r"waited 0\.2 s for another thread")
-    assert store.instances() == []
+        refused(store.processes.living, r"waited 0\.2 s for a fork of this process")
+        refused(lambda: store.processes.beat("me"), r"waited 0\.2 s for another thread")
+    assert store.processes.living() == []
     store.close()
 
 
@@ -147,8 +150,8 @@ def test_a_fork_that_two_managers_of_one_store_prepare_leaves_it_usable(store: S
         store.after_fork_in_parent()
 
     with in_a_thread_that_ends(fork):
-        assert store.instances() == []
-        assert store.beat("me") is False
+        assert store.processes.living() == []
+        assert store.processes.beat("me") is False
 
 
 def test_a_fork_of_a_thread_that_could_not_wait_for_another_leaves_the_store_usable(
@@ -172,8 +175,8 @@ def test_a_fork_of_a_thread_that_could_not_wait_for_another_leaves_the_store_usa
     assert first.wait(10)
     with in_a_thread_that_ends(fork):
         slow.join(10)
-        assert store.instances() == []
-        assert store.beat("me") is False
+        assert store.processes.living() == []
+        assert store.processes.beat("me") is False
 
 
 def test_a_fork_by_a_thread_that_reads_does_not_wait_for_itself(tmp_path: Path) -> None:
@@ -181,9 +184,9 @@ def test_a_fork_by_a_thread_that_reads_does_not_wait_for_itself(tmp_path: Path) 
     store.install()
 
     began = time.monotonic()
-    with store.reading():
+    with store.database.reading():
         store.before_fork()
         store.after_fork_in_parent()
     assert time.monotonic() - began < SLACK
-    assert store.instances() == []
+    assert store.processes.living() == []
     store.close()

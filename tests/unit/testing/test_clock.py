@@ -337,7 +337,7 @@ def test_retries_and_delayed_starts_come_at_their_moment(jobs: JobManager, clock
 
     assert [(moment - START).total_seconds() for moment in started] == [120, 130, 730]
     assert jobs.run(run.id).status.value == "failed"
-    assert [attempt.attempt for attempt in jobs.store.attempts(run.id)] == [1, 2]
+    assert [attempt.attempt for attempt in jobs.store.history.attempts(run.id)] == [1, 2]
 
 
 def test_waiting_for_a_run_lets_time_pass_until_it_has_ended_or_the_time_is_over(

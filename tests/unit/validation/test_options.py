@@ -24,7 +24,7 @@ from jobmanager.job import (
     PolicyWords,
 )
 from jobmanager.ledger.overrides import OVERRIDABLE, in_force
-from jobmanager.stores.base import JobRow
+from jobmanager.stores.values import JobRow
 from jobmanager.validation.kinds import (
     Delays,
     Duration,

@@ -10,7 +10,7 @@ from jobmanager.cli.output.failures import FAILED, FailedError
 from jobmanager.cli.session import Session
 
 if TYPE_CHECKING:
-    from jobmanager.stores.sql.schema import SchemaStatements
+    from jobmanager.stores.sql.store import SqlStore
 
 db = typer.Typer(help="The tables: their version and their upgrade.", no_args_is_help=True)
 
@@ -25,8 +25,8 @@ def upgrade(ctx: typer.Context) -> None:
     """Create the tables, or upgrade them to the current version. Safe to run twice, and from several hosts at once."""
     here: Session = ctx.obj
     store = _store(here)
-    before = store.upgrade()
-    after = store.version()
+    before = store.schema.upgrade()
+    after = store.schema.version()
     if here.as_json:
         here.emit({"store": store.url, "before": before, "version": after})
     elif before == after:
@@ -58,7 +58,11 @@ def sql(ctx: typer.Context) -> None:
     """Print the SQL of `upgrade`, to be run by a role that may create tables."""
     here: Session = ctx.obj
     store = _store(here)
-    script = "" if _version(store) is not None and store.is_current() else store.upgrade_sql(_version(store))
+    script = (
+        ""
+        if _version(store) is not None and store.schema.is_current()
+        else store.schema.upgrade_sql(_version(store))
+    )
     if here.as_json:
         here.emit({"store": store.url, "sql": script})
     else:
@@ -71,8 +75,8 @@ def check(ctx: typer.Context) -> None:
     here: Session = ctx.obj
     store = _store(here)
     found = _version(store)
-    missing = ["there are no tables yet"] if found is None else store.differences()
-    if found is not None and not store.is_current():
+    missing = ["there are no tables yet"] if found is None else store.schema.differences()
+    if found is not None and not store.schema.is_current():
         missing.insert(0, f"the tables are of version {found}")
     if here.as_json:
         here.emit({"store": store.url, "ok": not missing, "version": found, "missing": missing})
@@ -84,11 +88,11 @@ def check(ctx: typer.Context) -> None:
         raise typer.Exit(FAILED)
 
 
-def _store(here: Session) -> SchemaStatements:
-    from jobmanager.stores.sql.schema import SchemaStatements
+def _store(here: Session) -> SqlStore:
+    from jobmanager.stores.sql.store import SqlStore
 
     store = here.ledger.store
-    if not isinstance(store, SchemaStatements):
+    if not isinstance(store, SqlStore):
         raise FailedError(
             f"{store.url} is no store of ours; its tables are its own affair.",
             hint="JOBMANAGER_DATABASE_URL names the database whose tables are meant.",
@@ -96,6 +100,6 @@ def _store(here: Session) -> SchemaStatements:
     return store
 
 
-def _version(store: SchemaStatements) -> str | None:
+def _version(store: SqlStore) -> str | None:
     """Return the version of the tables, without creating an SQLite file."""
-    return store.version() if store.exists() else None
+    return store.schema.version() if store.exists() else None

@@ -34,7 +34,7 @@ def logs(
     while True:
         # The status first: lines that came with the end are then read too.
         ended = find(here.ledger, found.id).status.closed
-        for position, attempt, line in here.ledger.store.lines(found.id, after=read):
+        for position, attempt, line in here.ledger.store.history.lines(found.id, after=read):
             read, any_line = position, True
             _show(here, attempt, line, new_attempt=attempt != told_attempt)
             told_attempt = attempt

@@ -122,7 +122,7 @@ def purge(
         if older_than is None and job is None:
             deleted = forget_old_runs(manager.store, manager.registry.jobs.values(), manager.settings, now)
         else:
-            deleted = manager.store.purge(now - age, job_id=job)
+            deleted = manager.store.maintenance.purge(now - age, job_id=job)
     if here.as_json:
         here.emit({"deleted": deleted, "before": iso(now - age), "job": job})
     else:

@@ -98,7 +98,7 @@ def override(
         here.jobs.reset_job(job, by=here.user)
     else:
         here.jobs.override_job(job, by=here.user, **dict(_word(text) for text in words or ()))
-    row = here.jobs.store.job(job)
+    row = here.jobs.store.jobs.get(job)
     told = dict(row.override or {}) if row else {}
     if here.as_json:
         here.emit({"job": job, "override": told})

@@ -149,7 +149,7 @@ def show(ctx: typer.Context, run: RunId) -> None:
     here: Session = ctx.obj
     found = find(here.ledger, run)
     store = here.ledger.store
-    attempts, lines = store.attempts(found.id), store.lines(found.id)
+    attempts, lines = store.history.attempts(found.id), store.history.lines(found.id)
     if here.as_json:
         record = {
             **run_record(found),

@@ -9,7 +9,7 @@ from jobmanager.ledger.redaction import Redactor
 
 if TYPE_CHECKING:
     from jobmanager.run import Attempt, Failure, LogLine, Run
-    from jobmanager.stores.base import JobRow
+    from jobmanager.stores.values import JobRow
 
 _BY_KEY = Redactor()  # a payload is kept as it was given; what its keys call a secret is not shown
 

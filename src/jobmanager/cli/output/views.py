@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager
     from jobmanager.run import Run
     from jobmanager.schedule import Schedule
-    from jobmanager.stores.base import JobRow
+    from jobmanager.stores.values import JobRow
     from jobmanager.validation.options import Option
 
 
@@ -56,7 +56,7 @@ def views(manager: JobManager, wanted: str | None = None) -> list[View]:
     from jobmanager.ledger.queries import closed_because, effective, next_run
     from jobmanager.registry import closest
 
-    stored = manager.store.jobs() if manager.store.exists() else []
+    stored = manager.store.jobs.rows() if manager.store.exists() else []
     rows = {
         row.id: row
         for row in stored
@@ -68,7 +68,7 @@ def views(manager: JobManager, wanted: str | None = None) -> list[View]:
             f"No job {wanted!r} is declared or stored.{closest(wanted, known)}", job_id=wanted
         )
     ids = sorted(known if wanted is None else {wanted})
-    last = manager.store.last_runs([job_id for job_id in ids if job_id in rows]) if rows else {}
+    last = manager.store.history.last_runs([job_id for job_id in ids if job_id in rows]) if rows else {}
     now = manager.store.now()
     found = []
     for job_id in ids:

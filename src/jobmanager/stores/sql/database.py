@@ -1,9 +1,9 @@
-"""What every group of statements stands on: connections, transactions, and the few lookups they share."""
+"""Database: connections, transactions, and the few look-ups that the facets of a SQL store share."""
 
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from jobmanager.errors import StoreError, UnreadableRowError
+from jobmanager.errors import RunNotFoundError, StoreError, UnreadableRowError
 from jobmanager.run import FAILED, PENDING, RUNNING, Failure, Run
-from jobmanager.stores.base import JobRow, RunStore
 from jobmanager.stores.sql.rows import (
     UNREADABLE,
     failure_values,
@@ -23,6 +22,7 @@ from jobmanager.stores.sql.rows import (
     run_from,
 )
 from jobmanager.stores.sql.tables import Tables
+from jobmanager.stores.values import JobRow
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +65,33 @@ def newest_of(
     return sa.select(both).order_by(instant.desc(), both.c.id.desc()).limit(limit)
 
 
-class Database(RunStore):
-    """A RunStore in a SQL database; the dialects say how to connect and lock."""
+class Database(ABC):
+    """A SQL database with the tables of a store, which the facets share; the dialects say how to connect and lock."""
+
+    url: str
+    """Where it is, without secrets."""
 
     tables: Tables
+    upgrades_itself = False
+    """True where nobody else can: the file belongs to the application."""
+
+    @abstractmethod
+    def now(self) -> datetime:
+        """Return the clock that decides what is due: aware UTC."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up connections; the next call connects again."""
+
+    def before_fork(self) -> None:  # noqa: B027 - a server has nothing to hold still
+        """In the parent: let no write be under way while the process forks."""
+
+    def after_fork_in_parent(self) -> None:  # noqa: B027
+        """In the parent: writes may go on."""
+
+    @abstractmethod
+    def after_fork(self) -> None:
+        """In a forked child: forget connections and locks of the parent without closing them."""
 
     @abstractmethod
     def reading(self) -> AbstractContextManager[Connection]:
@@ -77,6 +100,10 @@ class Database(RunStore):
     @abstractmethod
     def writing(self) -> AbstractContextManager[Connection]:
         """Return a connection inside a transaction that commits when the block ends well."""
+
+    @abstractmethod
+    def changing_tables(self) -> AbstractContextManager[Connection]:
+        """Return a transaction that is alone in making or changing the tables, and may take its time."""
 
     def clock(self, connection: Connection) -> datetime:
         """Return the store's time, asked inside this connection's transaction."""
@@ -105,6 +132,8 @@ class Database(RunStore):
         return int(connection.execute(bump).scalar_one())
 
     def find_run(self, connection: Connection, run_id: str) -> Run | None:
+        if not self.may_be_run_id(run_id):
+            return None
         query = sa.select(self.tables.runs).where(self.tables.runs.c.id == run_id)
         row = connection.execute(query).mappings().one_or_none()
         return None if row is None else run_from(row)
@@ -163,6 +192,21 @@ class Database(RunStore):
     def _said(self) -> dict[tuple[str, str], str]:
         return {}
 
+    def may_be_run_id(self, run_id: str) -> bool:
+        """Return True if the column of ids can be compared with this text."""
+        return True
+
+    def the_run(self, connection: Connection, run_id: str) -> Run:
+        """Return the run with this id; RunNotFoundError."""
+        run = self.find_run(connection, run_id)
+        if run is None:
+            raise self.no_run(run_id)
+        return run
+
+    def no_run(self, run_id: str) -> RunNotFoundError:
+        """Return the error that says that there is no run with this id."""
+        return RunNotFoundError(f"No run {run_id!r} in {self.url}.", run_id=run_id)
+
     def find_job(self, connection: Connection, query: sa.Select[Any], job_id: str) -> JobRow | None:
         try:
             row = connection.execute(query.where(self.tables.jobs.c.id == job_id)).mappings().one_or_none()
@@ -195,3 +239,11 @@ class Database(RunStore):
                 "error": failure_values(error),
             },
         )
+
+
+class SqlFacet:
+    """A facet of a store in this database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.tables = database.tables

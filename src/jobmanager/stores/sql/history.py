@@ -19,22 +19,23 @@ from jobmanager.run import (
     RunStatus,
     first_id,
 )
-from jobmanager.stores.base import Tally
-from jobmanager.stores.sql.database import Database, newest_of
+from jobmanager.stores.facets import RunHistory
+from jobmanager.stores.sql.database import SqlFacet, newest_of
 from jobmanager.stores.sql.rows import (
     attempt_from,
     lines_from,
     run_from,
 )
 from jobmanager.stores.sql.tables import STATUSES
+from jobmanager.stores.values import Tally
 
 
-class HistoryStatements(Database):
+class SqlHistory(SqlFacet, RunHistory):
     """What the record says."""
 
     def run(self, run_id: str) -> Run | None:
-        with self.reading() as connection:
-            found = self.find_run(connection, run_id)
+        with self.database.reading() as connection:
+            found = self.database.find_run(connection, run_id)
             if found is None and 4 <= len(run_id) < 36:
                 runs = self.tables.runs
                 tail = (
@@ -59,16 +60,16 @@ class HistoryStatements(Database):
         wanted = [c.status == FAILED, c.discarded_at.is_(None)] if dead else []
         if statuses:
             wanted.append(c.status.in_([status.value for status in statuses]))
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             if job_id is None:
                 page = [*wanted, c.id < before] if before is not None else wanted
                 query = sa.select(runs).where(*page).order_by(c.id.desc()).limit(limit)
             else:
-                last = None if before is None else self.find_run(connection, before)
+                last = None if before is None else self.database.find_run(connection, before)
                 if before is not None and last is None:
                     return []
                 query = newest_of(runs, job_id, *wanted, limit=limit, before=last)
-            return self.runs_from(connection.execute(query).mappings())
+            return self.database.runs_from(connection.execute(query).mappings())
 
     def run_for(self, job_id: str, instant: datetime) -> Run | None:
         c = self.tables.runs.c
@@ -78,8 +79,8 @@ class HistoryStatements(Database):
             .order_by(c.scheduled_for)
             .limit(1)
         )
-        with self.reading() as connection:
-            found = self.runs_from(connection.execute(following).mappings())
+        with self.database.reading() as connection:
+            found = self.database.runs_from(connection.execute(following).mappings())
         # A stretch covers every instant between its ends, so the next row is the only one that can.
         covering = [run for run in found if (run.first_for or run.instant) <= instant]
         return covering[0] if covering else None
@@ -88,38 +89,46 @@ class HistoryStatements(Database):
         c = self.tables.runs.c
         executed = c.finished_at.is_not(None) & c.started_at.is_not(None)
         found: dict[str, list[Run]] = {}
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             for job_id in job_ids:
                 last = {}
                 for condition in (sa.true(), c.status == RUNNING, executed):
                     query = newest_of(self.tables.runs, job_id, condition, limit=1)
-                    found_now = self.runs_from(connection.execute(query).mappings())
+                    found_now = self.database.runs_from(connection.execute(query).mappings())
                     last.update({run.id: run for run in found_now})
                 if last:
                     found[job_id] = sorted(last.values(), key=lambda run: (run.instant, run.id), reverse=True)
         return found
 
     def attempts(self, run_id: str) -> list[Attempt]:
+        if not self.database.may_be_run_id(run_id):
+            return []
         table = self.tables.attempts
         query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.starts)
-        with self.reading() as connection:
-            return self.readable(connection.execute(query).mappings(), attempt_from, "run_id", "run_id")
+        with self.database.reading() as connection:
+            return self.database.readable(
+                connection.execute(query).mappings(), attempt_from, "run_id", "run_id"
+            )
 
     def lines(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
+        if not self.database.may_be_run_id(run_id):
+            return []
         table = self.tables.run_logs
         query = sa.select(table).where(table.c.run_id == run_id, table.c.seq > after).order_by(table.c.seq)
-        with self.reading() as connection:
-            flushes = self.readable(connection.execute(query).mappings(), _flush_from, "run_id", "run_id")
+        with self.database.reading() as connection:
+            flushes = self.database.readable(
+                connection.execute(query).mappings(), _flush_from, "run_id", "run_id"
+            )
         return [(seq, attempt, line) for seq, attempt, lines in flushes for line in lines]
 
-    def unreadable_runs(self, limit: int = 1000) -> Mapping[str, str]:
+    def unreadable(self, limit: int = 1000) -> Mapping[str, str]:
         runs, c = self.tables.runs, self.tables.runs.c
         newest = sa.select(runs).order_by(c.id.desc()).limit(limit)
         is_open = c.status.in_((PENDING.value, RUNNING.value))
         found: dict[str, str] = {}
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             for query in (newest, sa.select(runs).where(is_open).order_by(c.id).limit(limit)):
-                found |= self.sorted_out(connection.execute(query).mappings())[1]
+                found |= self.database.sorted_out(connection.execute(query).mappings())[1]
         return found
 
     def metrics(self) -> JobMetrics:
@@ -130,9 +139,9 @@ class HistoryStatements(Database):
             (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
         ) & c.started_at.is_not(None)
         query = sa.select(
-            sa.func.count(), succeeded, failed, self.average_seconds(c.finished_at, c.started_at)
+            sa.func.count(), succeeded, failed, self.database.average_seconds(c.finished_at, c.started_at)
         ).where(ended)
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             count, good, bad, seconds = connection.execute(query).one()
             cleaned = connection.scalar(sa.select(self.tables.meta.c.last_purge_at))
         return JobMetrics(
@@ -144,7 +153,7 @@ class HistoryStatements(Database):
         )
 
     def tally(self, since: datetime) -> list[Tally]:
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             return [
                 _tally_from(row)
                 for statement in self.tallied(since)
@@ -179,9 +188,9 @@ class HistoryStatements(Database):
             c.job_id,
             c.status,
             sa.func.sum(c.ticks),
-            self.average_seconds(c.finished_at, c.started_at),
-            self.average_seconds(c.started_at, c.due_at),
-            self.average_seconds(c.started_at, c.scheduled_for),
+            self.database.average_seconds(c.finished_at, c.started_at),
+            self.database.average_seconds(c.started_at, c.due_at),
+            self.database.average_seconds(c.started_at, c.scheduled_for),
         ).group_by(c.job_id, c.status)
 
 

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 
 from jobmanager.errors import JobNotFoundError
 from jobmanager.job import STORED_OPTIONS
-from jobmanager.stores.base import JobRow, JobSummary, JobTransaction
-from jobmanager.stores.sql.database import Database
+from jobmanager.stores.facets import StoredJobs
+from jobmanager.stores.job_transaction import JobTransaction
+from jobmanager.stores.sql.database import SqlFacet
 from jobmanager.stores.sql.rows import (
     UNREADABLE,
     check_job,
@@ -21,6 +22,7 @@ from jobmanager.stores.sql.rows import (
     job_values,
 )
 from jobmanager.stores.sql.transaction import SqlJobTransaction
+from jobmanager.stores.values import JobRow, JobSummary
 
 Made = TypeVar("Made")
 
@@ -28,10 +30,10 @@ LOCKED_AT_ONCE = 1000
 DECLARED = {"declared", "namespace", *(item.column for item in STORED_OPTIONS.values())}
 
 
-class JobStatements(Database):
+class SqlJobs(SqlFacet, StoredJobs):
     """Reading, seeding and locking jobs."""
 
-    def jobs(self, *, changed_since: int | None = None, ids: Collection[str] | None = None) -> list[JobRow]:
+    def rows(self, *, changed_since: int | None = None, ids: Collection[str] | None = None) -> list[JobRow]:
         jobs = self.tables.jobs
         query = sa.select(jobs).order_by(jobs.c.id)
         if changed_since is not None:
@@ -40,7 +42,7 @@ class JobStatements(Database):
             query = query.where(jobs.c.id.in_(ids))
         return self._readable(query, job_from)
 
-    def job_summaries(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobSummary]:
+    def summaries(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobSummary]:
         c = self.tables.jobs.c
         page = sa.select(*(c[name] for name in JobSummary._fields)).where(c.id > after)
         page = page.where(c.change_seq > changed_since).order_by(c.id).limit(limit)
@@ -51,12 +53,12 @@ class JobStatements(Database):
         try:
             return self._read(query, make)
         except UNREADABLE:
-            with self.reading() as connection:
+            with self.database.reading() as connection:
                 ids = list(connection.scalars(query.with_only_columns(self.tables.jobs.c.id)))
             return [made for readable, _ in self._by_halves(query, make, ids) for made in readable]
 
     def _read(self, query: sa.Select[Any], make: Callable[[sa.RowMapping], Made]) -> list[Made]:
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             return [make(row) for row in connection.execute(query).mappings()]
 
     def _by_halves(
@@ -73,26 +75,26 @@ class JobStatements(Database):
                 yield from self._by_halves(query, make, ids[:half])
                 yield from self._by_halves(query, make, ids[half:])
             else:
-                self.leave_out("job", ids[0], error)
+                self.database.leave_out("job", ids[0], error)
                 yield [], {ids[0]: str(error)}
 
-    def unreadable_jobs(self) -> Mapping[str, str]:
+    def unreadable(self) -> Mapping[str, str]:
         query = sa.select(self.tables.jobs)
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             ids = list(connection.scalars(sa.select(self.tables.jobs.c.id).order_by(self.tables.jobs.c.id)))
         return {
             job_id: why for _, wrong in self._by_halves(query, job_from, ids) for job_id, why in wrong.items()
         }
 
-    def job(self, job_id: str) -> JobRow | None:
-        with self.reading() as connection:
-            return self.find_job(connection, sa.select(self.tables.jobs), job_id)
+    def get(self, job_id: str) -> JobRow | None:
+        with self.database.reading() as connection:
+            return self.database.find_job(connection, sa.select(self.tables.jobs), job_id)
 
-    def due_jobs(self, before: datetime, limit: int) -> list[str]:
+    def due(self, before: datetime, limit: int) -> list[str]:
         c = self.tables.jobs.c
         jobs = sa.select(c.id).where(c.state.in_(("active", "paused")))
         due = jobs.where(c.next_due_at <= before).order_by(c.next_due_at).limit(limit)
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             found = list(connection.scalars(due))
             if len(found) < limit:
                 # A released version of pg_cron's SQL left jobs like this.
@@ -102,25 +104,25 @@ class JobStatements(Database):
                 found += connection.scalars(lost)
             return found
 
-    def add_jobs(self, rows: Sequence[JobRow]) -> None:
+    def add(self, rows: Sequence[JobRow]) -> None:
         if not rows:
             return
-        with self.writing() as connection:
-            seq = self.next_change(connection)
+        with self.database.writing() as connection:
+            seq = self.database.next_change(connection)
             connection.execute(
-                self.insert_ignoring(self.tables.jobs),
+                self.database.insert_ignoring(self.tables.jobs),
                 [job_values(replace(row, change_seq=seq)) for row in rows],
             )
 
     def declare(self, rows: Mapping[str, JobRow]) -> None:
         jobs = self.tables.jobs
         ids = sorted(rows)
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             # Jobs before the counter, and in one order, as everybody locks them.
             for start in range(0, len(ids), LOCKED_AT_ONCE):
                 some = sa.select(jobs.c.id).where(jobs.c.id.in_(ids[start : start + LOCKED_AT_ONCE]))
-                connection.execute(self.locked(some.order_by(jobs.c.id)))
-            seq = self.next_change(connection)
+                connection.execute(self.database.locked(some.order_by(jobs.c.id)))
+            seq = self.database.next_change(connection)
             for row in rows.values():
                 values = job_values(replace(row, change_seq=seq))
                 connection.execute(
@@ -134,15 +136,17 @@ class JobStatements(Database):
                 )
 
     @contextmanager
-    def lock_job(self, job_id: str) -> Iterator[JobTransaction]:
-        with self.writing() as connection:
-            job = self.find_job(connection, self.locked(sa.select(self.tables.jobs)), job_id)
+    def lock(self, job_id: str) -> Iterator[JobTransaction]:
+        with self.database.writing() as connection:
+            job = self.database.find_job(
+                connection, self.database.locked(sa.select(self.tables.jobs)), job_id
+            )
             if job is None:
-                raise JobNotFoundError(f"No job {job_id!r} in {self.url}.", job_id=job_id)
-            yield SqlJobTransaction(self, connection, job)
+                raise JobNotFoundError(f"No job {job_id!r} in {self.database.url}.", job_id=job_id)
+            yield SqlJobTransaction(self.database, connection, job)
 
     def change_seq(self) -> int:
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             return connection.scalar(sa.select(self.tables.meta.c.change_seq)) or 0
 
 

@@ -14,22 +14,18 @@ import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
 from jobmanager.clock import Clock
-from jobmanager.stores.sql.sqlite import SqliteStore
-from jobmanager.stores.sql.store import Connection
+from jobmanager.stores.sql.database import Connection
+from jobmanager.stores.sql.sqlite_database import SqliteDatabase
+from jobmanager.stores.sql.sqlite_runs import SqliteRuns
+from jobmanager.stores.sql.store import SqlStore
 from jobmanager.stores.sql.unreadable import json_from, text_from
 
 
-class MemoryStore(SqliteStore):
-    """History in this process's memory. Same statements, guards and checks as SqliteStore."""
+class MemoryDatabase(SqliteDatabase):
+    """One connection for readers and writers, which is never closed."""
 
-    def __init__(
-        self,
-        *,
-        clock: Clock | None = None,
-        grace: timedelta = timedelta(seconds=60),
-        lock_timeout: timedelta = timedelta(seconds=5),
-    ) -> None:
-        super().__init__(":memory:", clock=clock, grace=grace, lock_timeout=lock_timeout)
+    def __init__(self, *, clock: Clock | None, lock_timeout: timedelta) -> None:
+        super().__init__(":memory:", clock=clock, durability="strict", lock_timeout=lock_timeout)
         self.url = "memory://"
 
     def _make_engine(self) -> sa.Engine:
@@ -48,10 +44,6 @@ class MemoryStore(SqliteStore):
         connection.text_factory = text_from
         connection.execute("PRAGMA synchronous = OFF")
 
-    def exists(self) -> bool:
-        with self.reading() as connection:
-            return sa.inspect(connection).has_table(self.tables.meta.name)
-
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         # There is one connection, so a reader waits for the writer. Who reads while it writes itself must read by the writer's
@@ -65,3 +57,19 @@ class MemoryStore(SqliteStore):
 
     def close(self) -> None:
         """Keep the only connection: with it everything would be gone."""
+
+
+class MemoryStore(SqlStore):
+    """History in this process's memory. Same statements, guards and checks as SqliteStore."""
+
+    database: SqliteDatabase
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        grace: timedelta = timedelta(seconds=60),
+        lock_timeout: timedelta = timedelta(seconds=5),
+    ) -> None:
+        database = MemoryDatabase(clock=clock, lock_timeout=lock_timeout)
+        super().__init__(database, SqliteRuns(database, grace))

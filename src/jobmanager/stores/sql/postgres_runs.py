@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 
 from jobmanager.errors import StoreUnavailableError
 from jobmanager.run import FAILED, KEEPS_ATTEMPT, PENDING, RETURNED, RUNNING, Ending, Run, RunStatus
-from jobmanager.stores.base import Written
 from jobmanager.stores.sql import postgres_writes as writes
-from jobmanager.stores.sql.database import Connection
+from jobmanager.stores.sql.database import Connection, Database
 from jobmanager.stores.sql.postgres_link import StoreTakenError, driver_of
-from jobmanager.stores.sql.runs import refused_retry
-from jobmanager.stores.sql.store import SqlStore
-
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+from jobmanager.stores.sql.runs import SqlRuns, refused_retry
+from jobmanager.stores.values import Written
 
 
 @dataclass(frozen=True)
@@ -45,18 +39,13 @@ class Claims:
         return cls(any_of, these, *rows)
 
 
-class PostgresRuns(SqlStore):
+class PostgresRuns(SqlRuns):
     """The hot path. One statement is one durable transaction, unless a retry has to do more than one thing."""
 
-    _grace: timedelta
-
-    def single(self) -> AbstractContextManager[Connection]:
-        """Return a connection for one statement that is a transaction of its own."""
-        return self.reading()
-
-    @cached_property
-    def _statements(self) -> Claims:
-        return Claims.of(self.tables.runs)
+    def __init__(self, database: Database, grace: timedelta) -> None:
+        super().__init__(database)
+        self._grace = grace
+        self._claims = Claims.of(self.tables.runs)
 
     def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
         final = [ending for ending in endings if ending.retry_at is None]
@@ -66,7 +55,7 @@ class PostgresRuns(SqlStore):
         announced = [run for run in opens if run.announced]
         done: set[str] = set()
         if fresh or endings:
-            with self.writing() if again else self.single() as connection:
+            with self.database.writing() if again else self.database.reading() as connection:
                 done = self._write(connection, fresh, final)
                 for ending in again:
                     retried |= self._retry(connection, ending)
@@ -77,7 +66,7 @@ class PostgresRuns(SqlStore):
         doubtful = [run for run in opens if run.id not in opened]
         doubtful += [ending.run for ending in final if ending.run.id not in done]
         if doubtful:
-            with self.single() as connection:
+            with self.database.reading() as connection:
                 found = self._found_rows(connection, doubtful)
             opened |= {run.id for run in opens if run.id not in opened and _is_mine(run, found)}
             for ending in final:
@@ -112,17 +101,17 @@ class PostgresRuns(SqlStore):
             first.setdefault(run.concurrency_key if run.turn else run.id, run)
         document = writes.open_many(list(first.values()))
         try:
-            with self.single() as connection:
+            with self.database.reading() as connection:
                 values = {"opens": document, "grace": self._grace}
                 return {row[0] for row in driver_of(connection).execute(writes.ACCEPT, values)}
         except StoreTakenError:
             return set()
 
-    def runs_by_id(self, run_ids: Collection[str]) -> list[Run]:
-        known = [run_id for run_id in run_ids if UUID.fullmatch(run_id)]
-        with self.single() as connection:
-            rows = connection.execute(self._statements.these, {"ids": known}).mappings()
-            return self.runs_from(rows)
+    def by_id(self, run_ids: Collection[str]) -> list[Run]:
+        known = [run_id for run_id in run_ids if self.database.may_be_run_id(run_id)]
+        with self.database.reading() as connection:
+            rows = connection.execute(self._claims.these, {"ids": known}).mappings()
+            return self.database.runs_from(rows)
 
     def _found_rows(self, connection: Connection, runs: Sequence[Run]) -> dict[str, Any]:
         """(id, status, owner, starts, accepted_at, started_at) by id of those of these runs that have a row."""
@@ -143,7 +132,7 @@ class PostgresRuns(SqlStore):
         moved = driver.execute(writes.RETRY, {**fence, **again})
         if moved.rowcount:
             if kept != RETURNED:
-                self.keep_attempt(connection, run, ending.error, ending.finished_at, kept)
+                self.database.keep_attempt(connection, run, ending.error, ending.finished_at, kept)
             if ending.lines:
                 self._add_lines(connection, run.id, run.attempt, ending.lines)
             return {run.id: PENDING}
@@ -169,14 +158,14 @@ class PostgresRuns(SqlStore):
         unknown: Collection[str] = (),
         run_ids: Collection[str] = (),
     ) -> list[Run]:
-        known = [run_id for run_id in run_ids if UUID.fullmatch(run_id)]
+        known = [run_id for run_id in run_ids if self.database.may_be_run_id(run_id)]
         if run_ids and not known:
             return []
         wanted = {"owner": owner, "namespace": namespace, "limit": limit, "unknown": list(unknown)}
-        query, parameters = self._statements.claim, wanted
+        query, parameters = self._claims.claim, wanted
         if known:
-            query, parameters = self._statements.claim_these, {**wanted, "run_ids": known}
-        with self.single() as connection:
+            query, parameters = self._claims.claim_these, {**wanted, "run_ids": known}
+        with self.database.reading() as connection:
             rows = connection.execute(query, parameters).all()
         taken: list[Any] = []
         waiting: dict[str, str] = {}
@@ -185,8 +174,8 @@ class PostgresRuns(SqlStore):
                 waiting.setdefault(key, found)
             elif values[0] is not None:
                 taken.append(dict(zip(self.tables.runs.c.keys(), values, strict=True)))
-        claimed, wrong = self.sorted_out(taken)
-        self.end_unreadable(wrong)
+        claimed, wrong = self.database.sorted_out(taken)
+        self.database.end_unreadable(wrong)
         return claimed + self._claim_waiting(list(waiting.values()), owner)
 
     def _claim_waiting(self, run_ids: Sequence[str], owner: str) -> list[Run]:
@@ -194,12 +183,12 @@ class PostgresRuns(SqlStore):
         claimed: list[Run] = []
         for run_id in run_ids:
             try:
-                with self.single() as connection:
+                with self.database.reading() as connection:
                     wanted = {"run_id": run_id, "owner": owner}
-                    rows = connection.execute(self._statements.claim_waiting, wanted).mappings().all()
-                readable, wrong = self.sorted_out(rows)
+                    rows = connection.execute(self._claims.claim_waiting, wanted).mappings().all()
+                readable, wrong = self.database.sorted_out(rows)
                 claimed += readable
-                self.end_unreadable(wrong)
+                self.database.end_unreadable(wrong)
             except StoreTakenError:
                 continue
             except StoreUnavailableError:

@@ -9,26 +9,30 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from jobmanager.stores.base import Instance
-from jobmanager.stores.sql.database import Database
+from jobmanager.stores.facets import StoredProcesses
+from jobmanager.stores.sql.database import SqlFacet
 from jobmanager.stores.sql.rows import (
     instance_from,
 )
+from jobmanager.stores.values import Instance
 
 
-class ProcessStatements(Database):
+class SqlProcesses(SqlFacet, StoredProcesses):
     """Heartbeats and burials."""
 
     def register(self, instance: Instance, declares: Collection[str] = ()) -> None:
         job_ids = sorted(declares)
         digest = hashlib.sha256("\n".join(job_ids).encode()).hexdigest() if job_ids else None
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             if digest is not None:
                 connection.execute(
-                    self.insert_ignoring(self.tables.declarations), {"digest": digest, "job_ids": job_ids}
+                    self.database.insert_ignoring(self.tables.declarations),
+                    {"digest": digest, "job_ids": job_ids},
                 )
             table = self.tables.instances
-            connection.execute(self.insert_ignoring(table), asdict(replace(instance, declares=digest)))
+            connection.execute(
+                self.database.insert_ignoring(table), asdict(replace(instance, declares=digest))
+            )
             now = {"declares": digest, "executes": instance.executes}
             connection.execute(sa.update(table).where(table.c.id == instance.id).values(**now))
 
@@ -41,7 +45,7 @@ class ProcessStatements(Database):
                 )
             )
         )
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             return {job_id for job_ids in connection.scalars(living) for job_id in job_ids}
 
     def beat(
@@ -49,31 +53,31 @@ class ProcessStatements(Database):
     ) -> bool:
         table = self.tables.instances
         signs = {"last_tick_at": last_tick_at, "lag_seconds": lag_seconds}
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             moved = connection.execute(
                 sa.update(table)
                 .where(table.c.id == instance_id, table.c.dead_at.is_(None))
-                .values(beats=table.c.beats + 1, seen_at=self.clock(connection), **signs)
+                .values(beats=table.c.beats + 1, seen_at=self.database.clock(connection), **signs)
             )
             return bool(moved.rowcount)
 
     def mark_dead(self, instance: Instance) -> bool:
         table = self.tables.instances
         silent = (table.c.id == instance.id) & (table.c.beats == instance.beats) & table.c.dead_at.is_(None)
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             return bool(
                 connection.execute(
-                    sa.update(table).where(silent).values(dead_at=self.clock(connection))
+                    sa.update(table).where(silent).values(dead_at=self.database.clock(connection))
                 ).rowcount
             )
 
     def deregister(self, instance_id: str) -> None:
         table = self.tables.instances
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             connection.execute(
                 sa.update(table)
                 .where(table.c.id == instance_id, table.c.dead_at.is_(None))
-                .values(dead_at=self.clock(connection))
+                .values(dead_at=self.database.clock(connection))
             )
 
     def acquire_role(self, role: str, instance_id: str) -> bool:
@@ -82,15 +86,15 @@ class ProcessStatements(Database):
             instances.c.id == roles.c.owner, instances.c.dead_at.is_(None)
         )
         mine = (roles.c.owner == instance_id) | ~living.exists()
-        with self.writing() as connection:
-            connection.execute(self.insert_ignoring(roles), {"name": role, "owner": instance_id})
+        with self.database.writing() as connection:
+            connection.execute(self.database.insert_ignoring(roles), {"name": role, "owner": instance_id})
             taken = sa.update(roles).where(roles.c.name == role, mine).values(owner=instance_id)
             return bool(connection.execute(taken).rowcount)
 
-    def instances(self) -> list[Instance]:
+    def living(self) -> list[Instance]:
         table = self.tables.instances
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(
                 sa.select(table).where(table.c.dead_at.is_(None)).order_by(table.c.started_at)
             )
-            return self.readable(rows.mappings(), instance_from, "process", "id")
+            return self.database.readable(rows.mappings(), instance_from, "process", "id")

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from jobmanager.errors import UnreadableRowError
 from jobmanager.job import STORED_OPTIONS, CatchUp, Overlap
 from jobmanager.run import Attempt, Failure, LogLine, Progress, Run, RunStatus, Trigger, Turn
-from jobmanager.stores.base import Instance, JobRow, JobState
 from jobmanager.stores.sql.tables import Instant, make_tables, micros, moment
+from jobmanager.stores.values import Instance, JobRow, JobState
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping as Row

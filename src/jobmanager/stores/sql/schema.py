@@ -5,9 +5,7 @@ The statements of a change are in `migrations`; Alembic is loaded only when ther
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,33 +15,31 @@ from jobmanager.stores.sql import migrations
 from jobmanager.stores.sql.database import Connection, Database
 from jobmanager.stores.sql.tables import SCHEMA_VERSION
 
-__all__ = ["SCHEMA_VERSION", "VERSION_TABLE", "SchemaStatements"]
+__all__ = ["SCHEMA_VERSION", "VERSION_TABLE", "Schema"]
 
 VERSION_TABLE = migrations.VERSION_TABLE
 
 
-class SchemaStatements(Database):
-    """Making the tables and bringing them up to date. Any number of processes may try at once."""
+class Schema:
+    """The tables of a database: made, compared and brought up to date. Any number of processes may try at once."""
 
-    upgrades_itself = False
-    """True where nobody else can: the file belongs to the application."""
-
-    @abstractmethod
-    def changing_tables(self) -> AbstractContextManager[Connection]:
-        """Return a transaction that is alone in making or changing the tables, and may take its time."""
-
-    @property
-    def schema(self) -> str | None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.name = database.tables.metadata.schema
         """The namespace of the tables, where the database has such."""
-        return self.tables.metadata.schema
+
+    def exists(self) -> bool:
+        """Return True if the tables are there; never creates anything."""
+        with self._database.reading() as connection:
+            return sa.inspect(connection).has_table(VERSION_TABLE, schema=self.name)
 
     def version(self) -> str | None:
         """Return the version of the tables; None if there are none."""
-        with self.reading() as connection:
+        with self._database.reading() as connection:
             return self._version(connection)
 
     def _version(self, connection: Connection) -> str | None:
-        if not sa.inspect(connection).has_table(VERSION_TABLE, schema=self.schema):
+        if not sa.inspect(connection).has_table(VERSION_TABLE, schema=self.name):
             return None
         found: str | None = connection.scalar(sa.select(self._versions.c.version_num))
         return found
@@ -53,30 +49,31 @@ class SchemaStatements(Database):
         # As Alembic makes it.
         number = sa.Column("version_num", sa.String(32), nullable=False)
         key = sa.PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc")
-        return sa.Table(VERSION_TABLE, sa.MetaData(schema=self.schema), number, key)
+        return sa.Table(VERSION_TABLE, sa.MetaData(schema=self.name), number, key)
 
     def is_current(self) -> bool:
         """Return True if the tables are today's."""
         return self.version() == SCHEMA_VERSION
 
     def install(self) -> None:
-        with self.changing_tables() as connection:
+        """Create what is missing in an empty database; twice is once. SchemaError if the tables are of another version."""
+        with self._database.changing_tables() as connection:
             found = self._version(connection)  # somebody else may have been faster
             if found is None:
                 self._create(connection)
             elif found > SCHEMA_VERSION:
                 raise SchemaError(self._too_new(found))
-            elif found < SCHEMA_VERSION and not self.upgrades_itself:
+            elif found < SCHEMA_VERSION and not self._database.upgrades_itself:
                 raise SchemaError(
-                    f"{self.url} has tables of version {found}, this jobmanager needs {SCHEMA_VERSION}. "
+                    f"{self._database.url} has tables of version {found}, this jobmanager needs {SCHEMA_VERSION}. "
                     "Stop the processes that use it and run `jobmanager db upgrade`."
                 )
             elif found < SCHEMA_VERSION:
                 migrations.upgrade(connection)
 
     def upgrade(self) -> str | None:
-        """Bring the tables to today's version; answers the one before, None if there were none. SchemaError if they are newer."""
-        with self.changing_tables() as connection:
+        """Bring the tables to today's version; return the one before, None if there were none. SchemaError if they are newer."""
+        with self._database.changing_tables() as connection:
             found = self._version(connection)
             if found is not None and found > SCHEMA_VERSION:
                 raise SchemaError(self._too_new(found))
@@ -88,36 +85,38 @@ class SchemaStatements(Database):
 
     def upgrade_sql(self, since: str | None) -> str:
         """Return what leads from version `since` (None: from nothing) to today's, as SQL for a role with more rights."""
-        return migrations.as_sql("postgresql" if self.schema else "sqlite", since)
+        return migrations.as_sql("postgresql" if self.name else "sqlite", since)
 
     def _create(self, connection: Connection) -> None:
-        if self.schema and not sa.inspect(connection).has_schema(self.schema):
-            connection.execute(sa.schema.CreateSchema(self.schema))
-        self.tables.metadata.create_all(connection)
+        if self.name and not sa.inspect(connection).has_schema(self.name):
+            connection.execute(sa.schema.CreateSchema(self.name))
+        self._database.tables.metadata.create_all(connection)
         self._versions.create(connection)
-        connection.execute(sa.insert(self.tables.meta).values(id=1))
+        connection.execute(sa.insert(self._database.tables.meta).values(id=1))
         connection.execute(sa.insert(self._versions).values(version_num=SCHEMA_VERSION))
 
     def _too_new(self, found: str) -> str:
         return (
-            f"{self.url} has tables of version {found}, this jobmanager knows {SCHEMA_VERSION}. "
+            f"{self._database.url} has tables of version {found}, this jobmanager knows {SCHEMA_VERSION}. "
             "Install the newer jobmanager-backends (pip install --upgrade jobmanager-backends), or use another database."
         )
 
     def differences(self) -> list[str]:
         """Return what of today's tables is missing, as sentences; empty if all is there."""
-        with self.reading() as connection:
+        with self._database.reading() as connection:
             inspector = sa.inspect(connection)
-            there = set(inspector.get_table_names(schema=self.schema))
+            there = set(inspector.get_table_names(schema=self.name))
             missing = [f"table {name} is missing" for name in self._names if name not in there]
-            for table in self.tables.metadata.sorted_tables:
+            for table in self._database.tables.metadata.sorted_tables:
                 if table.name in there:
                     missing += _missing_parts(inspector, table)
         return missing
 
     @property
     def _names(self) -> list[str]:
-        return sorted([*(table.name for table in self.tables.metadata.sorted_tables), VERSION_TABLE])
+        return sorted(
+            [*(table.name for table in self._database.tables.metadata.sorted_tables), VERSION_TABLE]
+        )
 
 
 def _missing_parts(inspector: sa.Inspector, table: sa.Table) -> list[str]:

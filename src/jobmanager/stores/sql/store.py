@@ -1,19 +1,49 @@
-"""What both SQL stores share: everything that is not the hot path, as SQLAlchemy Core statements.
-
-The dialects add how to connect, lock, open, end and claim.
-"""
+"""SqlStore: a RunStore of five facets over one Database."""
 
 from __future__ import annotations
 
-from jobmanager.stores.sql.care import CareStatements
-from jobmanager.stores.sql.database import Connection
-from jobmanager.stores.sql.history import HistoryStatements
-from jobmanager.stores.sql.jobs import JobStatements
-from jobmanager.stores.sql.processes import ProcessStatements
-from jobmanager.stores.sql.runs import RunStatements
+from datetime import datetime
 
-__all__ = ["Connection", "SqlStore"]
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.sql.database import Database
+from jobmanager.stores.sql.history import SqlHistory
+from jobmanager.stores.sql.jobs import SqlJobs
+from jobmanager.stores.sql.maintenance import SqlMaintenance
+from jobmanager.stores.sql.processes import SqlProcesses
+from jobmanager.stores.sql.runs import SqlRuns
+from jobmanager.stores.sql.schema import Schema
 
 
-class SqlStore(JobStatements, RunStatements, ProcessStatements, HistoryStatements, CareStatements):
-    """A RunStore in a SQL database, but for the statements in which the dialects differ."""
+class SqlStore(RunStore):
+    """A RunStore in a SQL database: the dialect brings the database and its hot path, the other facets are the same for all."""
+
+    def __init__(self, database: Database, runs: SqlRuns) -> None:
+        self.database = database
+        self.url = database.url
+        self.schema = Schema(database)
+        self.jobs = SqlJobs(database)
+        self.runs = runs
+        self.processes = SqlProcesses(database)
+        self.history = SqlHistory(database)
+        self.maintenance = SqlMaintenance(database)
+
+    def exists(self) -> bool:
+        return self.schema.exists()
+
+    def install(self) -> None:
+        self.schema.install()
+
+    def close(self) -> None:
+        self.database.close()
+
+    def before_fork(self) -> None:
+        self.database.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        self.database.after_fork_in_parent()
+
+    def after_fork(self) -> None:
+        self.database.after_fork()
+
+    def now(self) -> datetime:
+        return self.database.now()

@@ -15,7 +15,7 @@ from jobmanager.run import (
     SKIPPED,
     Run,
 )
-from jobmanager.stores.base import JobRow, JobTransaction
+from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.sql.columns import to_pending
 from jobmanager.stores.sql.database import NEVER, Connection, Database, literally, newest_of
 from jobmanager.stores.sql.rows import (
@@ -23,6 +23,7 @@ from jobmanager.stores.sql.rows import (
     run_from,
     run_values,
 )
+from jobmanager.stores.values import JobRow
 
 ACCOUNT_ONLY = ("accounted_until", "next_due_at", "history_from")
 
@@ -30,15 +31,15 @@ ACCOUNT_ONLY = ("accounted_until", "next_due_at", "history_from")
 class SqlJobTransaction(JobTransaction):
     """One job's row, locked."""
 
-    def __init__(self, store: Database, connection: Connection, job: JobRow) -> None:
-        self._store = store
+    def __init__(self, database: Database, connection: Connection, job: JobRow) -> None:
+        self._database = database
         self._connection = connection
-        self._runs = store.tables.runs
+        self._runs = database.tables.runs
         self.job = job
-        self.now = store.clock(connection)
+        self.now = database.clock(connection)
 
     def get(self, run_id: str) -> Run | None:
-        return self._store.find_run(self._connection, run_id)
+        return self._database.find_run(self._connection, run_id)
 
     def _first(self, *conditions: sa.ColumnElement[bool]) -> Run | None:
         query = sa.select(self._runs).where(*conditions).order_by(self._runs.c.id.desc()).limit(1)
@@ -65,7 +66,7 @@ class SqlJobTransaction(JobTransaction):
             .where(c.concurrency_key == concurrency_key, literally(c.turn, "waits"), c.due_at <= self.now)
             .order_by(c.priority.desc(), c.due_at, c.id)
         )
-        return self._store.runs_from(self._connection.execute(query).mappings())
+        return self._database.runs_from(self._connection.execute(query).mappings())
 
     def supersede(self, run: Run) -> None:
         c = self._runs.c
@@ -85,7 +86,7 @@ class SqlJobTransaction(JobTransaction):
         c = self._runs.c
         executed = c.finished_at.is_not(None), c.started_at.is_not(None)
         query = newest_of(self._runs, self.job.id, *executed, limit=count)
-        return self._store.runs_from(self._connection.execute(query).mappings())
+        return self._database.runs_from(self._connection.execute(query).mappings())
 
     def instants(self, after: datetime, until: datetime) -> set[datetime]:
         c = self._runs.c
@@ -123,14 +124,14 @@ class SqlJobTransaction(JobTransaction):
         return run if run is not None and (run.status, run.reason) == (SKIPPED, "paused") else None
 
     def was_alive(self, instant: datetime) -> bool:
-        table = self._store.tables.instances
+        table = self._database.tables.instances
         query = sa.select(table.c.id).where(
             table.c.namespace == self.job.namespace, table.c.started_at <= instant, table.c.seen_at >= instant
         )
         return self._connection.execute(query.limit(1)).first() is not None
 
     def is_alive(self, instance_id: str) -> bool:
-        table = self._store.tables.instances
+        table = self._database.tables.instances
         query = sa.select(table.c.id).where(table.c.id == instance_id, table.c.dead_at.is_(None))
         return self._connection.execute(query).first() is not None
 
@@ -147,7 +148,7 @@ class SqlJobTransaction(JobTransaction):
         self._connection.execute(gone)
 
     def insert(self, run: Run) -> bool:
-        done = self._connection.execute(self._store.insert_ignoring(self._runs), run_values(run))
+        done = self._connection.execute(self._database.insert_ignoring(self._runs), run_values(run))
         return bool(done.rowcount)
 
     def grow(self, run: Run) -> None:
@@ -169,7 +170,7 @@ class SqlJobTransaction(JobTransaction):
             )
 
     def reopen(self, run: Run, *, max_attempts: int, turn: str | None) -> Run:
-        self._store.keep_attempt(self._connection, run, run.error, run.finished_at or self.now)
+        self._database.keep_attempt(self._connection, run, run.error, run.finished_at or self.now)
         forgotten = (
             "reason",
             "expires_at",
@@ -190,10 +191,10 @@ class SqlJobTransaction(JobTransaction):
         return replace(run, **fresh)
 
     def save(self, job: JobRow) -> None:
-        jobs = self._store.tables.jobs
+        jobs = self._database.tables.jobs
         values = {k: v for k, v in job_values(job).items() if v != job_values(self.job)[k]}
         if any(name not in ACCOUNT_ONLY for name in values):
-            values["change_seq"] = self._store.next_change(self._connection)
+            values["change_seq"] = self._database.next_change(self._connection)
         if values:
             self._connection.execute(sa.update(jobs).where(jobs.c.id == job.id).values(**values))
         self.job = replace(job, change_seq=values.get("change_seq", job.change_seq))

@@ -1,4 +1,4 @@
-"""RunStoreContract: every promise of `jobmanager.stores.base` as a test. A store that passes is one the runner can trust.
+"""RunStoreContract: every promise of `jobmanager.stores` as a test. A store that passes is one the runner can trust.
 
     class TestMyStore(RunStoreContract):
         def make_store(self, clock, tmp_path):

@@ -9,7 +9,7 @@ from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
 
 
 class AccountPromises(StoreGround):
-    """What `lock_job` offers to settle and change a job, and `purge`."""
+    """What `jobs.lock` offers to settle and change a job, and `maintenance.purge`."""
 
     # ---------------------------------------------------------------- pauses
 
@@ -20,7 +20,7 @@ class AccountPromises(StoreGround):
         )
         self.inserted(self.closed(self.tick(50), SKIPPED, reason="paused"), pause)
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert txn.pause_row() == pause
             txn.insert(self.closed(self.tick(10), MISSED, reason="downtime"))
             assert txn.pause_row() is None
@@ -29,7 +29,7 @@ class AccountPromises(StoreGround):
         self.job(accounted_until=self.now - seconds(30), state="paused")
         self.inserted(self.closed(self.tick(20), SKIPPED, reason="paused"))
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert txn.pause_row() is None
 
     def test_growing_a_row_moves_its_ends_and_its_ticks(self) -> None:
@@ -38,7 +38,7 @@ class AccountPromises(StoreGround):
         self.inserted(row)
         grown = replace(row, scheduled_for=self.now, first_for=self.now - seconds(20), ticks=21)
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             txn.grow(grown)
 
         assert self.row(row) == grown
@@ -50,7 +50,7 @@ class AccountPromises(StoreGround):
         self.process(started_at=self.now - seconds(100), seen_at=self.now - seconds(50))
         self.process(namespace="other", started_at=self.now - HOUR, seen_at=self.now)
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert txn.was_alive(self.now - seconds(100))
             assert txn.was_alive(self.now - seconds(50))
             assert not txn.was_alive(self.now - seconds(101))
@@ -59,9 +59,9 @@ class AccountPromises(StoreGround):
     def test_a_process_that_died_since_was_alive_then(self) -> None:
         self.job()
         gone = self.process(started_at=self.now - seconds(100), seen_at=self.now - seconds(50))
-        self.store.deregister(gone)
+        self.store.processes.deregister(gone)
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert txn.was_alive(self.now - seconds(60))
             assert not txn.is_alive(gone)
 
@@ -69,7 +69,7 @@ class AccountPromises(StoreGround):
         self.job()
         living = self.process()
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert txn.is_alive(living)
             assert not txn.is_alive("nobody")
 
@@ -83,7 +83,7 @@ class AccountPromises(StoreGround):
         running, elsewhere = self.tick(10, owner=owner), self.tick(10, "other")
         self.inserted(tick, by_hand, retry, running, elsewhere)
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             txn.close_pending()
 
         assert [(row.status, row.reason) for row in map(self.row, (tick, by_hand, retry))] == [
@@ -102,7 +102,7 @@ class AccountPromises(StoreGround):
         run = self.opened(self.tick(owner=owner, turn="holds", payload={"a": 1}))
         assert self.ended(run, FAILED, error=error, output={"half": True}) is FAILED
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             answer = txn.reopen(self.row(run), max_attempts=3, turn="waits")
 
         row = self.row(run)
@@ -117,7 +117,7 @@ class AccountPromises(StoreGround):
         assert (row.error, row.output, row.finished_at, row.started_at, row.expires_at) == (None,) * 5
         assert (row.payload, row.scheduled_for) == ({"a": 1}, run.scheduled_for)
         assert self.now <= row.due_at <= self.store.now()
-        [attempt] = self.store.attempts(run.id)
+        [attempt] = self.store.history.attempts(run.id)
         assert (attempt.attempt, attempt.owner, attempt.outcome, attempt.error) == (1, owner, "failed", error)
         [claimed] = self.claim(owner)
         assert (claimed.id, claimed.attempt) == (run.id, 2)
@@ -136,9 +136,9 @@ class AccountPromises(StoreGround):
         pending, running = self.run_of(), self.run_of(owner=owner)
         self.inserted(*old, missed, young, pending, running)
 
-        assert self.store.purge(self.now) == 4
-        assert {run.id for run in self.store.runs()} == {young.id, pending.id, running.id}
-        assert self.store.purge(self.now) == 0
+        assert self.store.maintenance.purge(self.now) == 4
+        assert {run.id for run in self.store.history.runs()} == {young.id, pending.id, running.id}
+        assert self.store.maintenance.purge(self.now) == 0
 
     def test_a_tick_that_is_not_accounted_for_is_kept(self) -> None:
         self.job(accounted_until=self.now - seconds(20))
@@ -147,8 +147,8 @@ class AccountPromises(StoreGround):
         )
         self.inserted(accounted, ahead)
 
-        assert self.store.purge(self.now) == 1
-        assert [run.id for run in self.store.runs()] == [ahead.id]
+        assert self.store.maintenance.purge(self.now) == 1
+        assert [run.id for run in self.store.history.runs()] == [ahead.id]
 
     def test_history_begins_after_the_newest_purged_tick_and_never_earlier_than_before(self) -> None:
         self.job(accounted_until=self.now)
@@ -162,7 +162,7 @@ class AccountPromises(StoreGround):
                 self.closed(self.tick(10, job_id), SUCCEEDED, finished_at=self.now + HOUR),
             )
 
-        assert self.store.purge(self.now) == 4
+        assert self.store.maintenance.purge(self.now) == 4
 
         assert self.stored_job().history_from == self.now - seconds(20)
         assert self.stored_job("late").history_from == self.now
@@ -170,7 +170,7 @@ class AccountPromises(StoreGround):
     def test_a_late_duplicate_of_a_purged_tick_is_refused(self) -> None:
         self.job(accounted_until=self.now - seconds(5))
         self.inserted(self.closed(self.tick(10), SUCCEEDED, finished_at=self.now - seconds(5)))
-        assert self.store.purge(self.now) == 1
+        assert self.store.maintenance.purge(self.now) == 1
 
         self.refused(self.tick(10))
 
@@ -180,24 +180,24 @@ class AccountPromises(StoreGround):
         run = self.opened(self.run_of(owner=owner))
         kept = self.opened(self.run_of(owner=owner))
         for each in (run, kept):
-            self.store.add_lines(each.id, 1, [LogLine(self.now, "INFO", "kept")])
+            self.store.runs.add_lines(each.id, 1, [LogLine(self.now, "INFO", "kept")])
             assert self.retried(each) is PENDING
-        assert self.store.cancel(run.id).status is CANCELLED
+        assert self.store.runs.cancel(run.id).status is CANCELLED
 
-        assert self.store.purge(self.store.now() + seconds(1)) == 1
+        assert self.store.maintenance.purge(self.store.now() + seconds(1)) == 1
 
-        assert (self.store.attempts(run.id), self.store.lines(run.id)) == ([], [])
-        assert len(self.store.attempts(kept.id)) == len(self.store.lines(kept.id)) == 1
+        assert (self.store.history.attempts(run.id), self.store.history.lines(run.id)) == ([], [])
+        assert len(self.store.history.attempts(kept.id)) == len(self.store.history.lines(kept.id)) == 1
 
     def test_one_job_can_be_purged_alone_or_left_out(self) -> None:
         for job_id in ("job", "other", "third"):
             self.job(job_id)
             self.inserted(self.closed(self.run_of(job_id), SUCCEEDED, finished_at=self.now - HOUR))
 
-        assert self.store.purge(self.now, job_id="other") == 1
-        assert {run.job_id for run in self.store.runs()} == {"job", "third"}
-        assert self.store.purge(self.now, but={"job", "nobody"}) == 1
-        assert [run.job_id for run in self.store.runs()] == ["job"]
+        assert self.store.maintenance.purge(self.now, job_id="other") == 1
+        assert {run.job_id for run in self.store.history.runs()} == {"job", "third"}
+        assert self.store.maintenance.purge(self.now, but={"job", "nobody"}) == 1
+        assert [run.job_id for run in self.store.history.runs()] == ["job"]
 
     def test_a_job_may_keep_only_its_newest_runs(self) -> None:
         self.job()
@@ -206,8 +206,12 @@ class AccountPromises(StoreGround):
         runs = [self.closed(self.run_of(), SUCCEEDED) for _ in range(5)]
         self.inserted(pending, *runs, self.closed(self.run_of("other"), SUCCEEDED))
 
-        assert self.store.purge(self.now - HOUR, job_id="job", keep=2) == 3
+        assert self.store.maintenance.purge(self.now - HOUR, job_id="job", keep=2) == 3
 
-        assert [run.id for run in self.store.runs(job_id="job")] == [runs[4].id, runs[3].id, pending.id]
-        assert len(self.store.runs(job_id="other")) == 1
-        assert self.store.purge(self.now - HOUR, job_id="job", keep=9) == 0
+        assert [run.id for run in self.store.history.runs(job_id="job")] == [
+            runs[4].id,
+            runs[3].id,
+            pending.id,
+        ]
+        assert len(self.store.history.runs(job_id="other")) == 1
+        assert self.store.maintenance.purge(self.now - HOUR, job_id="job", keep=9) == 0

@@ -124,7 +124,7 @@ class AnnouncingPromises(StoreGround):
         self.job()
         run, owner = self.announced(), self.process()
         dead = self.process()
-        self.store.deregister(dead)
+        self.store.processes.deregister(dead)
 
         for wanted in (
             self.accepting(run, owner, due_at=self.now - HOUR),
@@ -156,9 +156,9 @@ class AnnouncingPromises(StoreGround):
         run = self.announced()
         mine = replace(self.tick(), scheduled_for=run.scheduled_for)
 
-        assert self.store.already_recorded([mine]) == set()
+        assert self.store.runs.already_recorded([mine]) == set()
         self.opened(self.accepting(run))
-        assert self.store.already_recorded([mine]) == {mine.id}
+        assert self.store.runs.already_recorded([mine]) == {mine.id}
 
     def test_what_nobody_accepted_is_found_and_can_be_withdrawn(self) -> None:
         self.job()
@@ -167,13 +167,13 @@ class AnnouncingPromises(StoreGround):
         taken = self.announced(50)
         self.opened(self.accepting(taken))
 
-        assert self.store.jobs_with_unaccepted_runs(self.now - seconds(60), 10) == ["job"]
-        assert self.store.jobs_with_unaccepted_runs(self.now - HOUR, 10) == []
-        with self.store.lock_job("job") as txn:
+        assert self.store.maintenance.jobs_with_unaccepted_runs(self.now - seconds(60), 10) == ["job"]
+        assert self.store.maintenance.jobs_with_unaccepted_runs(self.now - HOUR, 10) == []
+        with self.store.jobs.lock("job") as txn:
             assert txn.announced(self.now) == {run.scheduled_for: run.id, late.scheduled_for: late.id}
             assert txn.announced(self.now - seconds(60)) == {late.scheduled_for: late.id}
             txn.delete_unaccepted([late.id, taken.id])
-        assert [each.id for each in self.store.runs_by_id([run.id, late.id, taken.id, "none"])] == [
+        assert [each.id for each in self.store.runs.by_id([run.id, late.id, taken.id, "none"])] == [
             taken.id,
             run.id,
         ]

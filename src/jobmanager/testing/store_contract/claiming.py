@@ -36,7 +36,7 @@ class ClaimingPromises(StoreGround):
             [run] = self.claim(owner)
             assert (run.attempt, run.starts) == (attempt, attempt)
 
-        assert [attempt.attempt for attempt in self.store.attempts(run.id)] == [1, 2]
+        assert [attempt.attempt for attempt in self.store.history.attempts(run.id)] == [1, 2]
 
     def test_priority_comes_first_then_age(self) -> None:
         self.job()
@@ -79,7 +79,7 @@ class ClaimingPromises(StoreGround):
         assert [run.id for run in self.claim(owner)] == [tenant.id]
         assert self.retried(holder, after=30) is PENDING
         assert self.claim(owner) == []
-        self.store.cancel(holder.id)
+        self.store.runs.cancel(holder.id)
         [claimed] = self.claim(owner)
         assert (claimed.id, claimed.turn) == (waiting.id, "holds")
 
@@ -141,7 +141,7 @@ class ClaimingPromises(StoreGround):
         self.job()
         self.opened(self.run_of())
         dead = self.process()
-        self.store.deregister(dead)
+        self.store.processes.deregister(dead)
 
         assert self.claim(dead) == []
         assert self.claim("nobody") == []

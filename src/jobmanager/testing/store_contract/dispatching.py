@@ -7,17 +7,17 @@ from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
 
 
 class DispatchingPromises(StoreGround):
-    """`to_dispatch` and `take_role`."""
+    """`to_dispatch` and `acquire_role`."""
 
     def to_dispatch(self, limit: int = 100, **which: object) -> list[str]:
         """Ids of what is to be sent now."""
-        return [run.id for run in self.store.to_dispatch("default", limit, **which)]  # type: ignore[arg-type]
+        return [run.id for run in self.store.runs.to_dispatch("default", limit, **which)]  # type: ignore[arg-type]
 
     def test_what_nobody_has_sent_is_to_be_sent_and_noted_as_sent(self) -> None:
         self.job()
         run = self.opened(self.run_of())
 
-        [sent] = self.store.to_dispatch("default", 100)
+        [sent] = self.store.runs.to_dispatch("default", 100)
 
         assert sent == self.row(run)
         assert sent.status is PENDING
@@ -94,14 +94,14 @@ class DispatchingPromises(StoreGround):
             owner = self.process()
 
     def _taken_over(self, run: object) -> None:
-        for instance in self.store.instances():
-            self.store.deregister(instance.id)
-        assert [taken.status for taken in self.store.take_over()] == [PENDING]
+        for instance in self.store.processes.living():
+            self.store.processes.deregister(instance.id)
+        assert [taken.status for taken in self.store.maintenance.take_over()] == [PENDING]
 
     def _redriven(self, run: object) -> None:
-        claimed = self.store.running_of(self.store.instances()[-1].id)[0]
+        claimed = self.store.runs.running_of(self.store.processes.living()[-1].id)[0]
         assert self.ended(claimed) is SUCCEEDED
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             closed = txn.get(claimed.id)
             assert closed is not None
             txn.reopen(closed, max_attempts=9, turn=None)
@@ -109,16 +109,16 @@ class DispatchingPromises(StoreGround):
     def test_one_of_all_living_has_a_role(self) -> None:
         first, second = self.process(), self.process()
 
-        assert self.store.acquire_role("bell", first)
-        assert self.store.acquire_role("bell", first)
-        assert not self.store.acquire_role("bell", second)
-        assert self.store.acquire_role("whistle", second)
+        assert self.store.processes.acquire_role("bell", first)
+        assert self.store.processes.acquire_role("bell", first)
+        assert not self.store.processes.acquire_role("bell", second)
+        assert self.store.processes.acquire_role("whistle", second)
 
     def test_a_role_goes_over_when_whoever_had_it_is_gone(self) -> None:
         first, second, third = self.process(), self.process(), self.process()
-        assert self.store.acquire_role("bell", first)
+        assert self.store.processes.acquire_role("bell", first)
 
-        self.store.deregister(first)
+        self.store.processes.deregister(first)
 
-        assert self.store.acquire_role("bell", second)
-        assert not self.store.acquire_role("bell", third)
+        assert self.store.processes.acquire_role("bell", second)
+        assert not self.store.processes.acquire_role("bell", third)

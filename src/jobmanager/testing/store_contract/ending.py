@@ -26,7 +26,7 @@ class EndingPromises(StoreGround):
 
     def running(self, **fields: Any) -> Run:
         """Return a run of a fresh process, running."""
-        if self.store.job("job") is None:
+        if self.store.jobs.get("job") is None:
             self.job()
         return self.opened(self.run_of(owner=self.process(), **fields))
 
@@ -50,8 +50,8 @@ class EndingPromises(StoreGround):
 
         row = self.row(run)
         assert (row.output, row.error, row.progress) == ({"n": [1, None]}, ERROR, progress)
-        assert [line for _, _, line in self.store.lines(run.id)] == list(lines)
-        assert [attempt for _, attempt, _ in self.store.lines(run.id)] == [1, 1]
+        assert [line for _, _, line in self.store.history.lines(run.id)] == list(lines)
+        assert [attempt for _, attempt, _ in self.store.history.lines(run.id)] == [1, 1]
 
     def test_a_key_is_free_when_its_holder_has_ended(self) -> None:
         run = self.running(turn="holds")
@@ -64,7 +64,7 @@ class EndingPromises(StoreGround):
     def test_an_ending_may_come_after_its_process_was_declared_dead(self) -> None:
         run = self.running()
         assert run.owner is not None
-        self.store.deregister(run.owner)
+        self.store.processes.deregister(run.owner)
 
         assert self.ended(run) is SUCCEEDED
 
@@ -96,14 +96,14 @@ class EndingPromises(StoreGround):
         """The same process has the same attempt again: only the number of the start tells the two writers apart."""
         run = self.running(turn="holds", max_attempts=3)
         owner = str(run.owner)
-        assert self.store.give_back([run], "shutdown") == {run.id: PENDING}
+        assert self.store.runs.give_back([run], "shutdown") == {run.id: PENDING}
         [again] = self.claim(owner)
         assert (again.id, again.attempt, again.starts) == (run.id, 1, 2)
 
         assert self.ended(run) is None
         assert self.retried(run) is None
-        assert self.store.give_back([run], "returned") == {}
-        self.store.note_progress(run, Progress(processed=9))
+        assert self.store.runs.give_back([run], "returned") == {}
+        self.store.runs.note_progress(run, Progress(processed=9))
 
         assert self.row(run) == again
         assert self.ended(again, FAILED) is FAILED
@@ -153,7 +153,7 @@ class EndingPromises(StoreGround):
     def test_the_ending_of_a_run_that_was_purged_meanwhile_counts(self) -> None:
         run = self.running()
         assert self.ended(run) is SUCCEEDED
-        assert self.store.purge(self.now + seconds(3600)) == 1
+        assert self.store.maintenance.purge(self.now + seconds(3600)) == 1
 
         assert self.ended(run) is SUCCEEDED
 
@@ -165,7 +165,7 @@ class EndingPromises(StoreGround):
         assert self.retried(run, after=30, error=ERROR) is PENDING
 
         assert self.row(run) == row
-        assert len(self.store.attempts(run.id)) == 1
+        assert len(self.store.history.attempts(run.id)) == 1
 
     def test_opens_and_endings_share_a_write(self) -> None:
         old = self.running(turn="holds")
@@ -186,7 +186,7 @@ class EndingPromises(StoreGround):
         row = self.row(run)
         assert (row.status, row.owner, row.attempt, row.due_at) == (PENDING, None, 1, self.now + seconds(30))
         assert (row.finished_at, row.started_at, row.error) == (None, None, None)
-        [attempt] = self.store.attempts(run.id)
+        [attempt] = self.store.history.attempts(run.id)
         assert attempt.ended_at == self.now + seconds(1)
         assert (attempt.attempt, attempt.owner, attempt.started_at, attempt.outcome, attempt.error) == (
             1,
@@ -209,7 +209,7 @@ class EndingPromises(StoreGround):
         [again] = self.claim(self.process())
         self.ended(again, lines=(LogLine(self.now, "INFO", "second"),))
 
-        assert [(attempt, line.text) for _, attempt, line in self.store.lines(run.id)] == [
+        assert [(attempt, line.text) for _, attempt, line in self.store.history.lines(run.id)] == [
             (1, "first"),
             (2, "second"),
         ]
@@ -220,17 +220,17 @@ class EndingPromises(StoreGround):
         assert self.retried(replace(run, owner=self.process())) is None
         assert self.retried(replace(run, starts=7)) is None
         assert self.row(run) == run
-        assert self.store.attempts(run.id) == []
+        assert self.store.history.attempts(run.id) == []
 
     def test_a_run_whose_cancel_was_requested_is_not_tried_again(self) -> None:
         run = self.running(turn="holds")
-        self.store.cancel(run.id)
+        self.store.runs.cancel(run.id)
 
         assert self.retried(run, error=ERROR) is CANCELLED
 
         row = self.row(run)
         assert (row.status, row.reason, row.turn) == (CANCELLED, "requested", None)
-        assert self.store.attempts(run.id) == []
+        assert self.store.history.attempts(run.id) == []
 
     def test_a_run_whose_job_is_no_longer_open_is_not_tried_again(self) -> None:
         runs = {"disabled": self.running(), "deleted": self.running()}

@@ -15,7 +15,7 @@ class GivingBackPromises(StoreGround):
 
     def taken(self, ago: float = 10, **fields: Any) -> Run:
         """Return a running tick of a fresh process."""
-        if self.store.job("job") is None:
+        if self.store.jobs.get("job") is None:
             self.job()
         return self.opened(self.tick(ago, owner=self.process(), **{"turn": "holds", **fields}))
 
@@ -26,7 +26,7 @@ class GivingBackPromises(StoreGround):
 
         for starts, reason in enumerate(sorted(KEEPS_ATTEMPT), 2):
             assert (again.attempt, again.starts) == (2, starts)
-            assert self.store.give_back([again], reason) == {run.id: PENDING}
+            assert self.store.runs.give_back([again], reason) == {run.id: PENDING}
 
             row = self.row(run)
             assert (row.status, row.reason, row.attempt, row.starts) == (PENDING, reason, 2, starts)
@@ -39,24 +39,24 @@ class GivingBackPromises(StoreGround):
         """Its deadline holds for it still, and a disabled job skips its tick."""
         run = self.taken(expires_at=self.now + HOUR)
 
-        assert self.store.give_back([run], "returned") == {run.id: PENDING}
+        assert self.store.runs.give_back([run], "returned") == {run.id: PENDING}
 
         row = self.row(run)
         assert (row.attempt, row.starts, row.reason, row.next_attempt) == (0, 1, "returned", 1)
-        assert self.store.attempts(run.id) == []
+        assert self.store.history.attempts(run.id) == []
         [again] = self.claim(self.process())
         assert (again.attempt, again.starts) == (1, 2)
-        assert self.store.give_back([again], "returned") == {run.id: PENDING}
-        with self.store.lock_job("job") as txn:
+        assert self.store.runs.give_back([again], "returned") == {run.id: PENDING}
+        with self.store.jobs.lock("job") as txn:
             txn.close_pending()
         assert (self.row(run).status, self.row(run).reason) == (SKIPPED, "disabled")
 
     def test_a_run_that_was_interrupted_before_it_was_returned_has_begun(self) -> None:
         run = self.taken()
-        assert self.store.give_back([run], "shutdown")
+        assert self.store.runs.give_back([run], "shutdown")
         [again] = self.claim(self.process())
 
-        assert self.store.give_back([again], "returned") == {run.id: PENDING}
+        assert self.store.runs.give_back([again], "returned") == {run.id: PENDING}
 
         assert self.row(run).attempt == 1
         [third] = self.claim(self.process())
@@ -64,11 +64,11 @@ class GivingBackPromises(StoreGround):
 
     def test_each_interrupted_start_is_on_record(self) -> None:
         run = self.taken()
-        assert self.store.give_back([run], "shutdown")
+        assert self.store.runs.give_back([run], "shutdown")
         [again] = self.claim(self.process())
-        assert self.store.give_back([again], "shutdown")
+        assert self.store.runs.give_back([again], "shutdown")
 
-        kept = [(each.starts, each.attempt, each.outcome) for each in self.store.attempts(run.id)]
+        kept = [(each.starts, each.attempt, each.outcome) for each in self.store.history.attempts(run.id)]
 
         assert kept == [(1, 1, "shutdown"), (2, 1, "shutdown")]
 
@@ -78,7 +78,7 @@ class GivingBackPromises(StoreGround):
         self.job("other")
         younger = self.opened(self.tick(5, "other"))
 
-        assert self.store.give_back([run], "returned")
+        assert self.store.runs.give_back([run], "returned")
 
         assert (self.row(run).turn, self.row(run).due_at) == ("holds", run.due_at)
         assert [each.id for each in self.claim(self.process())] == [run.id, younger.id]
@@ -88,25 +88,25 @@ class GivingBackPromises(StoreGround):
         run = self.taken()
 
         for _ in range(2):
-            assert self.store.give_back([run], "shutdown") == {run.id: PENDING}
-        assert len(self.store.attempts(run.id)) == 1
+            assert self.store.runs.give_back([run], "shutdown") == {run.id: PENDING}
+        assert len(self.store.history.attempts(run.id)) == 1
 
     def test_of_many_only_those_whose_fence_holds_are_given_back(self) -> None:
         mine, done, orphan = (self.taken(ago, turn=None) for ago in (3, 2, 1))
         assert self.ended(done)
-        self.store.deregister(str(orphan.owner))
-        self.store.take_over()
+        self.store.processes.deregister(str(orphan.owner))
+        self.store.maintenance.take_over()
 
-        assert self.store.give_back([mine, done, orphan], "returned").get(mine.id) is PENDING
+        assert self.store.runs.give_back([mine, done, orphan], "returned").get(mine.id) is PENDING
 
         assert self.row(done).status.closed
         assert self.row(orphan).status.closed
 
     def test_a_run_whose_cancel_was_requested_is_cancelled_instead(self) -> None:
         run = self.taken()
-        self.store.cancel(run.id)
+        self.store.runs.cancel(run.id)
 
-        assert self.store.give_back([run], "returned") == {run.id: CANCELLED}
+        assert self.store.runs.give_back([run], "returned") == {run.id: CANCELLED}
 
         assert (self.row(run).status, self.row(run).reason, self.row(run).turn) == (
             CANCELLED,
@@ -118,7 +118,7 @@ class GivingBackPromises(StoreGround):
         run = self.taken()
         self.change(state="disabled")
 
-        assert self.store.give_back([run], "shutdown") == {run.id: CANCELLED}
+        assert self.store.runs.give_back([run], "shutdown") == {run.id: CANCELLED}
 
         assert (self.row(run).status, self.row(run).reason) == (CANCELLED, "disabled")
 
@@ -126,5 +126,5 @@ class GivingBackPromises(StoreGround):
         run = self.taken()
 
         with pytest.raises(ValueError, match="'overlap' uses an attempt"):
-            self.store.give_back([run], "overlap")
+            self.store.runs.give_back([run], "overlap")
         assert self.row(run) == run

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from jobmanager.run import FAILED, PENDING, RUNNING, SUCCEEDED, Ending, Failure, Run, RunStatus, new_id
-from jobmanager.stores.base import Instance, JobRow, RunStore, Written
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.values import Instance, JobRow, Written
 from jobmanager.testing.clock import FakeClock
 
 HOUR = timedelta(hours=1)
@@ -66,12 +67,12 @@ class StoreGround:
                 **fields,
             }
         )
-        self.store.add_jobs([row])
+        self.store.jobs.add([row])
         return self.stored_job(job_id)
 
     def stored_job(self, job_id: str = "job") -> JobRow:
         """Return the job as the store has it."""
-        row = self.store.job(job_id)
+        row = self.store.jobs.get(job_id)
         assert row is not None, f"no job {job_id!r}"
         return row
 
@@ -90,7 +91,7 @@ class StoreGround:
                 **fields,
             }
         )
-        self.store.register(instance, declares)
+        self.store.processes.register(instance, declares)
         return instance_id
 
     def run_of(self, job_id: str = "job", *, owner: str | None = None, **fields: Any) -> Run:
@@ -154,20 +155,20 @@ class StoreGround:
 
     def opened(self, run: Run) -> Run:
         """Return the run as the store has it, after it opened it."""
-        written = self.store.write([run], ())
+        written = self.store.runs.write([run], ())
         assert run.id in written.opened, "the run was refused"
         return self.row(run)
 
     def refused(self, run: Run) -> None:
         """Hold that the store does not open this run."""
-        written = self.store.write([run], ())
+        written = self.store.runs.write([run], ())
         assert run.id not in written.opened, "a run was opened that should have been refused"
-        assert self.store.run(run.id) is None, "a refused run left a row"
+        assert self.store.history.run(run.id) is None, "a refused run left a row"
 
     def inserted(self, *runs: Run) -> None:
         """Rows as they are, past the guards, under the lock of their job."""
         for run in runs:
-            with self.store.lock_job(run.job_id) as txn:
+            with self.store.jobs.lock(run.job_id) as txn:
                 assert txn.insert(run), f"{run} was not inserted"
 
     def ending(self, run: Run, status: RunStatus = SUCCEEDED, **fields: Any) -> Ending:
@@ -191,19 +192,19 @@ class StoreGround:
         return self.ended(run, FAILED, retry_at=self.now + seconds(after), error=error)
 
     def write(self, opens: Collection[Run] = (), endings: Collection[Ending] = ()) -> Written:
-        return self.store.write(list(opens), list(endings))
+        return self.store.runs.write(list(opens), list(endings))
 
     def row(self, run: Run) -> Run:
         """Return the run as the store has it."""
-        found = self.store.run(run.id)
+        found = self.store.history.run(run.id)
         assert found is not None, f"no row for run {run.id}"
         return found
 
     def claim(self, owner: str, limit: int = 100, *, namespace: str = "default", **which: Any) -> list[Run]:
-        return self.store.claim(owner, namespace, limit, **which)
+        return self.store.runs.claim(owner, namespace, limit, **which)
 
     def change(self, job_id: str = "job", **fields: Any) -> JobRow:
         """Give the job's row these values, under its lock."""
-        with self.store.lock_job(job_id) as txn:
+        with self.store.jobs.lock(job_id) as txn:
             txn.save(replace(txn.job, **fields))
         return self.stored_job(job_id)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from jobmanager.schedule import At
-from jobmanager.stores.base import JobSummary
+from jobmanager.stores.values import JobSummary
 from jobmanager.testing.clock import FakeClock
 from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
 
@@ -31,7 +31,7 @@ class JobPromises(StoreGround):
 
         self.store.install()
 
-        assert self.store.jobs() == [job]
+        assert self.store.jobs.rows() == [job]
 
     def test_a_closed_store_connects_again_when_asked(self) -> None:
         job = self.job()
@@ -39,7 +39,7 @@ class JobPromises(StoreGround):
         self.store.close()
         self.store.close()
 
-        assert self.store.job("job") == job
+        assert self.store.jobs.get("job") == job
         assert self.write([self.tick()]).opened
 
     def test_now_is_aware_utc(self) -> None:
@@ -87,14 +87,14 @@ class JobPromises(StoreGround):
         for job_id in ("b", "c", "a"):
             self.job(job_id)
 
-        assert [row.id for row in self.store.jobs()] == ["a", "b", "c"]
-        assert self.store.job("d") is None
+        assert [row.id for row in self.store.jobs.rows()] == ["a", "b", "c"]
+        assert self.store.jobs.get("d") is None
 
     def test_adding_a_job_that_is_there_leaves_it_as_it_is(self) -> None:
         before = self.job(state="paused")
 
-        self.store.add_jobs([replace(before, state="active", declared="new"), replace(before, id="other")])
-        self.store.add_jobs([])
+        self.store.jobs.add([replace(before, state="active", declared="new"), replace(before, id="other")])
+        self.store.jobs.add([])
 
         assert self.stored_job() == before
         assert self.stored_job("other").state == "paused"
@@ -102,7 +102,7 @@ class JobPromises(StoreGround):
     def test_declaring_overwrites_policies_and_nothing_else(self) -> None:
         before = self.job(state="paused", state_by="ana")
 
-        self.store.declare(
+        self.store.jobs.declare(
             {
                 "job": replace(
                     before,
@@ -141,8 +141,8 @@ class JobPromises(StoreGround):
             self.job(job_id, next_due_at=self.now - seconds(ago))
         self.job("never", next_due_at=None, schedule="none", accounted_until=self.now - seconds(60))
 
-        assert self.store.due_jobs(self.now, 10) == ["three", "two", "one", "sharp"]
-        assert self.store.due_jobs(self.now, 2) == ["three", "two"]
+        assert self.store.jobs.due(self.now, 10) == ["three", "two", "one", "sharp"]
+        assert self.store.jobs.due(self.now, 2) == ["three", "two"]
 
     def test_a_job_that_lost_its_next_instant_is_due_after_the_others(self) -> None:
         """Whatever took it: nobody else would ever look at the job again."""
@@ -152,8 +152,8 @@ class JobPromises(StoreGround):
         self.job("accounted", schedule="every 60s", next_due_at=None, accounted_until=self.now + seconds(1))
         self.job("disabled", schedule="every 60s", next_due_at=None, state="disabled")
 
-        assert self.store.due_jobs(self.now, 10) == ["due", "older", "newer"]
-        assert self.store.due_jobs(self.now, 2) == ["due", "older"]
+        assert self.store.jobs.due(self.now, 10) == ["due", "older", "newer"]
+        assert self.store.jobs.due(self.now, 2) == ["due", "older"]
 
     def test_a_single_instant_that_is_accounted_for_is_due_no_more(self) -> None:
         account = self.now - seconds(60)
@@ -165,30 +165,30 @@ class JobPromises(StoreGround):
         ):
             self.job(job_id, schedule=At(moment).text, next_due_at=None, accounted_until=account)
 
-        assert self.store.due_jobs(self.now, 10) == ["lost", "lost-later"]
+        assert self.store.jobs.due(self.now, 10) == ["lost", "lost-later"]
 
     def test_only_open_jobs_are_due(self) -> None:
         for state in ("active", "paused", "disabled", "deleted"):
             self.job(state, state=state)
 
-        assert sorted(self.store.due_jobs(self.now, 10)) == ["active", "paused"]
+        assert sorted(self.store.jobs.due(self.now, 10)) == ["active", "paused"]
 
     # ---------------------------------------------------------------- following changes
 
     def test_the_change_counter_grows_with_every_change(self) -> None:
-        seen = [self.store.change_seq()]
+        seen = [self.store.jobs.change_seq()]
         self.job()
-        seen.append(self.store.change_seq())
-        self.store.declare({"job": replace(self.stored_job(), max_attempts=2)})
-        seen.append(self.store.change_seq())
+        seen.append(self.store.jobs.change_seq())
+        self.store.jobs.declare({"job": replace(self.stored_job(), max_attempts=2)})
+        seen.append(self.store.jobs.change_seq())
         self.change(state="paused")
-        seen.append(self.store.change_seq())
+        seen.append(self.store.jobs.change_seq())
 
         assert seen == sorted(set(seen))
 
     def test_keeping_the_account_is_no_change(self) -> None:
         before = self.job()
-        seq = self.store.change_seq()
+        seq = self.store.jobs.change_seq()
 
         after = self.change(
             accounted_until=self.now, next_due_at=self.now + HOUR, history_from=self.now - HOUR
@@ -196,40 +196,40 @@ class JobPromises(StoreGround):
 
         assert (after.accounted_until, after.next_due_at) == (self.now, self.now + HOUR)
         assert after.change_seq == before.change_seq
-        assert self.store.change_seq() == seq
+        assert self.store.jobs.change_seq() == seq
 
     def test_saving_what_is_so_already_changes_nothing(self) -> None:
         before = self.job()
-        seq = self.store.change_seq()
+        seq = self.store.jobs.change_seq()
 
         assert self.change() == before
-        assert self.store.change_seq() == seq
+        assert self.store.jobs.change_seq() == seq
 
     def test_who_follows_reads_only_what_changed(self) -> None:
         self.job("old")
         self.job("edited")
-        seq = self.store.change_seq()
+        seq = self.store.jobs.change_seq()
         self.change("edited", state="paused")
         self.job("new")
 
-        assert [row.id for row in self.store.jobs(changed_since=seq)] == ["edited", "new"]
-        assert self.store.jobs(changed_since=self.store.change_seq()) == []
-        assert [row.id for row in self.store.jobs(changed_since=-1)] == ["edited", "new", "old"]
-        assert [row.id for row in self.store.jobs(ids=["old", "new", "nobody"])] == ["new", "old"]
-        assert self.store.jobs(ids=[]) == []
+        assert [row.id for row in self.store.jobs.rows(changed_since=seq)] == ["edited", "new"]
+        assert self.store.jobs.rows(changed_since=self.store.jobs.change_seq()) == []
+        assert [row.id for row in self.store.jobs.rows(changed_since=-1)] == ["edited", "new", "old"]
+        assert [row.id for row in self.store.jobs.rows(ids=["old", "new", "nobody"])] == ["new", "old"]
+        assert self.store.jobs.rows(ids=[]) == []
 
     def test_briefs_come_in_pages_and_say_what_the_rows_say(self) -> None:
         for job_id in ("b", "d", "a", "c"):
             self.job(job_id, override={"queue_cap": 3} if job_id == "c" else None)
-        seq = self.store.change_seq()
+        seq = self.store.jobs.change_seq()
         self.job("e", next_due_at=None)
 
-        first = self.store.job_summaries(changed_since=-1, limit=3)
-        pages = [*first, *self.store.job_summaries(changed_since=-1, after=first[-1].id, limit=3)]
+        first = self.store.jobs.summaries(changed_since=-1, limit=3)
+        pages = [*first, *self.store.jobs.summaries(changed_since=-1, after=first[-1].id, limit=3)]
 
         assert [brief.id for brief in pages] == ["a", "b", "c", "d", "e"]
-        assert [[getattr(row, name) for name in JobSummary._fields] for row in self.store.jobs()] == [
+        assert [[getattr(row, name) for name in JobSummary._fields] for row in self.store.jobs.rows()] == [
             list(brief) for brief in pages
         ]
-        assert [brief.id for brief in self.store.job_summaries(changed_since=seq)] == ["e"]
-        assert self.store.job_summaries(changed_since=-1, after="e") == []
+        assert [brief.id for brief in self.store.jobs.summaries(changed_since=seq)] == ["e"]
+        assert self.store.jobs.summaries(changed_since=-1, after="e") == []

@@ -19,7 +19,7 @@ class LastingPromises(StoreGround):
         run = self.opened(self.run_of(owner=self.process()))
 
         for progress in (Progress(processed=1), Progress(processed=2, total=9, message="Größe")):
-            self.store.note_progress(run, progress)
+            self.store.runs.note_progress(run, progress)
             assert self.row(run).progress == progress
 
     def test_a_late_writer_s_progress_is_not_kept(self) -> None:
@@ -28,10 +28,10 @@ class LastingPromises(StoreGround):
         run, done = self.opened(self.run_of(owner=owner)), self.opened(self.run_of(owner=owner))
         self.ended(done)
 
-        self.store.note_progress(replace(run, owner=self.process()), Progress(processed=1))
-        self.store.note_progress(replace(run, starts=2), Progress(processed=2))
-        self.store.note_progress(done, Progress(processed=3))
-        self.store.note_progress(self.run_of(owner=owner), Progress(processed=4))
+        self.store.runs.note_progress(replace(run, owner=self.process()), Progress(processed=1))
+        self.store.runs.note_progress(replace(run, starts=2), Progress(processed=2))
+        self.store.runs.note_progress(done, Progress(processed=3))
+        self.store.runs.note_progress(self.run_of(owner=owner), Progress(processed=4))
 
         assert (self.row(run).progress, self.row(done).progress) == (None, None)
 
@@ -42,21 +42,21 @@ class LastingPromises(StoreGround):
             LogLine(self.now + seconds(number / 10), "INFO", f"line {number}: Größe") for number in range(6)
         ]
 
-        self.store.add_lines(run.id, 1, lines[:2])
-        self.store.add_lines(other.id, 1, [LogLine(self.now, "ERROR", "elsewhere")])
-        self.store.add_lines(run.id, 2, lines[2:3])
-        before = self.store.lines(run.id)
-        self.store.add_lines(run.id, 2, lines[3:])
+        self.store.runs.add_lines(run.id, 1, lines[:2])
+        self.store.runs.add_lines(other.id, 1, [LogLine(self.now, "ERROR", "elsewhere")])
+        self.store.runs.add_lines(run.id, 2, lines[2:3])
+        before = self.store.history.lines(run.id)
+        self.store.runs.add_lines(run.id, 2, lines[3:])
 
         assert [(attempt, line) for _, attempt, line in before] == [
             (1, lines[0]),
             (1, lines[1]),
             (2, lines[2]),
         ]
-        assert [line for _, _, line in self.store.lines(run.id)] == lines
+        assert [line for _, _, line in self.store.history.lines(run.id)] == lines
         seen = max(position for position, _, _ in before)
-        assert [line for _, _, line in self.store.lines(run.id, after=seen)] == lines[3:]
-        assert self.store.lines(run.id, after=10_000_000) == []
+        assert [line for _, _, line in self.store.history.lines(run.id, after=seen)] == lines[3:]
+        assert self.store.history.lines(run.id, after=10_000_000) == []
 
     # ---------------------------------------------------------------- cancelling
 
@@ -64,7 +64,7 @@ class LastingPromises(StoreGround):
         self.job()
         run = self.opened(self.run_of(turn="holds", due_at=self.now + seconds(30)))
 
-        answer = self.store.cancel(run.id)
+        answer = self.store.runs.cancel(run.id)
 
         assert answer == self.row(run)
         assert (answer.status, answer.reason, answer.turn) == (CANCELLED, "requested", None)
@@ -76,11 +76,11 @@ class LastingPromises(StoreGround):
         owner = self.process()
         run = self.opened(self.run_of(owner=owner, turn="holds"))
 
-        answer = self.store.cancel(run.id)
+        answer = self.store.runs.cancel(run.id)
 
         assert answer.cancel_requested_at is not None
         assert answer == replace(run, cancel_requested_at=answer.cancel_requested_at) == self.row(run)
-        assert self.store.cancel(run.id) == answer
+        assert self.store.runs.cancel(run.id) == answer
         assert self.ended(run, SUCCEEDED) is SUCCEEDED
 
     def test_a_closed_run_stays_as_it_is(self) -> None:
@@ -89,22 +89,22 @@ class LastingPromises(StoreGround):
         self.ended(run)
         row = self.row(run)
 
-        assert self.store.cancel(run.id) == row == self.row(run)
+        assert self.store.runs.cancel(run.id) == row == self.row(run)
 
     def test_an_unknown_run_cannot_be_cancelled(self) -> None:
         with pytest.raises(RunNotFoundError):
-            self.store.cancel(self.run_of().id)
+            self.store.runs.cancel(self.run_of().id)
 
     def test_an_owner_learns_which_of_its_running_runs_somebody_wants_to_end(self) -> None:
         self.job()
         me, other = self.process(), self.process()
         mine, mine_too, untouched, done = (self.opened(self.run_of(owner=me)) for _ in range(4))
         theirs, pending = self.opened(self.run_of(owner=other)), self.opened(self.run_of())
-        assert self.store.cancel_requests(me) == []
+        assert self.store.runs.cancel_requests(me) == []
         for run in (mine, mine_too, done, theirs, pending):
-            self.store.cancel(run.id)
+            self.store.runs.cancel(run.id)
         self.ended(done)
 
-        assert set(self.store.cancel_requests(me)) == {mine.id, mine_too.id}
-        assert self.store.cancel_requests(other) == [theirs.id]
+        assert set(self.store.runs.cancel_requests(me)) == {mine.id, mine_too.id}
+        assert self.store.runs.cancel_requests(other) == [theirs.id]
         assert self.row(untouched) == untouched

@@ -7,7 +7,7 @@ from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
 
 class LinePromises(StoreGround):
-    """What `lock_job` offers to the overlap policies."""
+    """What `jobs.lock` offers to the overlap policies."""
 
     def test_due_runs_that_wait_for_a_key_stand_in_line(self) -> None:
         self.job()
@@ -20,7 +20,7 @@ class LinePromises(StoreGround):
         tenant = self.run_of(turn="waits", concurrency_key="job/tenant")
         self.inserted(line[2], later, line[0], tenant, line[1], self.run_of(turn="holds"), self.run_of())
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert txn.waiting("job") == line
             assert txn.waiting("job/tenant") == [tenant]
             assert txn.waiting("job/nobody") == []
@@ -30,7 +30,7 @@ class LinePromises(StoreGround):
         pending, running = self.run_of(turn="holds"), self.run_of(owner=self.process())
         self.inserted(pending, running)
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             txn.supersede(pending)
             txn.supersede(running)
             assert txn.holder("job") is None
@@ -46,16 +46,16 @@ class LinePromises(StoreGround):
         running, pending = self.run_of(owner=owner, turn="holds"), self.run_of()
         self.inserted(running, pending)
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             txn.request_cancel(running)
             txn.request_cancel(pending)
         asked = self.row(running).cancel_requested_at
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             txn.request_cancel(running)
 
         assert asked is not None
         assert self.row(running).cancel_requested_at == asked
-        assert self.store.cancel_requests(owner) == [running.id]
+        assert self.store.runs.cancel_requests(owner) == [running.id]
         assert self.row(pending) == pending
 
     def test_the_last_ended_runs_are_those_that_were_executed(self) -> None:
@@ -70,7 +70,7 @@ class LinePromises(StoreGround):
             self.closed(self.tick(), SKIPPED, reason="overlap"), self.run_of(owner=owner), self.run_of()
         )
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert [run.id for run in txn.last_ended(2)] == [ended[2].id, ended[1].id]
             assert [run.status for run in txn.last_ended(10)] == [FAILED, SUCCEEDED, FAILED]
 
@@ -81,6 +81,6 @@ class LinePromises(StoreGround):
         )
         self.inserted(stretch, self.tick(10))
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert [txn.range_over(self.now - seconds(ago)) for ago in (40, 30, 20)] == [stretch] * 3
             assert [txn.range_over(self.now - seconds(ago)) for ago in (41, 19, 10)] == [None] * 3

@@ -13,16 +13,16 @@ from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
 
 class LockingPromises(StoreGround):
-    """`lock_job`."""
+    """`jobs.lock`."""
 
     def test_an_unknown_job_cannot_be_locked(self) -> None:
-        with pytest.raises(JobNotFoundError, match="nobody"), self.store.lock_job("nobody"):
+        with pytest.raises(JobNotFoundError, match="nobody"), self.store.jobs.lock("nobody"):
             pass
 
     def test_the_page_shows_the_job_and_the_store_s_time(self) -> None:
         job = self.job()
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert txn.job == job
             assert txn.now >= self.now
             assert txn.now.utcoffset() == seconds(0)
@@ -31,7 +31,7 @@ class LockingPromises(StoreGround):
         self.job()
         run = self.tick()
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert txn.insert(run)
             txn.save(replace(txn.job, state="paused"))
             assert txn.job.state == "paused"
@@ -44,10 +44,10 @@ class LockingPromises(StoreGround):
         job = self.job()
         run = self.tick()
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             txn.insert(run)
-            assert self.store.job("job") == job
-            assert self.store.runs(job_id="other") == []
+            assert self.store.jobs.get("job") == job
+            assert self.store.history.runs(job_id="other") == []
 
         assert self.row(run) == run
 
@@ -56,22 +56,22 @@ class LockingPromises(StoreGround):
         run = self.tick()
         other = self.tick(20)
         self.inserted(other)
-        seq = self.store.change_seq()
+        seq = self.store.jobs.change_seq()
 
-        with pytest.raises(ZeroDivisionError), self.store.lock_job("job") as txn:
+        with pytest.raises(ZeroDivisionError), self.store.jobs.lock("job") as txn:
             txn.insert(run)
             txn.close_pending()
             txn.save(replace(txn.job, state="disabled"))
             raise ZeroDivisionError
 
-        assert self.store.run(run.id) is None
+        assert self.store.history.run(run.id) is None
         assert self.row(other) == other
         assert self.stored_job() == before
-        assert self.store.change_seq() == seq
+        assert self.store.jobs.change_seq() == seq
 
     def test_a_block_that_failed_holds_no_lock(self) -> None:
         self.job()
-        with pytest.raises(ZeroDivisionError), self.store.lock_job("job"):
+        with pytest.raises(ZeroDivisionError), self.store.jobs.lock("job"):
             raise ZeroDivisionError
 
         assert self.change(state="paused").state == "paused"
@@ -82,7 +82,7 @@ class LockingPromises(StoreGround):
 
         def count() -> None:
             for _ in range(20):
-                with self.store.lock_job("job") as txn:
+                with self.store.jobs.lock("job") as txn:
                     before = (txn.job.override or {})["count"]
                     txn.save(replace(txn.job, override={"count": before + 1}))
 
@@ -100,14 +100,14 @@ class LockingPromises(StoreGround):
         answers: list[bool] = []
         opener = threading.Thread(target=lambda: answers.append(run.id in self.write([run]).opened))
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             opener.start()
             opener.join(0.1)  # it waits for us, or was refused; it must not have been let through
             txn.save(replace(txn.job, schedule_rev=2, accounted_until=self.now))
         opener.join(10)
 
         assert answers == [False]
-        assert self.store.run(run.id) is None
+        assert self.store.history.run(run.id) is None
 
     # ---------------------------------------------------------------- looking
 
@@ -121,14 +121,14 @@ class LockingPromises(StoreGround):
         )
         self.inserted(ticked, by_hand, other)
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert txn.get(by_hand.id) == by_hand
             assert txn.run_for(self.now - seconds(10)) == ticked
             assert txn.run_with_key("order-7") == by_hand
             assert txn.get(self.tick().id) is None
             assert txn.run_for(self.now - seconds(11)) is None
             assert txn.run_with_key("order-8") is None
-        with self.store.lock_job("other") as txn:
+        with self.store.jobs.lock("other") as txn:
             assert txn.run_with_key("order-7") is None
             assert txn.run_for(self.now - seconds(10)) == other
 
@@ -138,7 +138,7 @@ class LockingPromises(StoreGround):
         tenant = self.run_of(turn="holds", concurrency_key="job/tenant")
         self.inserted(waits, holds, tenant, self.run_of(turn=None))
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert txn.holder("job") == holds
             assert txn.holder("job/tenant") == tenant
             assert txn.holder("job/nobody") is None
@@ -148,12 +148,12 @@ class LockingPromises(StoreGround):
         self.job("other")
         self.inserted(*(self.tick(ago) for ago in (10, 20, 30, 40)), self.tick(25, "other"), self.run_of())
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             found = txn.instants(self.now - seconds(40), self.now - seconds(20))
             assert found == {self.now - seconds(30), self.now - seconds(20)}
             assert txn.newest_instant() == self.now - seconds(10)
         self.job("empty")
-        with self.store.lock_job("empty") as txn:
+        with self.store.jobs.lock("empty") as txn:
             assert txn.instants(self.now - seconds(40), self.now) == set()
             assert txn.newest_instant() is None
 
@@ -165,7 +165,7 @@ class LockingPromises(StoreGround):
             self.run_of(),
         )
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert txn.opened_after(self.now - seconds(31))
             assert not txn.opened_after(self.now - seconds(30))
 
@@ -176,14 +176,14 @@ class LockingPromises(StoreGround):
         first = self.tick(turn="holds", idempotency_key="once")
         self.inserted(first)
 
-        with self.store.lock_job("job") as txn:
+        with self.store.jobs.lock("job") as txn:
             assert not txn.insert(replace(self.tick(30), id=first.id))
             assert not txn.insert(self.tick())
             assert not txn.insert(self.run_of(idempotency_key="once"))
             assert not txn.insert(self.run_of(turn="holds"))
             assert txn.insert(self.run_of(turn="waits"))
             assert txn.insert(self.run_of(turn=None))
-        assert len(self.store.runs()) == 3
+        assert len(self.store.history.runs()) == 3
 
     def test_every_field_of_a_run_comes_back(self) -> None:
         self.job()

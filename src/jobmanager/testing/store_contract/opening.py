@@ -117,7 +117,7 @@ class OpeningPromises(StoreGround):
     def test_a_dead_process_opens_nothing_as_its_own(self) -> None:
         self.job()
         dead = self.process()
-        self.store.deregister(dead)
+        self.store.processes.deregister(dead)
 
         self.refused(self.tick(owner=dead))
         self.refused(self.run_of(owner=dead))
@@ -156,7 +156,7 @@ class OpeningPromises(StoreGround):
         self.refused(self.tick(10, turn="holds"))
         self.refused(self.run_of(turn="holds"))
         self.opened(self.run_of(turn="holds", concurrency_key="job/tenant"))
-        assert self.store.cancel(first.id).status is CANCELLED
+        assert self.store.runs.cancel(first.id).status is CANCELLED
         self.opened(self.tick(10, turn="holds"))
 
     def test_runs_that_wait_or_need_no_turn_meet_nobody(self) -> None:
@@ -174,7 +174,7 @@ class OpeningPromises(StoreGround):
         self.refused(self.run_of(idempotency_key="order-7"))
         self.opened(self.run_of("other", idempotency_key="order-7"))
         self.opened(self.run_of(idempotency_key="order-8"))
-        assert self.store.cancel(first.id).status is CANCELLED
+        assert self.store.runs.cancel(first.id).status is CANCELLED
         self.refused(self.run_of(idempotency_key="order-7"))
 
     # ---------------------------------------------------------------- many at once
@@ -183,7 +183,7 @@ class OpeningPromises(StoreGround):
         self.job()
         self.job("paused", state="paused")
         living, dead = self.process(), self.process()
-        self.store.deregister(dead)
+        self.store.processes.deregister(dead)
         taken = self.opened(self.tick(1))
         good = [self.tick(2), self.tick(3, owner=living), self.run_of(), self.run_of("paused")]
         bad = [
@@ -199,7 +199,7 @@ class OpeningPromises(StoreGround):
         written = self.write([*bad[:3], *good, *bad[3:]])
 
         assert set(written.opened) == {run.id for run in good}
-        assert {run.id for run in self.store.runs()} == {taken.id, *(run.id for run in good)}
+        assert {run.id for run in self.store.history.runs()} == {taken.id, *(run.id for run in good)}
 
     def test_of_two_runs_for_one_tick_in_one_batch_one_is_opened(self) -> None:
         self.job()
@@ -208,7 +208,7 @@ class OpeningPromises(StoreGround):
         written = self.write(pair)
 
         assert len(set(written.opened)) == 1
-        assert [run.id for run in self.store.runs()] == list(written.opened)
+        assert [run.id for run in self.store.history.runs()] == list(written.opened)
 
     def test_many_ticks_are_opened_in_one_write(self) -> None:
         owner = self.process()
@@ -221,7 +221,7 @@ class OpeningPromises(StoreGround):
         written = self.write(runs)
 
         assert set(written.opened) == {run.id for run in runs}
-        assert len(self.store.runs(limit=1000)) == 100
+        assert len(self.store.history.runs(limit=1000)) == 100
 
     def test_nothing_to_write_is_written(self) -> None:
         written = self.write()
@@ -236,7 +236,7 @@ class OpeningPromises(StoreGround):
         with pytest.raises(StoreError):
             self.write([run], [self.ending(running, reason="no such reason")])
 
-        assert self.store.run(run.id) is None
+        assert self.store.history.run(run.id) is None
         assert self.row(running) == running
         self.opened(run)
 
@@ -248,11 +248,11 @@ class OpeningPromises(StoreGround):
         runs = [self.tick(1, owner=owner, turn="holds"), self.tick(2), self.tick(-30), self.run_of()]
 
         first = self.write(runs)
-        rows = self.store.runs()
+        rows = self.store.history.runs()
         again = self.write(runs)
 
         assert set(first.opened) == set(again.opened) == {runs[0].id, runs[1].id, runs[3].id}
-        assert self.store.runs() == rows
+        assert self.store.history.runs() == rows
 
     def test_the_same_write_again_is_answered_even_when_the_job_changed_meanwhile(self) -> None:
         self.job()
@@ -277,9 +277,9 @@ class OpeningPromises(StoreGround):
         duplicate, twin, free = self.tick(10), self.tick(10), self.tick(20)
         elsewhere, by_hand = self.tick(10, "other"), self.run_of()
 
-        assert self.store.already_recorded([duplicate, free, twin, elsewhere, by_hand]) == {
+        assert self.store.runs.already_recorded([duplicate, free, twin, elsewhere, by_hand]) == {
             duplicate.id,
             twin.id,
         }
-        assert self.store.already_recorded([by_hand]) == set()
-        assert self.store.already_recorded([]) == set()
+        assert self.store.runs.already_recorded([by_hand]) == set()
+        assert self.store.runs.already_recorded([]) == set()

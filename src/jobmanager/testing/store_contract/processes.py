@@ -6,12 +6,12 @@ from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
 
 class ProcessPromises(StoreGround):
-    """`register`, `beat`, `retire`, `instances` and `declared_by_living`."""
+    """`store.processes`: `register`, `beat`, `deregister`, `living` and `declared_by_living`."""
 
     def test_a_registered_process_lives_and_is_as_it_said(self) -> None:
         self.process(namespace="shop", host="there", pid=7, executes=False, seen_at=self.now + seconds(1))
 
-        [instance] = self.store.instances()
+        [instance] = self.store.processes.living()
         assert (instance.namespace, instance.host, instance.pid, instance.executes) == (
             "shop",
             "there",
@@ -23,37 +23,37 @@ class ProcessPromises(StoreGround):
 
     def test_registering_twice_is_once(self) -> None:
         instance_id = self.process()
-        [instance] = self.store.instances()
-        self.store.beat(instance_id)
+        [instance] = self.store.processes.living()
+        self.store.processes.beat(instance_id)
 
-        self.store.register(instance)
+        self.store.processes.register(instance)
 
-        assert [each.beats for each in self.store.instances()] == [1]
+        assert [each.beats for each in self.store.processes.living()] == [1]
 
     def test_every_beat_moves_the_counter_and_the_last_sign_of_life(self) -> None:
         instance_id = self.process(seen_at=self.now - seconds(100))
         other = self.process()
 
-        assert [self.store.beat(instance_id) for _ in range(3)] == [True] * 3
+        assert [self.store.processes.beat(instance_id) for _ in range(3)] == [True] * 3
 
-        beats = {instance.id: instance.beats for instance in self.store.instances()}
+        beats = {instance.id: instance.beats for instance in self.store.processes.living()}
         assert beats == {instance_id: 3, other: 0}
-        [me] = [instance for instance in self.store.instances() if instance.id == instance_id]
+        [me] = [instance for instance in self.store.processes.living() if instance.id == instance_id]
         assert self.now <= me.seen_at <= self.store.now()
 
     def test_who_said_good_bye_beats_no_more(self) -> None:
         instance_id, other = self.process(), self.process()
 
-        self.store.deregister(instance_id)
-        self.store.deregister(instance_id)
+        self.store.processes.deregister(instance_id)
+        self.store.processes.deregister(instance_id)
 
-        assert not self.store.beat(instance_id)
-        assert [instance.id for instance in self.store.instances()] == [other]
+        assert not self.store.processes.beat(instance_id)
+        assert [instance.id for instance in self.store.processes.living()] == [other]
 
     def test_nobody_knows_an_unknown_process(self) -> None:
-        assert not self.store.beat("nobody")
-        self.store.deregister("nobody")
-        assert self.store.instances() == []
+        assert not self.store.processes.beat("nobody")
+        self.store.processes.deregister("nobody")
+        assert self.store.processes.living() == []
 
     def test_what_the_living_declare_is_what_is_declared(self) -> None:
         first = self.process(declares=["a", "b"])
@@ -62,10 +62,10 @@ class ProcessPromises(StoreGround):
         self.process(namespace="shop", declares=["d"])
         self.process()
 
-        assert self.store.declared_by_living("default") == {"a", "b", "c"}
-        assert self.store.declared_by_living("shop") == {"d"}
-        assert self.store.declared_by_living("nobody") == set()
-        self.store.deregister(first)
-        assert self.store.declared_by_living("default") == {"a", "b", "c"}
-        self.store.deregister(same)
-        assert self.store.declared_by_living("default") == {"b", "c"}
+        assert self.store.processes.declared_by_living("default") == {"a", "b", "c"}
+        assert self.store.processes.declared_by_living("shop") == {"d"}
+        assert self.store.processes.declared_by_living("nobody") == set()
+        self.store.processes.deregister(first)
+        assert self.store.processes.declared_by_living("default") == {"a", "b", "c"}
+        self.store.processes.deregister(same)
+        assert self.store.processes.declared_by_living("default") == {"b", "c"}

@@ -40,7 +40,7 @@ class RacePromises(StoreGround):
         """Open the run; a store that is busy is asked again, as the library does. True if the run is ours."""
         while True:
             try:
-                return run.id in self.store.write([run], ()).opened
+                return run.id in self.store.runs.write([run], ()).opened
             except StoreUnavailableError:
                 continue
 
@@ -62,7 +62,7 @@ class RacePromises(StoreGround):
         self.race(open_all)
 
         assert Counter(won) == dict.fromkeys(ticks, 1)
-        assert sorted(run.id for run in self.store.runs(limit=1000)) == sorted(ids)
+        assert sorted(run.id for run in self.store.history.runs(limit=1000)) == sorted(ids)
 
     def test_a_key_is_held_by_one_of_eight_threads(self) -> None:
         self.job()
@@ -75,7 +75,7 @@ class RacePromises(StoreGround):
 
         self.race(open_one)
 
-        assert [run.id for run in self.store.runs()] == winners
+        assert [run.id for run in self.store.history.runs()] == winners
         assert len(winners) == 1
 
     def test_an_idempotency_key_is_used_by_one_of_eight_threads(self) -> None:
@@ -89,7 +89,7 @@ class RacePromises(StoreGround):
 
         self.race(open_one)
 
-        assert [run.id for run in self.store.runs()] == winners
+        assert [run.id for run in self.store.history.runs()] == winners
         assert len(winners) == 1
 
     def test_each_pending_run_is_claimed_by_one_process(self) -> None:
@@ -111,7 +111,7 @@ class RacePromises(StoreGround):
         self.race(claim_all)
 
         assert len(claimed) == 60
-        assert sorted(claimed) == sorted((run.id, run.owner) for run in self.store.runs(limit=100))
+        assert sorted(claimed) == sorted((run.id, run.owner) for run in self.store.history.runs(limit=100))
 
     def test_of_claim_and_cancel_one_comes_first(self) -> None:
         self.job()
@@ -122,14 +122,14 @@ class RacePromises(StoreGround):
         def act(number: int) -> None:
             for run in runs:
                 if number:
-                    self.store.cancel(run.id)
+                    self.store.runs.cancel(run.id)
                 else:
                     claimed.extend(self.claim(owner, 1, run_ids=[run.id]))
 
         self.race(act, threads=2)
 
         started = {run.id for run in claimed}
-        for row in self.store.runs(limit=100):
+        for row in self.store.history.runs(limit=100):
             assert (row.status.value, row.owner) == (
                 ("running", owner) if row.id in started else ("cancelled", None)
             )

@@ -13,7 +13,7 @@ from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
 
 class ReadingPromises(StoreGround):
-    """`run`, `runs`, `run_for`, `last_runs`, `attempts` and `metrics`."""
+    """`store.history`."""
 
     def made(self, place: int, run: Run) -> Run:
         """Return the run with an id of its own microsecond, so that the order of opening is known."""
@@ -26,11 +26,11 @@ class ReadingPromises(StoreGround):
         self.job()
         run, other = self.opened(self.run_of()), self.opened(self.run_of())
 
-        assert self.store.run(run.id) == run
-        assert self.store.run(run.id[-8:]) == run
-        assert self.store.run(other.id[-12:]) == other
-        assert self.store.run(self.run_of().id) is None
-        assert self.store.run("nothing-like-it") is None
+        assert self.store.history.run(run.id) == run
+        assert self.store.history.run(run.id[-8:]) == run
+        assert self.store.history.run(other.id[-12:]) == other
+        assert self.store.history.run(self.run_of().id) is None
+        assert self.store.history.run("nothing-like-it") is None
 
     def test_an_end_that_two_runs_share_or_that_is_too_short_finds_none(self) -> None:
         self.job()
@@ -38,11 +38,11 @@ class ReadingPromises(StoreGround):
         single = self.run_of(id="01900000-0000-7000-8003-000000001234")
         self.write([*twins, single])
 
-        assert self.store.run("abcd") is None
-        assert self.store.run("234") is None
-        assert self.store.run("1234") == single
-        assert self.store.run("%234") is None
-        assert self.store.run("_234") is None
+        assert self.store.history.run("abcd") is None
+        assert self.store.history.run("234") is None
+        assert self.store.history.run("1234") == single
+        assert self.store.history.run("%234") is None
+        assert self.store.history.run("_234") is None
 
     def test_a_tick_is_answered_for_by_its_row_or_by_the_stretch_that_covers_it(self) -> None:
         self.job()
@@ -54,11 +54,11 @@ class ReadingPromises(StoreGround):
         self.inserted(alone, stretch, run)
 
         def answer(ago: float) -> Run | None:
-            return self.store.run_for("job", self.now - seconds(ago))
+            return self.store.history.run_for("job", self.now - seconds(ago))
 
         assert [answer(ago) for ago in (100, 60, 55, 50, 10)] == [alone, stretch, stretch, stretch, run]
         assert [answer(ago) for ago in (101, 99, 61, 49, 9, 0)] == [None] * 6
-        assert self.store.run_for("other", self.now - seconds(10)) is None
+        assert self.store.history.run_for("other", self.now - seconds(10)) is None
 
     # ---------------------------------------------------------------- many runs
 
@@ -67,7 +67,7 @@ class ReadingPromises(StoreGround):
         runs = [self.made(place, self.run_of()) for place in range(5)]
         self.write([runs[place] for place in (3, 0, 4, 1, 2)])
 
-        assert [run.id for run in self.store.runs()] == [run.id for run in reversed(runs)]
+        assert [run.id for run in self.store.history.runs()] == [run.id for run in reversed(runs)]
 
     def test_pages_follow_each_other_without_gap_or_overlap(self) -> None:
         self.job()
@@ -75,11 +75,11 @@ class ReadingPromises(StoreGround):
         self.write(runs)
 
         pages: list[str] = []
-        page = self.store.runs(limit=3)
+        page = self.store.history.runs(limit=3)
         while page and len(pages) < 20:
             pages += [run.id for run in page]
             self.write([self.made(100 + len(pages), self.run_of())])  # what comes meanwhile moves no page
-            page = self.store.runs(limit=3, before=pages[-1])
+            page = self.store.history.runs(limit=3, before=pages[-1])
 
         assert pages == [run.id for run in reversed(runs)]
 
@@ -93,9 +93,9 @@ class ReadingPromises(StoreGround):
         self.inserted(tick, by_hand, late, also_by_hand, self.made(4, self.run_of("other")))
 
         newest_first = [also_by_hand.id, tick.id, by_hand.id, late.id]
-        assert [run.id for run in self.store.runs(job_id="job")] == newest_first
-        assert [run.id for run in self.store.runs(job_id="job", limit=3)] == newest_first[:3]
-        assert [run.id for run in self.store.runs(job_id="job", statuses=[MISSED])] == [late.id]
+        assert [run.id for run in self.store.history.runs(job_id="job")] == newest_first
+        assert [run.id for run in self.store.history.runs(job_id="job", limit=3)] == newest_first[:3]
+        assert [run.id for run in self.store.history.runs(job_id="job", statuses=[MISSED])] == [late.id]
 
     def test_pages_of_one_job_follow_each_other_without_gap_or_overlap(self) -> None:
         self.job()
@@ -110,14 +110,14 @@ class ReadingPromises(StoreGround):
         self.inserted(*ticks, *by_hand)
 
         pages: list[Run] = []
-        page = self.store.runs(job_id="job", limit=3)
+        page = self.store.history.runs(job_id="job", limit=3)
         while page:
             pages += page
-            page = self.store.runs(job_id="job", limit=3, before=pages[-1].id)
+            page = self.store.history.runs(job_id="job", limit=3, before=pages[-1].id)
 
         expected = sorted([*ticks, *by_hand], key=lambda run: (run.instant, run.id), reverse=True)
         assert [run.id for run in pages] == [run.id for run in expected]
-        assert self.store.runs(job_id="job", before=self.run_of().id) == []
+        assert self.store.history.runs(job_id="job", before=self.run_of().id) == []
 
     def test_runs_of_one_job_or_of_some_statuses_can_be_asked_for(self) -> None:
         self.job()
@@ -128,7 +128,7 @@ class ReadingPromises(StoreGround):
         self.inserted(pending, running, failed, elsewhere)
 
         def ids(**which: object) -> set[str]:
-            return {run.id for run in self.store.runs(**which)}  # type: ignore[arg-type]  # words of the method
+            return {run.id for run in self.store.history.runs(**which)}  # type: ignore[arg-type]  # words of the method
 
         assert ids(job_id="other") == {elsewhere.id}
         assert ids(statuses=[PENDING]) == {pending.id, elsewhere.id}
@@ -142,15 +142,15 @@ class ReadingPromises(StoreGround):
         done = self.closed(self.run_of(), SUCCEEDED)
         self.inserted(failed, discarded, done)
 
-        answer = self.store.discard(discarded.id)
+        answer = self.store.maintenance.discard(discarded.id)
 
         assert answer.discarded_at is not None
         assert answer == replace(discarded, discarded_at=answer.discarded_at) == self.row(discarded)
-        assert self.store.runs(dead=True) == [failed]
-        assert self.store.discard(discarded.id) == answer
-        assert self.store.discard(done.id) == done
+        assert self.store.history.runs(dead=True) == [failed]
+        assert self.store.maintenance.discard(discarded.id) == answer
+        assert self.store.maintenance.discard(done.id) == done
         with pytest.raises(RunNotFoundError):
-            self.store.discard(self.run_of().id)
+            self.store.maintenance.discard(self.run_of().id)
 
     def test_the_last_runs_of_a_job_are_its_newest_and_the_newest_that_was_executed(self) -> None:
         for job_id in ("ended", "lasting", "fresh", "empty"):
@@ -163,17 +163,17 @@ class ReadingPromises(StoreGround):
         only = self.made(7, self.closed(self.run_of("ended"), SUCCEEDED))
         self.inserted(old, ended, skipped, waiting, newest, fresh, only)
 
-        assert self.store.last_runs(["ended", "lasting", "fresh", "empty", "nobody"]) == {
+        assert self.store.history.last_runs(["ended", "lasting", "fresh", "empty", "nobody"]) == {
             "lasting": [newest, ended],
             "fresh": [fresh],
             "ended": [only],
         }
-        assert self.store.last_runs([]) == {}
+        assert self.store.history.last_runs([]) == {}
 
     # ---------------------------------------------------------------- counts
 
     def test_counts_of_an_empty_record_are_zero(self) -> None:
-        metrics = self.store.metrics()
+        metrics = self.store.history.metrics()
 
         assert (metrics.total_executions, metrics.successful_jobs, metrics.failed_jobs) == (0, 0, 0)
         assert (metrics.average_job_duration, metrics.success_rate, metrics.last_cleanup) == (
@@ -195,14 +195,14 @@ class ReadingPromises(StoreGround):
                 finished_at=self.now + seconds(took),
             )
         lasting, never = self.opened(self.run_of(owner=owner)), self.opened(self.run_of())
-        self.store.cancel(never.id)
+        self.store.runs.cancel(never.id)
         self.inserted(
             self.closed(self.tick(10), SKIPPED, reason="overlap"),
             self.closed(self.tick(20), MISSED, reason="downtime", first_for=self.now - seconds(30), ticks=11),
             self.run_of(),
         )
 
-        metrics = self.store.metrics()
+        metrics = self.store.history.metrics()
 
         assert self.row(lasting).status is RUNNING
         assert (metrics.total_executions, metrics.successful_jobs, metrics.failed_jobs) == (4, 2, 1)
@@ -210,8 +210,8 @@ class ReadingPromises(StoreGround):
         assert metrics.success_rate == 0.5
 
     def test_the_last_cleanup_is_known(self) -> None:
-        self.store.purge(self.now)
+        self.store.maintenance.purge(self.now)
 
-        cleaned = self.store.metrics().last_cleanup
+        cleaned = self.store.history.metrics().last_cleanup
         assert cleaned is not None
         assert self.now <= cleaned <= self.store.now()

@@ -9,42 +9,42 @@ from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
 
 
 class TakeoverPromises(StoreGround):
-    """`bury`, `take_over`, `running_of`, `expire_pending` and `forget_dead`."""
+    """`mark_dead`, `running_of`, and the sweeps of `store.maintenance`."""
 
     def orphan(self, **fields: Any) -> Run:
         """Return a running run whose process has died."""
-        if self.store.job("job") is None:
+        if self.store.jobs.get("job") is None:
             self.job()
         owner = self.process()
         run = self.opened(self.run_of(owner=owner, **fields))
-        self.store.deregister(owner)
+        self.store.processes.deregister(owner)
         return run
 
     # ---------------------------------------------------------------- burying
 
     def test_a_process_is_buried_once_while_its_counter_stands_still(self) -> None:
-        self.store.beat(self.process())
-        [seen] = self.store.instances()
+        self.store.processes.beat(self.process())
+        [seen] = self.store.processes.living()
 
-        assert [self.store.mark_dead(seen), self.store.mark_dead(seen)] == [True, False]
+        assert [self.store.processes.mark_dead(seen), self.store.processes.mark_dead(seen)] == [True, False]
 
-        assert self.store.instances() == []
-        assert not self.store.beat(seen.id)
+        assert self.store.processes.living() == []
+        assert not self.store.processes.beat(seen.id)
 
     def test_a_process_that_has_spoken_since_is_not_buried(self) -> None:
         self.process()
-        [seen] = self.store.instances()
-        self.store.beat(seen.id)
+        [seen] = self.store.processes.living()
+        self.store.processes.beat(seen.id)
 
-        assert not self.store.mark_dead(seen)
-        assert self.store.beat(seen.id)
+        assert not self.store.processes.mark_dead(seen)
+        assert self.store.processes.beat(seen.id)
 
     def test_a_beat_tells_how_late_the_ticks_come(self) -> None:
         instance_id = self.process()
 
-        self.store.beat(instance_id, last_tick_at=self.now, lag_seconds=0.25)
+        self.store.processes.beat(instance_id, last_tick_at=self.now, lag_seconds=0.25)
 
-        [instance] = self.store.instances()
+        [instance] = self.store.processes.living()
         assert (instance.last_tick_at, instance.lag_seconds) == (self.now, 0.25)
 
     # ---------------------------------------------------------------- taking over
@@ -52,38 +52,38 @@ class TakeoverPromises(StoreGround):
     def test_a_run_whose_process_died_has_failed(self) -> None:
         run = self.orphan(turn="holds")
 
-        [taken] = self.store.take_over()
+        [taken] = self.store.maintenance.take_over()
 
         assert taken == self.row(run)
         assert (taken.status, taken.turn) == (FAILED, None)
         assert taken.error is not None
         assert taken.error.kind == "crashed"
         assert taken.finished_at is not None
-        assert self.store.take_over() == []
+        assert self.store.maintenance.take_over() == []
 
     def test_a_run_of_an_unknown_process_is_taken_over_too(self) -> None:
         self.job()
         run = self.run_of(owner="nobody")
         self.inserted(run)
 
-        assert [taken.id for taken in self.store.take_over()] == [run.id]
+        assert [taken.id for taken in self.store.maintenance.take_over()] == [run.id]
 
     def test_nothing_of_a_living_process_is_taken_over(self) -> None:
         self.job()
         run = self.opened(self.run_of(owner=self.process()))
 
-        assert self.store.take_over() == []
+        assert self.store.maintenance.take_over() == []
         assert self.row(run) == run
 
     def test_a_crash_is_followed_by_another_attempt_if_one_remains(self) -> None:
         run = self.orphan(turn="holds", max_attempts=2)
 
-        [taken] = self.store.take_over()
+        [taken] = self.store.maintenance.take_over()
 
         assert taken == self.row(run)
         assert (taken.status, taken.owner, taken.attempt, taken.turn) == (PENDING, None, 1, "holds")
         assert self.now <= taken.due_at <= self.store.now()
-        [attempt] = self.store.attempts(run.id)
+        [attempt] = self.store.history.attempts(run.id)
         assert (attempt.attempt, attempt.owner) == (1, run.owner)
         assert attempt.error is not None
         assert attempt.error.kind == "crashed"
@@ -96,13 +96,13 @@ class TakeoverPromises(StoreGround):
         self.orphan(max_attempts=3, retry_on_crash=False)
         self.orphan(max_attempts=3, attempt=3, starts=3)
 
-        assert [taken.status for taken in self.store.take_over()] == [FAILED, FAILED]
+        assert [taken.status for taken in self.store.maintenance.take_over()] == [FAILED, FAILED]
 
     def test_a_run_whose_cancel_was_requested_is_cancelled_instead(self) -> None:
         run = self.orphan(max_attempts=3)
-        self.store.cancel(run.id)
+        self.store.runs.cancel(run.id)
 
-        [taken] = self.store.take_over()
+        [taken] = self.store.maintenance.take_over()
 
         assert (taken.status, taken.reason) == (CANCELLED, "requested")
         assert self.row(run) == taken
@@ -111,7 +111,7 @@ class TakeoverPromises(StoreGround):
         self.orphan(max_attempts=3)
         self.change(state="disabled")
 
-        assert [taken.status for taken in self.store.take_over()] == [FAILED]
+        assert [taken.status for taken in self.store.maintenance.take_over()] == [FAILED]
 
     def test_an_owner_finds_its_running_runs(self) -> None:
         self.job()
@@ -120,9 +120,9 @@ class TakeoverPromises(StoreGround):
         self.opened(self.run_of())
         self.ended(done)
 
-        assert self.store.running_of(me) == [mine]
-        assert self.store.running_of(other) == [theirs]
-        assert self.store.running_of("nobody") == []
+        assert self.store.runs.running_of(me) == [mine]
+        assert self.store.runs.running_of(other) == [theirs]
+        assert self.store.runs.running_of("nobody") == []
 
     # ---------------------------------------------------------------- too late, and long ago
 
@@ -138,13 +138,13 @@ class TakeoverPromises(StoreGround):
         ]
         self.inserted(expired, *others)
 
-        assert self.store.expire_pending() == 1
+        assert self.store.maintenance.expire_pending() == 1
 
         row = self.row(expired)
         assert (row.status, row.reason, row.turn) == (MISSED, "deadline", None)
         assert row.finished_at is not None
         assert [self.row(run) for run in others] == others
-        assert self.store.expire_pending() == 0
+        assert self.store.maintenance.expire_pending() == 0
 
     def test_a_tick_past_its_deadline_is_not_claimed(self) -> None:
         self.job()
@@ -158,11 +158,11 @@ class TakeoverPromises(StoreGround):
         self.process(declares=["job"])
         run = self.opened(self.run_of(owner=owner))
         for instance_id in (gone, owner):
-            self.store.deregister(instance_id)
+            self.store.processes.deregister(instance_id)
 
-        assert self.store.forget_dead(self.now - HOUR) == 0
-        assert self.store.forget_dead(self.store.now() + seconds(1)) == 1
-        assert self.store.declared_by_living("default") == {"job"}
-        assert [taken.id for taken in self.store.take_over()] == [run.id]
-        assert self.store.forget_dead(self.store.now() + seconds(1)) == 1
-        assert len(self.store.instances()) == 1
+        assert self.store.maintenance.forget_dead(self.now - HOUR) == 0
+        assert self.store.maintenance.forget_dead(self.store.now() + seconds(1)) == 1
+        assert self.store.processes.declared_by_living("default") == {"job"}
+        assert [taken.id for taken in self.store.maintenance.take_over()] == [run.id]
+        assert self.store.maintenance.forget_dead(self.store.now() + seconds(1)) == 1
+        assert len(self.store.processes.living()) == 1

@@ -1,40 +1,97 @@
-"""Keeping the ledger small: retention, dead letters that were seen to, processes long dead."""
+"""Maintenance of the ledger: take-over, deadlines, retention, dead letters that were seen to, processes long dead."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from jobmanager.errors import RunNotFoundError
 from jobmanager.run import (
+    CANCELLED,
     FAILED,
+    MISSED,
+    PENDING,
     RUNNING,
+    Failure,
     Run,
     new_id,
 )
-from jobmanager.stores.sql.database import Connection, Database, literally, newest_of
-from jobmanager.stores.sql.rows import run_from
+from jobmanager.stores.facets import StoreMaintenance
+from jobmanager.stores.sql.columns import to_pending
+from jobmanager.stores.sql.database import Connection, SqlFacet, literally, newest_of
+from jobmanager.stores.sql.rows import run_from, run_values
+from jobmanager.stores.sql.runs import fenced
 
 CLOCKS_DIFFER = timedelta(hours=1)
 CHUNK = 2000  # rows in one transaction, so that a large purge never holds the writers up
 
 
-class CareStatements(Database):
-    """What is deleted, and what is marked as seen to."""
+class SqlMaintenance(SqlFacet, StoreMaintenance):
+    """What ends without its process, what is deleted, and what is marked as seen to."""
+
+    def take_over(self) -> list[Run]:
+        runs, instances = self.tables.runs, self.tables.instances
+        alive = sa.select(instances.c.id).where(instances.c.id == runs.c.owner, instances.c.dead_at.is_(None))
+        orphaned = literally(runs.c.status, RUNNING) & ~alive.exists()
+        # There is nearly never an orphan: no need to stop the writers for that.
+        with self.database.reading() as connection:
+            if connection.execute(sa.select(runs.c.id).where(orphaned).limit(1)).first() is None:
+                return []
+        orphans = sa.select(runs).where(orphaned).with_for_update(of=runs, skip_locked=True)
+        with self.database.writing() as connection:
+            found, wrong = self.database.sorted_out(connection.execute(orphans).mappings().all())
+            ended = [self._ended_by_crash(connection, run) for run in found]
+        self.database.end_unreadable(wrong)
+        return ended
+
+    def _ended_by_crash(self, connection: Connection, run: Run) -> Run:
+        now = self.database.clock(connection)
+        jobs = self.tables.jobs  # the state alone: no other column of it, however spoiled, may hold this up
+        state = connection.scalar(sa.select(jobs.c.state).where(jobs.c.id == run.job_id))
+        crashed = Failure(kind="crashed", message="its process died while the handler ran, or before it did")
+        if run.cancel_requested_at is not None:
+            after = replace(run, status=CANCELLED, reason="requested", turn=None, finished_at=now)
+        elif run.retry_on_crash and run.attempt < run.max_attempts and state in ("active", "paused"):
+            self.database.keep_attempt(connection, run, crashed, now)
+            after = replace(run, **to_pending(due_at=now))
+        else:
+            after = replace(run, status=FAILED, error=crashed, turn=None, finished_at=now)
+        values = {name: value for name, value in run_values(after).items() if value != run_values(run)[name]}
+        connection.execute(fenced(self.tables.runs, run).values(**values))
+        return after
+
+    def expire_pending(self) -> int:
+        c = self.tables.runs.c
+        with self.database.writing() as connection:
+            now = self.database.clock(connection)
+            expired = literally(c.status, PENDING) & (c.attempt == 0) & (c.expires_at < now)
+            values = {"status": MISSED, "reason": "deadline", "turn": None, "finished_at": now}
+            return int(
+                connection.execute(sa.update(self.tables.runs).where(expired).values(**values)).rowcount
+            )
+
+    def jobs_with_unaccepted_runs(self, before: datetime, limit: int) -> list[str]:
+        c = self.tables.runs.c
+        query = sa.select(c.job_id).where(self._only_announced(), c.due_at < before).distinct().limit(limit)
+        with self.database.reading() as connection:
+            return list(connection.scalars(query))
+
+    def _only_announced(self) -> sa.ColumnElement[bool]:
+        c = self.tables.runs.c
+        return literally(c.status, PENDING) & c.accepted_at.is_(None)
 
     def discard(self, run_id: str) -> Run:
         runs = self.tables.runs
         failed = sa.update(runs).where(
             runs.c.id == run_id, runs.c.status == FAILED, runs.c.discarded_at.is_(None)
         )
-        with self.writing() as connection:
-            connection.execute(failed.values(discarded_at=self.clock(connection)))
-            run = self.find_run(connection, run_id)
-        if run is None:
-            raise RunNotFoundError(f"No run {run_id!r} in {self.url}.", run_id=run_id)
-        return run
+        if not self.database.may_be_run_id(run_id):
+            raise self.database.no_run(run_id)
+        with self.database.writing() as connection:
+            connection.execute(failed.values(discarded_at=self.database.clock(connection)))
+            return self.database.the_run(connection, run_id)
 
     def purge(
         self,
@@ -54,13 +111,15 @@ class CareStatements(Database):
         deleted = self._delete(old)
         if job_id is not None and keep is not None:
             deleted += self._delete_beyond(job_id, keep)
-        with self.writing() as connection:
-            connection.execute(sa.update(self.tables.meta).values(last_purge_at=self.clock(connection)))
+        with self.database.writing() as connection:
+            connection.execute(
+                sa.update(self.tables.meta).values(last_purge_at=self.database.clock(connection))
+            )
         return deleted
 
     def _delete_beyond(self, job_id: str, keep: int) -> int:
         runs = self.tables.runs
-        with self.reading() as connection:
+        with self.database.reading() as connection:
             one_too_many = newest_of(runs, job_id, limit=keep + 1).offset(keep)
             row = connection.execute(one_too_many).mappings().one_or_none()
         if row is None:
@@ -84,12 +143,12 @@ class CareStatements(Database):
         some = sa.select(runs.c.id, runs.c.job_id, runs.c.scheduled_for).where(condition).order_by(runs.c.id)
         deleted = 0
         while True:
-            with self.reading() as connection:
+            with self.database.reading() as connection:
                 doomed = [
                     (row.id, row.job_id, row.scheduled_for) for row in connection.execute(some.limit(CHUNK))
                 ]
             ids = [run_id for run_id, _, _ in doomed]
-            with self.writing() as connection:
+            with self.database.writing() as connection:
                 self._raise_history(connection, doomed)
                 connection.execute(sa.delete(attempts).where(attempts.c.run_id.in_(ids)))
                 connection.execute(sa.delete(lines).where(lines.c.run_id.in_(ids)))
@@ -116,7 +175,7 @@ class CareStatements(Database):
         instances, declarations, runs = self.tables.instances, self.tables.declarations, self.tables.runs
         owns = sa.select(runs.c.id).where(runs.c.owner == instances.c.id, literally(runs.c.status, RUNNING))
         named = sa.select(instances.c.declares).where(instances.c.declares.is_not(None))
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             dead = sa.delete(instances).where(instances.c.dead_at < before, ~owns.exists())
             forgotten = int(connection.execute(dead).rowcount)
             connection.execute(sa.delete(declarations).where(declarations.c.digest.not_in(named)))

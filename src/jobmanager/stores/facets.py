@@ -1,0 +1,282 @@
+"""The five facets of a store, with the promises that every store gives.
+
+Two processes may race for anything here; each method settles its race inside the store and says who won. Any thread may call
+any method; each is one transaction. Any of them raises StoreUnavailableError when the store is locked, full, read-only or
+unreachable; the call may then be repeated.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+
+from jobmanager.run import Attempt, Ending, JobMetrics, LogLine, Progress, Run, RunStatus
+from jobmanager.stores.job_transaction import JobTransaction
+from jobmanager.stores.values import Instance, JobRow, JobSummary, Tally, Written, tally_of
+
+OPEN = (RunStatus.PENDING, RunStatus.RUNNING)
+MOST_TALLIED = 1_000_000
+TALLY_PAGE = 1000
+
+
+class StoredJobs(ABC):
+    """The stored jobs: declarations, state and account."""
+
+    @abstractmethod
+    def rows(self, *, changed_since: int | None = None, ids: Collection[str] | None = None) -> list[JobRow]:
+        """Return all jobs, or these, by id; with `changed_since` only those whose `change_seq` is greater."""
+
+    @abstractmethod
+    def get(self, job_id: str) -> JobRow | None:
+        """Return the job; None if there is none of this id."""
+
+    @abstractmethod
+    def summaries(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobSummary]:
+        """Return a page of the jobs whose `change_seq` is greater, by id, beginning after the id `after`."""
+
+    def unreadable(self) -> Mapping[str, str]:
+        """Return what is wrong with stored jobs that cannot be read, by id; `rows` and `summaries` leave them out."""
+        return {}
+
+    @abstractmethod
+    def due(self, before: datetime, limit: int) -> list[str]:
+        """Return the ids of active or paused jobs with `next_due_at` at or before the moment, longest overdue first.
+
+        After them come those that have a schedule, an account that ends by then, and no `next_due_at`: no other call
+        would ever find them. A single instant that is accounted for rightly has none.
+        """
+
+    @abstractmethod
+    def add(self, rows: Sequence[JobRow]) -> None:
+        """Insert rows that are not there yet; existing ones stay as they are."""
+
+    @abstractmethod
+    def declare(self, rows: Mapping[str, JobRow]) -> None:
+        """Overwrite declaration and policies of existing jobs; state, schedule and account stay."""
+
+    @abstractmethod
+    def lock(self, job_id: str) -> AbstractContextManager[JobTransaction]:
+        """Hold the job's row until the block ends; JobNotFoundError if there is none."""
+
+    @abstractmethod
+    def change_seq(self) -> int:
+        """Return a number that grows with every change to any job."""
+
+
+class StoredRuns(ABC):
+    """Runs from their opening to their end: all that executing them needs."""
+
+    @abstractmethod
+    def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
+        """Open and end many runs in one durable transaction; repeating the same call changes nothing and returns the same.
+
+        A tick is opened only if its job is active, its revision the job's, its instant after the watermark, due, and not older
+        than `grace`; a run without tick only if its job is open; a running one only if its owner lives. Tick, idempotency key and
+        held concurrency key are unique. A run that was announced is there already: it becomes the given one, unless it was
+        accepted before, by this owner included: `started_at` tells its openings apart. Its revision and the watermark were right
+        when it was announced. An ending counts only for the run's owner and `starts` while it is running.
+        Repeated, a run that its owner was to execute is opened only while it still is running and the owner's.
+        """
+
+    @abstractmethod
+    def give_back(self, runs: Sequence[Run], reason: str) -> Mapping[str, RunStatus]:
+        """Return running runs to pending without using an attempt, and say by id what each became.
+
+        `reason` is one of KEEPS_ATTEMPT: `returned` if the handler was never called, `shutdown` if it was interrupted. A run is
+        due at once again, in its old place in the line, and its next start has the same attempt number. One whose cancel was
+        requested, or whose job is no longer open, is cancelled instead. One that is no longer its owner's by the fence is left
+        out. Repeating the call changes nothing and returns the same.
+        """
+
+    @abstractmethod
+    def already_recorded(self, runs: Sequence[Run]) -> set[str]:
+        """Return the ids of those of these refused runs whose tick has a row that is not only announced. Nothing is locked."""
+
+    @abstractmethod
+    def by_id(self, run_ids: Collection[str]) -> list[Run]:
+        """Return the runs with these ids, as far as there are, in the order in which they were due."""
+
+    @abstractmethod
+    def claim(
+        self,
+        owner: str,
+        namespace: str,
+        limit: int,
+        *,
+        unknown: Collection[str] = (),
+        run_ids: Collection[str] = (),
+    ) -> list[Run]:
+        """Make up to `limit` due pending runs running, by priority, then age; jobs in `unknown` are left to others.
+
+        An owner that said what it declares gets runs of those jobs only: what others declare may be newer than it knows.
+        A run that waits for its key is taken only if nobody holds it, a first attempt only before its `expires_at`, and none
+        that was merely announced. With `run_ids` only of those.
+        """
+
+    @abstractmethod
+    def to_dispatch(self, namespace: str, limit: int, *, unknown: Collection[str] = ()) -> list[Run]:
+        """Return up to `limit` due pending runs that are to be sent to the workers, by priority, then age; note them as sent.
+
+        They are those that were not sent since they became due, and those whose message must be lost: no worker started them
+        for half a minute, and then for twice as long each time. Jobs in `unknown`, and what `claim` would not take, are left out.
+        """
+
+    @abstractmethod
+    def note_progress(self, run: Run, progress: Progress) -> None:
+        """Keep how far the run is, if it is still the owner's."""
+
+    @abstractmethod
+    def add_lines(self, run_id: str, attempt: int, lines: Sequence[LogLine]) -> None:
+        """Append captured log lines."""
+
+    @abstractmethod
+    def cancel(self, run_id: str) -> Run:
+        """Cancel a pending run at once, note the request for the owner of a running one; leave a closed one. RunNotFoundError."""
+
+    @abstractmethod
+    def cancel_requests(self, owner: str) -> list[str]:
+        """Return the ids of the owner's running runs whose cancel was requested."""
+
+    @abstractmethod
+    def running_of(self, owner: str) -> list[Run]:
+        """Return the owner's running runs."""
+
+
+class StoredProcesses(ABC):
+    """The processes that share the store: which of them live, what each declares, and which has a role."""
+
+    @abstractmethod
+    def register(self, instance: Instance, declares: Collection[str] = ()) -> None:
+        """Write down that this process lives, and which jobs its code declares; again when it declares others."""
+
+    @abstractmethod
+    def beat(
+        self, instance_id: str, *, last_tick_at: datetime | None = None, lag_seconds: float | None = None
+    ) -> bool:
+        """Move the counter and note the vital signs; False if the instance was declared dead or is unknown."""
+
+    @abstractmethod
+    def mark_dead(self, instance: Instance) -> bool:
+        """Declare the instance dead, if its counter still stands where it was seen; True for the one caller that did it."""
+
+    @abstractmethod
+    def deregister(self, instance_id: str) -> None:
+        """Remove the instance: its process has ended in order."""
+
+    @abstractmethod
+    def living(self) -> list[Instance]:
+        """Return the instances that are not dead, oldest first."""
+
+    @abstractmethod
+    def declared_by_living(self, namespace: str) -> set[str]:
+        """Return the ids of all jobs that some process of the namespace declares that is not dead."""
+
+    @abstractmethod
+    def acquire_role(self, role: str, instance_id: str) -> bool:
+        """Return True if the instance has the role now: it had it already, or no living instance has. One of all has it at a time."""
+
+
+class RunHistory(ABC):
+    """Questions about the runs on record. Nothing here writes."""
+
+    @abstractmethod
+    def run(self, run_id: str) -> Run | None:
+        """Return the run with this id, or whose id ends so, if only one does."""
+
+    @abstractmethod
+    def runs(
+        self,
+        *,
+        job_id: str | None = None,
+        statuses: Collection[RunStatus] = (),
+        dead: bool = False,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> list[Run]:
+        """Return a page of runs, newest first; `before` is the id of the last run of the page before.
+
+        With `dead` only failed ones that were not discarded. Those of one job come by the instant each stands for (`Run.instant`), those of all jobs by when they were opened.
+        """
+
+    @abstractmethod
+    def run_for(self, job_id: str, instant: datetime) -> Run | None:
+        """Return the row of this tick: its own, or the skipped or missed stretch that covers it."""
+
+    @abstractmethod
+    def last_runs(self, job_ids: Collection[str]) -> dict[str, list[Run]]:
+        """Return per job its newest run, a running one, and the newest that was executed and has ended: each once, newest first."""
+
+    def unreadable(self, limit: int = 1000) -> Mapping[str, str]:
+        """Return what is wrong with stored runs that cannot be read, by id, among the newest and the open ones."""
+        return {}
+
+    @abstractmethod
+    def attempts(self, run_id: str) -> list[Attempt]:
+        """Return the earlier attempts of the run, oldest first."""
+
+    @abstractmethod
+    def lines(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
+        """List captured lines as (position, attempt, line), from position `after` on."""
+
+    @abstractmethod
+    def metrics(self) -> JobMetrics:
+        """Count all runs on record."""
+
+    def tally(self, since: datetime) -> list[Tally]:
+        """Tally ended runs that were opened since the moment, and open ones of any age, by job and status.
+
+        Reads only those, never the whole history. Other stores than SQL ones need not write their own.
+        """
+        found = self.runs(statuses=OPEN, limit=MOST_TALLIED)
+        before, page = None, self.runs(limit=TALLY_PAGE)
+        while page and page[0].opened_at >= since:
+            found += [run for run in page if run.status.closed and run.opened_at >= since]
+            before = page[-1].id
+            page = self.runs(before=before, limit=TALLY_PAGE)
+        grouped: dict[tuple[str, RunStatus], list[Run]] = {}
+        for run in found:
+            grouped.setdefault((run.job_id, run.status), []).append(run)
+        return [tally_of(job_id, status, runs) for (job_id, status), runs in sorted(grouped.items())]
+
+
+class StoreMaintenance(ABC):
+    """What sweeps and operators do to the record: give runs of dead processes and late ticks their end, and delete what is old."""
+
+    @abstractmethod
+    def take_over(self) -> list[Run]:
+        """Give running runs whose owner is dead or unknown their end, and return them as they are now; repeating is harmless.
+
+        Pending, if a crash may be retried and attempts remain; cancelled, if that was requested; else failed (crashed).
+        """
+
+    @abstractmethod
+    def expire_pending(self) -> int:
+        """Close pending ticks that were never started and whose `expires_at` has passed as missed (deadline)."""
+
+    @abstractmethod
+    def jobs_with_unaccepted_runs(self, before: datetime, limit: int) -> list[str]:
+        """Return the ids of jobs that have an announced row which was due before the moment."""
+
+    @abstractmethod
+    def discard(self, run_id: str) -> Run:
+        """Mark a failed run as seen to: no dead letter any more. Others are returned unchanged; RunNotFoundError."""
+
+    @abstractmethod
+    def purge(
+        self,
+        before: datetime,
+        *,
+        job_id: str | None = None,
+        but: Collection[str] = (),
+        keep: int | None = None,
+    ) -> int:
+        """Delete closed runs that ended before the moment and whose tick is accounted for; return how many.
+
+        Of all jobs but those in `but`, or of one; with `keep` that one keeps its newest so many rows, and no more.
+        """
+
+    @abstractmethod
+    def forget_dead(self, before: datetime) -> int:
+        """Delete processes that died before the moment, and declarations that no living one made; return how many died."""

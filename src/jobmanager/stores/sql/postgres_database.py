@@ -1,0 +1,106 @@
+"""PostgresDatabase: the database's clock decides what is due, and one statement is one durable transaction.
+
+No state is kept in a session, so any statement may find itself on another one: it works behind a transaction pooler.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from jobmanager.clock import Clock, SystemClock
+from jobmanager.stores.sql import migrations
+from jobmanager.stores.sql.database import Connection, Database
+from jobmanager.stores.sql.postgres_link import Link, be_patient, driver_of, roll_back
+from jobmanager.stores.sql.tables import make_tables
+
+INSTALLING = 0x6A6F626D  # "jobm": the advisory lock of the process that makes or changes the tables
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class PostgresDatabase(Database):
+    """The schema `jobmanager` of a PostgreSQL database, reached directly or through a pooler."""
+
+    def __init__(self, url: str, *, clock: Clock | None, durability: str) -> None:
+        self.tables = make_tables(prefix="", schema=migrations.SCHEMA)
+        self.link = Link.of(url, relaxed=durability == "relaxed")
+        self.url = self.link.shown
+        self._clock = clock or SystemClock()  # for how long; what is due is the database's affair
+        self._engine = self.link.engine(self._clock.monotonic)
+
+    @contextmanager
+    def changing_tables(self) -> Iterator[Connection]:
+        with self.writing() as connection:
+            be_patient(connection)
+            for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '30s'")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({INSTALLING})")
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def after_fork(self) -> None:
+        # The parent goes on with its connections; closing them here would say good-bye to the server in its name.
+        self._engine.dispose(close=False)
+        self._engine = self.link.engine(self._clock.monotonic)
+
+    def now(self) -> datetime:
+        with self.reading() as connection:
+            return self.clock(connection)
+
+    def clock(self, connection: Connection) -> datetime:
+        moment: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+        return moment.astimezone(UTC)
+
+    def may_be_run_id(self, run_id: str) -> bool:
+        # A column of type uuid cannot be compared with anything else.
+        return UUID.fullmatch(run_id) is not None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        if self.link.pooled:  # the limits come with the transaction
+            with self.writing() as connection:
+                yield connection
+            return
+        with self.link.told(), self._engine.connect() as connection:
+            driver = driver_of(connection)  # asked now: after a loss it would connect again
+            try:
+                yield connection
+            except BaseException:
+                roll_back(connection, driver)
+                raise
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        with self.link.told(), self._engine.connect() as connection:
+            driver = driver_of(connection)
+            try:
+                driver.execute(self.link.begin)
+                yield connection
+                driver.execute("COMMIT")
+            except BaseException:
+                roll_back(connection, driver)
+                raise
+
+    def insert_ignoring(self, table: sa.Table) -> Any:
+        return postgresql.insert(table).on_conflict_do_nothing()
+
+    def locked(self, jobs: sa.Select[Any]) -> sa.Select[Any]:
+        return jobs.with_for_update(key_share=True)
+
+    def distance(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> Any:
+        finite = sa.func.isfinite(later) & sa.func.isfinite(
+            earlier
+        )  # the difference of two others is an error
+        return sa.case((finite, later.op("-", return_type=sa.Interval())(earlier)))
+
+    def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
+        return sa.extract("epoch", sa.func.avg(self.distance(finished, started)))

@@ -1,0 +1,221 @@
+"""SqliteDatabase: one writer connection per process, single statements or BEGIN IMMEDIATE, nothing deferred.
+
+SQLite has one writer at a time, so a guard looked up inside BEGIN IMMEDIATE is true until COMMIT.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from jobmanager.clock import Clock, SystemClock
+from jobmanager.errors import StoreError, StoreUnavailableError, UnreadableRowError
+from jobmanager.stores.sql.database import Connection, Database
+from jobmanager.stores.sql.fork_gate import ForkUnderWayError, Gate
+from jobmanager.stores.sql.rows import UNDECODABLE
+from jobmanager.stores.sql.tables import make_tables
+from jobmanager.stores.sql.unreadable import json_from, text_from
+
+OLDEST_SQLITE = (3, 35)  # RETURNING
+
+
+class SqliteDatabase(Database):
+    """A SQLite file: its writer, its readers, and what its errors mean."""
+
+    upgrades_itself = True
+
+    def __init__(
+        self, path: str | Path, *, clock: Clock | None, durability: str, lock_timeout: timedelta
+    ) -> None:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old; jobmanager needs 3.35 or newer.")
+        self.path = Path(path).absolute()
+        self.url = f"sqlite:///{self.path}"
+        self.tables = make_tables()
+        self._clock = clock or SystemClock()
+        self._synchronous = "FULL" if durability == "strict" else "NORMAL"
+        self._patience = lock_timeout.total_seconds()
+        self._lock = threading.RLock()
+        self._forking: Counter[int] = Counter()
+        self._gate = Gate()
+        self._writer: Connection | None = None
+        self._engine = self._make_engine()
+
+    def _make_engine(self) -> sa.Engine:
+        engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(self.path)),
+            isolation_level="AUTOCOMMIT",
+            json_deserializer=json_from,
+            pool_timeout=self._patience,
+            connect_args={"check_same_thread": False, "timeout": self._patience},
+        )
+        sa.event.listen(engine, "connect", self._prepare)
+        return engine
+
+    def _prepare(self, connection: sqlite3.Connection, _record: object) -> None:
+        connection.text_factory = text_from
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        except sqlite3.Error:
+            connection.close()  # left open it would hold every later one to what it was allowed to do
+            raise
+
+    @contextmanager
+    def changing_tables(self) -> Iterator[Connection]:
+        with self.writing() as connection:
+            yield connection
+
+    def close(self) -> None:
+        lock = self._lock
+        if lock.acquire(
+            timeout=self._patience
+        ):  # else the writer is left to the thread that still writes with it
+            try:
+                if self._writer is not None:
+                    self._writer.close()
+                    self._writer = None
+            finally:
+                lock.release()
+        self._engine.dispose()
+
+    def before_fork(self) -> None:
+        # A child inherits what SQLite knows in memory: a lock held at that moment, be it by a reader, is held there for ever.
+        me = threading.get_ident()
+        if self._lock.acquire(timeout=self._patience):
+            self._forking[me] += 1
+        self._gate.close(self._patience)
+
+    def after_fork_in_parent(self) -> None:
+        self._gate.open()
+        me = threading.get_ident()
+        if self._forking[me]:
+            self._forking[me] -= 1
+            self._lock.release()
+
+    def after_fork(self) -> None:
+        # The parent's connections must not even be closed here: SQLite would drop the parent's file locks.
+        self._engine.dispose(close=False)
+        self._lock = threading.RLock()
+        self._forking = Counter()
+        self._gate = Gate()
+        self._writer = None
+        self._engine = self._make_engine()
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self._translated(), self._gate.inside(self._patience), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        # One writer connection under one lock: threads of this process never meet SQLite's busy handler, which sleeps.
+        lock = self._take_lock()
+        try:
+            with self._translated():
+                writer = self._opened_writer()
+                driver = driver_of(writer)
+                try:
+                    driver.execute("BEGIN IMMEDIATE")
+                    yield writer
+                    driver.execute("COMMIT")
+                except BaseException as error:
+                    if driver.in_transaction:
+                        driver.execute("ROLLBACK")
+                    if "readonly" in str(error):
+                        self._open_anew()
+                    raise
+        finally:
+            lock.release()
+
+    def _take_lock(self) -> threading.RLock:
+        """Wait for the other threads of this process that write, as long as for those of others."""
+        lock = self._lock
+        if not lock.acquire(timeout=self._patience):
+            raise StoreUnavailableError(
+                f"{self.url}: waited {self._patience:g} s for another thread of this process that writes to it."
+            )
+        return lock
+
+    def _opened_writer(self) -> Connection:
+        if self._writer is None:
+            self._writer = self._engine.connect().execution_options(preserve_rowcount=True)
+        return self._writer
+
+    def _open_anew(self) -> None:
+        # What SQLite opened while the file could not be written stays read-only, also when it can be; and what it knows of a file
+        # is one for all connections of a process: as long as one reader is left, a new connection is read-only, too.
+        if self._writer is not None:
+            self._writer.invalidate()
+        self._gate.close(self._patience)
+        try:
+            self.close()
+        finally:
+            self._gate.open()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
+            if UNDECODABLE in str(error):
+                raise UnreadableRowError(f"{self.url}: {getattr(error, 'orig', error)}") from error
+            raise StoreUnavailableError(
+                f"{self.url}: {_advice(str(getattr(error, 'orig', error)))}"
+            ) from error
+        except sa.exc.TimeoutError as error:
+            raise StoreUnavailableError(
+                f"{self.url}: waited {self._patience:g} s for a connection; this process reads with all that it may have."
+            ) from error
+        except ForkUnderWayError as error:
+            raise StoreUnavailableError(
+                f"{self.url}: waited {self._patience:g} s for a fork of this process to finish."
+            ) from error
+        except (sa.exc.DBAPIError, sqlite3.Error) as error:
+            raise StoreError(f"{self.url}: {getattr(error, 'orig', error)}") from error
+
+    def insert_ignoring(self, table: sa.Table) -> Any:
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    def locked(self, jobs: sa.Select[Any]) -> sa.Select[Any]:
+        return jobs  # BEGIN IMMEDIATE already holds everything
+
+    def distance(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> Any:
+        return later.op("-", return_type=sa.BigInteger())(earlier)
+
+    def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
+        return sa.func.avg(self.distance(finished, started)) / 1_000_000.0
+
+
+def driver_of(connection: Connection) -> sqlite3.Connection:
+    """Return the driver's connection: where statements are counted in microseconds, SQLAlchemy's 20 per statement are too many."""
+    driver: Any = connection.connection.driver_connection
+    return driver  # type: ignore[no-any-return]
+
+
+def _advice(said: str) -> str:
+    """Return what SQLite said, and what to do about it."""
+    for words, advice in (
+        ("locked", "another process holds the write lock; it is tried again."),
+        ("readonly", "the file or its folder is read-only; make both writable for this user."),
+        ("disk is full", "the disk is full; free some space, nothing is lost that was committed."),
+        (
+            "unable to open",
+            "the file cannot be opened; does its folder exist, and may this user write there?",
+        ),
+    ):
+        if words in said:
+            return f"{said}: {advice}"
+    return said

@@ -1,0 +1,120 @@
+"""The values that a store takes and returns: stored jobs, processes, and what a write or a tally came to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from jobmanager.job import Policies
+from jobmanager.run import Run, RunStatus
+
+JobState = Literal["active", "paused", "disabled", "deleted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow(Policies):
+    """The stored side of a job: its account, its state, and what the code declared last, policies included.
+
+    Every instant at or before `accounted_until` (the watermark) is accounted for; `next_due_at` is the first one after it.
+    """
+
+    id: str
+    namespace: str
+    declared: str
+    schedule: str
+    accounted_until: datetime
+    next_due_at: datetime | None
+    history_from: datetime
+    override: Mapping[str, Any] | None = None
+    definition_rev: int = 1
+    schedule_rev: int = 1
+    state: JobState = "active"
+    state_reason: str | None = None
+    state_by: str | None = None
+    state_at: datetime | None = None
+    max_attempts: int = 1
+    retry_on_crash: bool = True
+    change_seq: int = 0
+
+    @property
+    def open(self) -> bool:
+        """True while runs of the job may start: active or paused."""
+        return self.state in ("active", "paused")
+
+
+class JobSummary(NamedTuple):
+    """What tells a job that is stored as the code declares it from others, and what a process then needs of it."""
+
+    id: str
+    namespace: str
+    state: JobState
+    declared: str
+    schedule: str
+    override: Mapping[str, Any] | None
+    schedule_rev: int
+    next_due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One process's stay: alive while its beat counter moves. `executes` tells whether it runs handlers."""
+
+    id: str
+    namespace: str
+    host: str
+    pid: int
+    executes: bool
+    started_at: datetime
+    seen_at: datetime
+    declares: str | None = None
+    beats: int = 0
+    last_tick_at: datetime | None = None
+    lag_seconds: float | None = None
+    """How late the last ticks came; both None until one came."""
+    dead_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one `write` did: ids that are open and mine, the status each accepted ending led to, and rows it could not keep."""
+
+    opened: Collection[str] = ()
+    ended: Mapping[str, RunStatus] = field(default_factory=dict)
+    errors: Mapping[str, Exception] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Runs of one job in one status: how many ticks or starts they stand for, and averages in seconds over those that started.
+
+    `duration` is that of the last attempt; `queue_delay` goes from due to start, `lateness` from the tick's instant to the start.
+    """
+
+    job_id: str
+    status: RunStatus
+    count: int
+    duration: float | None = None
+    queue_delay: float | None = None
+    lateness: float | None = None
+
+
+def tally_of(job_id: str, status: RunStatus, runs: Sequence[Run]) -> Tally:
+    """Return what these runs of one job and status come to."""
+    started = [run for run in runs if run.started_at is not None]
+    return Tally(
+        job_id=job_id,
+        status=status,
+        count=sum(run.ticks for run in runs),
+        duration=_average([(run.finished_at, run.started_at) for run in started]),
+        queue_delay=_average([(run.started_at, run.due_at) for run in started]),
+        lateness=_average([(run.started_at, run.scheduled_for) for run in started]),
+    )
+
+
+def _average(stretches: Sequence[tuple[datetime | None, datetime | None]]) -> float | None:
+    seconds = [
+        (end - start).total_seconds() for end, start in stretches if end is not None and start is not None
+    ]
+    return sum(seconds) / len(seconds) if seconds else None
