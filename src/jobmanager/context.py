@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from jobmanager.clock import Clock
 from jobmanager.errors import RunCancelledError
 from jobmanager.job import Job
+from jobmanager.printable import get_logger
 from jobmanager.run import LogLine, Progress, Run
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ MAX_LINE_BYTES = 256 * 1024
 MAX_MESSAGE = 1000
 MOST_COUNTED = 2**53 - 1  # what JSON of every reader keeps exactly
 
-_logger = logging.getLogger("jobmanager.handler")
+_logger = get_logger("jobmanager.handler")
 
 
 class AttemptState:

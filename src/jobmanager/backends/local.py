@@ -7,7 +7,6 @@ which instants are due is the schedule's affair, and what became of them is the 
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,9 +22,10 @@ from apscheduler.triggers.base import BaseTrigger
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Health
 from jobmanager.backends.timetable import ScheduledJob, Timetable
 from jobmanager.clock import Clock, SystemClock
+from jobmanager.printable import get_logger
 from jobmanager.settings import Settings
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 JOB_ID = "jobmanager"
 LONGEST_SLEEP = timedelta(seconds=60)  # a step of the wall clock is noticed within this

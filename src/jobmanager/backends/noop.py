@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import ClassVar
@@ -10,9 +9,10 @@ from typing import ClassVar
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Health
 from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
+from jobmanager.printable import get_logger
 from jobmanager.settings import Settings
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class NoopBackend(Backend):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jobmanager.cli.loading import NO_APPLICATION, load
+from jobmanager.cli.output.phrases import Block
+from jobmanager.printable import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -71,22 +72,25 @@ class Session:
         return self._console_on(sys.stderr)
 
     def _console_on(self, file: Any) -> Console:
-        from rich.console import Console
+        from jobmanager.cli.output.escaping import EscapingConsole
 
         plain = not self.color or bool(os.environ.get("NO_COLOR"))
-        console = Console(file=file, color_system=None if plain else "auto", highlight=False, emoji=False)
+        console = EscapingConsole(
+            file=file, color_system=None if plain else "auto", highlight=False, emoji=False
+        )
         if not console.is_terminal:
             console.width = ENDLESS
         return console
 
     def print(self, *shown: RenderableType) -> None:
-        """For people. In text nothing is markup; in a pipe no line ends in the blanks that fill a column."""
-        for item in shown:
+        """For people. A text is one line, unless it is a Block, and nothing in it is markup; in a pipe no line ends in blanks."""
+        for given in shown:
+            item = printable(given) if isinstance(given, str) and not isinstance(given, Block) else given
             if self.console.is_terminal:
                 self.console.print(item, markup=False)
                 continue
             if isinstance(item, str):
-                _write(item)
+                _write(printable_lines(item))
                 continue
             with self.console.capture() as captured:
                 self.console.print(item, markup=False, soft_wrap=True)
@@ -95,7 +99,11 @@ class Session:
 
     def emit(self, document: Any, *, line: bool = False) -> None:
         """For machines: one JSON document, or with `line` one of many on a line of its own."""
-        _write(json.dumps(document, indent=None if line else 2, ensure_ascii=False, default=str))
+        _write(printable_json(document, indent=None if line else 2))
+
+    def copyable(self, text: str) -> None:
+        """For people who copy it: never wrapped, also in a terminal."""
+        _write(printable_lines(text))
 
 
 class ReaderGoneError(Exception):

@@ -24,13 +24,14 @@ from jobmanager.execution.outcome import Outcome, internal_error, not_startable,
 from jobmanager.job import Job
 from jobmanager.ledger.bounding import bounded_failure, bounded_json
 from jobmanager.ledger.redaction import Redactor
+from jobmanager.printable import get_logger
 from jobmanager.registry import Handler
 from jobmanager.run import Run
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CHILD_NAME = "jobmanager-handler"
 TELL_EVERY = 0.25  # seconds

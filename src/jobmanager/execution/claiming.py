@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
@@ -13,12 +12,13 @@ from jobmanager.execution.opening import OpenRequest
 from jobmanager.execution.slots import Reservation, Slot
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.job import Job
+from jobmanager.printable import get_logger
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.registry import Registry
 from jobmanager.run import Run
 from jobmanager.stores.base import RunStore
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MOST_CLAIMED = 1000
 

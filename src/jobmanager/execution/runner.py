@@ -9,7 +9,6 @@ here may be called by any thread.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
@@ -26,13 +25,14 @@ from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.overlap import OpenResult, unstarted
 from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.ledger.recorder import Recorder
+from jobmanager.printable import get_logger
 from jobmanager.process.background import BackgroundTasks
 from jobmanager.process.heartbeat import Heartbeat, LastTick
 from jobmanager.registry import Registry
 from jobmanager.run import PENDING, RUNNING, Accepted, Run, Tick
 from jobmanager.stores.values import Written
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LONGEST_ACCEPT = timedelta(seconds=10)
 SHORTEST_OUTAGE = timedelta(seconds=1)

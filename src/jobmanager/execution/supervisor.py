@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -16,11 +15,12 @@ from jobmanager.execution.outcome import timed_out
 from jobmanager.execution.slots import AHEAD_SECONDS
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.recorder import Recorder
+from jobmanager.printable import get_logger
 from jobmanager.process.failure_detector import FailureDetector
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.process.throttled_log import ThrottledLogger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 TIMEOUT_GRACE = timedelta(seconds=10)
 LONGEST_TURN = 1.0  # seconds

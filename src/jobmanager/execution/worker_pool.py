@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
 import queue
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from jobmanager.execution.slots import Lane
+from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MOST_ABANDONED = 10  # times the number of workers
 

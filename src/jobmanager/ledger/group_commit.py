@@ -5,7 +5,6 @@ No artificial delay: a batch is what came while the last one was being written. 
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -14,12 +13,13 @@ from dataclasses import dataclass, replace
 from jobmanager.cheap import cheap
 from jobmanager.clock import Clock
 from jobmanager.errors import BackPressureError, StoreError, StoreUnavailableError
+from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger, ThrottledLogs
 from jobmanager.run import FAILED, Ending, Failure, Run
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import Written
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 BOUND = 10_000
 LONGEST_PAUSE = 2.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,11 +14,12 @@ from jobmanager.job import STORED_OPTIONS, Job, stored_policies
 from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.ledger.overrides import in_force
 from jobmanager.ledger.reconciliation import Reconciliation
+from jobmanager.printable import get_logger
 from jobmanager.registry import Registry
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import JobRow, JobSummary
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 GATED, UNDECLARED = "gate", "undeclared"
 OURS = (GATED, UNDECLARED)  # reasons for `disabled` that the code gave, so the code may take them back

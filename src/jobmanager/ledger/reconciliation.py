@@ -6,7 +6,6 @@ so an edit, a pause or a resume never fires anything.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -28,6 +27,7 @@ from jobmanager.ledger.missing_instants import (
     schedule_of,
 )
 from jobmanager.ledger.overlap import apply_overlap
+from jobmanager.printable import get_logger
 from jobmanager.run import (
     FAILED,
     PENDING,
@@ -42,7 +42,7 @@ from jobmanager.stores.base import RunStore
 from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.values import JobRow, JobState
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 BITE = 200_000  # instants settled under one lock
 BITES = 5  # in one go: a job whose account is older than that goes on with the next sweep, and keeps no other waiting

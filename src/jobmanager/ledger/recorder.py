@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,6 +13,7 @@ from jobmanager.ledger.bounding import MAX_JSON, bounded_failure, bounded_json
 from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.ledger.overlap import OpenResult, apply_overlap, as_waiting, missed_deadline, unstarted
 from jobmanager.ledger.redaction import Redactor
+from jobmanager.printable import get_logger
 from jobmanager.run import (
     FAILED,
     PENDING,
@@ -30,7 +30,7 @@ from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.values import Written
 from jobmanager.validation.texts import unkeepable_within
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Recorder:

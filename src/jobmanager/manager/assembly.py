@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -38,6 +37,7 @@ from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.retention import forget_old_runs
 from jobmanager.manager.sweep import Sweep
 from jobmanager.observe import Observer, tell_stalled
+from jobmanager.printable import get_logger
 from jobmanager.process.background import BackgroundTasks
 from jobmanager.process.bounded import Budget, ended_within
 from jobmanager.process.failure_detector import FailureDetector
@@ -51,7 +51,7 @@ from jobmanager.run import Tick, Ticked
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 POLL = timedelta(seconds=5)
 FOLLOW_CHANGES_EVERY = timedelta(seconds=1)

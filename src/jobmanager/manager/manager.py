@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import threading
 import weakref
@@ -26,6 +25,7 @@ from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.operating import Operating, Seconds
 from jobmanager.manager.parts import Parts
 from jobmanager.observe import Observer
+from jobmanager.printable import get_logger
 from jobmanager.process.real_threads import check_real_threads
 from jobmanager.process.signals import SignalHandlers
 from jobmanager.registry import Registry
@@ -33,7 +33,7 @@ from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 from jobmanager.validation.call_arguments import duration_of
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _inert = threading.local()
 

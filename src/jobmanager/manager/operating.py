@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +25,7 @@ from jobmanager.ledger.queries import Planned
 from jobmanager.ledger.recorder import checked_payload
 from jobmanager.manager.health import REPLY_WITHIN
 from jobmanager.manager.parts import Parts
+from jobmanager.printable import get_logger
 from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
@@ -33,7 +33,7 @@ from jobmanager.stores.values import Instance, JobRow, JobState
 from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
 from jobmanager.validation.texts import Located, shown
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Seconds = timedelta | float | str
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 
 from jobmanager.clock import Clock
 from jobmanager.execution.claiming import Claiming
 from jobmanager.execution.executor import Executor
 from jobmanager.ledger.reconciliation import Reconciliation
+from jobmanager.printable import get_logger
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.run import PENDING
 from jobmanager.stores.base import RunStore
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FORGOTTEN_AFTER = timedelta(seconds=10)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from jobmanager.context import RunContext
+from jobmanager.printable import get_logger
 from jobmanager.run import Ending, RunStatus
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Observer(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import random
 import threading
 from collections.abc import Callable
@@ -13,9 +12,10 @@ from datetime import datetime, timedelta
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
+from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger, ThrottledLogs
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Act = Callable[[], object]
 DEEPEST = 10

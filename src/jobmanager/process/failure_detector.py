@@ -6,16 +6,16 @@ monotonic clock do not. After a pause of its own, the watcher gives every proces
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import timedelta
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError
+from jobmanager.printable import get_logger
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import Instance
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class FailureDetector:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError
+from jobmanager.printable import get_logger
 from jobmanager.process.bounded import ended_within
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import new_id
@@ -21,7 +21,7 @@ from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import Instance
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 TRUST = 0.8  # of the lease: others wait for all of it before they mark this process dead
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -10,7 +9,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-logger = logging.getLogger(__name__)
+from jobmanager.printable import get_logger
+
+logger = get_logger(__name__)
 
 _FREE = (signal.SIG_DFL, signal.default_int_handler)
 

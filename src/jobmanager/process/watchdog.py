@@ -17,10 +17,11 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from jobmanager.clock import Clock
+from jobmanager.printable import get_logger
 from jobmanager.process.health import Limits, ProcessJudgement, Symptom, SymptomKind, Vitals
 from jobmanager.run import Tick
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 EXIT_CODE = 70
 LOOK_EVERY = 5.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 from jobmanager.clock import Clock
+from jobmanager.printable import get_logger
 from jobmanager.run import Accepted
 from jobmanager.web.body import LARGEST, MOST_RUNS, Call
 from jobmanager.web.body_deadline import LONGEST
@@ -22,7 +22,7 @@ from jobmanager.web.remembered import ResponseCache
 from jobmanager.web.response import NOT_FOUND, TOO_SLOW, UNAVAILABLE, Response
 from jobmanager.web.work import Manager, Work, accepted_response
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -5,13 +5,13 @@ Knows neither ASGI nor WSGI: method, path, headers and raw body in, a response o
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal, get_args
 
 from jobmanager.clock import Clock
+from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.settings import Settings
 from jobmanager.web.auth import Keys, RefusedError, RequestHeaders, Signed
@@ -28,7 +28,7 @@ from jobmanager.web.response import (
     wrong,
 )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Probe = Literal["healthz", "readyz"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Protocol
 
 from jobmanager.clock import Clock
+from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.web.endpoint import Probe
 from jobmanager.web.response import Response, json_response
@@ -14,7 +14,7 @@ from jobmanager.web.response import Response, json_response
 REMEMBERED_SECONDS = 2.0
 """Anybody may ask, so the store is asked that seldom."""
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Symptom(Protocol):

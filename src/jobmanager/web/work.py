@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from jobmanager.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import Accepted, Run, RunStatus, Ticked
 from jobmanager.settings import Settings
@@ -28,7 +28,7 @@ from jobmanager.web.response import FAILED, UNAVAILABLE, Response, json_response
 LONGEST_WAIT = 25.0
 """Seconds that a response waits for runs that other threads execute. Those of its own thread it cannot leave."""
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from collections.abc import Iterable, Sequence
@@ -23,10 +22,11 @@ from jobmanager.clock import Clock, SystemClock
 from jobmanager.context import CancelCause
 from jobmanager.errors import ConfigurationError
 from jobmanager.job import Job
+from jobmanager.printable import get_logger
 from jobmanager.run import Run
 from jobmanager.settings import Settings
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LONGEST_SLEEP = 1.0  # seconds; beat sleeps deaf
 FLUSH_WITHIN = 3.0

@@ -5,7 +5,6 @@ What the application has in its own `beat_schedule` goes on beside ours, in one 
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,12 @@ from celery import Celery
 
 from jobmanager.backends.celery.backend import LONGEST_SLEEP
 from jobmanager.backends.celery.worker import backend_of
+from jobmanager.printable import get_logger
 
 if TYPE_CHECKING:
     from jobmanager.backends.celery.backend import CeleryBackend
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 NATIVE_ROLE = "celery-native"
 ASK_FOR_ROLE_EVERY = 5.0

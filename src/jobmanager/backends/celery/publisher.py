@@ -5,7 +5,6 @@ What cannot be sent is kept here while there is room, and is in the store in any
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,9 +20,10 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
 from jobmanager.backends.celery.application import QUEUE, TASK, is_amqp, queue_named
+from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 BOUND = 100_000
 CONNECT_WITHIN, ANSWER_WITHIN = 2, 3  # seconds

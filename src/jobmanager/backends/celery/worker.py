@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -11,12 +10,13 @@ from celery import Celery, signals
 
 from jobmanager.backends.celery.application import TASK, queue_named
 from jobmanager.errors import ConfigurationError, StoreError
+from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
 
 if TYPE_CHECKING:
     from jobmanager.backends.celery.backend import CeleryBackend
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 COOPERATIVE = ("gevent", "eventlet")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.backends.pg_cron.backend import OURS_ELSEWHERE, PgCronBackend, name_elsewhere
 from jobmanager.backends.pg_cron.database import Connection
 from jobmanager.errors import JobNotFoundError
+from jobmanager.printable import get_logger
 from jobmanager.settings import key_of
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FIXED = ("jm_dispatch", "jm_sweep", "jm_http")
 """Entries that are of no job."""

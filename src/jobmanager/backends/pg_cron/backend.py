@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, timedelta
@@ -22,10 +21,11 @@ from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import ConfigurationError, JobManagerError, StoreUnavailableError, UnsupportedError
 from jobmanager.job import Job
+from jobmanager.printable import get_logger
 from jobmanager.schedule import Schedule
 from jobmanager.settings import Settings, key_of
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Transport = Literal["pg_net", "http", "notify"]
 Layout = Literal["dispatcher", "entries"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -14,9 +13,10 @@ import psycopg
 from jobmanager.backends.base import Deliver
 from jobmanager.backends.pg_cron.database import Connection, PgCronDatabase
 from jobmanager.errors import JobManagerError
+from jobmanager.printable import get_logger
 from jobmanager.run import Tick
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CHANNEL = "jobmanager"
 POLL = 5.0  # seconds, and up to a fifth more so that processes do not poll together

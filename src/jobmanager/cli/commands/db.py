@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from jobmanager.cli.output.failures import FAILED, FailedError
+from jobmanager.cli.output.phrases import Block
 from jobmanager.cli.session import Session
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def sql(ctx: typer.Context) -> None:
     if here.as_json:
         here.emit({"store": store.url, "sql": script})
     else:
-        here.print(script.rstrip() or "-- nothing to do")
+        here.print(Block(script.rstrip() or "-- nothing to do"))
 
 
 @db.command("check")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobmanager.cli.output.failures import ConflictError, UsageError
+from jobmanager.cli.output.phrases import Block
 from jobmanager.cli.session import Session
 from jobmanager.errors import StoreError
 
@@ -92,7 +93,7 @@ def export(
         if path in written:
             here.print(f"{path}: {'written' if written[path] else 'unchanged'}")
         else:
-            here.print(*([f"# --- {path}"] if len(files) > 1 else []), content.rstrip())
+            here.print(*([f"# --- {path}"] if len(files) > 1 else []), Block(content.rstrip()))
 
 
 # ---------------------------------------------------------------- what to export

@@ -319,7 +319,7 @@ def _print_statements(here: Session, error: LackingRightError) -> None:
     then = f"   do: let a superuser run this in database {error.database}, then `jobmanager init` again:"
     here.aside.print(then, soft_wrap=True, markup=False)
     for statement in error.statements:
-        typer.echo(statement)
+        here.copyable(statement)
 
 
 def _show(here: Session, settings: Settings, done: Done) -> None:
@@ -339,7 +339,7 @@ def _show(here: Session, settings: Settings, done: Done) -> None:
         once = "; the secret is shown this once" if "secret" in done.environment else ""
         here.print("", f"Put this into the application's environment{once}:", "")
         for name, value in variables.items():
-            typer.echo(f"  {name}={value}")
+            here.copyable(f"  {name}={value}")
     here.print("", "Next:")
     for number, step in enumerate(steps, start=1):
         here.print(f"{number}. {step}")

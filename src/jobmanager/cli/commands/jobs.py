@@ -24,6 +24,7 @@ from jobmanager.cli.output.views import (
     views,
 )
 from jobmanager.cli.session import Session
+from jobmanager.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -151,7 +152,7 @@ def show(ctx: typer.Context, job: JobId) -> None:
             "default",
         )
     here.print(
-        Text.assemble((view.id, "bold"), ("" if view.name == view.id else f"  {view.name}")),
+        Text.assemble((view.id, "bold"), ("" if view.name == view.id else f"  {printable(view.name)}")),
         facts(
             [
                 (
@@ -292,10 +293,12 @@ def _print_states(here: Session, job: str | None, remark: str) -> None:
         line = status(view.state, sign=False).append(f" {view.id}", "bold")
         if view.state == "paused" and view.row and view.row.state_at:
             line.append(
-                f" since {clock(view.row.state_at, now)} by {view.row.state_by or 'an unnamed user'}",
+                printable(
+                    f" since {clock(view.row.state_at, now)} by {view.row.state_by or 'an unnamed user'}"
+                ),
                 "default",
             )
-            line.append(f": {view.why}" if view.why != "no reason given" else "", "default")
+            line.append(printable(f": {view.why}") if view.why != "no reason given" else "", "default")
         elif view.next_run:
             line.append(f", next {distance(view.next_run, now)}: {both(view.next_run)}", "default")
         here.print(line)

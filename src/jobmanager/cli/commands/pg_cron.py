@@ -145,7 +145,7 @@ def _print_sql(here: Session, role: str | None) -> None:
     if here.as_json:
         here.emit({"release": objects.release(), "sql": script})
     else:
-        typer.echo(script)
+        here.copyable(script)
 
 
 @group.command("uninstall")

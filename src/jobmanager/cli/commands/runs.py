@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobmanager.cli.output.failures import ConflictError, UsageError
-from jobmanager.cli.output.phrases import both, clock, compact, distance, length, tail
+from jobmanager.cli.output.phrases import both, clock, compact, continued, distance, length, tail
 from jobmanager.cli.output.records import attempt_record, line_record, run_record
 from jobmanager.cli.session import Session
+from jobmanager.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -171,7 +172,9 @@ def _portrait(
 
     hidden = Redactor(here.ledger.settings.secret_values())
     parts: list[RenderableType] = [
-        Text.assemble((run.job_id, "bold"), "  ", status(run.status.value), f"  {run.reason or ''}"),
+        Text.assemble(
+            (run.job_id, "bold"), "  ", status(run.status.value), f"  {printable(run.reason or '')}"
+        ),
         facts(
             [
                 ("run", run.id),
@@ -196,10 +199,10 @@ def _portrait(
         parts += [
             "",
             heading("Error"),
-            Text(f"{run.error.kind}: {run.error.type}: {run.error.message}", "red"),
+            Text(continued(f"{run.error.kind}: {run.error.type}: {run.error.message}"), "red"),
         ]
         if run.error.traceback:
-            parts.append(Text(run.error.traceback.rstrip(), "dim"))
+            parts.append(Text("  " + continued(run.error.traceback.rstrip()), "dim"))
     if lines:
         cut = len(lines) - LINES_SHOWN if here.console.is_terminal else 0
         parts += ["", heading("Log")]
@@ -241,15 +244,18 @@ def _attempt(attempt: Attempt) -> list[RenderableType]:
         f" after {length(took)}" if took is not None else ""
     )
     error = attempt.error
-    return [told, *([Text(f"{error.type or error.kind}: {error.message}", "red")] if error else [])]
+    return [
+        told,
+        *([Text(continued(f"{error.type or error.kind}: {error.message}"), "red")] if error else []),
+    ]
 
 
-def _block(value: Any) -> str:
+def _block(value: Any) -> RenderableType:
     """Return a JSON value, on several lines if it is long."""
-    import json
+    from rich.text import Text
 
     one_line = compact(value)
-    return one_line if len(one_line) <= 80 else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return one_line if len(one_line) <= 80 else Text(printable_json(value, indent=2))
 
 
 def log_line(line: LogLine) -> Text:
@@ -259,7 +265,9 @@ def log_line(line: LogLine) -> Text:
     style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}.get(line.level, "")
     moment = line.at.astimezone()
     return Text.assemble(
-        (f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03} ", "dim"), (f"{line.level:<8}", style), line.text
+        (f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03} ", "dim"),
+        (f"{line.level:<8}", style),
+        continued(line.text),
     )
 
 

@@ -52,7 +52,7 @@ def rotate(
         here.emit({"secret": secret, "signing": care.keys(), "next": list(STEPS)})
         return
     here.print("The new secret, shown this once:", "")
-    typer.echo(f"  {secret}\n")  # never wrapped: it is to be copied
+    here.copyable(f"  {secret}\n")  # never wrapped: it is to be copied
     for number, step in enumerate(STEPS, start=1):
         here.print(f"{number}. {step}")
 

@@ -13,6 +13,7 @@ from jobmanager.cli.output.failures import FAILED
 from jobmanager.cli.output.phrases import both, compact, distance, length, tail
 from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
+from jobmanager.printable import printable
 
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager
@@ -109,11 +110,11 @@ def _show(here: Session, manager: JobManager, run: Run) -> None:
     if run.duration is not None:
         line.append(f" in {length(run.duration)}", "default")
     if run.error is not None:
-        line.append(f": {run.error.type or run.error.kind}: {run.error.message}", "red")
+        line.append(printable(f": {run.error.type or run.error.kind}: {run.error.message}"), "red")
     elif run.output is not None:
         line.append(f"  {compact(run.output)}", "default")
     elif run.reason:
-        line.append(f" ({run.reason})", "default")
+        line.append(printable(f" ({run.reason})"), "default")
     here.print(line)
     if run.error is not None:
         here.print(dim(f"`jobmanager runs show {tail(run.id)}` has the traceback and the log."))

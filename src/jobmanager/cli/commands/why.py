@@ -11,7 +11,7 @@ import typer
 
 from jobmanager.cli.arguments import moment
 from jobmanager.cli.output.failures import UsageError
-from jobmanager.cli.output.phrases import both, clock, distance, iso, tail, utc
+from jobmanager.cli.output.phrases import both, clock, continued, distance, iso, tail, utc
 from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
 
@@ -95,9 +95,9 @@ def _portrait(item: Explanation, now: datetime) -> Iterator[RenderableType]:
         word, colour = "ran and failed", "red"
     when = "" if item.cause == "no_schedule" else f" {both(item.at)}, {distance(item.at, now)}"
     yield Text.assemble((item.job_id, "bold"), " ", (word, f"bold {colour}"), when)
-    yield Text(item.because)
+    yield Text(continued(item.because))
     if item.advice:
-        yield Text.assemble(("do: ", "bold"), item.advice)
+        yield Text.assemble(("do: ", "bold"), continued(item.advice))
     yield facts(
         [
             ("cause", item.cause),

@@ -11,6 +11,9 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from jobmanager.cli.output.phrases import Block
+from jobmanager.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -60,7 +63,7 @@ def listing(
     console: Console, columns: Sequence[Column], rows: Iterable[Sequence[RenderableType]]
 ) -> RenderableType:
     """Return the rows under those columns that fit; in a pipe under all columns, as plain text without lines."""
-    rows = [list(row) for row in rows]
+    rows = [[_on_one_line(cell) for cell in row] for row in rows]
     if not console.is_terminal:
         return _plain(columns, rows)
     shown = [place for place, column in enumerate(columns) if console.width >= column.wide]
@@ -102,7 +105,7 @@ def _plain(columns: Sequence[Column], rows: Sequence[Sequence[RenderableType]]) 
             f"{gap}{cell}" if column.right else f"{cell}{gap}" for column, cell, gap in cells
         ).rstrip()
 
-    return "\n".join(map(aligned, texts))
+    return Block("\n".join(map(aligned, texts)))
 
 
 def _bounds(
@@ -135,8 +138,15 @@ def facts(pairs: Iterable[tuple[str, RenderableType]]) -> Table:
     table.add_column(overflow="fold")
     for name, value in pairs:
         if value not in ("", None):
-            table.add_row(name, value)
+            table.add_row(name, printable(value) if isinstance(value, str) else value)
     return table
+
+
+def _on_one_line(cell: RenderableType) -> RenderableType:
+    """Return the cell without lines of its own: a row that a text made up must not look like one of ours."""
+    if isinstance(cell, str):
+        return printable(cell)
+    return Text(printable(cell.plain), cell.style) if isinstance(cell, Text) and "\n" in cell.plain else cell
 
 
 def status(word: str, *, sign: bool = True) -> Text:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
+
+from jobmanager.printable import printable_json, printable_lines
 
 TAIL = 8  # characters of an id that are shown: ids begin with the time and look alike, their ends do not
 
@@ -79,7 +80,18 @@ def seconds(duration: timedelta | None) -> float | None:
 
 def compact(value: Any) -> str:
     """Return a JSON value on one line; '' for None."""
-    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return "" if value is None else printable_json(value)
+
+
+class Block(str):
+    """A text of several lines of which each is ours."""
+
+    __slots__ = ()
+
+
+def continued(text: str) -> str:
+    """Return a text of several lines whose further lines are indented: none looks like one of ours."""
+    return printable_lines(text).replace("\n", "\n  ")
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from jobmanager.errors import RunNotFoundError, StoreError, UnreadableRowError
+from jobmanager.printable import get_logger
 from jobmanager.run import FAILED, PENDING, RUNNING, Failure, Run
 from jobmanager.stores.sql.rows import (
     UNREADABLE,
@@ -24,7 +24,7 @@ from jobmanager.stores.sql.rows import (
 from jobmanager.stores.sql.tables import Tables
 from jobmanager.stores.values import JobRow
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Made = TypeVar("Made")
 Connection = sa.Connection

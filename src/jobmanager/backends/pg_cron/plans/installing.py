@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -13,9 +12,10 @@ from jobmanager.backends.pg_cron.database import Connection
 from jobmanager.backends.pg_cron.plans.plan import Plan, plan_of, unsupported
 from jobmanager.backends.pg_cron.schema import STAMP
 from jobmanager.clock import Clock
+from jobmanager.printable import get_logger
 from jobmanager.schedule import Schedule, zones
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 SOON_OVER = timedelta(days=200)
 FIRST_DAYS, LATER_DAYS = 220, 400

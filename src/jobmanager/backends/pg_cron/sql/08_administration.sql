@@ -137,7 +137,8 @@ CREATE OR REPLACE FUNCTION jobmanager.note(_actor text, _action text, _target te
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 -- Record in the server's own log which actor changed what.
 BEGIN
-  RAISE LOG 'jobmanager: actor=% action=% target=%', quote_ident(_actor), quote_ident(_action), quote_ident(_target);
+  RAISE LOG 'jobmanager: actor=% action=% target=%', quote_ident(regexp_replace(_actor, '[^ -~]', '?', 'g')),
+    quote_ident(regexp_replace(_action, '[^ -~]', '?', 'g')), quote_ident(regexp_replace(_target, '[^ -~]', '?', 'g'));
 END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.ring(_namespace text) RETURNS bigint
