@@ -187,7 +187,8 @@ class RunContext:
     @property
     def locale(self) -> str:
         """The language for the texts of this run: the payload's `locale`, else the job's, else `en`."""
-        return self.payload.get("locale") or self.job.locale or "en"
+        asked = self.payload.get("locale")
+        return (asked if isinstance(asked, str) else "") or self.job.locale or "en"
 
     @property
     def idempotency_key(self) -> str:

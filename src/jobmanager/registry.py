@@ -166,12 +166,22 @@ class Parameters:
         """Return the validated keyword arguments; PayloadError if one is unknown, missing or of the wrong type."""
         if not (config or payload or self.required):
             return {}
-        values = {**config, **payload}
+        values = {**config, **self._without_locale(key, payload)}
         arguments = self.check(key, values)
         missing = [name for name in self.required if name not in values]
         if missing:
             raise PayloadError(f"Handler {key!r} needs {', '.join(missing)}: give it in config or payload.")
         return arguments
+
+    def _without_locale(self, key: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the payload without its `locale` where the handler has no such parameter: `context.locale` says it."""
+        if "locale" not in payload or "locale" in self.names or self.free:
+            return payload
+        if not isinstance(payload["locale"], str):
+            raise PayloadError(
+                f"Handler {key!r}: locale={shown(payload['locale'])} is no text; use one such as 'de' or 'pt-BR'."
+            )
+        return {name: value for name, value in payload.items() if name != "locale"}
 
     def check(self, key: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values validated; PayloadError if one is unknown or of the wrong type."""

@@ -11,11 +11,20 @@ from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from jobmanager.clock import parse_duration
 from jobmanager.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -40,11 +49,15 @@ PLACEHOLDERS = (
     "secret-key-here",
 )
 HIDDEN = "***"
+MOST_SHOWN = 80
 
-_PASSWORD = re.compile(r"(?<=://)([^:@/?]*):(.*)@")
 _SECRET_PARAMETER = re.compile(
     r"([?&][^=&]*(?:password|passwd|secret|token|key)[^=&]*)=([^&]*)", re.IGNORECASE
 )
+_SEVERAL = re.compile(r";(?=[a-z][a-z0-9+.-]*://)")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:\d{1,5})?")
+_TO_ENCODE = re.compile(r"[/?#@\[\]:\s]|%(?![0-9A-Fa-f]{2})")
+_AMBIGUOUS = "the URL with user and password percent-encoded: @ as %40, / as %2F, ? as %3F, # as %23"
 _YEAR = timedelta(days=366).total_seconds()
 
 
@@ -80,14 +93,29 @@ def _pg_cron_url(url: str) -> str:
 
 
 def _postgresql(url: str) -> str | None:
-    """Spell a PostgreSQL URL as SQLAlchemy does; None for any other URL."""
+    """Spell a PostgreSQL URL as SQLAlchemy does; None for any other URL, ValueError for hosts that are none."""
     named = re.fullmatch(r"postgres(?:ql)?(\+psycopg)?://(.+)", url)
-    return f"postgresql{named[1] or ''}://{named[2]}" if named else None
+    if named is None:
+        return None
+    hosts = re.split(r"[/?#]", percent_encoded(url).partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    if not all(map(_HOST.fullmatch, hosts.split(","))):
+        raise ValueError("postgresql://user@host:5432/name, or several hosts as host1:5432,host2:5432")
+    return f"postgresql{named[1] or ''}://{named[2]}"
 
 
 def _broker_url(url: str) -> str:
-    if not re.match(r"[a-z][a-z0-9+.-]*://", url):
+    brokers = url.split(";")
+    schemes = {broker.partition("://")[0] for broker in brokers}
+    if not all(re.match(r"[a-z][a-z0-9+.-]*://", broker) for broker in brokers):
         raise ValueError("a broker's URL, such as redis://host:6379/0")
+    if any(scheme.startswith("sentinel") for scheme in schemes):
+        raise ValueError(
+            "redis://host:6379/0 of the primary, or of a proxy before it: Sentinel is known to no part of this version"
+        )
+    if len(schemes) > 1:
+        raise ValueError("brokers of one kind, with ; between")
+    for broker in brokers:
+        percent_encoded(broker)
     return url
 
 
@@ -105,6 +133,8 @@ def _public_url(url: str) -> str:
 
 def _secret(secret: SecretStr) -> SecretStr:
     texts = secret.get_secret_value().split()
+    if any({text[0], text[-1]} & set("\"'") for text in texts):
+        raise ValueError("the secret without quotation marks: they would be part of the key")
     if not 1 <= len(texts) <= 2 or not all(map(_is_random_enough, texts)):
         raise ValueError(
             f"at least {SMALLEST_SECRET} random bytes, such as `openssl rand -base64 32` prints; "
@@ -125,7 +155,34 @@ def _run_path(path: str) -> str:
     return path
 
 
-Seconds = Annotated[float, Field(gt=0, le=_YEAR, allow_inf_nan=False)]
+def _read_seconds(value: Any) -> Any:
+    """Return the seconds of a text with units, such as 5m; anything else as it is."""
+    return parse_duration(value).total_seconds() if _has_units(value) else value
+
+
+def _read_days(value: Any) -> Any:
+    """Return the whole days of a text with units, such as 12w; anything else as it is."""
+    if not _has_units(value):
+        return value
+    days = parse_duration(value) / timedelta(days=1)
+    return int(days) if days.is_integer() else days
+
+
+def _has_units(value: Any) -> bool:
+    if (
+        not isinstance(value, str)
+        or not re.search(r"\d\s*[a-z]", value, re.IGNORECASE)
+        or "e" in value.lower()
+    ):
+        return False
+    try:
+        parse_duration(value)
+    except ValueError:
+        return False
+    return True
+
+
+Seconds = Annotated[float, Field(gt=0, le=_YEAR, allow_inf_nan=False), BeforeValidator(_read_seconds)]
 
 
 class Settings(BaseSettings):
@@ -163,7 +220,7 @@ class Settings(BaseSettings):
     )
     grace_seconds: Seconds = Field(default=60, description="A tick is on time if it is at most this late")
     sweep_seconds: Seconds = Field(default=30, description="Time between two checks of the account")
-    drain_seconds: float = Field(
+    drain_seconds: Annotated[float, BeforeValidator(_read_seconds)] = Field(
         default=25,
         ge=0,
         le=_YEAR,
@@ -178,7 +235,9 @@ class Settings(BaseSettings):
         default="strict", description="`relaxed` may lose the last moments to a power cut, never to a crash"
     )
     capture_logs: bool = Field(default=True, description="Keep what a handler logs with its run")
-    retention_days: int = Field(default=90, gt=0, le=36_500, description="Runs that ended earlier are purged")
+    retention_days: Annotated[int, BeforeValidator(_read_days)] = Field(
+        default=90, gt=0, le=36_500, description="Runs that ended earlier are purged"
+    )
     celery_broker_url: Annotated[str, AfterValidator(_broker_url)] | None = Field(
         default=None, description="Where Celery's messages go"
     )
@@ -212,6 +271,22 @@ class Settings(BaseSettings):
         default="dispatcher",
         description="One pg_cron entry for all jobs, or one for each; `auto` decides by their number",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what Python would quietly take for something else: a bool for a number, bytes for a text, marks around a text."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and kind in (int, float):
+            raise ValueError("a number")
+        if isinstance(value, (bytes, bytearray)):
+            raise ValueError("text")  # noqa: TRY004 - pydantic takes a ValueError
+        if isinstance(value, str) and info.field_name != "secret":
+            if any(ord(sign) < 32 or sign == "\x7f" for sign in value.strip()):
+                raise ValueError("text without control characters")
+            if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+                raise ValueError("the value without quotation marks around it")
+        return value
 
     if not TYPE_CHECKING:  # for a type checker the fields are the signature
 
@@ -292,10 +367,10 @@ class Settings(BaseSettings):
 
     def secret_values(self) -> frozenset[str]:
         """Return every text to redact: the secrets, and the passwords in URLs, percent-encoded and decoded."""
-        urls = [value for field, value in self if field.endswith("_url") and value]
-        written = {
-            found[2] for url in urls for found in (*_PASSWORD.finditer(url), *_SECRET_PARAMETER.finditer(url))
-        }
+        urls = [
+            url for field, value in self if field.endswith("_url") and value for url in _SEVERAL.split(value)
+        ]
+        written = {password for url in urls for password in (_taken_apart(url)[1], *_secret_parameters(url))}
         return frozenset({*self.secrets, *written, *map(unquote, written)} - {""})
 
     @property
@@ -347,15 +422,65 @@ def key_of(secret: str) -> bytes:
     )
 
 
+def percent_encoded(url: str) -> str:
+    """Return the URL with user and password as a URL has them, whatever signs stand in them.
+
+    Raise ValueError, which shows none of it, where the end of the password cannot be told.
+    """
+    scheme, sign, rest = url.partition("://")
+    place, path = _end_of_user(rest)
+    if place < 0:
+        return url
+    user, colon, password = rest[:place].partition(":")
+    return f"{scheme}{sign}{_encoded(user)}{colon}{_encoded(password)}@{path}"
+
+
+def _end_of_user(rest: str) -> tuple[int, str]:
+    """Return the place of the @ that ends user and password, -1 without one, and what follows it."""
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    path = rest.partition("?")[0][len(authority) :]
+    place = authority.rfind("@")
+    named = ":" in (authority[:place] if place >= 0 else authority)
+    if place < 0 and named and "@" in rest and not all(map(_HOST.fullmatch, authority.split(","))):
+        place = (authority + path if "@" in path else rest).rfind("@")
+    elif named and "@" in path:
+        raise ValueError(_AMBIGUOUS)
+    return place, rest[place + 1 :]
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="") if _TO_ENCODE.search(text) else text
+
+
 def shown_url(url: str) -> str:
-    """Return the URL with its password, and parameters that look like one, replaced by `***`."""
-    return _SECRET_PARAMETER.sub(rf"\1={HIDDEN}", _PASSWORD.sub(rf"\1:{HIDDEN}@", url))
+    """Return the URL, or several with ; between, with each password, and parameters that look like one, replaced by `***`."""
+    several = _SEVERAL.split(url)
+    if len(several) > 1:
+        return ";".join(map(shown_url, several))
+    user, password, rest = _taken_apart(url)
+    shown = f"{user}:{HIDDEN}@{rest}" if password else url
+    return _SECRET_PARAMETER.sub(rf"\1={HIDDEN}", shown)
+
+
+def _taken_apart(url: str) -> tuple[str, str, str]:
+    """Return scheme and user, the password as it is written, and what follows its @; where its end cannot be told, the last @."""
+    scheme, sign, rest = url.partition("://")
+    try:
+        place, _ = _end_of_user(rest)
+    except ValueError:
+        place = rest.rfind("@")
+    user, _, password = rest[: max(place, 0)].partition(":")
+    return f"{scheme}{sign}{user}", password, rest[place + 1 :]
+
+
+def _secret_parameters(url: str) -> list[str]:
+    return [found[2] for found in _SECRET_PARAMETER.finditer(url)]
 
 
 _ALLOWED = {
     "bool": "true or false",
     "int": "a whole number",
-    "float": "a number of seconds",
+    "float": "a number of seconds, or a text such as 30s or 5m",
     "finite_number": "a number of seconds",
     "string": "text",
     "literal_error": "{expected}",
@@ -386,6 +511,10 @@ def _told(field: str, value: object) -> str:
     if field == "secret":
         return _variable(field)
     if field.endswith("_url"):
-        scheme = re.match(r"[a-z][a-z0-9+.-]*(?=://)", str(value))
+        scheme = re.match(r"[a-z][a-z0-9+.-]*(?=://)", value) if isinstance(value, str) else None
         return f"{_variable(field)}={scheme[0]}://..." if scheme else _variable(field)
-    return f"{_variable(field)}={value!r}"
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the sentence about a wrong value must not fail over the value
+        text = f"<{type(value).__name__}>"
+    return f"{_variable(field)}={text if len(text) <= MOST_SHOWN else f'{text[:MOST_SHOWN]}...'}"

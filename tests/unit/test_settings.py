@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from jobmanager import Settings
 from jobmanager.errors import ConfigurationError, SettingsError
+from jobmanager.settings import percent_encoded, shown_url
 
 SECRET = "k3JhWq0PzR7vXn5LsT1yBm9cDf4gHj2A"
 
@@ -429,3 +430,127 @@ def test_the_database_calls_the_path_below_the_public_url():
         == "https://example.org/app/cron"
     )
     assert Settings().run_url is None
+
+
+@pytest.mark.parametrize(
+    ("url", "encoded", "password"),
+    [
+        ("postgresql://u:p@ss@h/x", "postgresql://u:p%40ss@h/x", "p@ss"),
+        ("postgresql://u:a/b@c@h/x?sslmode=require", "postgresql://u:a%2Fb%40c@h/x?sslmode=require", "a/b@c"),
+        ("postgresql://u:who?#me@h/x", "postgresql://u:who%3F%23me@h/x", "who?#me"),
+        ("postgresql://u:100%@h/x", "postgresql://u:100%25@h/x", "100%"),
+        ("postgresql://me@server:p:w@h/x", "postgresql://me%40server:p%3Aw@h/x", "p:w"),
+        ("postgresql://u:p%40ss@h/x", "postgresql://u:p%40ss@h/x", "p@ss"),
+        ("postgresql://u:p@[::1]:5432/x", "postgresql://u:p@[::1]:5432/x", "p"),
+    ],
+)
+def test_a_password_may_be_written_as_it_is(url, encoded, password):
+    settings = Settings(database_url=url)
+    assert percent_encoded(settings.database_url) == percent_encoded(encoded) == encoded
+    assert password in settings.secret_values()
+    assert f":{password}@" not in repr(settings)
+    assert ":***@" in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://h/x?user=a@b", "postgresql://h1:1,h2:2/x?user=a@b", "redis://h:6379/0", "postgresql:///x"],
+)
+def test_a_url_without_password_stays_as_it_is(url):
+    assert percent_encoded(url) == url
+    assert shown_url(url) == url
+
+
+@pytest.mark.parametrize("url", ["u:hunter@2/w@h/x", "u:12/hunter@h/x", "u:hunter2", "h:99:9/x", "[hunter/x"])
+def test_a_url_whose_password_has_no_certain_end_is_refused_without_it(url):
+    with pytest.raises(SettingsError, match="JOBMANAGER_DATABASE_URL") as refused:
+        Settings(database_url=f"postgresql://{url}")
+    assert "hunter" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["database_url", "pg_cron_url", "celery_broker_url"])
+def test_the_sentence_says_how_a_password_is_written(name):
+    with pytest.raises(SettingsError, match=r"percent-encoded: @ as %40") as refused:
+        Settings(**{name: "postgresql://u:hunter@2/w@h/x"})
+    assert "hunter" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("sentinel://:hunter2@h:26379", "Sentinel"),
+        ("redis://:hunter2@a/0;amqp://b", "of one kind"),
+        ("redis://:hunter2@a/0;b", "a broker's URL"),
+    ],
+)
+def test_a_broker_that_cannot_be_used_is_refused_with_what_to_write(url, says):
+    with pytest.raises(SettingsError, match=f"JOBMANAGER_CELERY_BROKER_URL.*{says}") as refused:
+        Settings(celery_broker_url=url)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_no_password_of_several_brokers_shows():
+    settings = Settings(celery_broker_url="redis://:hunter2@a/0;redis://:br0ker@b/0")
+    assert settings.shown()["celery_broker_url"] == "redis://:***@a/0;redis://:***@b/0"
+    assert settings.secret_values() == {"hunter2", "br0ker"}
+
+
+@pytest.mark.parametrize("secret", [f'"{SECRET}"', f"'{SECRET}'", f'{SECRET[::-1]} "{SECRET}"', f'"{SECRET}'])
+def test_a_secret_with_quotation_marks_is_refused(secret):
+    with pytest.raises(SettingsError, match=r"JOBMANAGER_SECRET .* without quotation marks") as refused:
+        Settings(secret=secret)
+    assert SECRET not in str(refused.value)
+
+
+def test_quotation_marks_around_a_value_are_refused():
+    with pytest.raises(SettingsError, match=r"JOBMANAGER_BACKEND=.* without quotation marks"):
+        Settings.from_env({"JOBMANAGER_BACKEND": "'local'"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "read"),
+    [
+        ("lease_seconds", "90s", 90.0),
+        ("grace_seconds", "1m30s", 90.0),
+        ("sweep_seconds", " 5m ", 300.0),
+        ("drain_seconds", "1h", 3600.0),
+        ("drain_seconds", "0s", 0.0),
+        ("lease_seconds", "1e1", 10.0),
+        ("retention_days", "12w", 84),
+        ("retention_days", "7", 7),
+    ],
+)
+def test_a_duration_may_be_a_text(name, text, read):
+    assert getattr(Settings.from_env({f"JOBMANAGER_{name.upper()}": text}), name) == read
+
+
+class Hostile:
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_refuses_what_it_cannot_be_in_a_sentence(name):
+    kind = Settings.model_fields[name].annotation
+    wrong = [
+        b"x",
+        1j,
+        [],
+        {},
+        object(),
+        Hostile(),
+        float("nan"),
+        2**70,
+        -1,
+        "a\0b",
+        "a\nb",
+        "half \ud800",
+        timedelta(1),
+    ]
+    wrong += [True] if kind is not bool else []
+    for value in wrong:
+        with pytest.raises(SettingsError) as refused:
+            Settings(**{name: value})
+        assert refused.value.name == f"JOBMANAGER_{name.upper()}"
+        assert str(refused.value).startswith(f"JOBMANAGER_{name.upper()}")
+        assert len(str(refused.value)) < 400

@@ -6,6 +6,7 @@ from celery import Celery
 from kombu.entity import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
+from jobmanager.backends.celery.broker_url import prepared
 from jobmanager.errors import SettingsError
 
 TASK = "jobmanager.execute"
@@ -21,7 +22,10 @@ def make_app(broker_url: str) -> Celery:
             "Use redis://host:6379/0 or amqp://user:password@host//.",
             name="JOBMANAGER_CELERY_BROKER_URL",
         )
-    app = Celery("jobmanager", broker=broker_url, set_as_current=False)
+    url, tls = prepared(broker_url)
+    app = Celery("jobmanager", broker=url, set_as_current=False)
+    if tls is not None:
+        app.conf.broker_use_ssl = dict(tls)
     app.conf.update(
         broker_connection_retry_on_startup=True,
         task_default_queue=QUEUE,

@@ -23,7 +23,7 @@ from jobmanager.errors import ConfigurationError, JobManagerError, StoreUnavaila
 from jobmanager.job import Job
 from jobmanager.printable import get_logger
 from jobmanager.schedule import Schedule
-from jobmanager.settings import Settings, key_of
+from jobmanager.settings import Settings, key_of, percent_encoded
 
 logger = get_logger(__name__)
 
@@ -395,5 +395,5 @@ def name_elsewhere(name: str, database: str) -> str:
 
 def is_local(url: str) -> bool:
     """Return whether only this machine, or its network, can reach the URL."""
-    host = urlsplit(url).hostname
+    host = urlsplit(percent_encoded(url)).hostname
     return host is not None and is_here(host)

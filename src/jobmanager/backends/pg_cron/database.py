@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from jobmanager.errors import ConfigurationError, StoreUnavailableError
-from jobmanager.settings import shown_url
+from jobmanager.settings import percent_encoded, shown_url
 
 Connection = psycopg.Connection[Any]
 
@@ -28,7 +28,7 @@ class PgCronDatabase:
 
     def __init__(self, url: str) -> None:
         plain = POOLER_WORDS.sub("", url.replace("postgresql+psycopg://", "postgresql://", 1))
-        self._url = plain if "?" in plain else plain.replace("&", "?", 1)
+        self._url = percent_encoded(plain if "?" in plain else plain.replace("&", "?", 1))
         self.shown = shown_url(self._url)
 
     def connect(self, *, patience: int = 5) -> Connection:

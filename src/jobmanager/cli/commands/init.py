@@ -157,8 +157,9 @@ def _asked_for_url(here: Session, settings: Settings) -> Settings:
 
 def _warn_of_localhost(settings: Settings, done: Done) -> None:
     from jobmanager.backends.pg_cron.backend import is_local
+    from jobmanager.settings import percent_encoded
 
-    host = urlsplit(settings.database_url).hostname
+    host = urlsplit(percent_encoded(settings.database_url)).hostname
     database_is_here = host is None or is_local(f"//{host}")
     if is_local(settings.public_url or "") and not database_is_here:
         done.warnings.append(

@@ -19,7 +19,7 @@ from jobmanager.errors import (
     StoreUnavailableError,
     UnreadableRowError,
 )
-from jobmanager.settings import HIDDEN, shown_url
+from jobmanager.settings import HIDDEN, percent_encoded, shown_url
 from jobmanager.stores.sql.postgres_deadline import (
     LONGEST_CHANGE,
     PROBE_DEADLINE,
@@ -71,7 +71,7 @@ class Link:
 
         Recognised as pooled: `?jobmanager_pooler=true` (or `pgbouncer=true`), port 6543, a host called pooler or pgbouncer.
         """
-        url = sa.make_url(text).set(drivername="postgresql+psycopg")
+        url = _url(text).set(drivername="postgresql+psycopg")
         said = [str(url.query[name]) for name in POOLER_OPTIONS if name in url.query]
         looks = url.port == USUAL_POOLER_PORT or bool(POOLER_HOST.search(url.host or ""))
         pooled = said[0].lower() in ("true", "1", "yes", "on") if said else looks
@@ -228,6 +228,23 @@ def _refuse_unpinned(driver: BoundedConnection) -> None:
     if found is None or found[0].replace(" ", "") != SEARCH_PATH.replace(" ", ""):
         driver.close()
         raise StoreError(f"the search path of the session is {found and found[0]!r}, not ours: {_POOLER}")
+
+
+def _url(text: str) -> sa.URL:
+    """Take apart what libpq would: several hosts, which SQLAlchemy knows as parameters only, and any sign in a password."""
+    encoded = percent_encoded(text)
+    parts = re.fullmatch(r"([^:]+://(?:[^@/]*@)?)([^/?#]*)(.*)", encoded, re.DOTALL)
+    if parts is None or "," not in parts[2]:
+        return sa.make_url(encoded)
+    hosts = [
+        host.rpartition(":") if re.search(r":\d*$", host) else (host, "", "") for host in parts[2].split(",")
+    ]
+    return sa.make_url(parts[1] + parts[3]).update_query_dict(
+        {
+            "host": ",".join(name.strip("[]") for name, _, _ in hosts),
+            "port": ",".join(port or "5432" for _, _, port in hosts),
+        }
+    )
 
 
 def _seconds(text: str) -> float:
