@@ -315,7 +315,7 @@ def _presentable(message: Any) -> str:
         message = _text_of(message)
     text = str.__getitem__(message, slice(MAX_MESSAGE))
     if not text.isascii():
-        text = text.encode(errors="replace").decode()
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobmanager import JobManager, Settings
+from jobmanager import CancelRun, JobManager, RetryLater, RunContext, Settings
 from jobmanager.errors import (
     JobManagerError,
     JobNotFoundError,
@@ -126,3 +126,40 @@ def test_a_limit_is_a_number_of_rows(jobs: JobManager, limit: Any) -> None:
     for call in (jobs.runs, jobs.dead_letters, jobs.redrive_all):
         with pytest.raises(JobManagerError, match="limit="):
             call(limit=limit)
+
+
+def _leaves(text: str, how: str) -> Callable[[RunContext], Any]:
+    def handler(context: RunContext) -> Any:
+        context.log.info("line %s", text)
+        context.progress(1, total=2, message=text)
+        match how:
+            case "returns":
+                return {text: [text]}
+            case "raises":
+                raise ValueError(text)
+            case "cancels":
+                raise CancelRun(text)
+            case _:
+                raise RetryLater(0, text)
+
+    return handler
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "cancels", "retries"])
+@pytest.mark.parametrize("text", [NUL, HALF])
+def test_what_a_handler_leaves_is_kept_alike_with_the_replacement_character(
+    jobs: JobManager, text: str, how: str
+) -> None:
+    jobs.add_job("leaves", _leaves(text, how))
+    run = jobs.trigger_job("leaves")
+    kept = "a\N{REPLACEMENT CHARACTER}b"
+
+    assert run.status.closed
+    assert run.progress is not None
+    assert run.progress.message == kept
+    assert run.output == ({kept: [kept]} if how == "returns" else None)
+    assert (run.error is None) == (how == "returns")
+    if run.error is not None:
+        assert run.error.message == kept
+        assert text not in (run.error.traceback or "")
+    assert [line.text for _, _, line in jobs.store.history.lines(run.id)] == [f"line {kept}"]

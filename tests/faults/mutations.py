@@ -305,8 +305,8 @@ ATTEMPTS = {
     ),
     "locale of the payload": Mutation(
         "jobmanager.context",
-        'self.payload.get("locale") or ',
-        "",
+        'self.payload.get("locale")',
+        "None",
         (LOCALE + "test_the_payload_decides_then_the_job_and_then_it_is_english",),
     ),
     "locale of the job": Mutation(

@@ -15,6 +15,7 @@ from sqlalchemy.pool import StaticPool
 
 from jobmanager.clock import Clock
 from jobmanager.stores.sql.database import Connection
+from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.sqlite_database import SqliteDatabase
 from jobmanager.stores.sql.sqlite_runs import SqliteRuns
 from jobmanager.stores.sql.store import SqlStore
@@ -32,6 +33,7 @@ class MemoryDatabase(SqliteDatabase):
         engine = sa.create_engine(
             "sqlite://",
             isolation_level="AUTOCOMMIT",
+            json_serializer=to_json,
             json_deserializer=json_from,
             poolclass=StaticPool,
             pool_reset_on_return=None,

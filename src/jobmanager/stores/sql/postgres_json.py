@@ -1,4 +1,7 @@
-"""JSON as PostgreSQL keeps it: jsonb has neither the character NUL nor half a surrogate pair, Python's text has both."""
+"""JSON as every store keeps it: PostgreSQL's jsonb has neither the character NUL nor half a surrogate pair, Python's text has both.
+
+The stores in SQLite follow, so that a move from one store to the other changes no text.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ import sqlalchemy as sa
 from jobmanager.errors import UnreadableRowError
 from jobmanager.job import STORED_OPTIONS, CatchUp, Overlap
 from jobmanager.run import Attempt, Failure, LogLine, Progress, Run, RunStatus, Trigger, Turn
+from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.tables import Instant, make_tables, micros, moment
 from jobmanager.stores.values import Instance, JobRow, JobState
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def encode(value: Any) -> str | None:
     """JSON text, None for nothing; what JSON cannot say was refused or clipped before it came here."""
-    return None if value is None else json.dumps(value, separators=(",", ":"))
+    return None if value is None else to_json(value)
 
 
 RUN_COLUMNS = tuple(field.name for field in fields(Run))

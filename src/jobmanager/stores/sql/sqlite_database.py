@@ -21,6 +21,7 @@ from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import StoreError, StoreUnavailableError, UnreadableRowError
 from jobmanager.stores.sql.database import Connection, Database
 from jobmanager.stores.sql.fork_gate import ForkUnderWayError, Gate
+from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.rows import UNDECODABLE
 from jobmanager.stores.sql.tables import make_tables
 from jobmanager.stores.sql.unreadable import json_from, text_from
@@ -54,6 +55,7 @@ class SqliteDatabase(Database):
         engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(self.path)),
             isolation_level="AUTOCOMMIT",
+            json_serializer=to_json,
             json_deserializer=json_from,
             pool_timeout=self._patience,
             connect_args={"check_same_thread": False, "timeout": self._patience},
