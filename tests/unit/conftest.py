@@ -3,6 +3,7 @@
 import os
 import subprocess
 
+import croniter  # noqa: F401 - asks the program `file` how wide a word is here, when it is first imported
 import pytest
 
 

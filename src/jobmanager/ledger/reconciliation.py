@@ -211,7 +211,10 @@ class Reconciliation:
         return len(again)
 
     def _close_revision(self, txn: JobTransaction, end: datetime, *, becomes: JobState) -> None:
-        """Account for the old rule up to `end`: what is on time still runs or is skipped, older instants are missed."""
+        """Account for the old rule up to `end`: the newest instant on time still runs or is skipped, older ones are missed.
+
+        It runs only if a living process executes the job, and before the grace has passed: else the change would fire, later.
+        """
         try:
             account = missing_of(txn, schedule_of(txn.job) if txn.job.open else None, end, bite=None)
             missing = account.instants
@@ -221,14 +224,17 @@ class Reconciliation:
         if txn.job.state == "paused":
             grow_pause(txn, missing)
             return
-        on_time = [instant for instant in missing if instant > txn.now - self._grace]
+        earliest = txn.now - self._grace
+        on_time = [instant for instant in missing if instant > earliest]
+        if becomes == "active":
+            on_time = on_time[-1:] if txn.is_executed(earliest) else []
         record_missed(txn, missing[: len(missing) - len(on_time)], account)
         if becomes == "paused":
             grow_pause(txn, on_time)
             return
         for instant in on_time:
             if becomes == "active":
-                self._open(txn, instant, "schedule")
+                self._open(txn, instant, "schedule", expires_after=self._grace)
             else:
                 txn.insert(row_of(txn, instant, SKIPPED, "disabled"))
 
@@ -240,10 +246,12 @@ class Reconciliation:
         *,
         waits: bool = False,
         run_id: str | None = None,
+        expires_after: timedelta | None = None,
     ) -> None:
         """Open a pending run for the instant, or record what the overlap policy makes of it."""
         run = row_of(txn, instant, PENDING, None, trigger=trigger)
-        run = replace(run, id=run_id or run.id)
+        deadlines = [run.expires_at, None if expires_after is None else run.due_at + expires_after]
+        run = replace(run, id=run_id or run.id, expires_at=min(filter(None, deadlines), default=None))
         apply_overlap(txn, replace(run, turn="waits") if waits and run.turn else run)
 
 

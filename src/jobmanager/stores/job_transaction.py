@@ -71,6 +71,10 @@ class JobTransaction(ABC):
         """Return True if some instance of the job's namespace lived at that instant."""
 
     @abstractmethod
+    def is_executed(self, since: datetime) -> bool:
+        """Return True if a process that executes runs of the job's namespace lives, and gave a sign of life since then."""
+
+    @abstractmethod
     def is_alive(self, instance_id: str) -> bool:
         """Return True unless the instance is dead or unknown."""
 

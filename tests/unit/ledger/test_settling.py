@@ -233,12 +233,61 @@ def test_after_a_change_and_its_opposite_old_ticks_are_still_refused(
 def test_a_change_lets_run_what_is_on_time_by_the_old_schedule(
     start: Callable[..., JobManager], clock: FakeClock, late: int, becomes: str
 ) -> None:
-    jobs = start(catch_up="all", cron="1-59/10 * * * *")
-    clock.step(60 + late)
+    jobs = start(catch_up="none", cron="1-59/10 * * * *")
+    clock.advance(seconds=60 + late)
     jobs.override_job("work", cron="0 0 1 1 *")
     clock.advance()
 
     assert [(run.scheduled_for, str(run.status)) for run in rows(jobs)] == [(minute(1), becomes)]
+
+
+def test_of_several_instants_on_time_a_change_lets_the_newest_run(
+    start: Callable[..., JobManager], clock: FakeClock
+) -> None:
+    jobs = start(catch_up="all", cron=None, every=20)
+    clock.advance(seconds=50)
+    jobs.override_job("work", every=3600)
+    clock.advance()
+
+    assert [str(run.status) for run in rows(jobs)] == ["missed", "succeeded"]
+
+
+@pytest.mark.parametrize("backend", ["ticks", "noop"])
+def test_a_change_while_no_process_lives_lets_nothing_run(
+    start: Callable[..., JobManager], clock: FakeClock, store: RunStore, backend: str
+) -> None:
+    """Fails where the change opens a run that waits for whatever process starts next, however late."""
+    jobs = start(catch_up="none")
+    clock.advance(seconds=30)
+    jobs.stop()
+    clock.step(60)
+    operator = JobManager(
+        Settings(database_url="memory://", **({"backend": "noop"} if backend == "noop" else {})),
+        store=store,
+        clock=clock,
+    )
+    operator.add_job("work", lambda: None, cron="* * * * *", catch_up="none")
+    operator.override_job("work", cron="0 0 1 1 *")
+    clock.step(timedelta(hours=5))
+    jobs.start()
+    clock.advance(minutes=2)
+
+    assert [(str(run.status), run.reason) for run in rows(jobs)] == [("missed", "downtime")]
+    assert jobs.trigger_job("work").status is RunStatus.SUCCEEDED
+
+
+def test_a_change_after_the_process_was_killed_leaves_a_run_that_expires(
+    start: Callable[..., JobManager], clock: FakeClock, store: RunStore
+) -> None:
+    """The killed process still counts as living; what the change opens for it ends with the grace."""
+    jobs = start(catch_up="none")
+    clock.advance(seconds=59)
+    clock.step(2)  # killed: the tick was not brought, and nobody deregistered
+    operator = JobManager(Settings(database_url="memory://"), store=store, clock=clock)
+    operator.add_job("work", lambda: None, cron="* * * * *", catch_up="none")
+    operator.override_job("work", cron="0 0 1 1 *")
+    [run] = rows(operator)
+    assert (run.status, run.expires_at) == (RunStatus.PENDING, minute(1) + jobs.settings.grace)
 
 
 def test_a_pause_runs_nothing_that_was_due_before_it(

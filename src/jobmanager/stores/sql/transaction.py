@@ -113,7 +113,10 @@ class SqlJobTransaction(JobTransaction):
         c = self._runs.c
         return (
             self._first(
-                c.job_id == self.job.id, c.scheduled_for > instant, c.status.not_in(("skipped", "missed"))
+                c.job_id == self.job.id,
+                c.scheduled_for > instant,
+                c.status.not_in(("skipped", "missed")),
+                c.accepted_at.is_not(None),
             )
             is not None
         )
@@ -127,6 +130,16 @@ class SqlJobTransaction(JobTransaction):
         table = self._database.tables.instances
         query = sa.select(table.c.id).where(
             table.c.namespace == self.job.namespace, table.c.started_at <= instant, table.c.seen_at >= instant
+        )
+        return self._connection.execute(query.limit(1)).first() is not None
+
+    def is_executed(self, since: datetime) -> bool:
+        table = self._database.tables.instances
+        query = sa.select(table.c.id).where(
+            table.c.namespace == self.job.namespace,
+            table.c.executes,
+            table.c.dead_at.is_(None),
+            table.c.seen_at >= since,
         )
         return self._connection.execute(query.limit(1)).first() is not None
 

@@ -65,6 +65,19 @@ class AccountPromises(StoreGround):
             assert txn.was_alive(self.now - seconds(60))
             assert not txn.is_alive(gone)
 
+    def test_a_job_is_executed_by_a_living_process_of_its_namespace_that_executes(self) -> None:
+        self.job()
+        self.process(executes=False, seen_at=self.now)
+        self.process(namespace="other", seen_at=self.now)
+        self.store.processes.deregister(self.process(seen_at=self.now))
+
+        with self.store.jobs.lock("job") as txn:
+            assert not txn.is_executed(self.now - seconds(60))
+        self.process(seen_at=self.now - seconds(60))
+        with self.store.jobs.lock("job") as txn:
+            assert txn.is_executed(self.now - seconds(60))
+            assert not txn.is_executed(self.now - seconds(59))
+
     def test_an_unknown_instance_counts_as_dead(self) -> None:
         self.job()
         living = self.process()

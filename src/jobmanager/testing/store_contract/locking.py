@@ -157,11 +157,12 @@ class LockingPromises(StoreGround):
             assert txn.instants(self.now - seconds(40), self.now) == set()
             assert txn.newest_instant() is None
 
-    def test_a_later_tick_counts_as_opened_unless_it_was_skipped_or_missed(self) -> None:
+    def test_a_later_tick_counts_as_opened_unless_it_is_skipped_missed_or_only_announced(self) -> None:
         self.job()
         self.inserted(
             self.tick(30),
             self.closed(self.tick(20), SKIPPED, reason="overlap"),
+            self.tick(10, accepted_at=None),
             self.run_of(),
         )
 
