@@ -6,6 +6,7 @@ so an edit, a pause or a resume never fires anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -51,9 +52,13 @@ BITES = 5  # in one go: a job whose account is older than that goes on with the 
 class Reconciliation:
     """Keeps the account of every job. Any process may settle any job: the job's lock and the unique tick decide."""
 
-    def __init__(self, store: RunStore, *, grace: timedelta) -> None:
+    def __init__(
+        self, store: RunStore, *, grace: timedelta, on_step: Callable[[], object] = lambda: None
+    ) -> None:
+        """`on_step` is called between jobs: a first sweep over very many takes long, and goes on."""
         self._store = store
         self._grace = grace
+        self._on_step = on_step
 
     def settle_due(self, limit: int = 50) -> int:
         """Settle jobs whose next instant is overdue by more than `grace`; answers how many runs were opened.
@@ -76,6 +81,7 @@ class Reconciliation:
         return sum(self._settle_alone(job_id) for job_id in late)
 
     def _settle_alone(self, job_id: str) -> int:
+        self._on_step()
         try:
             return self.settle(job_id)
         except StoreUnavailableError:

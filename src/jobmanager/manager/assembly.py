@@ -92,7 +92,7 @@ class Assembly:
         self.attempts = Attempts()
         self.background = BackgroundTasks(clock, outage=outage)
         self.watching = BackgroundTasks(clock, name="jobmanager-supervisor", outage=outage)
-        self.account = Reconciliation(store, grace=settings.grace)
+        self.account = Reconciliation(store, grace=settings.grace, on_step=self.background.note_progress)
         self.job_sync = JobSync(registry, store, self.account, namespace=settings.namespace)
         self.pool = WorkerPool(settings.workers, threaded=threaded, coroutines=settings.coroutines)
         self.commits = GroupCommit(store, clock, threaded=threaded, quiet=outage)

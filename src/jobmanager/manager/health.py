@@ -61,7 +61,9 @@ class HealthCheck:
             symptoms = [*(one for one in symptoms if one.kind != "store_silent"), store_silent(error)]
         if facts is not None and self._keeps_time:
             limits = Limits.of(self._settings, late=late)
-            symptoms += judge_ledger(facts, limits, expects_process=not self._settings.wait, told=told)
+            # A process that asks lives, and what its own heartbeat lacks is a symptom already; the store learns with the next beat.
+            expects = not self._settings.wait and assembly is None
+            symptoms += judge_ledger(facts, limits, expects_process=expects, told=told)
         ready = facts is not None and (self._settings.wait or (assembly is not None and assembly.ready))
         return HealthReport(ready=ready, symptoms=tuple(symptoms), facts=facts)
 

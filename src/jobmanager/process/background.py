@@ -56,7 +56,7 @@ class BackgroundTasks:
         self._stopping = False
         self._driven = False
         self.turned_at = clock.monotonic()
-        """When the thread last went round (monotonic)."""
+        """When the thread last went round, or within a long task from one piece to the next (monotonic)."""
 
     def add(self, name: str, act: Act, *, every: timedelta) -> None:
         """Do the task every so often, jittered by a tenth. Before `start` only."""
@@ -105,6 +105,11 @@ class BackgroundTasks:
                 self._do("soon", self._soon.pop(0))
         finally:
             self._depth -= 1
+
+    def note_progress(self) -> None:
+        """Say that the thread goes on, from within a task that takes long. From any other thread it says nothing."""
+        if threading.current_thread() is self._thread:
+            self.turned_at = self._clock.monotonic()
 
     def start(self) -> None:
         """Begin; twice is once."""

@@ -269,9 +269,9 @@ def judge_ledger(
     told = told or utc
     return [
         *_no_process(facts, expects_process=expects_process),
-        *_overdue(facts, limits, told),
+        *(() if (silent := _is_silent(facts, limits)) else _overdue(facts, limits, told)),
         *_not_brought(facts, told),
-        *_late(facts, limits, told),
+        *(() if silent else _late(facts, limits, told)),
         *_not_taken(facts, told),
     ]
 
@@ -285,8 +285,14 @@ def _no_process(facts: LedgerFacts, *, expects_process: bool) -> Iterator[Sympto
         )
 
 
+def _is_silent(facts: LedgerFacts, limits: Limits) -> bool:
+    """Return True while no process has beaten for half a lease: each is dead, or was suspended and says so with its next beat."""
+    newest = max((item.seen_at for item in facts.processes), default=None)
+    return newest is not None and facts.now - newest > limits.lease / 2
+
+
 def _overdue(facts: LedgerFacts, limits: Limits, told: Told) -> Iterator[Symptom]:
-    # A process that has just come up settles what it found; it is judged after its first sweeps.
+    # A process that has just come up, or stood still, settles what it found; it is judged after its first sweeps.
     oldest = min((item.started_at for item in facts.processes), default=None)
     settling = oldest is not None and facts.now - oldest < limits.patience
     if not facts.overdue or settling:
@@ -345,6 +351,7 @@ def _is_late(item: Instance, limits: Limits) -> bool:
     if (
         item.lag_seconds is None
         or item.last_tick_at is None
+        or item.last_tick_at < item.started_at  # it stood still when that tick was due
         or item.lag_seconds <= limits.late.total_seconds()
     ):
         return False

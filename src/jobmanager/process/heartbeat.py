@@ -23,6 +23,7 @@ from jobmanager.stores.values import Instance
 
 logger = get_logger(__name__)
 
+SHORTEST_PAUSE = 5.0  # seconds; a busy machine makes shorter ones
 TRUST = 0.8  # of the lease: others wait for all of it before they mark this process dead
 
 
@@ -95,6 +96,8 @@ class Heartbeat:
         self._vital_signs = vital_signs
         self.accepted_at = clock.monotonic()
         """When the store last accepted a beat (monotonic)."""
+        self._turned_at = self.accepted_at, now
+        self._lives_since: datetime | None = None
 
     @property
     def id(self) -> str:
@@ -172,6 +175,32 @@ class Heartbeat:
     def beat(self) -> bool:
         """Tell the store that this process lives. False if that failed, or if it was declared dead (then it has a new id)."""
         sent = self._clock.monotonic()
+        self._note_pause(beating=False)
+        try:
+            return self._beat(sent)
+        finally:
+            self._note_pause(beating=True)
+
+    def _note_pause(self, *, beating: bool) -> None:
+        """Notice that the whole process stood still: it was stopped, or its machine was suspended, which stops one clock of two.
+
+        What should have happened meanwhile is no fault of this process: to others it lives from now on. A store that does not reply
+        holds up the beat only, so while `beating` nothing but the difference of the clocks counts.
+        """
+        monotonic, wall = self._turned_at
+        self._turned_at = self._clock.monotonic(), self._clock.now()
+        ran = self._turned_at[0] - monotonic
+        passed = (self._turned_at[1] - wall).total_seconds()
+        stood_still = passed - ran if beating else max(ran, passed)
+        if (
+            stood_still > max(self._length / 2, SHORTEST_PAUSE)
+            and self._thread is not None
+            and not self._driven
+        ):
+            logger.info("this process stood still for %.0f s", stood_still)
+            self._lives_since = self._turned_at[1]
+
+    def _beat(self, sent: float) -> bool:
         try:
             if not self._registered:
                 # It lives from now on, not since it was built or last stopped: the account asks who lived when.
@@ -180,13 +209,18 @@ class Heartbeat:
                 self._store.processes.register(self._instance, self._declares)
                 self._registered = True
             last_tick_at, lag = self._vital_signs()
-            alive = self._store.processes.beat(self.id, last_tick_at=last_tick_at, lag_seconds=lag)
+            since = self._lives_since
+            alive = self._store.processes.beat(
+                self.id, last_tick_at=last_tick_at, lag_seconds=lag, lives_since=since
+            )
         except StoreError as error:
             self._quiet.warning("heartbeat failed: %s", error)
             if self._listener:
                 self._listener.beat_failed()
             return False
         self._quiet.over("heartbeat is back")
+        if since is not None and self._lives_since == since:
+            self._lives_since = None
         if alive:
             with self._changed:
                 self._trusted_until = sent + TRUST * self._length

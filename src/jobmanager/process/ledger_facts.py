@@ -47,13 +47,16 @@ def _candidates(store: RunStore, now: datetime, limits: Limits, *, thorough: boo
 
 
 def overdue_jobs(rows: Iterable[JobRow], settings: Settings, now: datetime) -> Iterable[OverdueJob]:
-    """Yield the active jobs of the namespace whose next instant should be accounted for by now, and is not."""
+    """Yield the active jobs of the namespace whose next instant should be accounted for by now, and is not.
+
+    A sweep comes a tenth later than it says, and takes its time.
+    """
     patience = Limits.of(settings).patience
     for row in rows:
         if row.state != "active" or row.namespace != settings.namespace:
             continue
         due_at = next_due(row)
-        by = timedelta(0) if due_at is None else now - due_at - patience - row.jitter
+        by = timedelta(0) if due_at is None else now - due_at - patience - settings.sweep / 3 - row.jitter
         if due_at is not None and by > timedelta(0):
             yield OverdueJob(job_id=row.id, due_at=due_at, by=by)
 

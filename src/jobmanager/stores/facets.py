@@ -153,9 +153,17 @@ class StoredProcesses(ABC):
 
     @abstractmethod
     def beat(
-        self, instance_id: str, *, last_tick_at: datetime | None = None, lag_seconds: float | None = None
+        self,
+        instance_id: str,
+        *,
+        last_tick_at: datetime | None = None,
+        lag_seconds: float | None = None,
+        lives_since: datetime | None = None,
     ) -> bool:
-        """Move the counter and note the vital signs; False if the instance was declared dead or is unknown."""
+        """Move the counter and note the vital signs; False if the instance was declared dead or is unknown.
+
+        `lives_since` becomes its `started_at`: before that moment the process stood still as a whole.
+        """
 
     @abstractmethod
     def mark_dead(self, instance: Instance) -> bool:

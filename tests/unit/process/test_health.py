@@ -151,7 +151,8 @@ def test_overdue_jobs_are_judged_once_a_process_had_time_to_settle_them():
 
 def test_late_ticks_count_while_they_are_recent():
     def ticked(ago, lag):
-        return instance(last_tick_at=NOON - timedelta(seconds=ago), lag_seconds=lag)
+        last = NOON - timedelta(seconds=ago)
+        return instance(started_at=NOON - timedelta(days=1), last_tick_at=last, lag_seconds=lag)
 
     assert kinds(ticked(100, 70)) == ["late_ticks"]
     assert kinds(ticked(5000, 70)) == []  # a daily job that was late once

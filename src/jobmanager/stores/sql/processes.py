@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -49,10 +50,17 @@ class SqlProcesses(SqlFacet, StoredProcesses):
             return {job_id for job_ids in connection.scalars(living) for job_id in job_ids}
 
     def beat(
-        self, instance_id: str, *, last_tick_at: datetime | None = None, lag_seconds: float | None = None
+        self,
+        instance_id: str,
+        *,
+        last_tick_at: datetime | None = None,
+        lag_seconds: float | None = None,
+        lives_since: datetime | None = None,
     ) -> bool:
         table = self.tables.instances
-        signs = {"last_tick_at": last_tick_at, "lag_seconds": lag_seconds}
+        signs: dict[str, Any] = {"last_tick_at": last_tick_at, "lag_seconds": lag_seconds}
+        if lives_since is not None:
+            signs["started_at"] = lives_since
         with self.database.writing() as connection:
             moved = connection.execute(
                 sa.update(table)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
 
@@ -29,6 +31,14 @@ class ProcessPromises(StoreGround):
         self.store.processes.register(instance)
 
         assert [each.beats for each in self.store.processes.living()] == [1]
+
+    def test_a_beat_may_say_since_when_the_process_lives(self) -> None:
+        instance_id = self.process()
+        since = self.now + timedelta(hours=1)
+
+        assert self.store.processes.beat(instance_id, lives_since=since)
+        assert self.store.processes.beat(instance_id)
+        assert [instance.started_at for instance in self.store.processes.living()] == [since]
 
     def test_every_beat_moves_the_counter_and_the_last_sign_of_life(self) -> None:
         instance_id = self.process(seen_at=self.now - seconds(100))
