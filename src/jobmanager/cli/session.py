@@ -35,14 +35,20 @@ class Session:
         """The application's manager; UsageError if no application is named."""
         if not self.target:
             raise NO_APPLICATION
-        return load(self.target)
+        return self._hiding(load(self.target))
 
     @cached_property
     def ledger(self) -> JobManager:
         """The application's manager, or one made of the settings alone: enough to read and end runs."""
         from jobmanager.manager.manager import JobManager
 
-        return self.jobs if self.target else JobManager()
+        return self.jobs if self.target else self._hiding(JobManager())
+
+    def _hiding(self, manager: JobManager) -> JobManager:
+        from jobmanager.cli.output.records import hide
+
+        hide(manager.settings.secret_values())
+        return manager
 
     def close(self) -> None:
         """Close the connections."""

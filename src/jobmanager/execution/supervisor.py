@@ -148,7 +148,9 @@ class Supervisor:
         for attempt in self._attempts.begun():
             progress = attempt.take_progress()
             if progress is not None:
-                self._recorder.store.runs.note_progress(attempt.run, progress)
+                self._recorder.store.runs.note_progress(
+                    attempt.run, self._recorder.redacted_progress(progress)
+                )
 
     def flush_lines(self) -> None:
         """Write the log lines captured so far."""

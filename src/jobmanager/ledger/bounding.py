@@ -32,6 +32,7 @@ MAX_START = MAX_JSON // 2 - 100  # as a JSON text in JSON it may double
 MAX_TRACEBACK = 16 * 1024
 MAX_MESSAGE = 2000
 MAX_TYPE = 200
+LONGEST_NAME = 100
 MAX_DEPTH = 200
 MAX_SHOWN = 1000
 MAX_DIGITS_BITS = 14_000  # 4,214 decimal digits: Python itself refuses more than 4,300
@@ -43,6 +44,8 @@ _FEW = 6
 _NOT_LOOKED_INTO = (
     type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, GeneratorType, CoroutineType, AsyncGeneratorType,
 )  # fmt: skip
+
+HIDDEN = "[redacted]"
 
 Hide = Callable[[str], str]
 """Returns a text without its secrets."""
@@ -65,18 +68,44 @@ def bounded_json(value: Any, *, hide: Hide, is_secret: IsSecret) -> Any:
     copy = _Copy(hide, is_secret)
     try:
         whole = copy.of(value)
+        copy.result = hide_named(copy.result, is_secret)
     except BaseException as error:  # noqa: BLE001 - the value's own code may raise anything, and its run is recorded all the same
         return {
             "not_json": (text_of(error) or name_of(type(error)))[:200],
-            "repr": hide(described(value))[:MAX_SHOWN],
+            "repr": hide(described(value, hide=hide))[:MAX_SHOWN],
         }
     try:
         text = json.dumps(copy.result, allow_nan=False)
     except ValueError as error:  # a key that JSON writes as another text than it has here
-        return {"not_json": str(error)[:200], "repr": hide(described(value))[:MAX_SHOWN]}
+        return {"not_json": str(error)[:200], "repr": hide(described(value, hide=hide))[:MAX_SHOWN]}
     if whole and len(text) <= MAX_JSON:
         return copy.result
     return {"clipped": "more than 64 KiB of JSON", "start": text[:MAX_START]}
+
+
+def hide_named(value: Any, is_secret: IsSecret) -> Any:
+    """Hide, within a JSON value, what stands beside the name of a secret: in a pair, as headers are, or in a dict of name and value."""
+    if isinstance(value, list):
+        if len(value) == 2 and is_name(value[0], is_secret):
+            value[1] = HIDDEN
+        for item in value:
+            hide_named(item, is_secret)
+    elif isinstance(value, dict):
+        if any(is_name(value.get(key), is_secret) for key in ("name", "key", "header", "field")):
+            value.update(dict.fromkeys({"value", "val"} & value.keys(), HIDDEN))
+        for item in value.values():
+            hide_named(item, is_secret)
+    return value
+
+
+def is_name(value: Any, is_secret: IsSecret) -> bool:
+    """Return whether the value is one word, and the name of a secret."""
+    return (
+        isinstance(value, str)
+        and len(value) <= LONGEST_NAME
+        and not set(value) & set(" =:")
+        and is_secret(value)
+    )
 
 
 def bounded_failure(failure: Failure | None, *, hide: Hide) -> Failure | None:
@@ -86,12 +115,12 @@ def bounded_failure(failure: Failure | None, *, hide: Hide) -> Failure | None:
     return replace(
         failure,
         type=failure.type[:MAX_TYPE],
-        message=_start_of(failure.message, MAX_MESSAGE, hide),
+        message=bounded_text(failure.message, MAX_MESSAGE, hide=hide),
         traceback=_ends_of(failure.traceback, MAX_TRACEBACK, hide),
     )
 
 
-def _start_of(text: str, most: int, hide: Hide) -> str:
+def bounded_text(text: str, most: int, *, hide: Hide) -> str:
     """Return the beginning of the text. Twice of what is kept is searched: a secret cut by the search lies beyond what is kept."""
     found = hide(text[: 2 * most])
     return found if len(text) <= most else f"{found[:most]} [... cut]"
@@ -128,7 +157,7 @@ class _Copy:
                     else:
                         key = self._key(item[0])
                         hidden = self._is_secret(key)
-                        into[key] = self._text("[redacted]") if hidden else self._one(item[1])
+                        into[key] = self._text(HIDDEN) if hidden else self._one(item[1])
                     if self._open[-1][0] is not items:
                         break
                 else:
@@ -242,35 +271,38 @@ def text_of(error: BaseException) -> str:
     return ", ".join(described(argument) for argument in arguments[:_FEW])
 
 
-def described(value: Any) -> str:
+def described(value: Any, *, hide: Hide = str) -> str:
     """Return what the value looks like in at most 2,000 characters; its own `__repr__` is asked only if it has little to go through."""
     try:
-        return _described(value, 3)[: 2 * MAX_SHOWN]
+        return _described(value, 3, hide)[: 2 * MAX_SHOWN]
     except BaseException as error:  # noqa: BLE001 - the value's own code may raise anything
         return f"<no repr: {name_of(type(error))}>"
 
 
-def _described(value: Any, depth: int) -> str:
+def _described(value: Any, depth: int, hide: Hide) -> str:
     kind = type(value)
     if kind in _TEXTS:
-        return repr(value[:MAX_SHOWN]) + ("..." if len(value) > MAX_SHOWN else "")
+        kept = value[:MAX_SHOWN]  # hidden before quotes and escapes stand around it
+        return repr(hide(kept) if kind is str else kept) + ("..." if len(value) > MAX_SHOWN else "")
     if kind in _BRACKETS:
-        return _items_described(value, kind, depth)
+        return _items_described(value, kind, depth, hide)
     shows: Any = kind.__repr__
     if shows is _PLAIN_REPR or _is_small(value):
         return str.__getitem__(repr(value), slice(0, MAX_SHOWN))
     return f"<{name_of(kind)} object, too large to show>"
 
 
-def _items_described(value: Any, kind: type, depth: int) -> str:
+def _items_described(value: Any, kind: type, depth: int, hide: Hide) -> str:
     opening, closing = _BRACKETS[kind]
     if not depth:
         return f"{opening}...{closing}"
     items = itertools.islice(value.items() if kind is dict else value, _FEW)
     if kind is dict:
-        shown = [f"{_described(key, depth - 1)}: {_described(item, depth - 1)}" for key, item in items]
+        shown = [
+            f"{_described(key, depth - 1, hide)}: {_described(item, depth - 1, hide)}" for key, item in items
+        ]
     else:
-        shown = [_described(item, depth - 1) for item in items]
+        shown = [_described(item, depth - 1, hide) for item in items]
     more = [f"... {len(value) - _FEW:,} more"] if len(value) > _FEW else []
     return f"{opening}{', '.join([*shown, *more])}{closing}"
 

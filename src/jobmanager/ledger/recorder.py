@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobmanager.errors import PayloadError
-from jobmanager.ledger.bounding import MAX_JSON, bounded_failure, bounded_json
+from jobmanager.ledger.bounding import MAX_JSON, MAX_MESSAGE, bounded_failure, bounded_json, bounded_text
 from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.ledger.overlap import OpenResult, apply_overlap, as_waiting, missed_deadline, unstarted
 from jobmanager.ledger.redaction import Redactor
@@ -21,6 +21,7 @@ from jobmanager.run import (
     Ending,
     Failure,
     LogLine,
+    Progress,
     Run,
     RunStatus,
     check_transition,
@@ -178,7 +179,14 @@ class Recorder:
             output=bounded_json(ending.output, hide=self.redactor.text, is_secret=self.redactor.is_secret),
             error=bounded_failure(ending.error, hide=self.redactor.text),
             lines=self.redacted(ending.lines),
+            progress=None if ending.progress is None else self.redacted_progress(ending.progress),
         )
+
+    def redacted_progress(self, progress: Progress) -> Progress:
+        """Return the same progress, its message bounded and without secrets."""
+        if not progress.message:
+            return progress
+        return replace(progress, message=bounded_text(progress.message, MAX_MESSAGE, hide=self.redactor.text))
 
     def redacted(self, lines: Sequence[LogLine]) -> tuple[LogLine, ...]:
         """Return the same lines without secrets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from jobmanager.cli.output.phrases import iso, seconds
@@ -11,7 +12,18 @@ if TYPE_CHECKING:
     from jobmanager.run import Attempt, Failure, LogLine, Run
     from jobmanager.stores.values import JobRow
 
-_BY_KEY = Redactor()  # a payload is kept as it was given; what its keys call a secret is not shown
+# A payload is kept as it was given: what its keys call a secret, and the application's own secrets, are not shown.
+_redactors = [Redactor()]
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Let no payload show these secrets, of the settings of the application whose runs are shown."""
+    _redactors[0] = Redactor(secrets)
+
+
+def shown_payload(payload: Any) -> Any:
+    """Return a payload without secrets."""
+    return _redactors[0].value(payload)
 
 
 def run_record(run: Run) -> dict[str, Any]:
@@ -40,7 +52,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "idempotency_key": run.idempotency_key,
         "blocked_by": run.blocked_by,
         "cancel_requested_at": iso(run.cancel_requested_at),
-        "payload": _BY_KEY.value(run.payload),
+        "payload": shown_payload(run.payload),
         "output": run.output,
         "error": failure_record(run.error),
         "progress": None
