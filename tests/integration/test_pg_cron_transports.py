@@ -271,6 +271,32 @@ def test_a_tick_that_was_announced_is_opened_by_whatever_backend_brings_it(
         local.store.close()
 
 
+@pytest.mark.parametrize("backend", ["local", "pg_cron"])
+def test_what_was_announced_between_a_stop_and_a_start_runs_if_it_is_on_time(
+    ground: Callable[..., Ground], backend: str
+) -> None:
+    """Fails if a restart shorter than the grace, or a move to another backend, loses the tick that fell into it."""
+    here = ground()
+    here.manager.stop(1)
+    instant = here.make_due()
+    assert here.fire() == 1
+    later = here.make(
+        here.manager.settings.database_url,
+        1,
+        backend=backend,
+        sweep_seconds=600,
+        **({"pg_cron_transport": "notify"} if backend == "pg_cron" else {}),
+    )
+    later.start()
+    try:
+        until(lambda: later.runs("job-0", "succeeded"), 10)
+        [run] = [run for run in later.runs("job-0") if run.scheduled_for == instant]
+        assert (str(run.status), str(run.trigger)) == ("succeeded", "schedule")
+    finally:
+        later.stop(1)
+        later.store.close()
+
+
 def test_handed_over_in_both_directions_no_tick_is_lost_or_started_twice(
     ground: Callable[..., Ground],
 ) -> None:

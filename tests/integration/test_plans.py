@@ -230,6 +230,9 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "cancel requests": lambda full: full.store.runs.cancel_requests(OWNER),
     "running of": lambda full: full.store.runs.running_of(OWNER),
     "take over": lambda full: full.store.maintenance.take_over(),
+    "unaccepted runs": lambda full: full.store.maintenance.unaccepted_runs(
+        full.now - timedelta(minutes=1), full.now, 1000
+    ),
     "expire pending": lambda full: full.store.maintenance.expire_pending(),
     "taken": lambda full: full.store.runs.already_recorded(
         [run_of(full, scheduled_for=full.now) for _ in range(20)]

@@ -176,7 +176,14 @@ class Assembly:
             clock=clock,
         )
         self.sweep = Sweep(
-            store, self.account, self.executor, self.claims, heartbeat=self.heartbeat, clock=clock
+            store,
+            self.account,
+            self.executor,
+            self.claims,
+            accept=self.runner.accept_announced,
+            heartbeat=self.heartbeat,
+            clock=clock,
+            grace=settings.grace,
         )
         self.threaded = threaded
         """False on a clock moved by hand and on noop: then runs execute inline, in the caller's thread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from jobmanager.clock import Clock
@@ -16,6 +17,7 @@ from jobmanager.stores.base import RunStore
 logger = get_logger(__name__)
 
 FORGOTTEN_AFTER = timedelta(seconds=10)
+ACCEPTED_AT_ONCE = 1000
 
 
 class Sweep:
@@ -28,10 +30,14 @@ class Sweep:
         executor: Executor,
         claims: Claiming,
         *,
+        accept: Callable[[Sequence[str]], object],
         heartbeat: Heartbeat,
         clock: Clock,
+        grace: timedelta,
     ) -> None:
         self._store = store
+        self._accept = accept
+        self._grace = grace
         self._account = account
         self._executor = executor
         self._claims = claims
@@ -46,9 +52,19 @@ class Sweep:
         expired = self._store.maintenance.expire_pending()
         if expired:
             logger.warning("%d pending runs missed their start deadline", expired)
+        self._accept_announced()
         self._account.settle_due()
         self._account.settle_announced()
         self._claims.claim()
+
+    def _accept_announced(self) -> None:
+        """Accept what SQL announced and no call brought, as long as it is on time, whichever backend this process has."""
+        if not self._claims.accepting:
+            return
+        now = self._store.now()
+        on_time = self._store.maintenance.unaccepted_runs(now - self._grace, now, ACCEPTED_AT_ONCE)
+        if on_time:
+            self._accept(on_time)
 
     def _take_over(self) -> None:
         for run in self._store.maintenance.take_over():

@@ -268,6 +268,10 @@ class StoreMaintenance(ABC):
         """Return the ids of jobs that have an announced row which was due before the moment."""
 
     @abstractmethod
+    def unaccepted_runs(self, after: datetime, until: datetime, limit: int) -> list[str]:
+        """Return the ids of announced rows that were due after the one moment and up to the other, the oldest first."""
+
+    @abstractmethod
     def discard(self, run_id: str) -> Run:
         """Mark a failed run as seen to: no dead letter any more. Others are returned unchanged; RunNotFoundError."""
 

@@ -78,6 +78,13 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
         with self.database.reading() as connection:
             return list(connection.scalars(query))
 
+    def unaccepted_runs(self, after: datetime, until: datetime, limit: int) -> list[str]:
+        c = self.tables.runs.c
+        on_time = self._only_announced(), c.due_at > after, c.due_at <= until
+        query = sa.select(c.id).where(*on_time).order_by(c.due_at, c.id).limit(limit)
+        with self.database.reading() as connection:
+            return list(connection.scalars(query))
+
     def _only_announced(self) -> sa.ColumnElement[bool]:
         c = self.tables.runs.c
         return literally(c.status, PENDING) & c.accepted_at.is_(None)

@@ -160,6 +160,17 @@ class AnnouncingPromises(StoreGround):
         self.opened(self.accepting(run))
         assert self.store.runs.already_recorded([mine]) == {mine.id}
 
+    def test_what_is_announced_and_due_in_a_stretch_is_found_oldest_first(self) -> None:
+        self.job()
+        late, second, first = self.announced(60), self.announced(20), self.announced(59)
+        self.announced(-1)
+        taken = self.announced(40)
+        self.opened(self.accepting(taken))
+
+        found = self.store.maintenance.unaccepted_runs(self.now - seconds(60), self.now, 10)
+        assert found == [first.id, second.id]
+        assert self.store.maintenance.unaccepted_runs(self.now - HOUR, self.now, 1) == [late.id]
+
     def test_what_nobody_accepted_is_found_and_can_be_withdrawn(self) -> None:
         self.job()
         self.job("other")
