@@ -20,6 +20,8 @@ class Unreadable:
 
 def json_from(text: Any) -> Any:
     """Return the value of a JSON text, or the marker of one that is none or is nested too deep."""
+    if isinstance(text, int | float):  # SQLite keeps the text of a number as a number
+        return text
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError):

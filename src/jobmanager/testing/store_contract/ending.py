@@ -53,6 +53,15 @@ class EndingPromises(StoreGround):
         assert [line for _, _, line in self.store.history.lines(run.id)] == list(lines)
         assert [attempt for _, attempt, _ in self.store.history.lines(run.id)] == [1, 1]
 
+    def test_an_output_of_each_kind_of_json_comes_back(self) -> None:
+        for output in (7, -1, 0.5, True, "7", "seven", [1, "two", None], {"three": 3.5}):
+            run = self.running()
+
+            assert self.ended(run, output=output) is SUCCEEDED
+
+            assert self.row(run).output == output
+            assert type(self.row(run).output) is type(output)
+
     def test_a_key_is_free_when_its_holder_has_ended(self) -> None:
         run = self.running(turn="holds")
         self.refused(self.run_of(turn="holds"))
