@@ -13,7 +13,7 @@ from typing import Any
 
 from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.backends.pg_cron.backend import OURS_ELSEWHERE, PgCronBackend, name_elsewhere
-from jobmanager.backends.pg_cron.database import Connection
+from jobmanager.backends.pg_cron.database import LONG, Connection
 from jobmanager.errors import JobNotFoundError
 from jobmanager.printable import get_logger
 from jobmanager.settings import key_of
@@ -94,7 +94,7 @@ class PgCronAdmin:
 
     def install(self, role: str | None = None) -> bool:
         """Make our objects, or bring them up to date, and let `role` run the application; False if they were today's already."""
-        with self._database.transaction(limit="5min") as connection:
+        with self._database.transaction(limit=LONG) as connection:
             changed = objects.install(connection)
             if role is not None:
                 connection.execute(objects.grants(role).encode())
@@ -333,7 +333,7 @@ class PgCronAdmin:
     @contextmanager
     def _changing(self, action: str, target: str) -> Iterator[Connection]:
         """Open a transaction that changes something, and record the change in our log and in the server's."""
-        with self._database.transaction(limit="5min") as connection:
+        with self._database.transaction(limit=LONG) as connection:
             self._note(connection, action, target)
             yield connection
 

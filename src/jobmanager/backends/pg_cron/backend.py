@@ -255,7 +255,7 @@ class PgCronBackend(Backend):
         if self._deliver is None:
             return Health(ok=False, detail="not started in this process")
         try:
-            with self.database.transaction(limit="5s") as connection:
+            with self.database.transaction(limit=5) as connection:
                 row = connection.execute(
                     "SELECT swept_at, clock_timestamp() - swept_at FROM jobmanager.epoch"
                 ).fetchone()

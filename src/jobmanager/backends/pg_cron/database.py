@@ -11,10 +11,15 @@ import psycopg
 
 from jobmanager.errors import ConfigurationError, StoreUnavailableError
 from jobmanager.settings import percent_encoded, shown_url
+from jobmanager.stores.sql.postgres_deadline import BoundedConnection
 
 Connection = psycopg.Connection[Any]
 
 POOLER_WORDS = re.compile(r"[?&](jobmanager_pooler|jobmanager_deadline|pgbouncer)=[^&]*")
+LIMIT, LONG = 30, 300
+"""Seconds for one statement in a transaction, by the server's clock: usually, and where plans and entries of all jobs are made."""
+MARGIN = 5.0
+"""Seconds that a server which lives has to say so; then the connection counts as silent."""
 TEMPORARY = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
@@ -31,19 +36,21 @@ class PgCronDatabase:
         self._url = percent_encoded(plain if "?" in plain else plain.replace("&", "?", 1))
         self.shown = shown_url(self._url)
 
-    def connect(self, *, patience: int = 5) -> Connection:
-        """Return a connection in autocommit mode that works behind a pooler, too.
+    def connect(self, *, patience: int = 5, deadline: float = LIMIT + MARGIN) -> Connection:
+        """Return a connection in autocommit mode that works behind a pooler, too; it is closed after a silence of `deadline` seconds.
 
         Whatever is executed on it outside of `pinned` must name the schema of all it uses.
         """
         with self.translated_errors():
-            return psycopg.connect(
+            connection = BoundedConnection.connect(
                 self._url,
                 autocommit=True,
                 connect_timeout=patience,
                 prepare_threshold=None,
                 application_name="jobmanager",
             )
+        connection.deadline = deadline
+        return connection
 
     @contextmanager
     def pinned(self, connection: Connection) -> Iterator[Connection]:
@@ -53,10 +60,14 @@ class PgCronDatabase:
             yield connection
 
     @contextmanager
-    def transaction(self, *, limit: str = "30s") -> Iterator[Connection]:
+    def transaction(self, *, limit: int = LIMIT) -> Iterator[Connection]:
         """Open a transaction on a connection of its own, in which no statement takes longer than `limit`."""
-        with self.translated_errors(), self.connect() as connection, self.pinned(connection):
-            connection.execute("SELECT set_config('statement_timeout', %s, true)", (limit,))
+        with (
+            self.translated_errors(),
+            self.connect(deadline=limit + MARGIN) as connection,
+            self.pinned(connection),
+        ):
+            connection.execute("SELECT set_config('statement_timeout', %s, true)", (f"{limit}s",))
             yield connection
 
     @contextmanager

@@ -21,6 +21,7 @@ logger = get_logger(__name__)
 CHANNEL = "jobmanager"
 POLL = 5.0  # seconds, and up to a fifth more so that processes do not poll together
 ECHO_WITHIN = 2.0
+SILENCE = 8.0  # seconds without a reply after which another connection listens
 LONGEST_PAUSE = 30.0
 
 ANNOUNCED = "SELECT run_id::text, job_id, scheduled_for, schedule_rev FROM jobmanager.announced_runs(%s)"
@@ -53,7 +54,7 @@ class Listener:
         pause = 0.5
         while not self._stopping.is_set():
             try:
-                with self._database.connect() as connection:
+                with self._database.connect(deadline=SILENCE) as connection:
                     self._listen(connection)
                     pause = 0.5
             except (JobManagerError, psycopg.Error) as error:
@@ -84,7 +85,7 @@ class Listener:
         From another session: a notification of a session to itself comes with its own result, even there.
         """
         probe = f"probe {uuid.uuid4()}"
-        with self._database.connect() as other:
+        with self._database.connect(deadline=SILENCE) as other:
             other.execute("SELECT pg_catalog.pg_notify(%s, %s)", (CHANNEL, probe))
         deadline = time.monotonic() + ECHO_WITHIN
         while (left := deadline - time.monotonic()) > 0 and not self._stopping.is_set():

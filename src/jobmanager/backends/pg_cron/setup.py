@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from jobmanager.backends.pg_cron.database import Connection, PgCronDatabase
+from jobmanager.backends.pg_cron.database import LONG, Connection, PgCronDatabase
 from jobmanager.errors import ConfigurationError
 
 LOOK = """SELECT current_user, current_database(), u.rolsuper, u.rolcanlogin,
@@ -77,7 +77,7 @@ def prepare(
     `cron`: this database is to have pg_cron. `http`: it is to call the application, if it can. `tables`: our tables live here.
     Without `keep` it is only tried. LackingRightError if our role may not, and then nothing is changed.
     """
-    with database.transaction(limit="5min") as connection:
+    with database.transaction(limit=LONG) as connection:
         ground = look(connection)
         _refuse(ground, database, cron=cron)
         extensions = _missing_extensions(ground, cron=cron, http=http)
