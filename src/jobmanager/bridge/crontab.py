@@ -25,6 +25,9 @@ from jobmanager.errors import CronError
 from jobmanager.schedule import Cron
 from jobmanager.schedule.instants import SECOND
 
+BLANKS = " \t\r"
+"""The blanks that cron knows; others belong to the command."""
+
 _VARIABLE = re.compile(r"""\s*("[^"]*"|'[^']*'|\w+)\s*=\s*(.*?)\s*""")
 _STARTERS = re.compile(
     r"-|[\d.]+[smhd]?$|\w+=|/(dev|tmp|var|run)/|(env|nice|ionice|sudo|exec|test|timeout|flock|setsid|nohup|(ba|da|z|k)?sh|python[\d.]*|manage\.py|php|perl|ruby|node|uv|run|poetry)$"
@@ -56,12 +59,12 @@ def bring(text: str, now: datetime, *, zone: str | None = None, system: bool = F
     reading = Reading(zone=zone or machine_zone(), told=zone is not None, system=system)
     guess, guessed = reading.zone, False
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         variable = _VARIABLE.fullmatch(line)
         if variable:
             found += _variable(reading, variable[1].strip("\"'"), _unquoted(variable[2]), number)
-        elif line.strip() and not line.strip().startswith("#"):
-            found.append(_command(reading, line.strip(), number, now))
+        elif line.strip(BLANKS) and not line.strip(BLANKS).startswith("#"):
+            found.append(_command(reading, line.strip(BLANKS), number, now))
             guessed |= not reading.told
     whole = [manual(f"the file does not say its zone: {guess}, this machine's, was taken.")] * guessed + [
         manual(

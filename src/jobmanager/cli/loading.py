@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -29,7 +30,10 @@ class ApplicationError(FailedError):
 
 
 def load(target: str) -> JobManager:
-    """Return the JobManager that `module:name` names, or the only one of `module`; the working directory is on the path.
+    """Return the JobManager that `module:name` names, or the only one of `module`.
+
+    The working directory comes first on the path while the module is imported, and last from then on: a file there that is called as
+    a library is cannot take the library's place.
 
     The application is imported inert: a `start()` in it does nothing.
     """
@@ -41,10 +45,24 @@ def module_of(target: str, option: str = "--app ") -> tuple[ModuleType, str]:
     """Import the module of `module:name` inert and return it with the name; hints show `option` in front of it."""
     module_name, _, name = target.partition(":")
     _refuse_files(target, module_name, option)
+    with _working_directory_first():
+        return imported(module_name, lambda: import_module(module_name), option), name
+
+
+@contextmanager
+def _working_directory_first() -> Iterator[None]:
+    """Let the application be found where the command is called, and leave the path as it was where that is on it already."""
     here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    return imported(module_name, lambda: import_module(module_name), option), name
+    if here in sys.path:
+        yield
+        return
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+        sys.path.append(here)
 
 
 def _refuse_files(target: str, module_name: str, option: str) -> None:

@@ -225,7 +225,7 @@ def _program(
             yield from (
                 (line, style) for line in _comment(remark.text, f"#   {word:8} ", "#" + " " * 12, width)
             )
-        yield from ((line, "") for line in item.source.splitlines())
+        yield from ((line, "") for line in item.source.split("\n"))
     jobs = sum(bool(item.source) for item in found)
     unchanged = sum(item.unchanged for item in found)
     told = f"{unchanged} carried over unchanged, {len(found) - unchanged} to look at"

@@ -33,6 +33,7 @@ class MemoryDatabase(SqliteDatabase):
         engine = sa.create_engine(
             "sqlite://",
             isolation_level="AUTOCOMMIT",
+            hide_parameters=True,  # they hold payloads
             json_serializer=to_json,
             json_deserializer=json_from,
             poolclass=StaticPool,

@@ -5,11 +5,12 @@ SQLite has one writer at a time, so a guard looked up inside BEGIN IMMEDIATE is 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,20 @@ class SqliteDatabase(Database):
             isolation_level="AUTOCOMMIT",
             json_serializer=to_json,
             json_deserializer=json_from,
+            hide_parameters=True,  # they hold payloads
             pool_timeout=self._patience,
             connect_args={"check_same_thread": False, "timeout": self._patience},
         )
+        sa.event.listen(engine, "do_connect", self._make_private)
         sa.event.listen(engine, "connect", self._prepare)
         return engine
+
+    def _make_private(self, *_: object) -> None:
+        """Make a new file readable by its owner alone; SQLite gives what it writes beside the file the same mode."""
+        with suppress(
+            OSError
+        ):  # it is there already; or it cannot be made, which SQLite says in its own words
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     def _prepare(self, connection: sqlite3.Connection, _record: object) -> None:
         connection.text_factory = text_from
