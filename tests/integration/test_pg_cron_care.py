@@ -26,9 +26,11 @@ from tests.pg_net.target import Received, Reply, redirect
 from tests.servers import FreshDatabases, PgCron
 
 from jobmanager import JobManager, Settings
+from jobmanager.backends.pg_cron import setup
 from jobmanager.backends.pg_cron.admin import PgCronAdmin
 from jobmanager.backends.pg_cron.backend import PgCronBackend
 from jobmanager.cli import main
+from jobmanager.errors import StoreUnavailableError
 from jobmanager.web import wsgi
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
@@ -871,3 +873,97 @@ def test_verify_of_another_namespace_says_so(ready: Operator) -> None:
     verified = ready.gets("verify", code=1)
 
     assert "the time of no application 'staging'" in verified["checks"][-1]["text"]
+
+
+# ---------------------------------------------------------------- init over an installation, and on unwilling servers
+
+
+def test_init_without_a_url_keeps_the_one_that_the_database_calls(ready: Operator) -> None:
+    ready.environment.delenv("JOBMANAGER_PUBLIC_URL")
+
+    again = ready.gets("init", "--yes")
+
+    assert again["url"] == f"{URL}/jobs/run"
+    assert again["warnings"] == []
+    assert ready.ask("SELECT transport || ' ' || url FROM jobmanager.tickers") == f"pg_net {URL}/jobs/run"
+
+
+def test_init_without_a_url_says_so_where_the_path_is_another(ready: Operator) -> None:
+    ready.environment.delenv("JOBMANAGER_PUBLIC_URL")
+    ready.environment.setenv("JOBMANAGER_RUN_PATH", "/other")
+
+    assert "--url" in ready.says("init", "--yes", code=2)
+    assert ready.ask("SELECT transport || ' ' || url FROM jobmanager.tickers") == f"pg_net {URL}/jobs/run"
+
+
+@pytest.mark.parametrize("style", ["SQL, DMY", "German", "Postgres, MDY"])
+def test_init_and_a_run_work_whatever_way_the_database_writes_dates(
+    operator: Operator, pg_net: StandIn, style: str
+) -> None:
+    operator.ask(f"ALTER DATABASE postgres SET datestyle = '{style}'")
+    operator.ask("ALTER DATABASE postgres SET intervalstyle = 'iso_8601'")
+    try:
+        made = operator.gets("init", "--yes", "--url", URL)
+        entries = operator.gets("pg-cron", "entries")
+        status = operator.gets("jobs", "list")
+    finally:
+        operator.ask("ALTER DATABASE postgres RESET datestyle")
+        operator.ask("ALTER DATABASE postgres RESET intervalstyle")
+
+    assert made["secret_state"] == "made"
+    assert len(entries) == 2
+    assert status
+
+
+def test_a_secret_is_shown_although_a_later_step_fails(
+    operator: Operator, pg_net: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def purge(_: PgCronAdmin) -> dict[str, int]:
+        raise StoreUnavailableError("the database went away")
+
+    monkeypatch.setattr(PgCronAdmin, "purge", purge)
+    said = operator.says("init", "--yes", "--url", URL, code=1)
+
+    assert "the database went away" in said
+    assert re.search(r"^  JOBMANAGER_SECRET=whsec_\S{40,}$", said, re.MULTILINE)
+    assert operator.ask("SELECT count(*) FROM jobmanager.signing_keys") == 1
+
+
+NOT_LOADED = "DO $$ BEGIN RAISE EXCEPTION 'pg_net is not in shared_preload_libraries'; END $$"
+
+
+@pytest.fixture
+def unloaded_pg_net(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> Operator:
+    """A server that has pg_net's files, and not its library."""
+    create = setup._create
+    monkeypatch.setattr(setup, "_create", lambda name: NOT_LOADED if name == "pg_net" else create(name))
+    available = "ARRAY(SELECT name::text FROM pg_available_extensions)"
+    monkeypatch.setattr(setup, "LOOK", setup.LOOK.replace(available, f"{available} || '{{pg_net}}'::text[]"))
+    return operator
+
+
+def test_pg_net_that_is_not_loaded_keeps_no_installation_from_listening(unloaded_pg_net: Operator) -> None:
+    made = unloaded_pg_net.gets("init", "--yes", "--url", URL)
+
+    assert made["extensions_created"] == []
+    assert any("notify" in warning for warning in made["warnings"])
+    assert unloaded_pg_net.ask("SELECT transport FROM jobmanager.tickers") == "notify"
+
+
+def test_pg_net_that_is_asked_for_and_not_loaded_is_refused_in_a_sentence(unloaded_pg_net: Operator) -> None:
+    unloaded_pg_net.environment.setenv("JOBMANAGER_PG_CRON_TRANSPORT", "pg_net")
+
+    said = unloaded_pg_net.says("init", "--yes", "--url", URL, code=2)
+
+    assert "Add it to shared_preload_libraries and restart" in " ".join(said.split())
+
+
+def test_a_transport_that_does_not_use_pg_net_does_not_ask_for_it(unloaded_pg_net: Operator) -> None:
+    """Fails if pg_net is created for http: where it is asked for, this server raises."""
+    with psycopg.connect(unloaded_pg_net.url) as connection:
+        ground = setup.look(connection)
+
+    assert "pg_net" in ground.available
+    assert setup._missing_extensions(ground, cron=False, transport="http") == []
+    assert setup._missing_extensions(ground, cron=False, transport="notify") == []
+    assert setup._missing_extensions(ground, cron=False, transport="auto") == ["pg_net"]

@@ -54,9 +54,9 @@ class PgCronDatabase:
 
     @contextmanager
     def pinned(self, connection: Connection) -> Iterator[Connection]:
-        """Open a transaction on this connection in which nothing that a role planted in `public` is found."""
+        """Open a transaction in which nothing that a role planted in `public` is found and times are as the driver reads them."""
         with connection.transaction():
-            connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+            connection.execute("SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL datestyle = 'ISO'")
             yield connection
 
     @contextmanager

@@ -25,6 +25,7 @@ LOOK = """SELECT current_user, current_database(), u.rolsuper, u.rolcanlogin,
 FOR_ELSEWHERE = """SELECT coalesce(bool_and(has_function_privilege(p.oid, 'EXECUTE')), true) FROM pg_proc p
  WHERE p.pronamespace = to_regnamespace('cron') AND p.proname = 'schedule_in_database'"""
 
+NOT_LOADED = "shared_preload_libraries"
 IN_DATABASE = "can only create extension in database "
 
 
@@ -70,23 +71,32 @@ def look(connection: Connection) -> Prerequisites:
 
 
 def prepare(
-    database: PgCronDatabase, *, cron: bool, http: bool, tables: bool = True, keep: bool = True
+    database: PgCronDatabase,
+    *,
+    cron: bool,
+    transport: str,
+    tables: bool = True,
+    keep: bool = True,
 ) -> tuple[Prerequisites, list[str]]:
     """Make what is missing in one transaction; return what there was, and the names of the extensions that were created.
 
-    `cron`: this database is to have pg_cron. `http`: it is to call the application, if it can. `tables`: our tables live here.
+    `cron`: this database is to have pg_cron. `transport`: how it is to reach the application; only `pg_net` and `auto` ask for
+    pg_net, and `auto` goes on without it where the extension http is there or pg_net is not loaded. `tables`: our tables live here.
     Without `keep` it is only tried. LackingRightError if our role may not, and then nothing is changed.
     """
     with database.transaction(limit=LONG) as connection:
         ground = look(connection)
         _refuse(ground, database, cron=cron)
-        extensions = _missing_extensions(ground, cron=cron, http=http)
-        grants = _missing_grants(connection, ground, cron=cron, http=http, tables=tables)
+        extensions = _missing_extensions(ground, cron=cron, transport=transport)
+        grants = _missing_grants(connection, ground, cron=cron, transport=transport, tables=tables)
         if grants and not ground.is_superuser:
             raise _lacking(ground, database, extensions, grants)
         try:
-            for name in extensions:
-                connection.execute(_create(name))
+            extensions = [
+                name
+                for name in extensions
+                if _created(connection, database, name, optional=name == "pg_net" and transport == "auto")
+            ]
         except psycopg.errors.InsufficientPrivilege:
             raise _lacking(ground, database, extensions, grants) from None
         except psycopg.Error as error:
@@ -123,20 +133,38 @@ def _refuse(ground: Prerequisites, database: PgCronDatabase, *, cron: bool) -> N
         )
 
 
-def _missing_extensions(ground: Prerequisites, *, cron: bool, http: bool) -> list[str]:
+def _created(connection: Connection, database: PgCronDatabase, name: str, *, optional: bool) -> bool:
+    """Create an extension; where its library is not loaded by the server, return False if it is optional."""
+    try:
+        with connection.transaction():
+            connection.execute(_create(name))
+    except psycopg.Error as error:
+        if NOT_LOADED not in (error.diag.message_primary or ""):
+            raise
+        if not optional:
+            raise ConfigurationError(
+                f"{database.shown}: {name} is installed on this server, but not loaded. Add it to shared_preload_libraries and "
+                "restart the server, or choose another JOBMANAGER_PG_CRON_TRANSPORT."
+            ) from None
+        return False
+    return True
+
+
+def _missing_extensions(ground: Prerequisites, *, cron: bool, transport: str) -> list[str]:
     missing = ["pg_cron"] if cron and "pg_cron" not in ground.extensions else []
-    if http and not ground.has_http_post and "pg_net" in ground.available:
+    wanted = transport == "pg_net" or (transport == "auto" and "http" not in ground.extensions)
+    if wanted and not ground.has_http_post and "pg_net" in ground.available:
         missing.append("pg_net")
     return missing
 
 
 def _missing_grants(
-    connection: Connection, ground: Prerequisites, *, cron: bool, http: bool, tables: bool
+    connection: Connection, ground: Prerequisites, *, cron: bool, transport: str, tables: bool
 ) -> list[str]:
     role, missing = _quoted(ground.role), []
     if cron and "pg_cron" in ground.extensions and not ground.may_use_cron:
         missing.append(f"GRANT USAGE ON SCHEMA cron TO {role};")
-    if http and ground.has_http_post and not ground.may_use_net:
+    if transport in ("auto", "pg_net") and ground.has_http_post and not ground.may_use_net:
         missing.append(f"GRANT USAGE ON SCHEMA net TO {role};")
     if tables and not ground.may_create:
         missing.append(f"GRANT CREATE ON DATABASE {_quoted(ground.database)} TO {role};")

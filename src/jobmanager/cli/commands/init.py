@@ -35,6 +35,7 @@ class Done:
     lines: list[tuple[str, str]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    complete: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     """What the application's environment has to say, as far as it does not say it here."""
 
@@ -93,6 +94,9 @@ def init(
         except LackingRightError as error:
             _print_statements(here, error)
             raise typer.Exit(FAILED) from None
+        finally:
+            if not done.complete and "secret" in done.environment:
+                _show_secret(here, done)
     _show(here, settings, done)
 
 
@@ -120,6 +124,8 @@ def _chosen(here: Session, settings: Settings, done: Done, *, ask: bool) -> Sett
             "At least one has to run."
         )
         return _with(settings, pg_cron_transport="notify")
+    if settings.public_url is None:
+        settings = _with_url_on_file(here, settings, done)
     if settings.public_url is None and ask:
         settings = _asked_for_url(here, settings)
     if settings.public_url is None:
@@ -135,6 +141,22 @@ def _chosen(here: Session, settings: Settings, done: Done, *, ask: bool) -> Sett
         return _with(settings, pg_cron_transport="notify")
     _warn_of_localhost(settings, done)
     return settings
+
+
+def _with_url_on_file(here: Session, settings: Settings, done: Done) -> Settings:
+    """Return the settings with the URL that the database calls already; as they are where it calls none."""
+    admin = care_of(here, settings, installed=False)
+    ticker = admin.ticker() if admin.release() is not None else None
+    url = ticker["url"] if ticker is not None and ticker["transport"] != "notify" else None
+    if url is None:
+        return settings
+    if not url.endswith(settings.run_path):
+        raise UsageError(
+            f"The database calls {url}, whose path is not JOBMANAGER_RUN_PATH={settings.run_path}.",
+            hint="Say what it should call: jobmanager init --url https://shop.example.com",
+        )
+    done.add("url", f"{url}, as before; --url changes it")
+    return _with(settings, public_url=url.removesuffix(settings.run_path))
 
 
 def _asked_for_url(here: Session, settings: Settings) -> Settings:
@@ -213,7 +235,7 @@ def _show_plan(here: Session, jobs: JobManager, settings: Settings) -> None:
 def _do(here: Session, jobs: JobManager, settings: Settings, done: Done) -> None:
     backend: PgCronBackend = jobs.backend  # type: ignore[assignment]  # it was asked for
     calls = settings.pg_cron_transport != "notify"
-    _prepare(backend, done, calls=calls)
+    _prepare(backend, done, settings.pg_cron_transport)
     made_tables = not jobs.store.exists()
     jobs.store.install()
     care = care_of(here, settings, installed=False)
@@ -224,9 +246,15 @@ def _do(here: Session, jobs: JobManager, settings: Settings, done: Done) -> None
         _secret(here, settings, done)
     purged = care.purge()
     changes = jobs.sync()
-    url = (care.ticker() or {}).get("url") if calls else None
+    ticker = care.ticker() or {}
+    url = ticker.get("url") if calls and ticker.get("transport") != "notify" else None
     done.add("calls", url or "nobody: processes listen (notify)", url=url)
-    if calls and url != settings.run_url:
+    if calls and url is None:
+        done.warnings.append(
+            "pg_net is on this server, but not loaded, so the database cannot call: processes of the application listen instead "
+            "(notify). At least one has to run. Add pg_net to shared_preload_libraries, restart the server, and run init again."
+        )
+    elif calls and url != settings.run_url:
         done.warnings.append(
             f"The database goes on calling {url}: {settings.run_url} is of one machine only. "
             "If that is meant, run `jobmanager pg-cron uninstall` first."
@@ -241,9 +269,10 @@ def _do(here: Session, jobs: JobManager, settings: Settings, done: Done) -> None
     told = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
     orphans = f"; {count(purged['purged'], 'orphan')} removed" if purged["purged"] else ""
     done.add("entries", f"{len(entries)}: {told}{orphans}", entries=entries, **purged)
+    done.complete = True
 
 
-def _prepare(backend: PgCronBackend, done: Done, *, calls: bool) -> None:
+def _prepare(backend: PgCronBackend, done: Done, transport: str) -> None:
     from jobmanager.backends.pg_cron.setup import prepare
 
     there: list[str] = []
@@ -251,11 +280,11 @@ def _prepare(backend: PgCronBackend, done: Done, *, calls: bool) -> None:
     elsewhere = backend.cron_database
     if elsewhere is not None:
         # Tried first, so that nothing is made there if something is lacking here.
-        prepare(backend.database, cron=False, http=calls, keep=False)
-        ground, made = prepare(elsewhere, cron=True, http=False, tables=False)
+        prepare(backend.database, cron=False, transport=transport, keep=False)
+        ground, made = prepare(elsewhere, cron=True, transport="notify", tables=False)
         there += [f"{extension} in {elsewhere.shown}" for extension in _extensions(ground, made)]
         created += made
-    ground, made = prepare(backend.database, cron=elsewhere is None, http=calls)
+    ground, made = prepare(backend.database, cron=elsewhere is None, transport=transport)
     there += _extensions(ground, made)
     created += made
     shown = backend.database.shown
@@ -321,6 +350,17 @@ def _print_statements(here: Session, error: LackingRightError) -> None:
     here.aside.print(then, soft_wrap=True, markup=False)
     for statement in error.statements:
         here.copyable(statement)
+
+
+def _show_secret(here: Session, done: Done) -> None:
+    """Print the secret that was made before something failed: the database has it and shows it to nobody."""
+    here.aside.print(
+        "note: the database has a new secret, which is shown this once; put it into the application's environment:",
+        soft_wrap=True,
+    )
+    here.aside.print(
+        f"  {PREFIX}SECRET={done.environment['secret']}", soft_wrap=True, markup=False, highlight=False
+    )
 
 
 def _show(here: Session, settings: Settings, done: Done) -> None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
 LIMITS = {"statement_timeout": "5s", "lock_timeout": "3s", "idle_in_transaction_session_timeout": "5s"}
+READABLE = {"datestyle": "ISO", "intervalstyle": "postgres"}
+"""How the driver has times and intervals written, whatever the server, the database or the role prefers."""
 SEARCH_PATH = "pg_catalog, pg_temp"
 """Where unqualified functions, operators and types are looked up: any role may plant some in `public`, to run with our rights."""
 
@@ -86,7 +88,7 @@ class Link:
 
     @property
     def settings(self) -> dict[str, str]:
-        return {**LIMITS, **({"synchronous_commit": "off"} if self.relaxed else {})}
+        return {**LIMITS, **READABLE, **({"synchronous_commit": "off"} if self.relaxed else {})}
 
     @property
     def begin(self) -> str:
