@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,7 @@ from jobmanager.cli.commands import (
     verify,
     why,
 )
+from jobmanager.cli.discovery import stated_target
 from jobmanager.cli.output.failures import INTERRUPTED, problem_of
 from jobmanager.cli.session import ReaderGoneError, Session
 
@@ -60,6 +62,9 @@ def _start(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     ctx.obj = Session(target=target or None, as_json=as_json, color=not no_color, debug=debug)
+    if not target and ctx.invoked_subcommand is not None and (stated := stated_target(Path.cwd())):
+        ctx.obj.target = stated
+        ctx.obj.say_taken(stated, "pyproject.toml")
     ctx.call_on_close(ctx.obj.close)
     if version:
         maintenance.version(ctx)

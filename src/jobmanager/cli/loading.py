@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 NO_APPLICATION = UsageError(
     "No application is named.",
-    hint="Say where its JobManager is: --app package.module:name, or JOBMANAGER_APP=package.module:name.",
+    hint='Say where its JobManager is: --app package.module:name, or JOBMANAGER_APP=package.module:name, or app = "package.module:name" under [tool.jobmanager] in pyproject.toml.',
 )
 
 

@@ -7,8 +7,10 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobmanager.cli.discovery import usual_target
 from jobmanager.cli.loading import NO_APPLICATION, load
 from jobmanager.cli.output.phrases import Block
 from jobmanager.printable import printable, printable_json, printable_lines
@@ -32,10 +34,26 @@ class Session:
 
     @cached_property
     def jobs(self) -> JobManager:
-        """The application's manager; UsageError if no application is named."""
+        """The application's manager, also of a usual file; UsageError if there is none and no application is named."""
         if not self.target:
-            raise NO_APPLICATION
+            self.target = self._found()
         return self._hiding(load(self.target))
+
+    def _found(self) -> str:
+        target = usual_target(Path.cwd())
+        if target is None:
+            raise NO_APPLICATION
+        self.say_taken(target, f"{target}.py of this folder")
+        return target
+
+    def say_taken(self, target: str, place: str) -> None:
+        """Say on standard error which application was taken without being named on the command line."""
+        if not self.as_json:
+            self.aside.print(
+                f"note: the application is {target}, found in {place}; --app names another",
+                soft_wrap=True,
+                markup=False,
+            )
 
     @cached_property
     def ledger(self) -> JobManager:
