@@ -332,5 +332,6 @@ class JobMetrics:
 
     @property
     def success_rate(self) -> float:
-        """Succeeded runs divided by ended executions, 0.0 to 1.0."""
-        return self.successful_jobs / self.total_executions if self.total_executions else 0.0
+        """Succeeded runs divided by those that succeeded or failed, 0.0 to 1.0; a cancelled run is neither."""
+        judged = self.successful_jobs + self.failed_jobs
+        return self.successful_jobs / judged if judged else 0.0

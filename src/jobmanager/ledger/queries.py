@@ -36,9 +36,10 @@ class Planned:
 class History:
     """Answers about jobs and runs; never creates a store that is not there."""
 
-    def __init__(self, registry: Registry, store: RunStore) -> None:
+    def __init__(self, registry: Registry, store: RunStore, *, keeps_time: bool = True) -> None:
         self._registry = registry
         self._store = store
+        self._keeps_time = keeps_time
 
     def run(self, run_id: str) -> Run:
         """Return the run with this id, or whose id ends so; RunNotFoundError otherwise."""
@@ -80,9 +81,9 @@ class History:
         return JobStatus(
             id=job_id,
             name=job.name if job else job_id,
-            status=_word(row, running, ended),
+            status=_word(row, running, ended, fires=self._keeps_time),
             last_run=(latest.started_at or latest.scheduled_for or latest.opened_at) if latest else None,
-            next_run=next_run(job, row, self._store.now()),
+            next_run=next_run(job, row, self._store.now()) if self._keeps_time else None,
             duration=ended.duration if ended else None,
             error=ended.error.message if ended and ended.error else None,
         )
@@ -140,11 +141,11 @@ def effective(job: Job | None, row: JobRow | None) -> Schedule | None:
 
 
 def _word(
-    row: JobRow | None, running: Run | None, ended: Run | None
+    row: JobRow | None, running: Run | None, ended: Run | None, *, fires: bool
 ) -> Literal["running", "completed", "failed", "scheduled", "stopped"]:
     if running is not None:
         return "running"
-    if row is not None and row.state != "active":
+    if not fires or (row is not None and row.state != "active"):
         return "stopped"
     if ended is None:
         return "scheduled"

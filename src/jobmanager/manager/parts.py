@@ -98,7 +98,7 @@ class Parts:
 
     @cached_property
     def history(self) -> History:
-        return History(self.registry, self.store)
+        return History(self.registry, self.store, keeps_time=self.backend_class.capabilities.keeps_time)
 
     def ready(self) -> Assembly:
         """Return the assembly, with the store installed and the declarations in it."""

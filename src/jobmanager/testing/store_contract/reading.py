@@ -207,7 +207,7 @@ class ReadingPromises(StoreGround):
         assert self.row(lasting).status is RUNNING
         assert (metrics.total_executions, metrics.successful_jobs, metrics.failed_jobs) == (4, 2, 1)
         assert metrics.average_job_duration == seconds(3)
-        assert metrics.success_rate == 0.5
+        assert metrics.success_rate == 2 / 3
 
     def test_the_last_cleanup_is_known(self) -> None:
         self.store.maintenance.purge(self.now)
