@@ -493,3 +493,23 @@ def test_a_payload_is_checked_before_the_run_is_opened_where_the_handler_is_know
     jobs.add_job("work", isolated_handlers.hungry, isolation="process")
     with pytest.raises(PayloadError):
         jobs.trigger_job("work", {"mib": "much"})
+
+
+@pytest.mark.parametrize("kind", ["pickle", "no json", "no message", "no outcome", "no kind"])
+def test_a_handler_that_writes_to_the_pipes_runs_nothing_in_the_host(jobs, tmp_path, kind):
+    """Its own process is what isolation gives it; the host reads JSON, and no field that is not checked."""
+    marker = tmp_path / "owned"
+
+    run = ended(jobs, "attacks_its_host", {"path": str(marker), "kind": kind})
+
+    assert not marker.exists()
+    assert run.status.closed
+    after = ended(jobs, "face")
+    assert after.status is SUCCEEDED
+
+
+def test_no_code_unpickles_what_a_child_sends():
+    """`Connection.recv` does; only the assignment is pickled, and that goes the other way."""
+    for name in ("child_process", "child_main", "child_messages", "child_context"):
+        source = (Path(isolation.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+        assert not re.search(r"[a-z_]\.recv\(\)|pickle\.loads?\(", source), name

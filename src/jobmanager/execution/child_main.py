@@ -20,6 +20,7 @@ from jobmanager.clock import SystemClock
 from jobmanager.context import AttemptState, RunContext, current_run
 from jobmanager.errors import HandlerNotFoundError, PayloadError
 from jobmanager.execution import log_capture as capture
+from jobmanager.execution.child_messages import outcome_fields, progress_fields, receive, send
 from jobmanager.execution.outcome import Outcome, internal_error, not_startable, outcome_of
 from jobmanager.job import Job
 from jobmanager.ledger.bounding import bounded_failure, bounded_json
@@ -58,8 +59,8 @@ def is_child() -> bool:
     return process is not None and process.current_process().name.startswith(CHILD_NAME)
 
 
-def work(assignment: Assignment, pipe: Connection) -> Outcome:
-    """Call the handler and answer how it ended. Called once, in the child's main thread."""
+def work(assignment: Assignment, pipe: Connection) -> None:
+    """Call the handler and tell the host how it ended. Called once, in the child's main thread."""
     _die_with_the_host()
     # A signal handler in Python would wait for C code to return; the process that ends this one must not.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -72,13 +73,12 @@ def work(assignment: Assignment, pipe: Connection) -> Outcome:
     threading.Thread(target=host.attend, args=(attempt,), name="jobmanager-host", daemon=True).start()
     outcome = _answer(assignment, attempt)
     host.tell_progress(attempt)
-    host.tell("done", None)
+    host.tell("done", outcome_fields(outcome))
     # What follows is the end of the process without its exit handlers: nothing printed or logged may be lost.
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
-    return outcome
 
 
 def _answer(assignment: Assignment, attempt: AttemptState) -> Outcome:
@@ -179,14 +179,14 @@ class Host:
     def tell(self, *message: object) -> None:
         """Send a message; a host that is gone is noticed by `attend`."""
         with self._lock, contextlib.suppress(OSError):
-            self._pipe.send(message)
+            send(self._pipe, *message)
 
     def tell_progress(self, attempt: AttemptState) -> None:
         # Taken and sent in one: what another thread just took must not be overtaken by the last word.
         with self._lock:
             progress = attempt.take_progress()
             if progress is not None:
-                self.tell("progress", progress)
+                self.tell("progress", progress_fields(progress))
 
     def lease_ok(self) -> bool:
         """As the host says; False if it does not answer within a second."""
@@ -212,7 +212,7 @@ class Host:
             os._exit(1)
 
     def _hear(self, attempt: AttemptState) -> None:
-        match self._pipe.recv():
+        match receive(self._pipe):
             case "end", cause:
                 attempt.ask_to_end(cause)
             case "lease_ok", question, answer:

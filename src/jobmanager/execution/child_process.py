@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jobmanager.errors import ConfigurationError, MissingExtraError, RunCancelledError, UnsupportedError
 from jobmanager.execution.attempt import Attempt
 from jobmanager.execution.child_main import CHILD_NAME, Assignment, work
+from jobmanager.execution.child_messages import ChildMessageError, outcome_from, progress_from, receive, send
 from jobmanager.execution.outcome import Outcome, crashed, outcome_of
 from jobmanager.job import Job
 from jobmanager.registry import Handler
@@ -107,9 +108,9 @@ class ChildProcesses:
 
     def _attempt(self, attempt: Attempt, handler: Handler) -> Outcome:
         # Here and not on top: importing jobmanager must not cost multiprocessing.
-        import multiprocessing  # noqa: PLC0415
-
         from pebble import ProcessExpired, concurrent  # noqa: PLC0415
+
+        from jobmanager.execution.child_context import spawning_context  # noqa: PLC0415
 
         assignment = Assignment(
             job=_without_gate(attempt.job),
@@ -121,7 +122,7 @@ class ChildProcesses:
             levels=_levels(),
         )
         name = f"{CHILD_NAME} {attempt.job.id} {attempt.run.id} {attempt.run.attempt}"
-        spawning = multiprocessing.get_context("spawn")  # a fork would copy locks that our threads hold
+        spawning = spawning_context()  # a fork would copy locks that our threads hold
         ours, theirs = spawning.Pipe()
         with ours:
             with theirs:
@@ -131,49 +132,56 @@ class ChildProcesses:
                 )(work)
                 future = start(assignment, theirs)
             attempt.interrupted_by(partial(_kill, name))
-            _listen(attempt, ours, future)
             try:
-                outcome: Outcome = future.result()
-                return outcome
+                outcome = _listen(attempt, ours, future)
+            except ChildMessageError:
+                _kill(name)
+                raise
+            try:
+                future.result()
+                return outcome or crashed(attempt, _death(0))
             except ProcessExpired as error:
                 if attempt.interrupted:
                     return outcome_of(attempt, None, RunCancelledError("killed"))
                 return crashed(attempt, _death(error.exitcode))
 
 
-def _listen(attempt: Attempt, pipe: Connection, future: ProcessFuture[Outcome]) -> None:
-    """Take in what the child tells, and tell it of a request to end, until it has no more to say."""
+def _listen(attempt: Attempt, pipe: Connection, future: ProcessFuture[None]) -> Outcome | None:
+    """Take in what the child tells, and tell it of a request to end; return how the handler ended, if the child lives to say it."""
     told = None
     while True:
         try:
             if pipe.poll(LOOK_EVERY):
-                if not _hear(attempt, pipe):
-                    return
+                outcome = _hear(attempt, pipe)
+                if outcome is not None:
+                    return outcome
             elif future.done():
-                return
+                return None
             cause = attempt.stop
             if cause is not None and told is None:
                 told = cause
-                pipe.send(("end", cause))
+                send(pipe, "end", cause)
             if cause == "lease":
                 # Another process may start this run at any moment, and the store accepts nothing that this attempt writes.
                 attempt.interrupt()
         except (EOFError, OSError):
-            return
+            return None
 
 
-def _hear(attempt: Attempt, pipe: Connection) -> bool:
-    """One message of the child; False if it was the last one."""
-    match pipe.recv():
-        case "line", level, text:
+def _hear(attempt: Attempt, pipe: Connection) -> Outcome | None:
+    """Take in one message of the child; return the outcome with the last one."""
+    match receive(pipe):
+        case ["line", int() as level, str() as text]:
             attempt.add_line(level, text)
-        case "progress", progress:
-            attempt.progress = progress
-        case "lease_ok", question:
-            pipe.send(("lease_ok", question, attempt.lease_ok()))
-        case "done", _:
-            return False
-    return True
+        case ["progress", fields]:
+            attempt.progress = progress_from(fields)
+        case ["lease_ok", int() as question]:
+            send(pipe, "lease_ok", question, attempt.lease_ok())
+        case ["done", fields]:
+            return outcome_from(fields)
+        case _:
+            raise ChildMessageError("a child process sent a message of no known kind")
+    return None
 
 
 def _kill(name: str) -> None:
