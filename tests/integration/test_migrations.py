@@ -95,18 +95,18 @@ def test_the_revisions_lead_to_the_tables_that_an_empty_database_gets(url, reque
     wanted = shape(fresh)
     fresh.close()
     other = f"sqlite:///{tmp_path}/other.db"
-    if fresh.schema:
-        with fresh.changing_tables() as connection:
+    if fresh.schema.name:
+        with fresh.database.changing_tables() as connection:
             connection.exec_driver_sql("DROP SCHEMA jobmanager CASCADE")
         other = url
     by_revisions = store_of(other)
     install_by_revisions(by_revisions)
 
     assert shape(by_revisions) == wanted
-    assert by_revisions.version() == schema.SCHEMA_VERSION
-    assert by_revisions.differences() == []
+    assert by_revisions.schema.version() == schema.SCHEMA_VERSION
+    assert by_revisions.schema.differences() == []
     by_revisions.install()
-    assert by_revisions.change_seq() == 0
+    assert by_revisions.jobs.change_seq() == 0
     for store in (fresh, by_revisions):
         store.close()
 
@@ -129,9 +129,9 @@ def test_many_install_at_once_and_one_does(url):
         thread.join()
 
     assert errors == []
-    assert stores[0].differences() == []
-    with stores[0].reading() as connection:
-        assert connection.scalar(sa.select(sa.func.count()).select_from(stores[0].tables.meta)) == 1
+    assert stores[0].schema.differences() == []
+    with stores[0].database.reading() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(stores[0].database.tables.meta)) == 1
     for store in stores:
         store.close()
 
@@ -187,7 +187,9 @@ def test_eight_upgraders_at_once_upgrade_once(url, next_version, monkeypatch):
         store.install()
         store.close()
     stores, answers = [store_of(url) for _ in range(4)], []
-    threads = [threading.Thread(target=lambda each=each: answers.append(each.upgrade())) for each in stores]
+    threads = [
+        threading.Thread(target=lambda each=each: answers.append(each.schema.upgrade())) for each in stores
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -273,7 +275,7 @@ def test_an_application_s_own_alembic_leaves_our_tables_alone(url):
 @pytest.mark.servers
 def test_a_role_that_may_not_create_is_told_who_may(postgres_url):
     owner = store_of(postgres_url)
-    with owner.changing_tables() as connection:
+    with owner.database.changing_tables() as connection:
         connection.exec_driver_sql("DROP ROLE IF EXISTS jm_guest")
         connection.exec_driver_sql("CREATE ROLE jm_guest LOGIN")
     guest = store_of(postgres_url.replace("://postgres@", "://jm_guest@"))
