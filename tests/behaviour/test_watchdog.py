@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobmanager.errors import StoreUnavailableError
+from jobmanager.process.bounded import BoundedCall
 from jobmanager.process.health import Limits, Symptom, Vitals
-from jobmanager.process.probe import BoundedCall
 from jobmanager.process.watchdog import DeliveryTimer, Watchdog, stacks_of_our_threads
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -823,7 +823,7 @@ def test_pg_cron_that_may_not_log_in(asks_for_a_password: PgCron) -> None:
 # ---------------------------------------------------------------- health
 
 
-class ThrottledLogger(WSGIRequestHandler):
+class SilentHandler(WSGIRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
@@ -833,7 +833,7 @@ def served(jobs: Callable[[int], JobManager]) -> Iterator[JobManager]:
     """Our own endpoint, before the manager that is made for its port."""
     port = free_port()
     made = jobs(port)
-    server = make_server("127.0.0.1", port, wsgi(made), handler_class=ThrottledLogger)
+    server = make_server("127.0.0.1", port, wsgi(made), handler_class=SilentHandler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:

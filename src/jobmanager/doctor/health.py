@@ -8,8 +8,8 @@ from jobmanager.doctor.finding import Finding
 from jobmanager.doctor.roles import roles
 from jobmanager.explain import Told
 from jobmanager.manager.manager import JobManager
+from jobmanager.process.bounded import BoundedCall
 from jobmanager.process.health import SymptomKind
-from jobmanager.process.probe import BoundedCall
 
 REPLY_WITHIN = 5.0
 OF_ROLES: frozenset[SymptomKind] = frozenset({"not_brought", "not_taken"})

@@ -1,4 +1,4 @@
-"""The child's side of `isolation="process"`: imports the handler, calls it with a context that talks to the host, and answers how it ended."""
+"""The child's side of `isolation="process"`: imports the handler, calls it with a context that talks to the parent, and answers how it ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jobmanager.context import AttemptState, RunContext, current_run
 from jobmanager.errors import HandlerNotFoundError, PayloadError
 from jobmanager.execution import log_capture as capture
 from jobmanager.execution.child_messages import outcome_fields, progress_fields, receive, send
-from jobmanager.execution.outcome import Outcome, internal_error, not_startable, outcome_of
+from jobmanager.execution.outcome import Outcome, end_forked_child, internal_error, not_startable, outcome_of
 from jobmanager.job import Job
 from jobmanager.ledger.bounding import bounded_failure, bounded_json
 from jobmanager.ledger.redaction import Redactor
@@ -42,7 +42,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What the child is told: the run and its job, where the handler is, and how the host logs."""
+    """What the child is told: the run and its job, where the handler is, and how the parent logs."""
 
     job: Job
     run: Run
@@ -60,20 +60,20 @@ def is_child() -> bool:
 
 
 def work(assignment: Assignment, pipe: Connection) -> None:
-    """Call the handler and tell the host how it ended. Called once, in the child's main thread."""
-    _die_with_the_host()
+    """Call the handler and tell the parent how it ended. Called once, in the child's main thread."""
+    _die_with_the_parent()
     # A signal handler in Python would wait for C code to return; the process that ends this one must not.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for name, level in assignment.levels.items():
         logging.getLogger(name).setLevel(level)
     if assignment.capture_logs:
         capture.start()
-    host = Host(pipe)
-    attempt = ChildAttempt(assignment, host)
-    threading.Thread(target=host.attend, args=(attempt,), name="jobmanager-host", daemon=True).start()
+    parent = ParentLink(pipe)
+    attempt = ChildAttempt(assignment, parent)
+    threading.Thread(target=parent.attend, args=(attempt,), name="jobmanager-parent", daemon=True).start()
     outcome = _answer(assignment, attempt)
-    host.tell_progress(attempt)
-    host.tell("done", outcome_fields(outcome))
+    parent.tell_progress(attempt)
+    parent.tell("done", outcome_fields(outcome))
     # What follows is the end of the process without its exit handlers: nothing printed or logged may be lost.
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
@@ -93,7 +93,7 @@ def _answer(assignment: Assignment, attempt: AttemptState) -> Outcome:
         return outcome_of(attempt, None, error)
     current_run.set(context)
     returned, raised = None, None
-    parent = os.getpid()
+    owner_pid = os.getpid()
     try:
         with _MemoryLimit(assignment.job.memory_limit):
             returned = function(**arguments)
@@ -102,27 +102,18 @@ def _answer(assignment: Assignment, attempt: AttemptState) -> Outcome:
                 returned = asyncio.run(returned)
     except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded
         raised = error
-    _leave_a_forked_child(assignment, parent)
+    if os.getpid() != owner_pid:
+        end_forked_child(assignment.run)
     try:
         outcome = outcome_of(attempt, returned, raised)
-    except BaseException as error:  # noqa: BLE001 - the exception's own code; the host must hear of an outcome
+    except BaseException as error:  # noqa: BLE001 - the exception's own code; the parent must hear of an outcome
         outcome = internal_error(error)
     failure = bounded_failure(outcome.error, hide=Redactor().text)
     return replace(outcome, output=_portable(outcome.output), error=failure)
 
 
-def _leave_a_forked_child(assignment: Assignment, parent: int) -> None:
-    """End a process that the handler forked and that came back out of the handler: nothing it did is the run's outcome."""
-    if os.getpid() == parent:
-        return
-    current_run.set(None)  # the pipe to the host is the parent's
-    text = "job=%s run_id=%s: a process that the handler forked (pid %d) returned from it and is ended; end such a process with os._exit()"
-    logger.warning(text, assignment.job.id, assignment.run.id, os.getpid())
-    os._exit(0)
-
-
 def _portable(output: Any) -> Any:
-    """Return the output as plain JSON values, so that it reaches the host whatever it was; the recorder hides known secrets there."""
+    """Return the output as plain JSON values, so that it reaches the parent whatever it was; the recorder hides known secrets there."""
     redactor = Redactor()
     return bounded_json(output, hide=redactor.text, is_secret=redactor.is_secret)
 
@@ -156,7 +147,7 @@ class _MemoryLimit:
             resource.setrlimit(resource.RLIMIT_AS, self._before)
 
 
-def _die_with_the_host() -> None:
+def _die_with_the_parent() -> None:
     """On Linux also where the handler never lets our thread see that the pipe closed."""
     if sys.platform != "linux":
         return
@@ -166,7 +157,7 @@ def _die_with_the_host() -> None:
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
-class Host:
+class ParentLink:
     """The process that started this one, at the other end of the pipe. Any thread may tell it something."""
 
     def __init__(self, pipe: Connection) -> None:
@@ -177,7 +168,7 @@ class Host:
         self._questions = 0
 
     def tell(self, *message: object) -> None:
-        """Send a message; a host that is gone is noticed by `attend`."""
+        """Send a message; a parent that is gone is noticed by `attend`."""
         with self._lock, contextlib.suppress(OSError):
             send(self._pipe, *message)
 
@@ -189,7 +180,7 @@ class Host:
                 self.tell("progress", progress_fields(progress))
 
     def lease_ok(self) -> bool:
-        """As the host says; False if it does not answer within a second."""
+        """As the parent says; False if it does not answer within a second."""
         with self._asking:
             self._questions += 1
             self.tell("lease_ok", self._questions)
@@ -202,7 +193,7 @@ class Host:
                 return False
 
     def attend(self, attempt: AttemptState) -> None:
-        """Tell progress, hear requests to end, and end this process with its host."""
+        """Tell progress, hear requests to end, and end this process with its parent."""
         try:
             while True:
                 if self._pipe.poll(TELL_EVERY):
@@ -220,21 +211,21 @@ class Host:
 
 
 class ChildAttempt(AttemptState):
-    """The attempt in a child process: its log lines go to the host at once, so that a crash loses none."""
+    """The attempt in a child process: its log lines go to the parent at once, so that a crash loses none."""
 
-    __slots__ = ("_host",)
+    __slots__ = ("_parent",)
 
-    def __init__(self, assignment: Assignment, host: Host) -> None:
+    def __init__(self, assignment: Assignment, parent: ParentLink) -> None:
         super().__init__(
             assignment.job,
             assignment.run,
             clock=SystemClock(),
-            lease_ok=host.lease_ok,
+            lease_ok=parent.lease_ok,
             keep_lines=assignment.capture_logs,
             backend=assignment.backend,
         )
         self.started_at = assignment.started_at
-        self._host = host
+        self._parent = parent
 
     def add_line(self, level: int, text: str) -> None:
         super().add_line(level, text)
@@ -242,4 +233,4 @@ class ChildAttempt(AttemptState):
             lines, self._lines = self._lines, []
             self._taken += len(lines)
         for _, kept, line in lines:
-            self._host.tell("line", kept, line)
+            self._parent.tell("line", kept, line)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +11,7 @@ from jobmanager.context import CancelCause, RunContext, current_run
 from jobmanager.errors import HandlerNotFoundError, PayloadError
 from jobmanager.execution.attempt import Attempt
 from jobmanager.execution.child_process import ChildProcesses
-from jobmanager.execution.outcome import Outcome, not_startable, outcome_of
+from jobmanager.execution.outcome import Outcome, end_forked_child, not_startable, outcome_of
 from jobmanager.observe import Observer, tell_started
 from jobmanager.registry import Handler
 
@@ -35,7 +33,8 @@ class Invokers:
         if isinstance(call, Outcome):
             return call
         returned, raised = contextvars.copy_context().run(self._called, context, call)
-        _leave_a_forked_child(attempt)
+        if attempt.is_forked:
+            end_forked_child(attempt.run)
         cause = None if raised is None else self._cause_of(raised)
         if cause is not None:
             attempt.ask_to_end(cause)
@@ -56,7 +55,8 @@ class Invokers:
             returned = await call()
         except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded
             raised = error
-        _leave_a_forked_child(attempt)
+        if attempt.is_forked:
+            end_forked_child(attempt.run)
         return outcome_of(attempt, returned, raised)
 
     def in_a_child_process(self, attempt: Attempt, handler: Handler) -> Outcome:
@@ -92,16 +92,3 @@ def _bound(attempt: Attempt, context: RunContext) -> Callable[[], Any] | Outcome
         return partial(handler.function, **handler.call_arguments(context))
     except (HandlerNotFoundError, PayloadError) as error:
         return not_startable(error)
-
-
-def _leave_a_forked_child(attempt: Attempt) -> None:
-    """End a process that the handler forked and that came back out of the handler: nothing it did is the run's outcome."""
-    if attempt.is_forked:
-        # Not by logging: a lock of the parent's may be held here for ever.
-        text = (
-            f"WARNING job={attempt.job.id} run_id={attempt.run.id}: a process that the handler forked (pid {os.getpid()}) "
-            "returned from it and is ended; end such a process with os._exit()\n"
-        )
-        with contextlib.suppress(OSError):
-            os.write(2, text.encode(errors="replace"))
-        os._exit(0)

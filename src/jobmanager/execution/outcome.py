@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from jobmanager.cheap import cheap
 from jobmanager.clock import later
@@ -13,7 +15,7 @@ from jobmanager.context import AttemptState, CancelCause
 from jobmanager.errors import CancelRun, HandlerNotFoundError, PayloadError, RetryLater, RunCancelledError
 from jobmanager.execution.failures import failure
 from jobmanager.job import Retry
-from jobmanager.run import CANCELLED, FAILED, SUCCEEDED, Ending, ErrorKind, Failure, RunStatus
+from jobmanager.run import CANCELLED, FAILED, SUCCEEDED, Ending, ErrorKind, Failure, Run, RunStatus
 
 
 @cheap
@@ -122,3 +124,15 @@ def _next_delay(attempt: AttemptState, raised: BaseException) -> timedelta | Non
     if not _may_go_on(attempt) or not retry.allows(raised, 0):
         return None
     return retry.delay_after(attempt.run.attempt)
+
+
+def end_forked_child(run: Run) -> NoReturn:
+    """End this process, which a handler forked and which came back out of the handler: nothing it did is the run's outcome."""
+    # Not by logging: a lock of the parent's may be held here for ever.
+    text = (
+        f"WARNING job={run.job_id} run_id={run.id}: a process that the handler forked (pid {os.getpid()}) "
+        "returned from it and is ended; end such a process with os._exit()\n"
+    )
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode(errors="replace"))
+    os._exit(0)

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 from jobmanager.errors import JobManagerError
 from jobmanager.manager.assembly import Assembly
+from jobmanager.process.bounded import BoundedCall
 from jobmanager.process.health import HealthReport, LedgerFacts, Limits, Symptom, judge_ledger
 from jobmanager.process.ledger_facts import read_ledger
-from jobmanager.process.probe import BoundedCall
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 

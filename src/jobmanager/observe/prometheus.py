@@ -18,10 +18,10 @@ from typing import Any, Protocol
 from jobmanager.context import RunContext
 from jobmanager.errors import CronError, MissingExtraError, StoreError
 from jobmanager.observe import lateness_of
+from jobmanager.process.bounded import BoundedCall
 from jobmanager.process.health import KINDS, HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.process.ledger_facts import overdue_jobs
-from jobmanager.process.probe import BoundedCall
 from jobmanager.run import FAILED, Ending, RunStatus
 from jobmanager.schedule import parse
 from jobmanager.settings import Settings

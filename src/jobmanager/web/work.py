@@ -33,7 +33,7 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 
-class Host(Protocol):
+class WorkHost(Protocol):
     """The part of `jobmanager.backends.base.Host` that the endpoint uses."""
 
     def accept(self, run_ids: Sequence[str]) -> Accepted: ...
@@ -57,7 +57,7 @@ class Manager(Protocol):
     def started(self) -> bool: ...
 
     @property
-    def host(self) -> Host: ...
+    def host(self) -> WorkHost: ...
 
     def start(self) -> object: ...
 
