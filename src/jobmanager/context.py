@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar
 from jobmanager.clock import Clock
 from jobmanager.errors import RunCancelledError
 from jobmanager.job import Job
-from jobmanager.printable import get_logger
 from jobmanager.run import LogLine, Progress, Run
+from jobmanager.validation.printable import get_logger
 
 T = TypeVar("T")
 CancelCause = Literal["requested", "timeout", "shutdown", "lease"]

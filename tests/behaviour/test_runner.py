@@ -423,7 +423,10 @@ def test_on_noop_a_start_by_hand_runs_inline_and_comes_back_ended() -> None:
 
     assert jobs.trigger_job("inline", {"word": "hello"}).output == "hello"
     assert jobs.trigger_job("inline-coroutine").output == "y"
-    assert jobs.get_job_status("inline").status == "completed"  # type: ignore[union-attr]
+    status = jobs.get_job_status("inline")
+    assert status is not None
+    assert (status.status, status.next_run) == ("stopped", None)  # nothing fires it
+    assert status.last_run is not None
 
 
 def test_a_declaration_that_cannot_work_is_refused_at_once(jobs: JobManager) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from jobmanager.printable import get_logger, printable, printable_json, printable_lines
+from jobmanager.validation.printable import get_logger, printable, printable_json, printable_lines
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eevil\u2066\u2028\x85\x7f\r\nFORGED 14:02:11 succeeded\x00"
 STORED = EVIL.replace("\x00", "")

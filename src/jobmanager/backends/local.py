@@ -22,8 +22,8 @@ from apscheduler.triggers.base import BaseTrigger
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Health
 from jobmanager.backends.timetable import ScheduledJob, Timetable
 from jobmanager.clock import Clock, SystemClock
-from jobmanager.printable import get_logger
 from jobmanager.settings import Settings
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

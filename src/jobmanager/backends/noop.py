@@ -9,8 +9,8 @@ from typing import ClassVar
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Health
 from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
-from jobmanager.printable import get_logger
 from jobmanager.settings import Settings
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jobmanager.cli.discovery import usual_target
 from jobmanager.cli.loading import NO_APPLICATION, load
 from jobmanager.cli.output.phrases import Block
-from jobmanager.printable import printable, printable_json, printable_lines
+from jobmanager.validation.printable import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

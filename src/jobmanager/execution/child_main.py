@@ -25,9 +25,9 @@ from jobmanager.execution.outcome import Outcome, end_forked_child, internal_err
 from jobmanager.job import Job
 from jobmanager.ledger.bounding import bounded_failure, bounded_json
 from jobmanager.ledger.redaction import Redactor
-from jobmanager.printable import get_logger
 from jobmanager.registry import Handler
 from jobmanager.run import Run
+from jobmanager.validation.printable import get_logger
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -12,11 +12,11 @@ from jobmanager.execution.opening import OpenRequest
 from jobmanager.execution.slots import Reservation, Slot
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.job import Job
-from jobmanager.printable import get_logger
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.registry import Registry
 from jobmanager.run import Run
 from jobmanager.stores.base import RunStore
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

@@ -33,10 +33,10 @@ from jobmanager.execution.worker_pool import Start, Worker, WorkerPool, run_here
 from jobmanager.job import Job
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.observe import Observer, tell_ended
-from jobmanager.printable import get_logger
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.registry import Registry
 from jobmanager.run import FAILED, PENDING, Ending, Run, RunStatus
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

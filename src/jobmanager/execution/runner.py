@@ -25,12 +25,12 @@ from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.overlap import OpenResult, unstarted
 from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.ledger.recorder import Recorder
-from jobmanager.printable import get_logger
 from jobmanager.process.background import BackgroundTasks
 from jobmanager.process.heartbeat import Heartbeat, LastTick
 from jobmanager.registry import Registry
 from jobmanager.run import PENDING, RUNNING, Accepted, Run, Tick
 from jobmanager.stores.values import Written
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

@@ -15,10 +15,10 @@ from jobmanager.execution.outcome import timed_out
 from jobmanager.execution.slots import AHEAD_SECONDS
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.recorder import Recorder
-from jobmanager.printable import get_logger
 from jobmanager.process.failure_detector import FailureDetector
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.process.throttled_log import ThrottledLogger
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from jobmanager.execution.slots import Lane
-from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

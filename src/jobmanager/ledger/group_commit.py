@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from jobmanager.cheap import cheap
 from jobmanager.clock import Clock
 from jobmanager.errors import BackPressureError, StoreError, StoreUnavailableError
-from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger, ThrottledLogs
 from jobmanager.run import FAILED, Ending, Failure, Run
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import Written
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

@@ -14,10 +14,10 @@ from jobmanager.job import STORED_OPTIONS, Job, stored_policies
 from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.ledger.overrides import in_force
 from jobmanager.ledger.reconciliation import Reconciliation
-from jobmanager.printable import get_logger
 from jobmanager.registry import Registry
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import JobRow, JobSummary
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

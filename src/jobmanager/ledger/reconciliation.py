@@ -28,7 +28,6 @@ from jobmanager.ledger.missing_instants import (
     schedule_of,
 )
 from jobmanager.ledger.overlap import apply_overlap
-from jobmanager.printable import get_logger
 from jobmanager.run import (
     FAILED,
     PENDING,
@@ -42,6 +41,7 @@ from jobmanager.run import (
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.values import JobRow, JobState
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

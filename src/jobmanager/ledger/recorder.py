@@ -13,7 +13,6 @@ from jobmanager.ledger.bounding import MAX_JSON, MAX_MESSAGE, bounded_failure, b
 from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.ledger.overlap import OpenResult, apply_overlap, as_waiting, missed_deadline, unstarted
 from jobmanager.ledger.redaction import Redactor
-from jobmanager.printable import get_logger
 from jobmanager.run import (
     FAILED,
     PENDING,
@@ -29,6 +28,7 @@ from jobmanager.run import (
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.values import Written
+from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import unkeepable_within
 
 logger = get_logger(__name__)

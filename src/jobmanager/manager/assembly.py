@@ -37,7 +37,6 @@ from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.retention import forget_old_runs
 from jobmanager.manager.sweep import Sweep
 from jobmanager.observe import Observer, tell_stalled
-from jobmanager.printable import get_logger
 from jobmanager.process.background import BackgroundTasks
 from jobmanager.process.bounded import Budget, ended_within
 from jobmanager.process.failure_detector import FailureDetector
@@ -50,6 +49,7 @@ from jobmanager.registry import Registry
 from jobmanager.run import Tick, Ticked
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

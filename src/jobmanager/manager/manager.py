@@ -25,13 +25,13 @@ from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.operating import Operating, Seconds
 from jobmanager.manager.parts import Parts
 from jobmanager.observe import Observer
-from jobmanager.printable import get_logger
 from jobmanager.process.real_threads import check_real_threads
 from jobmanager.process.signals import SignalHandlers
 from jobmanager.registry import Registry
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 from jobmanager.validation.call_arguments import duration_of
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

@@ -25,12 +25,12 @@ from jobmanager.ledger.queries import Planned
 from jobmanager.ledger.recorder import checked_payload
 from jobmanager.manager.health import REPLY_WITHIN
 from jobmanager.manager.parts import Parts
-from jobmanager.printable import get_logger
 from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
 from jobmanager.stores.values import Instance, JobRow, JobState
 from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
+from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import Located, shown
 
 logger = get_logger(__name__)

@@ -9,10 +9,10 @@ from jobmanager.clock import Clock
 from jobmanager.execution.claiming import Claiming
 from jobmanager.execution.executor import Executor
 from jobmanager.ledger.reconciliation import Reconciliation
-from jobmanager.printable import get_logger
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.run import PENDING
 from jobmanager.stores.base import RunStore
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from jobmanager.context import RunContext
-from jobmanager.printable import get_logger
 from jobmanager.run import Ending, RunStatus
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

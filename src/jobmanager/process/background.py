@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
-from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger, ThrottledLogs
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

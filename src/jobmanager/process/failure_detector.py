@@ -11,9 +11,9 @@ from datetime import timedelta
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError
-from jobmanager.printable import get_logger
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import Instance
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

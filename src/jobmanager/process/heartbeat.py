@@ -13,13 +13,13 @@ from typing import Protocol
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError
-from jobmanager.printable import get_logger
 from jobmanager.process.bounded import ended_within
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import new_id
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import Instance
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

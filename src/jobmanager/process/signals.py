@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from jobmanager.printable import get_logger
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

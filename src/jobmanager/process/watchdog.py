@@ -17,9 +17,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from jobmanager.clock import Clock
-from jobmanager.printable import get_logger
 from jobmanager.process.health import Limits, ProcessJudgement, Symptom, SymptomKind, Vitals
 from jobmanager.run import Tick
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 from jobmanager.clock import Clock
-from jobmanager.printable import get_logger
 from jobmanager.run import Accepted
+from jobmanager.validation.printable import get_logger
 from jobmanager.web.body import LARGEST, MOST_RUNS, Call
 from jobmanager.web.body_deadline import LONGEST
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of

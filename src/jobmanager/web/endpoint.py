@@ -11,9 +11,9 @@ from ipaddress import ip_address
 from typing import Literal, get_args
 
 from jobmanager.clock import Clock
-from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.settings import Settings
+from jobmanager.validation.printable import get_logger
 from jobmanager.web.auth import Keys, RefusedError, RequestHeaders, Signed
 from jobmanager.web.body import LARGEST, BodyError, Call, read_call
 from jobmanager.web.limit import Limit, Limits

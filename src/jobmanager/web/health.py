@@ -6,8 +6,8 @@ import threading
 from typing import Protocol
 
 from jobmanager.clock import Clock
-from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
+from jobmanager.validation.printable import get_logger
 from jobmanager.web.endpoint import Probe
 from jobmanager.web.response import Response, json_response
 

@@ -17,10 +17,10 @@ from jobmanager.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import Accepted, Run, RunStatus, Ticked
 from jobmanager.settings import Settings
+from jobmanager.validation.printable import get_logger
 from jobmanager.web.body import Call
 from jobmanager.web.health import Report
 from jobmanager.web.response import FAILED, UNAVAILABLE, Response, json_response, no_such_job

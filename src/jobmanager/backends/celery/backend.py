@@ -22,9 +22,9 @@ from jobmanager.clock import Clock, SystemClock
 from jobmanager.context import CancelCause
 from jobmanager.errors import ConfigurationError
 from jobmanager.job import Job
-from jobmanager.printable import get_logger
 from jobmanager.run import Run
 from jobmanager.settings import Settings
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

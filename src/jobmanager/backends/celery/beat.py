@@ -14,7 +14,7 @@ from celery import Celery
 
 from jobmanager.backends.celery.backend import LONGEST_SLEEP
 from jobmanager.backends.celery.worker import backend_of
-from jobmanager.printable import get_logger
+from jobmanager.validation.printable import get_logger
 
 if TYPE_CHECKING:
     from jobmanager.backends.celery.backend import CeleryBackend

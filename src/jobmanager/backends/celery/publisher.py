@@ -20,8 +20,8 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
 from jobmanager.backends.celery.application import QUEUE, TASK, is_amqp, queue_named
-from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

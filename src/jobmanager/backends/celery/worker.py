@@ -10,8 +10,8 @@ from celery import Celery, signals
 
 from jobmanager.backends.celery.application import TASK, queue_named
 from jobmanager.errors import ConfigurationError, StoreError
-from jobmanager.printable import get_logger
 from jobmanager.process.throttled_log import ThrottledLogger
+from jobmanager.validation.printable import get_logger
 
 if TYPE_CHECKING:
     from jobmanager.backends.celery.backend import CeleryBackend

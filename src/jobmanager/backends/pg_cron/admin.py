@@ -15,8 +15,8 @@ from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.backends.pg_cron.backend import OURS_ELSEWHERE, PgCronBackend, name_elsewhere
 from jobmanager.backends.pg_cron.database import LONG, Connection
 from jobmanager.errors import JobNotFoundError
-from jobmanager.printable import get_logger
 from jobmanager.settings import key_of
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

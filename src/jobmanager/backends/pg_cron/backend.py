@@ -21,9 +21,9 @@ from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import ConfigurationError, JobManagerError, StoreUnavailableError, UnsupportedError
 from jobmanager.job import Job
-from jobmanager.printable import get_logger
 from jobmanager.schedule import Schedule
 from jobmanager.settings import Settings, key_of, percent_encoded
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

@@ -13,8 +13,8 @@ import psycopg
 from jobmanager.backends.base import Deliver
 from jobmanager.backends.pg_cron.database import Connection, PgCronDatabase
 from jobmanager.errors import JobManagerError
-from jobmanager.printable import get_logger
 from jobmanager.run import Tick
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

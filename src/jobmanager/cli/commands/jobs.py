@@ -24,7 +24,7 @@ from jobmanager.cli.output.views import (
     views,
 )
 from jobmanager.cli.session import Session
-from jobmanager.printable import printable
+from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

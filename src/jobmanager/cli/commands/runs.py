@@ -10,7 +10,7 @@ from jobmanager.cli.output.failures import ConflictError, UsageError
 from jobmanager.cli.output.phrases import both, clock, compact, continued, distance, length, tail
 from jobmanager.cli.output.records import attempt_record, line_record, run_record
 from jobmanager.cli.session import Session
-from jobmanager.printable import printable, printable_json
+from jobmanager.validation.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

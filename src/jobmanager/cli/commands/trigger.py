@@ -13,7 +13,7 @@ from jobmanager.cli.output.failures import FAILED
 from jobmanager.cli.output.phrases import both, compact, distance, length, tail
 from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
-from jobmanager.printable import printable
+from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager

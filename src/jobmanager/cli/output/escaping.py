@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.segment import Segment
 
-from jobmanager.printable import printable_lines
+from jobmanager.validation.printable import printable_lines
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType

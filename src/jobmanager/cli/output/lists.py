@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobmanager.cli.output.phrases import Block
-from jobmanager.printable import printable
+from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from jobmanager.printable import printable_json, printable_lines
+from jobmanager.validation.printable import printable_json, printable_lines
 
 TAIL = 8  # characters of an id that are shown: ids begin with the time and look alike, their ends do not
 

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from jobmanager.errors import RunNotFoundError, StoreError, UnreadableRowError
-from jobmanager.printable import get_logger
 from jobmanager.run import FAILED, PENDING, RUNNING, Failure, Run
 from jobmanager.stores.sql.rows import (
     UNREADABLE,
@@ -23,6 +22,7 @@ from jobmanager.stores.sql.rows import (
 )
 from jobmanager.stores.sql.tables import Tables
 from jobmanager.stores.values import JobRow
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 

@@ -12,8 +12,8 @@ from jobmanager.backends.pg_cron.database import Connection
 from jobmanager.backends.pg_cron.plans.plan import Plan, plan_of, unsupported
 from jobmanager.backends.pg_cron.schema import STAMP
 from jobmanager.clock import Clock
-from jobmanager.printable import get_logger
 from jobmanager.schedule import Schedule, zones
+from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 
