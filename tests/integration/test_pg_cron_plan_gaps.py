@@ -237,3 +237,24 @@ def test_a_schedule_edited_in_sql_is_due_at_once_and_never_fires_by_the_old_plan
     assert due is not None
     assert due > datetime.now(UTC)
     assert (due.astimezone(UTC).minute, parked) == (22, None)
+
+
+def test_what_was_due_on_days_before_the_plan_was_made_has_its_rows(
+    make: Make, session: psycopg.Connection[Any]
+) -> None:
+    """Fails where a plan begins with the day it is made on: what was due shortly before midnight would have no row."""
+    jobs = make("pg_cron", hourly={"cron": "30 * * * *"})
+    jobs.sync()
+    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=3)
+    session.execute(
+        "UPDATE jobmanager.jobs SET accounted_until = %s, history_from = %s, next_due_at = %s",
+        (end, end, end + timedelta(minutes=30)),
+    )
+    session.execute("SELECT jobmanager.fire(NULL)")
+
+    rows = session.execute("SELECT scheduled_for FROM jobmanager.runs ORDER BY 1").fetchall()
+    until_now = session.execute("SELECT accounted_until FROM jobmanager.jobs").fetchone()
+    wanted = [end + timedelta(minutes=30 + 60 * hour) for hour in range(72)]
+    assert [instant for (instant,) in rows][:72] == wanted
+    assert until_now is not None
+    assert until_now[0] == rows[-1][0]

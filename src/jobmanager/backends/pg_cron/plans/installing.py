@@ -19,6 +19,8 @@ logger = get_logger(__name__)
 
 SOON_OVER = timedelta(days=200)
 FIRST_DAYS, LATER_DAYS = 220, 400
+EARLIER_DAYS = 32
+"""A plan holds for the past, too: what was due before it was made, or made anew, must have its row."""
 AT_ONCE = 1000
 
 
@@ -63,8 +65,9 @@ class Planning:
         """Plan these: many at once not as far as few, so that no start waits for it."""
         schedules = [schedule for schedule in schedules if _can_be_kept(schedule)]
         days = LATER_DAYS if len(schedules) <= AT_ONCE else FIRST_DAYS
+        first, days = self._clock.now() - timedelta(days=EARLIER_DAYS), days + EARLIER_DAYS
         for start in range(0, len(schedules), AT_ONCE):
-            plans = [plan_of(each, self._clock.now(), days) for each in schedules[start : start + AT_ONCE]]
+            plans = [plan_of(each, first, days) for each in schedules[start : start + AT_ONCE]]
             rows = [
                 {"schedule": plan.schedule, "n": n, "minutes": row.minutes_text, "days": row.days_text}
                 for plan in plans
