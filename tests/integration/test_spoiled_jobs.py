@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sqlite3
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.effort import sampled
 
 from jobmanager import JobManager, Settings
 from jobmanager.doctor.ledger import states
@@ -87,8 +89,16 @@ def goes_on(jobs: JobManager, ran: list[int], clock: FakeClock | None) -> None:
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize("value", IN_SQLITE)
-@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize(
+    ("column", "value"),
+    sampled(
+        [
+            pytest.param(column, value, id=f"{column}-{value}")
+            for column, value in itertools.product(COLUMNS, IN_SQLITE)
+        ],
+        every=6,
+    ),
+)
 def test_whatever_a_column_holds_on_sqlite_the_others_go_on(
     tmp_path: Path, manager: Make, column: str, value: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -147,7 +157,7 @@ def cases() -> Iterator[Any]:
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize(("column", "value"), list(cases()))
+@pytest.mark.parametrize(("column", "value"), sampled(list(cases()), every=6))
 def test_whatever_a_column_holds_on_postgresql_the_others_go_on(
     postgres_url: str, manager: Make, column: str, value: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests.effort import examples
+from tests.effort import sampled
 
 from jobmanager import JobManager, Settings
 from jobmanager.doctor.ledger import states
@@ -139,7 +139,7 @@ def cases(values: Mapping[str, Sequence[str]], others: Sequence[str] = ()) -> li
             pytest.param(f"{column.name} = {value}", id=f"{column.name}-{value}")
             for value in values.get(kind, others)
         ]
-    return found[:: examples(1, sample=9)]
+    return sampled(found, every=6)
 
 
 @pytest.mark.parametrize("running", [False, True], ids=["pending", "running"])

@@ -42,6 +42,7 @@ def name_of(url: str) -> str:
     return urlsplit(url).path[1:]
 
 
+@pytest.mark.faults
 class TestTheStoreCallsNothingPlanted(RunStoreContract):
     @pytest.fixture(autouse=True)
     def _fresh_store(

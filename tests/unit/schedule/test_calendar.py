@@ -112,7 +112,7 @@ def test_two_thousand_random_cases_equal_cronsim_where_it_keeps_the_rule():
     assert differences_to_cronsim(seed=2, count=examples(2_000, sample=300)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_twenty_thousand_random_cases_equal_both_oracles():
     assert differences_to_the_walk(seed=3, count=20_000) == []
