@@ -178,12 +178,12 @@ class SchemaError(StoreError):
 class RetryLater(Exception):  # noqa: N818
     """Raise in a handler to ask for another attempt after `delay`, if attempts remain.
 
-    The delay is seconds, a timedelta or a text such as "5m"; ConfigurationError for anything else.
+    The delay is seconds, a timedelta or a text such as "5m", at most a century; ConfigurationError for anything else.
     """
 
     def __init__(self, delay: timedelta | float | str, message: str = "") -> None:
         try:
-            self.delay: timedelta = delay if isinstance(delay, timedelta) else as_duration(delay)
+            self.delay: timedelta = as_duration(delay)
         except ValueError:
             given = f"{delay!r:.80}" if isinstance(delay, (str, int, float)) else f"<{type(delay).__name__}>"
             raise ConfigurationError(

@@ -250,5 +250,5 @@ def test_every_logger_of_ours_escapes() -> None:
         and isinstance(node.value, ast.Call)
         and ast.unparse(node.value.func) == "logging.getLogger"
     }
-    assert own <= {"printable.py", "cli/output/waiting.py", "cli/commands/serve.py"}
+    assert own <= {"validation/printable.py", "cli/output/waiting.py", "cli/commands/serve.py"}
     assert importlib.import_module("jobmanager.context")._logger.filters

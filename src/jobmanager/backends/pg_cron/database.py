@@ -20,6 +20,7 @@ LIMIT, LONG = 30, 300
 """Seconds for one statement in a transaction, by the server's clock: usually, and where plans and entries of all jobs are made."""
 MARGIN = 5.0
 """Seconds that a server which lives has to say so; then the connection counts as silent."""
+PINNED = "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL datestyle = 'ISO'"
 TEMPORARY = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
@@ -53,10 +54,14 @@ class PgCronDatabase:
         return connection
 
     @contextmanager
-    def pinned(self, connection: Connection) -> Iterator[Connection]:
-        """Open a transaction in which nothing that a role planted in `public` is found and times are as the driver reads them."""
+    def pinned(self, connection: Connection, *, limit: int | None = None) -> Iterator[Connection]:
+        """Open a transaction in which nothing that a role planted in `public` is found and times are as the driver reads them.
+
+        With `limit` no statement in it takes longer than so many seconds.
+        """
+        settings = PINNED if limit is None else f"{PINNED}; SET LOCAL statement_timeout = '{limit:d}s'"
         with connection.transaction():
-            connection.execute("SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL datestyle = 'ISO'")
+            connection.execute(settings.encode())
             yield connection
 
     @contextmanager
@@ -65,9 +70,8 @@ class PgCronDatabase:
         with (
             self.translated_errors(),
             self.connect(deadline=limit + MARGIN) as connection,
-            self.pinned(connection),
+            self.pinned(connection, limit=limit),
         ):
-            connection.execute("SELECT set_config('statement_timeout', %s, true)", (f"{limit}s",))
             yield connection
 
     @contextmanager
