@@ -70,7 +70,7 @@ def serve(tmp_path: Path, pg_cron_url: str) -> Iterator[Callable[[], subprocess.
         process.wait()
 
 
-def test_a_fire_that_met_nobody_is_made_again_and_the_next_one_is_on_time(
+def test_a_fire_that_met_nobody_is_brought_by_the_next_start_and_the_next_one_is_on_time(
     serve: Callable[[], subprocess.Popen[bytes]], pg_cron_url: str, pg_net: StandIn
 ) -> None:
     """Takes up to 130 s: pg_cron knows minutes only."""
@@ -110,7 +110,8 @@ def test_a_fire_that_met_nobody_is_made_again_and_the_next_one_is_on_time(
         assert second.accepted_at - second.due_at < once.accepted_at - once.due_at
         until(
             lambda: (
-                ask("SELECT outcome FROM jobmanager.calls ORDER BY id") == ["refused", "accepted", "accepted"]
+                (found := ask("SELECT outcome FROM jobmanager.calls ORDER BY id"))[0] == "refused"
+                and set(found[1:]) == {"accepted"}
             ),
             30,
         )

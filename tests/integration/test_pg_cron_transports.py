@@ -247,6 +247,42 @@ def test_a_refusal_over_http_is_named(http: Loop) -> None:
 # ---------------------------------------------------------------- beside other backends
 
 
+def keeps_time(jobs: JobManager, backend: str) -> None:
+    """As if the last process that started had this backend."""
+    jobs.store.processes.keep_time("default", backend, even_if_alive=True)
+
+
+def test_what_pg_cron_has_planned_is_inert_while_another_backend_keeps_the_time(
+    ground: Callable[..., Ground], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A move by one variable: no command, no double bookkeeping, and back again in the same way."""
+    here = ground()
+    here.manager.stop(1)
+    local = here.make(here.manager.settings.database_url, 1, backend="local", sweep_seconds=600)
+    local.start()
+    assert (
+        "backend=local keeps the time of namespace default from now on, and backend=pg_cron no longer"
+        in caplog.text
+    )
+    local.stop(1)  # the row stands while no process lives
+
+    here.make_due(1)
+    assert here.fire() == 0
+    assert here.database.execute("SELECT jobmanager.sweep()").fetchone() == (0,)
+    assert here.database.execute("SELECT count(*) FROM jobmanager.calls").fetchone() == (0,)
+    assert local.runs("job-0") == []
+
+    here.manager.start()  # and brings at once what is due, without waiting for the next minute
+    until(lambda: here.manager.runs("job-0", "succeeded"), 10)
+    local.store.close()
+
+
+def test_a_living_process_keeps_the_time_when_no_other_backend_lives(ground: Callable[..., Ground]) -> None:
+    here = ground(sweep_seconds=1)
+    keeps_time(here.manager, "celery")
+    until(lambda: here.manager.store.processes.keeper("default") == "pg_cron", 10)
+
+
 def test_a_tick_that_was_announced_is_opened_by_whatever_backend_brings_it(
     ground: Callable[..., Ground],
 ) -> None:
@@ -256,6 +292,7 @@ def test_a_tick_that_was_announced_is_opened_by_whatever_backend_brings_it(
     local = here.make(here.manager.settings.database_url, 1, backend="local")
     local.start()
     try:
+        keeps_time(local, "pg_cron")
         instant = here.make_due()
         assert here.fire() == 1
         [announced] = local.runs("job-0")
@@ -305,6 +342,7 @@ def test_handed_over_in_both_directions_no_tick_is_lost_or_started_twice(
     local = here.make(here.manager.settings.database_url, 1, backend="local", sweep_seconds=600)
     local.start()
     try:
+        keeps_time(local, "pg_cron")
         first = here.make_due(40)
         instants = [first + timedelta(seconds=60 * number) for number in range(40)]
         row = local.store.jobs.get("job-0")
@@ -406,6 +444,7 @@ def test_a_tick_announced_before_a_pause_is_skipped_and_one_of_a_disabled_job_to
     here.manager.stop_job("job-0")
     with here.manager.store.jobs.lock("job-1") as page:
         page.close_pending()
+    here.database.execute("UPDATE jobmanager.jobs SET next_due_at = now() + interval '1 day'")
 
     here.manager.start()
 

@@ -117,6 +117,7 @@ class Assembly:
             length=settings.lease,
             declares=registry.jobs.keys(),
             executes=keeps_time,
+            backend=backend.name,
             listener=Liveness(self.failure_detector, self.attempts),
             vital_signs=self._vital_signs,
             quiet=outage,
@@ -247,6 +248,7 @@ class Assembly:
         self._warn_of_skew()
         if self._keeps_time:
             self.heartbeat.start(executes=self._executes)
+            self._keep_time()
         self.runner.begin()
         self.backend.sync(self.job_sync.scheduled(self._settings.grace))
         self.backend.start(self.deliver)
@@ -257,6 +259,17 @@ class Assembly:
             self.background.run_task_soon(SWEEP)
             self.background.run_at(self._clock.now() + self._settings.grace, self._retire_undeclared)
             self.background.run_task_soon(CLAIM)
+
+    def _keep_time(self) -> None:
+        """Note that this backend keeps the time from now on; what another one has planned outside is inert with that."""
+        namespace, name = self._settings.namespace, self.backend.name
+        before = self.store.processes.keep_time(namespace, name, even_if_alive=True)
+        if before not in (None, name):
+            text = (
+                "backend=%s keeps the time of namespace %s from now on, and backend=%s no longer: what it still has planned "
+                "does nothing; `jobmanager doctor` names what is left of it"
+            )
+            logger.warning(text, name, namespace, before)
 
     def _warn_of_skew(self) -> None:
         skew = (self._clock.now() - self.store.now()).total_seconds()
@@ -377,6 +390,7 @@ class Assembly:
 
     def _sweep(self) -> None:
         if self._up and self.heartbeat.ok():
+            self.store.processes.keep_time(self._settings.namespace, self.backend.name, even_if_alive=False)
             self.sweep.sweep()
 
     def _retire_undeclared(self) -> None:

@@ -67,6 +67,7 @@ class Heartbeat:
         length: timedelta,
         declares: Collection[str] = (),
         executes: bool = True,
+        backend: str | None = None,
         listener: HeartbeatListener | None = None,
         vital_signs: VitalSigns = lambda: (None, None),
         quiet: ThrottledLogger | None = None,
@@ -83,6 +84,7 @@ class Heartbeat:
             executes=executes,
             started_at=now,
             seen_at=now,
+            backend=backend,
         )
         self._declares = declares
         self._registered = False

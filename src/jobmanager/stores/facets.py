@@ -185,6 +185,17 @@ class StoredProcesses(ABC):
     def acquire_role(self, role: str, instance_id: str) -> bool:
         """Return True if the instance has the role now: it had it already, or no living instance has. One of all has it at a time."""
 
+    @abstractmethod
+    def keeper(self, namespace: str) -> str | None:
+        """Return the name of the backend that keeps the time of the namespace; None before any did."""
+
+    @abstractmethod
+    def keep_time(self, namespace: str, backend: str, *, even_if_alive: bool) -> str | None:
+        """Note that this backend keeps the time of the namespace from now on, and return the name of the one before.
+
+        Without `even_if_alive` nothing changes while a living process of the namespace has the backend that is on file.
+        """
+
 
 class RunHistory(ABC):
     """Questions about the runs on record. Nothing here writes."""

@@ -74,6 +74,8 @@ class Instance:
     lag_seconds: float | None = None
     """How late the last ticks came; both None until one came."""
     dead_at: datetime | None = None
+    backend: str | None = None
+    """The name of the backend that the process was started with."""
 
 
 @dataclass(frozen=True, slots=True)

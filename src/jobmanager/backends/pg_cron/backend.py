@@ -206,6 +206,15 @@ class PgCronBackend(Backend):
         if self._deliver is None:
             self._deliver = deliver
             self._listen(deliver)
+            self._announce_what_is_due()
+
+    def _announce_what_is_due(self) -> None:
+        """Bring at once what came due while no process, or another backend, kept the time; the next wake-up may be a minute away."""
+        try:
+            with self.database.transaction() as connection:
+                connection.execute("SELECT jobmanager.run_due()")
+        except JobManagerError as error:
+            logger.info("pg_cron: what is due already is left to the next minute: %s", error)
 
     def stop(self, timeout: timedelta) -> None:
         self._deliver = None

@@ -26,7 +26,7 @@ GRANT SELECT ON jobmanager.schedules, jobmanager.plans, jobmanager.calls, jobman
 GRANT EXECUTE ON FUNCTION {functions} TO {role};
 """
 OF_THE_STORE = (
-    "meta", "jobs", "runs", "attempts", "run_logs", "instances", "declarations", "roles", "jobmanager_alembic",
+    "meta", "jobs", "runs", "attempts", "run_logs", "instances", "declarations", "roles", "keepers", "jobmanager_alembic",
 )  # fmt: skip
 FOR_THE_APPLICATION = (
     "sync_entries(text)", "list_entries()", "stats()", "set_active(text, boolean, text)", "unschedule(text)", "purge_orphans()",
@@ -34,6 +34,7 @@ FOR_THE_APPLICATION = (
     "put_ticker(text, text, text, text, text, int)", "announced_runs(text)", "is_signed(text, text, text)",
     "entry_name(text)", "next_tick(text, timestamptz)", "examined_keys(text)", "examined_entries(text)",
     "forget_ticker(text)", "key_count(text)", "note(text, text, text)", "ring(text)",
+    "run_due()",
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class SqlProcesses(SqlFacet, StoredProcesses):
             connection.execute(
                 self.database.insert_ignoring(table), asdict(replace(instance, declares=digest))
             )
-            now = {"declares": digest, "executes": instance.executes}
+            now = {"declares": digest, "executes": instance.executes, "backend": instance.backend}
             connection.execute(sa.update(table).where(table.c.id == instance.id).values(**now))
 
     def declared_by_living(self, namespace: str) -> set[str]:
@@ -106,3 +106,30 @@ class SqlProcesses(SqlFacet, StoredProcesses):
                 sa.select(table).where(table.c.dead_at.is_(None)).order_by(table.c.started_at)
             )
             return self.database.readable(rows.mappings(), instance_from, "process", "id")
+
+    def keeper(self, namespace: str) -> str | None:
+        keepers = self.tables.keepers
+        with self.database.reading() as connection:
+            query = sa.select(keepers.c.backend).where(keepers.c.namespace == namespace)
+            found: str | None = connection.scalar(query)
+            return found
+
+    def keep_time(self, namespace: str, backend: str, *, even_if_alive: bool) -> str | None:
+        keepers, instances = self.tables.keepers, self.tables.instances
+        before = self.keeper(namespace)
+        if before == backend:
+            return before
+        with self.database.writing() as connection:
+            now = self.database.clock(connection)
+            row = {"namespace": namespace, "backend": backend, "since": now}
+            connection.execute(self.database.insert_ignoring(keepers), row)
+            change = sa.update(keepers).where(keepers.c.namespace == namespace, keepers.c.backend != backend)
+            if not even_if_alive:
+                living = sa.select(instances.c.id).where(
+                    instances.c.namespace == namespace,
+                    instances.c.backend == keepers.c.backend,
+                    instances.c.dead_at.is_(None),
+                )
+                change = change.where(~living.exists())
+            connection.execute(change.values(backend=backend, since=now))
+        return before

@@ -17,7 +17,7 @@ from jobmanager.run import EPOCH, KEEPS_ATTEMPT, MICROSECOND
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -77,6 +77,7 @@ class Tables:
     instances: sa.Table
     declarations: sa.Table
     roles: sa.Table
+    keepers: sa.Table
 
 
 POLICY_TYPES = {OneOf: sa.Text, Whole: sa.Integer, Duration: sa.Float, Flag: sa.Boolean}
@@ -107,7 +108,6 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         "meta",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("change_seq", sa.BigInteger, nullable=False, server_default="0"),
-        sa.Column("swept_at", Instant),
         sa.Column("last_purge_at", Instant),
     )
     jobs = table(
@@ -235,6 +235,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("last_tick_at", Instant),
         sa.Column("lag_seconds", sa.Float),
         sa.Column("dead_at", Instant),
+        sa.Column("backend", sa.Text),
     )
     # By digest: all processes of one release declare the same jobs, so the ids are kept once and not per heartbeat row.
     declarations = table(
@@ -248,4 +249,11 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("owner", sa.Text, nullable=False),
     )
-    return Tables(metadata, meta, jobs, runs, attempts, run_logs, instances, declarations, roles)
+    # Which backend keeps the time of a namespace: what another one still has planned is inert.
+    keepers = table(
+        "keepers",
+        sa.Column("namespace", sa.Text, primary_key=True),
+        sa.Column("backend", sa.Text, nullable=False),
+        sa.Column("since", Instant, nullable=False),
+    )
+    return Tables(metadata, meta, jobs, runs, attempts, run_logs, instances, declarations, roles, keepers)

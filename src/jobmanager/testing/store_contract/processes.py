@@ -8,7 +8,7 @@ from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
 
 class ProcessPromises(StoreGround):
-    """`store.processes`: `register`, `beat`, `deregister`, `living` and `declared_by_living`."""
+    """`store.processes`: who lives and declares what, and which backend keeps the time."""
 
     def test_a_registered_process_lives_and_is_as_it_said(self) -> None:
         self.process(namespace="shop", host="there", pid=7, executes=False, seen_at=self.now + seconds(1))
@@ -79,3 +79,28 @@ class ProcessPromises(StoreGround):
         assert self.store.processes.declared_by_living("default") == {"a", "b", "c"}
         self.store.processes.deregister(same)
         assert self.store.processes.declared_by_living("default") == {"b", "c"}
+
+    # ---------------------------------------------------------------- who keeps the time
+
+    def test_the_backend_that_keeps_the_time_is_known_by_namespace(self) -> None:
+        processes = self.store.processes
+        assert processes.keeper("default") is None
+
+        assert processes.keep_time("default", "local", even_if_alive=True) is None
+        assert processes.keep_time("shop", "celery", even_if_alive=False) is None
+        assert processes.keep_time("default", "pg_cron", even_if_alive=True) == "local"
+        assert processes.keep_time("default", "pg_cron", even_if_alive=True) == "pg_cron"
+        assert (processes.keeper("default"), processes.keeper("shop")) == ("pg_cron", "celery")
+
+    def test_a_backend_takes_the_time_over_from_one_that_no_living_process_has(self) -> None:
+        processes = self.store.processes
+        processes.keep_time("default", "local", even_if_alive=True)
+        last = self.process(backend="local")
+        self.process(backend="celery")
+        self.process(backend="local", namespace="shop")
+
+        assert processes.keep_time("default", "celery", even_if_alive=False) == "local"
+        assert processes.keeper("default") == "local"
+        processes.deregister(last)
+        assert processes.keep_time("default", "celery", even_if_alive=False) == "local"
+        assert processes.keeper("default") == "celery"

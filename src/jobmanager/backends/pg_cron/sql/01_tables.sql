@@ -37,6 +37,10 @@ CREATE TABLE IF NOT EXISTS jobmanager.tickers (
   pruned_at timestamptz,
   CHECK (url IS NOT NULL OR transport = 'notify'));
 
+-- Those whose time pg_cron keeps: while another backend does, everything here is inert.
+CREATE OR REPLACE VIEW jobmanager.active_tickers AS SELECT t.* FROM jobmanager.tickers t
+  WHERE NOT EXISTS (SELECT FROM jobmanager.keepers k WHERE k.namespace = t.namespace AND k.backend <> 'pg_cron');
+
 CREATE TABLE IF NOT EXISTS jobmanager.paused_entries (name text PRIMARY KEY);
 
 CREATE TABLE IF NOT EXISTS jobmanager.signing_keys (

@@ -89,7 +89,7 @@ BEGIN
     SELECT j.id, j.next_due_at, j.catch_up_window_seconds FROM jobmanager.jobs j
      WHERE j.next_due_at <= _now - _grace AND j.state = 'active'
        AND (_entry IS NULL OR jobmanager.entry_name(j.id) = _entry)
-       AND EXISTS (SELECT FROM jobmanager.tickers t WHERE t.namespace = j.namespace)
+       AND EXISTS (SELECT FROM jobmanager.active_tickers t WHERE t.namespace = j.namespace)
        AND NOT EXISTS (SELECT FROM jobmanager.parked p WHERE p.job_id = j.id)
      ORDER BY j.next_due_at LIMIT 5000 FOR NO KEY UPDATE OF j SKIP LOCKED) found;
   IF due IS NULL THEN
@@ -200,3 +200,10 @@ BEGIN
   END LOOP;
   RETURN found;
 END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.run_due() RETURNS int
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- For an application that has just started: announce what is due by now, without waiting for the next wake-up. No moment can be given,
+-- so that a role with no other right opens nothing but what is due.
+  SELECT jobmanager.fire(NULL)
+$$;

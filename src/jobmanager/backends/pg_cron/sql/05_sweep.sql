@@ -104,7 +104,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
       error = jsonb_build_object('kind', 'http', 'type', '', 'traceback', '', 'message',
         coalesce((SELECT concat_ws(': ', c.outcome, c.detail) FROM jobmanager.run_calls rc JOIN jobmanager.calls c ON c.id = rc.call_id
                    WHERE rc.run_id = r.id), 'never called'))
-    FROM jobmanager.jobs j
+    FROM jobmanager.jobs j JOIN jobmanager.active_tickers t USING (namespace)
    WHERE r.status = 'pending' AND r.accepted_at IS NULL AND j.id = r.job_id
      AND r.due_at < _now - j.catch_up_window_seconds * interval '1 second'
 $$;
@@ -114,7 +114,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 -- Return pending runs, due and without a recent call: never called, lost, retries, delayed ones, or accepted and then left.
   SELECT namespace, array_agg(id ORDER BY priority DESC, due_at, id) FROM (
     SELECT r.id, r.priority, r.due_at, j.namespace
-      FROM jobmanager.runs r JOIN jobmanager.jobs j ON j.id = r.job_id JOIN jobmanager.tickers t ON t.namespace = j.namespace
+      FROM jobmanager.runs r JOIN jobmanager.jobs j ON j.id = r.job_id JOIN jobmanager.active_tickers t ON t.namespace = j.namespace
       LEFT JOIN jobmanager.run_calls rc ON rc.run_id = r.id
      WHERE r.status = 'pending' AND r.due_at <= _now AND j.state IN ('active', 'paused')
        AND (rc.next_call_at IS NULL OR rc.next_call_at <= _now)
@@ -151,7 +151,7 @@ DECLARE
   each record;
 BEGIN
   FOR each IN
-    SELECT t.namespace, wanted.kind FROM jobmanager.tickers t, LATERAL (VALUES
+    SELECT t.namespace, wanted.kind FROM jobmanager.active_tickers t, LATERAL (VALUES
         ('plan', jobmanager.needs_planning(t.namespace)), ('sweep', jobmanager.has_orphans(t.namespace, _now))) AS wanted(kind, needed)
      WHERE wanted.needed AND t.transport = 'pg_net' AND NOT EXISTS (SELECT FROM jobmanager.calls c WHERE c.namespace = t.namespace
        AND c.kind = wanted.kind AND c.sent_at > _now - interval '60 seconds')
