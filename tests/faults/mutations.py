@@ -523,7 +523,7 @@ BACKENDS = {
     ),
     "only jobs of an application that is called announced": Mutation(
         SQL + "04_fire.sql",
-        "       AND EXISTS (SELECT FROM jobmanager.tickers t WHERE t.namespace = j.namespace)\n",
+        "       AND EXISTS (SELECT FROM jobmanager.active_tickers t WHERE t.namespace = j.namespace)\n",
         "",
         (IN_SQL + "test_an_application_that_keeps_its_own_time_is_not_announced",),
         on_a_server=True,
