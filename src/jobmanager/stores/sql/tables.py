@@ -108,6 +108,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         "meta",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("change_seq", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("swept_at", Instant),
         sa.Column("last_purge_at", Instant),
     )
     jobs = table(

@@ -1,11 +1,9 @@
 """Note which backend keeps the time of a namespace, so that what another one still has planned is inert.
 
-Frozen: a later change is a revision of its own. `meta.swept_at` had no reader.
+Frozen: a later change is a revision of its own.
 """
 
 from __future__ import annotations
-
-import sqlite3
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,7 +13,6 @@ revision = "0003"
 down_revision = "0002"
 
 Instant = sa.BigInteger().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
-DROPS_COLUMNS = sqlite3.sqlite_version_info >= (3, 35)
 
 
 def upgrade() -> None:
@@ -32,5 +29,3 @@ def upgrade() -> None:
     )
     op.execute(sa.schema.CreateTable(keepers))
     op.execute(f"ALTER TABLE {dot}instances ADD COLUMN backend TEXT")
-    if on_postgresql or DROPS_COLUMNS:
-        op.execute(f"ALTER TABLE {dot}meta DROP COLUMN swept_at")
