@@ -111,7 +111,7 @@ def test_a_listener_whose_connection_is_cut_listens_again(
     here.make_due()
     until(
         lambda: here.database.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %' OR query LIKE 'SELECT run_id%'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'jobmanager listener'"
         ).fetchall(),
         10,
     )

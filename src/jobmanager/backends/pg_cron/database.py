@@ -37,7 +37,9 @@ class PgCronDatabase:
         self._url = percent_encoded(plain if "?" in plain else plain.replace("&", "?", 1))
         self.shown = shown_url(self._url)
 
-    def connect(self, *, patience: int = 5, deadline: float = LIMIT + MARGIN) -> Connection:
+    def connect(
+        self, *, patience: int = 5, deadline: float = LIMIT + MARGIN, name: str = "jobmanager"
+    ) -> Connection:
         """Return a connection in autocommit mode that works behind a pooler, too; it is closed after a silence of `deadline` seconds.
 
         Whatever is executed on it outside of `pinned` must name the schema of all it uses.
@@ -48,7 +50,7 @@ class PgCronDatabase:
                 autocommit=True,
                 connect_timeout=patience,
                 prepare_threshold=None,
-                application_name="jobmanager",
+                application_name=name,
             )
         connection.deadline = deadline
         return connection

@@ -54,7 +54,7 @@ class Listener:
         pause = 0.5
         while not self._stopping.is_set():
             try:
-                with self._database.connect(deadline=SILENCE) as connection:
+                with self._database.connect(deadline=SILENCE, name="jobmanager listener") as connection:
                     self._listen(connection)
                     pause = 0.5
             except (JobManagerError, psycopg.Error) as error:
