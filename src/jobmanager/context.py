@@ -300,13 +300,19 @@ class ContextLogger(logging.LoggerAdapter[logging.Logger]):
 
 def _counted(value: Any) -> int:
     """Return the whole number that the value is, as far as JSON of every reader goes; 0 for what is none."""
+    if isinstance(value, (str, bytes, bytearray)):
+        return 0
     try:
-        number = int(value) if not isinstance(value, (str, bytes, bytearray)) else 0
-    except OverflowError:  # infinity
-        number = MOST_COUNTED if value > 0 else -MOST_COUNTED
+        return max(-MOST_COUNTED, min(_whole(value), MOST_COUNTED))
     except Exception:  # noqa: BLE001 - a number's own code; a run must not fail over what is shown of it
         return 0
-    return max(-MOST_COUNTED, min(number, MOST_COUNTED))
+
+
+def _whole(number: Any) -> int:
+    try:
+        return int(number)
+    except OverflowError:  # infinity
+        return MOST_COUNTED if number > 0 else -MOST_COUNTED
 
 
 def _presentable(message: Any) -> str:
