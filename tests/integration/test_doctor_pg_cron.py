@@ -924,8 +924,15 @@ def test_a_database_that_goes_on_although_another_backend_is_chosen(
     assert "pg_cron still keeps the time of namespace 'default'" in first.text
     assert ("announces" if transport == "notify" else f"calls {ground.target.url}/jobs/run") in first.text
     assert "jobmanager pg-cron uninstall" in first.fix
-    ground.do("SELECT jobmanager.forget_ticker('default')")
+    ground.do(
+        "INSERT INTO jobmanager.keepers VALUES ('default', 'local', now()) ON CONFLICT (namespace) DO UPDATE SET backend = 'local'"
+    )
     assert [finding for finding in bad(jobs) if finding.check == "backend"] == []
+    assert any(
+        "they do nothing while backend 'local' keeps its time" in finding.text for finding in examine(jobs)
+    )
+    ground.do("SELECT jobmanager.forget_ticker('default')")
+    assert not any("they do nothing" in finding.text for finding in examine(jobs))
 
 
 def test_another_backend_on_a_database_that_pg_cron_never_saw(

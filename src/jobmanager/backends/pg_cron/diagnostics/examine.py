@@ -11,7 +11,7 @@ from jobmanager.backends.pg_cron.diagnostics import entries as entry_findings
 from jobmanager.backends.pg_cron.diagnostics import server as server_findings
 from jobmanager.backends.pg_cron.diagnostics import transport as link_findings
 from jobmanager.backends.pg_cron.diagnostics.context import Examination, some
-from jobmanager.backends.pg_cron.diagnostics.queries import Questions, TickerRow
+from jobmanager.backends.pg_cron.diagnostics.queries import KEEPER, Questions, TickerRow
 from jobmanager.errors import JobManagerError
 from jobmanager.job import Job
 from jobmanager.settings import shown_url
@@ -47,15 +47,26 @@ def going_on(backend: PgCronBackend) -> Iterator[Found]:
     try:
         exam = Examination(backend, (), ask)
         ticker, entries = exam.ticker, exam.pg_cron.entries if exam.is_installed else []
+        keepers = ask.column(KEEPER, backend.namespace) if ticker is not None else []
     except JobManagerError:
         return  # a database that cannot be queried is a finding about the store
     finally:
         ask.close()
     names = [entry.name for entry in entries if not entry.drift]
-    if ticker is not None and (names or exam.is_elsewhere):
+    if ticker is None or not (names or exam.is_elsewhere):
+        return
+    left = some(names) or "from another database"
+    if keepers and keepers[0] != backend.name:
+        yield Found(
+            level="note",
+            text=f"pg_cron still has entries of namespace {backend.namespace!r} ({left}); they do nothing while backend "
+            f"{keepers[0]!r} keeps its time.",
+            fix="jobmanager pg-cron uninstall, if pg_cron is not to keep it again.",
+        )
+    else:
         yield Found(
             level="warning",
-            text=f"pg_cron still keeps the time of namespace {backend.namespace!r}, {_told(ticker)}: {some(names) or 'from another database'}.",
+            text=f"pg_cron still keeps the time of namespace {backend.namespace!r}, {_told(ticker)}: {left}.",
             fix="jobmanager pg-cron uninstall; or set JOBMANAGER_BACKEND=pg_cron, if it is to go on.",
         )
 

@@ -38,6 +38,7 @@ class Server:
     settings: dict[str, str]
 
 
+KEEPER = """SELECT backend FROM jobmanager.keepers WHERE namespace = %s"""
 SCHEDULERS = """SELECT datname::text FROM pg_stat_activity WHERE application_name = 'pg_cron scheduler' AND datname IS NOT NULL"""
 
 SERVER = """SELECT current_database()::text AS database, current_user::text AS role, current_setting('server_version_num')::int AS version,
