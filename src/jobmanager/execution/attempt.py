@@ -85,12 +85,13 @@ class Attempt(AttemptState):
         return self._begun
 
     def withdraw(self) -> bool:
-        """End the attempt before it began; False if it began or ended already."""
+        """End the attempt before it began, and give its slot back; False if it began or ended already."""
         with self._lock:
             if self._begun or self._completed:
                 return False
             self._completed = True
-            return True
+        self.slot.release()
+        return True
 
     def claim_completion(self) -> bool:
         """Claim the right to record how this attempt ended: True for exactly one caller."""

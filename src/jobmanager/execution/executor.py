@@ -112,11 +112,7 @@ class Executor:
     def _slot(self, slot: Slot | None, *, on_loop: bool) -> Slot:
         """Return the slot if it is of the right lane; else one of the right lane in its place."""
         lane = self._pool.coroutines if on_loop else self._pool.threads
-        if slot is not None and slot.lane is lane:
-            return slot
-        if slot is not None:
-            slot.release()
-        return lane.take_unbounded()
+        return lane.take_unbounded() if slot is None else slot.moved_to(lane)
 
     # ---------------------------------------------------------------- one attempt
 

@@ -23,6 +23,13 @@ class Slot:
         """Return the slot to its lane; `seconds` is how long its run took, if one ended."""
         self.lane.put_back(self, seconds)
 
+    def moved_to(self, lane: Lane) -> Slot:
+        """Return this slot if it is of the lane; else give it back and return one of the lane, even where none is free."""
+        if self.lane is lane:
+            return self
+        self.release()
+        return lane.take_unbounded()
+
 
 class Reservation:
     """Slots that were reserved and not yet used: `take` hands one to an attempt, leaving the block returns the rest."""

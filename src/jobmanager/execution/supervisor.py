@@ -113,7 +113,6 @@ class Supervisor:
         withdrawn = [attempt for attempt in late if attempt.withdraw()]
         for attempt in withdrawn:
             self._attempts.ending(attempt)
-            attempt.slot.release()
         if withdrawn:
             self._pool.threads.stop_running_ahead()
             self._returning += withdrawn
