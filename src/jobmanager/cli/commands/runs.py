@@ -13,6 +13,8 @@ from jobmanager.cli.session import Session
 from jobmanager.validation.printable import printable, printable_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
     from rich.text import Text
 
@@ -191,7 +193,7 @@ def _portrait(
         ),
         "",
         heading("Timeline"),
-        facts(_timeline(run)),
+        facts(_timeline(run, attempts)),
     ]
     for attempt in attempts:
         parts += ["", heading(f"Attempt {attempt.attempt}"), *_attempt(attempt)]
@@ -223,14 +225,21 @@ def _started_by(run: Run) -> str:
     return f"{who} ({run.requested_by})" if run.requested_by else who
 
 
-def _timeline(run: Run) -> list[tuple[str, str]]:
-    late = f"  {length(run.queue_delay)} after it was due" if run.queue_delay else ""
+def _timeline(run: Run, earlier: Sequence[Attempt]) -> list[tuple[str, str]]:
+    """Return the moments of the run: its first start, and the start of the last attempt if that is another one."""
+    first = next((attempt.started_at for attempt in earlier if attempt.started_at), None)
+    # A retry moves `due_at`: how late the run began is counted from its instant then.
+    delay = run.queue_delay if first is None else first - run.instant
+    late = f"  {length(delay)} after it was due" if delay else ""
+    started = first or run.started_at
+    again = run.started_at if first is not None else None
     took = f"  after {length(run.duration)}" if run.duration is not None else ""
     due_later = run.due_at > run.opened_at and run.started_at is None
     return [
         ("due", both(run.scheduled_for) if run.scheduled_for else both(run.due_at) if due_later else ""),
         ("opened", both(run.opened_at)),
-        ("started", f"{both(run.started_at)}{late}" if run.started_at else ""),
+        ("started", f"{both(started)}{late}" if started else ""),
+        (f"attempt {run.attempt}", both(again) if again else ""),
         ("cancel asked", both(run.cancel_requested_at) if run.cancel_requested_at else ""),
         ("finished", f"{both(run.finished_at)}{took}" if run.finished_at else ""),
     ]
@@ -240,7 +249,8 @@ def _attempt(attempt: Attempt) -> list[RenderableType]:
     from rich.text import Text
 
     took = attempt.ended_at - attempt.started_at if attempt.started_at else None
-    told = f"{attempt.outcome} {both(attempt.ended_at)}" + (
+    began = f"started {both(attempt.started_at)}, " if attempt.started_at else ""
+    told = f"{began}{attempt.outcome} {both(attempt.ended_at)}" + (
         f" after {length(took)}" if took is not None else ""
     )
     error = attempt.error
