@@ -34,6 +34,7 @@ BEGIN
     EXECUTE format('DROP ROUTINE IF EXISTS %s CASCADE', one);
   END LOOP;
 END $$;
+DROP VIEW IF EXISTS jobmanager.active_tickers;
 DROP TABLE IF EXISTS jobmanager.plans, jobmanager.schedules, jobmanager.parked, jobmanager.tickers, jobmanager.paused_entries,
   jobmanager.signing_keys, jobmanager.bearers, jobmanager.calls, jobmanager.run_calls, jobmanager.epoch"""
 
