@@ -185,12 +185,13 @@ class PgCron(Postgres):
 
         if self.process is None:
             self.start()
-        # Said by the client, a path wins over the one that a test gave the database.
-        with psycopg.connect(self.url, autocommit=True, options="-c search_path=public") as connection:
+        # Said by the client, a path wins over the one that a test gave the database; and in `public` a test may have left traps.
+        with psycopg.connect(self.url, autocommit=True, options="-c search_path=pg_catalog") as connection:
             connection.execute(OTHERS)
             for (statement,) in connection.execute(LEFT_BEHIND).fetchall():
                 connection.execute(statement)
             connection.execute("CREATE SCHEMA public")
+            connection.execute("SET search_path = public")
             connection.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
             connection.execute("CREATE EXTENSION pg_cron")
             connection.execute("ALTER DATABASE postgres RESET ALL")
