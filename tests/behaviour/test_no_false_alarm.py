@@ -244,6 +244,7 @@ def looks(days: int, seed: int) -> Iterator[float]:
         yield monotonic
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_thirty_days_of_a_loaded_process_looked_at_every_few_seconds() -> None:
     model, judgement = Loaded(seed=7), ProcessJudgement(LIMITS)

@@ -22,6 +22,8 @@ from jobmanager.stores.sql.sqlite import SqliteStore
 from jobmanager.stores.sql.tables import make_tables
 from jobmanager.testing import FakeClock
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = [column.name for column in make_tables().jobs.columns if column.name != "id"]
 HUGE = 2**62
 # Values are SQL text. What the column refuses cannot be there.

@@ -22,6 +22,8 @@ from jobmanager.stores.sql.sqlite import SqliteStore
 from jobmanager.stores.sql.tables import make_tables
 from jobmanager.testing import FakeClock
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = [column for column in make_tables().runs.columns if column.name not in ("id", "job_id")]
 # Values are SQL text. What the column refuses cannot be there.
 IN_SQLITE = {"JSON": ["'{'", "'[1]'", "CAST(x'ff' AS TEXT)", "'{\"a\": 1}'"]}
