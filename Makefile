@@ -27,7 +27,7 @@ help:
 	@echo "make test        every test"
 	@echo "make faults      the whole fault programme: every fault on every store, some minutes"
 	@echo "make chaos       processes killed and cut off at random: SEED=7 SECONDS=45 STORE=postgres SEEDS=10"
-	@echo "make test-fast   what can be tested within a minute"
+	@echo "make test-fast   what computes and hardly waits: some minutes"
 	@echo "make tox         the whole gate: lint, types, layers, three Pythons, oldest versions, wheel, docs"
 	@echo "make lint        style, types and layers only"
 	@echo "make format      rewrite the files in the project's form"

@@ -44,10 +44,16 @@ def name_of(url: str) -> str:
 
 @pytest.mark.faults
 class TestTheStoreCallsNothingPlanted(RunStoreContract):
+    @pytest.fixture
+    def pooler(self) -> Pooler | None:
+        """Return the pooler between the store and the server, if there is one."""
+        return None
+
     @pytest.fixture(autouse=True)
     def _fresh_store(
-        self, minefields: tuple[str, str], postgres_server: str, tmp_path: Path
+        self, pooler: Pooler | None, minefields: tuple[str, str], postgres_server: str, tmp_path: Path
     ) -> Iterator[None]:
+        self.pooler = pooler
         bare, full = minefields
         self.entered: list[str] = []
         with FreshDatabases(postgres_server) as self.databases:
@@ -66,30 +72,13 @@ class TestTheStoreCallsNothingPlanted(RunStoreContract):
 
     def reached(self, url: str) -> str:
         """Return the URL by which the store reaches the database."""
-        return url
+        return url if self.pooler is None else self.pooler.url(url) + "?jobmanager_pooler=true"
 
 
 class TestTheStoreCallsNothingPlantedThroughAPooler(TestTheStoreCallsNothingPlanted):
-    @pytest.fixture(autouse=True)
-    def _pooled(self, postgres_pooler: Pooler) -> None:
-        self.pooler = postgres_pooler
-
-    @pytest.fixture(autouse=True)
-    def _fresh_store(
-        self, _pooled: None, minefields: tuple[str, str], postgres_server: str, tmp_path: Path
-    ) -> Iterator[None]:
-        bare, full = minefields
-        self.entered: list[str] = []
-        with FreshDatabases(postgres_server) as self.databases:
-            self.template = full
-            self.open(tmp_path)
-            self.template = bare
-            yield
-            self.close()
-            assert not any(planted.sprung(url) for url in self.entered)
-
-    def reached(self, url: str) -> str:
-        return self.pooler.url(url) + "?jobmanager_pooler=true"
+    @pytest.fixture
+    def pooler(self, postgres_pooler: Pooler) -> Pooler:
+        return postgres_pooler
 
 
 def test_a_path_in_the_url_does_not_undo_ours(postgres_url: str) -> None:

@@ -1,4 +1,4 @@
-"""How child processes are started, so that the host unpickles nothing that comes from one."""
+"""Start of child processes, so that the parent unpickles nothing that comes from one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGEST_RESULT = 1024 * 1024
 
 
 class _EndOfWork:
-    """The host's end of pebble's own pipe: a message says that the child has ended its work, and is thrown away unread.
+    """The parent's end of pebble's own pipe: a message says that the child has ended its work, and is thrown away unread.
 
     The handler may write there what it likes: pebble would unpickle it, which runs code. How the handler ended comes by another pipe.
     """

@@ -1,4 +1,4 @@
-"""The child's side of `isolation="process"`: imports the handler, calls it with a context that talks to the parent, and answers how it ended."""
+"""The child's side of `isolation="process"`: imports the handler, calls it with a context linked to the parent, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What the child is told: the run and its job, where the handler is, and how the parent logs."""
+    """The task of a child: the run and its job, where the handler is, and how the parent logs."""
 
     job: Job
     run: Run
@@ -180,7 +180,7 @@ class ParentLink:
                 self.tell("progress", progress_fields(progress))
 
     def lease_ok(self) -> bool:
-        """As the parent says; False if it does not answer within a second."""
+        """Return what the parent replies; False if it does not reply within a second."""
         with self._asking:
             self._questions += 1
             self.tell("lease_ok", self._questions)

@@ -1,4 +1,4 @@
-"""What a child process and its host tell each other: JSON, whose every field is checked. No code of the child's reaches the host."""
+"""Messages between a child process and its parent: JSON, whose every field is checked. No code of the child's reaches the parent."""
 
 from __future__ import annotations
 

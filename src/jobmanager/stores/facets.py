@@ -261,7 +261,7 @@ class RunHistory(ABC):
 
 
 class StoreMaintenance(ABC):
-    """What sweeps and operators do to the record: give runs of dead processes and late ticks their end, and delete what is old."""
+    """Work of sweeps and operators on the record: end runs of dead processes and late ticks, and delete what is old."""
 
     @abstractmethod
     def take_over(self) -> list[Run]:

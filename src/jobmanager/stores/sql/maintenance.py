@@ -29,7 +29,7 @@ CHUNK = 2000  # rows in one transaction, so that a large purge never holds the w
 
 
 class SqlMaintenance(SqlFacet, StoreMaintenance):
-    """What ends without its process, what is deleted, and what is marked as seen to."""
+    """Ends runs whose process died, deletes old rows, and marks failed runs as seen to."""
 
     def take_over(self) -> list[Run]:
         runs, instances = self.tables.runs, self.tables.instances

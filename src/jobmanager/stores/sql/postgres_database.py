@@ -48,7 +48,7 @@ class PostgresDatabase(Database):
         self._engine.dispose()
 
     def after_fork(self) -> None:
-        # The parent goes on with its connections; closing them here would say good-bye to the server in its name.
+        # The parent goes on with its connections; closing them here would end the sessions of the parent.
         self._engine.dispose(close=False)
         self._engine = self.link.engine(self._clock.monotonic)
 

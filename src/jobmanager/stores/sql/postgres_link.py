@@ -92,7 +92,7 @@ class Link:
 
     @property
     def begin(self) -> str:
-        """What begins a transaction; through a pooler it carries the search path and the limits, in the same round trip."""
+        """The statement that begins a transaction; through a pooler it carries the search path and the limits, in the same round trip."""
         local = (f"; SET LOCAL {name} = '{value}'" for name, value in self.settings.items())
         return f"BEGIN; SET LOCAL search_path = {SEARCH_PATH}{''.join(local)}" if self.pooled else "BEGIN"
 

@@ -55,7 +55,7 @@ def fenced(runs: sa.Table, run: Run) -> sa.Update:
 
 
 class SqlRuns(SqlFacet, StoredRuns):
-    """What happens to a run between its opening and its end; the dialects add `write` and `claim`."""
+    """Reads and changes runs between their opening and their end; the dialects add `write` and `claim`."""
 
     def give_back(self, runs: Sequence[Run], reason: str) -> Mapping[str, RunStatus]:
         if reason not in KEEPS_ATTEMPT:

@@ -105,7 +105,7 @@ class SqliteRuns(SqlRuns):
         }
 
     def _allowed(self, driver: sqlite3.Connection, opens: Sequence[Run], now: datetime) -> list[Run]:
-        """Those of these runs that no guard refuses."""
+        """Return the runs that no guard refuses."""
         guards = driver.execute(GUARDS, (json.dumps([run.job_id for run in opens]),))
         jobs = {row[0]: tuple(row) for row in guards}
         living = {
@@ -123,7 +123,7 @@ class SqliteRuns(SqlRuns):
             if _execute(driver, OPEN, rows).rowcount == len(opens):
                 return {run.id for run in opens}
         # Some were refused or were there already: those with my id are mine, from this call or an earlier one. A run that
-        # was to be executed here must still be: it may have been taken over or ended since the answer to that call was lost.
+        # was to be executed here must still be: it may have been taken over or ended since the reply to that call was lost.
         found = {row[0]: tuple(row[1:3]) for row in self._ours(connection, opens)}
         return {
             run.id

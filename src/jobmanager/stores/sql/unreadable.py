@@ -1,4 +1,4 @@
-"""What a column holds that Python has no value for: a marker in its place, so that one such row does not end the reading of the others."""
+"""Markers for values of a column that Python cannot represent: one stands in its place, so that one such row does not end the reading of the others."""
 
 from __future__ import annotations
 
