@@ -59,8 +59,9 @@ ALLOWED: Mapping[RunStatus | None, frozenset[RunStatus]] = {
 
 Trigger = Literal["schedule", "catch_up", "manual", "backfill", "sweep"]
 ErrorKind = Literal[
-    "exception", "timeout", "crashed", "shutdown", "handler_missing", "payload_invalid", "http", "internal"
-]
+    "exception", "timeout", "crashed", "shutdown", "handler_missing", "payload_invalid", "http", "internal",
+    "transport",
+]  # fmt: skip
 Turn = Literal["holds", "waits"]
 
 RETURNED = "returned"

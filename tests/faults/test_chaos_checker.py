@@ -145,7 +145,7 @@ class TestLegalHistories:
         ledger.process()
         ledger.took_place()
         ledger.add(
-            "runs", id="r2", job_id="all", status="skipped", reason="overlap", ticks=4, first_for=T0 + 1,
+            "runs", id="r2", job_id="all", status="skipped", reason="overlap", blocked_by="r1", ticks=4, first_for=T0 + 1,
             scheduled_for=T0 + 4, due_at=T0 + 4, finished_at=T0 + 4, trigger="catch_up",
         )  # fmt: skip
 

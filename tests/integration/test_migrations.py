@@ -355,6 +355,8 @@ def check_starts(store: Any) -> None:
         connection.execute(sa.update(runs).where(runs.c.id == IDS[3]).values(reason="returned"))
     with pytest.raises(StoreError), store.database.writing() as connection:
         connection.execute(sa.update(runs).where(runs.c.id == IDS[3]).values(reason="nonsense"))
+    with pytest.raises(StoreError), store.database.writing() as connection:  # in the way of which run?
+        connection.execute(sa.update(runs).where(runs.c.id == IDS[3]).values(reason="overlap"))
 
 
 def test_the_starts_of_older_runs_are_their_attempts(url):

@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from jobmanager import JobManager, RunStatus, Settings
+from jobmanager import JobManager, Run, RunStatus, Settings
 from jobmanager.errors import StoreUnavailableError
+from jobmanager.job import CatchUp
 from jobmanager.stores.sql.sqlite import SqliteStore
 
 NOBODY = 65534
@@ -103,6 +105,58 @@ def test_a_full_disk_stops_nothing_and_loses_nothing(
     until(lambda: len(jobs.runs("second", "succeeded")) >= 4)
     until(lambda: every_second_is_on_record(jobs))
     assert {run.status for run in jobs.runs("second", limit=500)} <= {RunStatus.SUCCEEDED, RunStatus.RUNNING}
+
+
+@pytest.mark.parametrize("catch_up", ["latest", "all"])
+def test_what_a_full_disk_held_up_did_not_overlap(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, catch_up: CatchUp
+) -> None:
+    """Fails if a tick that the store could not take is recorded as skipped (overlap): no handler ran when it was due."""
+    jobs = JobManager(Settings(database_url=f"sqlite:///{tmp_path}/jobs.db"))
+    hold, release = threading.Event(), threading.Event()
+
+    def second() -> str:
+        if hold.is_set():
+            release.wait(60)
+        return "x" * 20_000  # fills what room is left
+
+    jobs.add_job("second", second, every=1, catch_up=catch_up)
+    jobs.start()
+    until(lambda: jobs.runs("second", "succeeded"))
+    store = jobs.store
+    assert isinstance(store, SqliteStore)
+    try:
+        with store.database.writing() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        until(lambda: "disk is full" in caplog.text)
+        full_since = datetime.now(UTC)
+        until(lambda: datetime.now(UTC) > full_since + timedelta(seconds=4))
+        hold.set()  # the first of them is executed still when the others are decided
+        lifted = datetime.now(UTC)
+        with store.database.writing() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+
+        def held_up() -> list[Run]:
+            runs = [run for run in jobs.runs("second", limit=100) if run.scheduled_for]
+            return [run for run in runs if full_since < run.instant <= lifted]
+
+        until(lambda: len(held_up()) >= 3)
+        assert not [run for run in held_up() if run.reason == "overlap"]
+        if catch_up == "latest":
+            missed = [run for run in held_up() if run.status is RunStatus.MISSED]
+            assert len(missed) >= 2
+            assert {(run.reason, run.error and run.error.kind) for run in missed} == {
+                ("transport", "transport")
+            }
+            assert all("disk is full" in run.error.message for run in missed if run.error)
+        release.set()
+        until(lambda: not [run for run in held_up() if not run.status.closed])
+        if catch_up == "all":
+            assert {run.status for run in held_up()} == {RunStatus.SUCCEEDED}
+    finally:
+        release.set()
+        jobs.stop(drain=5)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who may not write")

@@ -222,8 +222,9 @@ class Runner:
         """Settle what was refused, unless another process has it: on the background thread."""
         try:
             recorded = self._recorder.store.runs.already_recorded(opening.undecided)
-        except StoreUnavailableError:
+        except StoreUnavailableError as error:
             # They may still be on time when it is back.
+            self._recorder.outages.note(self._clock.now(), opening.undecided, error)
             self._background.run_at(self._clock.now() + SHORTEST_OUTAGE, partial(self._settle, opening))
             raise
         with opening:
@@ -280,6 +281,10 @@ class Runner:
                 text = "skipped job=%s scheduled_for=%s reason=overlap"
                 fields = run.log_fields(self._executor.backend)
                 logger.info(text, run.job_id, run.scheduled_for, extra=fields)
+            case "missed":
+                text = "missed job=%s scheduled_for=%s reason=transport: the store could not take it in time"
+                fields = run.log_fields(self._executor.backend)
+                logger.warning(text, run.job_id, run.scheduled_for, extra=fields)
             case finding:
                 logger.debug("job=%s scheduled_for=%s: %s", run.job_id, run.scheduled_for, finding)
 

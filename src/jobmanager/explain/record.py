@@ -122,7 +122,7 @@ def _missed(question: Question, run: Run) -> Decision:
         return question.no("deadline", f"It could not start before its start_deadline{stretch}.")
     return question.no(
         "transport",
-        f"A process lived, but this tick did not come in time{stretch}{_not_caught_up(question)}.",
+        f"A process lived, but this tick did not come in time{stretch}{_not_caught_up(question)}{_why(run)}.",
         "Look for a stalled process or a locked store in the logs of that time.",
     )
 
@@ -140,6 +140,10 @@ def _not_caught_up(question: Question) -> str:
             return ", and it was too late to catch up, or a later instant was"
         case _:
             return ", and it was too late to catch up"
+
+
+def _why(run: Run) -> str:
+    return f": {run.error.message.rstrip('.')}" if run.error else ""
 
 
 def _stretch(question: Question, run: Run) -> str:

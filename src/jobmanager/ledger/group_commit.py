@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from jobmanager.cheap import cheap
 from jobmanager.clock import Clock
 from jobmanager.errors import BackPressureError, StoreError, StoreUnavailableError
+from jobmanager.ledger.outages import Outages
 from jobmanager.process.throttled_log import ThrottledLogger, ThrottledLogs
 from jobmanager.run import FAILED, Ending, Failure, Run
 from jobmanager.stores.base import RunStore
@@ -40,7 +41,13 @@ class GroupCommit:
     """
 
     def __init__(
-        self, store: RunStore, clock: Clock, *, threaded: bool, quiet: ThrottledLogger | None = None
+        self,
+        store: RunStore,
+        clock: Clock,
+        *,
+        threaded: bool,
+        quiet: ThrottledLogger | None = None,
+        outages: Outages | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -51,6 +58,8 @@ class GroupCommit:
         self._starting = threading.Lock()
         self._given_up = threading.Event()
         self._quiet = quiet or ThrottledLogger(logger)
+        self.outages = outages or Outages(clock)
+        """When the store took no writes."""
         self._refusals = ThrottledLogs(logger)  # the store may refuse every tick of a job
 
     def submit(
@@ -71,10 +80,12 @@ class GroupCommit:
             self._commit([item])
             return
         if write_inline and self._queue.empty() and self._committing.acquire(blocking=False):
+            began = self._clock.now()
             try:
                 written = self._store.runs.write(opens, endings)
             except StoreError as error:
                 # The writer repeats it: the same rows with the same ids are harmless.
+                self.outages.note(began, opens, error)
                 self._quiet.warning("store away, 1 write waits: %s", error)
             except Exception as error:  # noqa: BLE001 - a value that no column takes: the writer finds out which
                 logger.debug("a write is left to the writer: %s", error)
@@ -158,12 +169,15 @@ class GroupCommit:
         `outcome_stripped`: there is nothing left to take away from what the store may refuse.
         """
         pause = 0.05
+        began, trouble = self._clock.now(), None
         while True:
             try:
                 written = self._store.runs.write(opens, endings)
             except StoreUnavailableError as error:
                 if not self._threaded:
                     raise
+                trouble = error
+                self.outages.note(began, opens, error)
                 self._quiet.warning("store away, %d writes wait: %s", len(opens) + len(endings), error)
                 if self._given_up.wait(pause):
                     return Written(errors=dict.fromkeys(_ids(opens, endings), error))
@@ -176,6 +190,8 @@ class GroupCommit:
                     return Written(errors={endings[0].run.id: error})
                 return self._write_apart(opens, endings, error)
             else:
+                if trouble is not None:
+                    self.outages.note(began, opens, trouble)
                 self._quiet.over("store is back")
                 return written
 

@@ -10,11 +10,15 @@ from itertools import islice, pairwise
 
 from jobmanager.clock import later
 from jobmanager.job import jittered
+from jobmanager.ledger.outages import Outages, transport
 from jobmanager.run import MISSED, PENDING, SKIPPED, Run, RunStatus, Trigger, new_id
 from jobmanager.schedule import Schedule, parse
 from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.values import JobRow
 
+NO_TICK = transport(
+    "a process lived then, but its tick did not become a run in time; the log of that process says why"
+)
 SINGLE_ROWS = 100  # the newest missed instants get a row each, older ones share one
 
 
@@ -69,21 +73,25 @@ def caught_up(txn: JobTransaction, account: Missing) -> Sequence[datetime]:
             return inside[-job.catch_up_cap :]
 
 
-def record_missed(txn: JobTransaction, missing: Sequence[datetime], account: Missing) -> None:
+def record_missed(
+    txn: JobTransaction, missing: Sequence[datetime], account: Missing, outages: Outages
+) -> None:
     """Record the newest instants one by one; older ones as one row for each stretch that no other row interrupts."""
     singles = min(len(missing), SINGLE_ROWS) if account.complete else 0
     older, newest = missing[: len(missing) - singles], missing[len(missing) - singles :]
     cuts = sorted({bisect_left(older, instant) for instant in account.covered} | {0, len(older)})
     for start, end in pairwise(cuts):
         stretch = older[start:end]
-        txn.insert(replace(_missed(txn, stretch[-1]), first_for=stretch[0], ticks=len(stretch)))
+        txn.insert(replace(_missed(txn, stretch[-1], outages), first_for=stretch[0], ticks=len(stretch)))
     for instant in newest:
-        row = _missed(txn, instant)
+        row = _missed(txn, instant, outages)
         txn.insert(replace(row, id=account.ids.get(instant, row.id)))
 
 
-def _missed(txn: JobTransaction, instant: datetime) -> Run:
-    return row_of(txn, instant, MISSED, "transport" if txn.was_alive(instant) else "downtime")
+def _missed(txn: JobTransaction, instant: datetime, outages: Outages) -> Run:
+    if not txn.was_alive(instant):
+        return row_of(txn, instant, MISSED, "downtime")
+    return replace(row_of(txn, instant, MISSED, "transport"), error=outages.at(instant) or NO_TICK)
 
 
 def grow_pause(txn: JobTransaction, missing: Sequence[datetime]) -> None:

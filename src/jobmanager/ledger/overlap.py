@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from jobmanager.run import MISSED, PENDING, SKIPPED, Run
+from jobmanager.run import MISSED, PENDING, SKIPPED, Failure, Run
 from jobmanager.stores.job_transaction import JobTransaction
 
 OpenOutcome = Literal[
-    "opened", "duplicate", "stale", "paused", "disabled", "accounted", "early", "late", "deadline", "dead", "skipped", "conflict"
+    "opened", "duplicate", "stale", "paused", "disabled", "accounted", "early", "late", "deadline", "dead", "skipped", "conflict",
+    "missed",
 ]  # fmt: skip
 
 
@@ -38,10 +39,11 @@ class QueueState:
         return self.holder or (self.waiting[0] if self.waiting else None)
 
 
-def apply_overlap(txn: JobTransaction, run: Run) -> OpenResult:
+def apply_overlap(txn: JobTransaction, run: Run, *, held_up: Failure | None = None) -> OpenResult:
     """Insert the run as what the job's overlap policy makes of it.
 
-    A run that comes with turn None (allow) or `waits` (delayed, redriven, catch-up of all) is inserted as it is.
+    A run that comes with turn None (allow) or `waits` (delayed, redriven, catch-up of all) is inserted as it is. `held_up` says why
+    a tick comes late: one that is refused then did not meet a run when it was due, so it is missed and not skipped.
     """
     if run.turn != "holds":
         return _inserted(txn, run)
@@ -52,12 +54,12 @@ def apply_overlap(txn: JobTransaction, run: Run) -> OpenResult:
         case "queue" if not queue.waiting:
             return _inserted(txn, as_waiting(run))
         case "queue":
-            return _refused(txn, run, queue.waiting[0])
+            return _refused(txn, run, queue.waiting[0], held_up)
         case "queue_all" if len(queue.waiting) < txn.job.queue_cap:
             return _inserted(txn, as_waiting(run))
         case "cancel_running":
             return _inserted(txn, _make_way(txn, run, queue))
-    return _refused(txn, run, queue.first)
+    return _refused(txn, run, queue.first, held_up)
 
 
 def as_waiting(run: Run) -> Run:
@@ -87,9 +89,15 @@ def _inserted(txn: JobTransaction, run: Run) -> OpenResult:
     return OpenResult("opened" if txn.insert(run) else "duplicate", run)
 
 
-def _refused(txn: JobTransaction, run: Run, active: Run) -> OpenResult:
+def _refused(txn: JobTransaction, run: Run, active: Run, held_up: Failure | None) -> OpenResult:
     if run.scheduled_for is None:
         return OpenResult("conflict", active)
+    if held_up is not None and txn.job.catch_up == "all":
+        return _inserted(txn, replace(as_waiting(run), trigger="catch_up"))
+    if held_up is not None:
+        missed = missed_by_outage(run, held_up, txn.now)
+        txn.insert(missed)
+        return OpenResult("missed", missed)
     skipped = skipped_run(run, active, txn.now)
     txn.insert(skipped)
     return OpenResult("skipped", skipped)
@@ -98,6 +106,11 @@ def _refused(txn: JobTransaction, run: Run, active: Run) -> OpenResult:
 def missed_deadline(run: Run, now: datetime) -> Run:
     """Return the row of a tick that no process could start before its `start_deadline`."""
     return replace(unstarted(run), status=MISSED, reason="deadline", turn=None, finished_at=now)
+
+
+def missed_by_outage(run: Run, why: Failure, now: datetime) -> Run:
+    """Return the row of a tick that the store could not take while it was due."""
+    return replace(unstarted(run), status=MISSED, reason="transport", error=why, turn=None, finished_at=now)
 
 
 def skipped_run(run: Run, active: Run, now: datetime) -> Run:

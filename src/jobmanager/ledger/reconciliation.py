@@ -27,6 +27,7 @@ from jobmanager.ledger.missing_instants import (
     row_of,
     schedule_of,
 )
+from jobmanager.ledger.outages import Outages
 from jobmanager.ledger.overlap import apply_overlap
 from jobmanager.run import (
     FAILED,
@@ -53,11 +54,17 @@ class Reconciliation:
     """Keeps the account of every job. Any process may settle any job: the job's lock and the unique tick decide."""
 
     def __init__(
-        self, store: RunStore, *, grace: timedelta, on_step: Callable[[], object] = lambda: None
+        self,
+        store: RunStore,
+        *,
+        grace: timedelta,
+        outages: Outages,
+        on_step: Callable[[], object] = lambda: None,
     ) -> None:
         """`on_step` is called between jobs: a first sweep over very many takes long, and goes on."""
         self._store = store
         self._grace = grace
+        self._outages = outages
         self._on_step = on_step
 
     def settle_due(self, limit: int = 50) -> int:
@@ -209,7 +216,7 @@ class Reconciliation:
             return 0
         again = caught_up(txn, account)
         chosen = set(again)
-        record_missed(txn, [instant for instant in missing if instant not in chosen], account)
+        record_missed(txn, [instant for instant in missing if instant not in chosen], account, self._outages)
         for instant in again:
             # Runs of `all` wait for one another: under `skip` the second would skip itself.
             waits = txn.job.catch_up == "all"
@@ -234,7 +241,7 @@ class Reconciliation:
         on_time = [instant for instant in missing if instant > earliest]
         if becomes == "active":
             on_time = on_time[-1:] if txn.is_executed(earliest) else []
-        record_missed(txn, missing[: len(missing) - len(on_time)], account)
+        record_missed(txn, missing[: len(missing) - len(on_time)], account, self._outages)
         if becomes == "paused":
             grow_pause(txn, on_time)
             return

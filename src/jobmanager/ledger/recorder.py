@@ -11,6 +11,7 @@ from typing import Any
 from jobmanager.errors import PayloadError
 from jobmanager.ledger.bounding import MAX_JSON, MAX_MESSAGE, bounded_failure, bounded_json, bounded_text
 from jobmanager.ledger.group_commit import GroupCommit
+from jobmanager.ledger.outages import Outages
 from jobmanager.ledger.overlap import OpenResult, apply_overlap, as_waiting, missed_deadline, unstarted
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.run import (
@@ -45,6 +46,11 @@ class Recorder:
         self._commits = commits
         self._grace = grace
 
+    @property
+    def outages(self) -> Outages:
+        """When the store took no writes."""
+        return self._commits.outages
+
     # ---------------------------------------------------------------- opening
 
     def open(
@@ -71,7 +77,7 @@ class Recorder:
             row = txn.run_for(run.scheduled_for) if run.scheduled_for else None
             if row is not None and row.status is PENDING and row.announced:
                 return self._accepted(txn, row, run)
-            return self._answer(txn, run) or apply_overlap(txn, run)
+            return self._answer(txn, run) or self._apply_overlap(txn, run)
 
     def _accepted(self, txn: JobTransaction, row: Run, run: Run) -> OpenResult:
         """Return what becomes of an announced row: its tick counts, whatever has happened to the schedule since."""
@@ -89,7 +95,10 @@ class Recorder:
             return OpenResult("deadline")
         if run.due_at > txn.now:
             run = as_waiting(run) if run.turn else unstarted(run)
-        return apply_overlap(txn, run)
+        return self._apply_overlap(txn, run)
+
+    def _apply_overlap(self, txn: JobTransaction, run: Run) -> OpenResult:
+        return apply_overlap(txn, run, held_up=self.outages.at(run.opened_at))
 
     def _answer(self, txn: JobTransaction, run: Run) -> OpenResult | None:
         mine = txn.get(run.id)

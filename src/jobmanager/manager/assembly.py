@@ -31,6 +31,7 @@ from jobmanager.execution.supervisor import (
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.ledger.job_sync import JobSync
+from jobmanager.ledger.outages import Outages
 from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import Redactor
@@ -92,10 +93,13 @@ class Assembly:
         self.attempts = Attempts()
         self.background = BackgroundTasks(clock, outage=outage)
         self.watching = BackgroundTasks(clock, name="jobmanager-supervisor", outage=outage)
-        self.account = Reconciliation(store, grace=settings.grace, on_step=self.background.note_progress)
+        outages = Outages(clock)
+        self.account = Reconciliation(
+            store, grace=settings.grace, outages=outages, on_step=self.background.note_progress
+        )
         self.job_sync = JobSync(registry, store, self.account, namespace=settings.namespace)
         self.pool = WorkerPool(settings.workers, threaded=threaded, coroutines=settings.coroutines)
-        self.commits = GroupCommit(store, clock, threaded=threaded, quiet=outage)
+        self.commits = GroupCommit(store, clock, threaded=threaded, quiet=outage, outages=outages)
         self.recorder = Recorder(
             store, self.commits, grace=settings.grace, redactor=Redactor(settings.secret_values())
         )

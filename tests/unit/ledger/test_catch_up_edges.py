@@ -152,3 +152,16 @@ def test_of_many_holes_the_newest_up_to_the_cap_are_caught_up(
     jobs = start(catch_up="all", catch_up_cap=3)
 
     assert [number for number, fate in sorted(fates(jobs).items()) if fate == "catch_up"] == [27, 28, 29]
+
+
+def test_a_tick_that_never_came_says_so_in_its_error(
+    start: Callable[..., JobManager], clock: FakeClock, ticks: TickSource
+) -> None:
+    """Fails if a missed (transport) of the sweep has no error: its reader would not know where to look."""
+    jobs = start(catch_up="none")
+    without_a_sweep_until_minute_two(clock)
+    clock.advance(minutes=1)
+
+    run = jobs.runs("work", "missed")[-1]
+    assert (run.reason, run.error and run.error.kind) == ("transport", "transport")
+    assert "a process lived then" in (run.error.message if run.error else "")

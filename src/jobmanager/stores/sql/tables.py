@@ -17,7 +17,7 @@ from jobmanager.run import EPOCH, KEEPS_ATTEMPT, MICROSECOND
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -178,6 +178,9 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         ),
         sa.CheckConstraint("status <> 'running' OR owner IS NOT NULL", name=f"{prefix}running_has_owner"),
         sa.CheckConstraint("status <> 'pending' OR owner IS NULL", name=f"{prefix}pending_has_none"),
+        sa.CheckConstraint(
+            "reason <> 'overlap' OR blocked_by IS NOT NULL", name=f"{prefix}overlap_has_blocker"
+        ),
         sa.CheckConstraint(
             "turn IS NULL OR (turn IN ('holds', 'waits') AND status IN ('pending', 'running')"
             " AND NOT (turn = 'waits' AND status = 'running'))",

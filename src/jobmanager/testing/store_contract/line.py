@@ -67,7 +67,9 @@ class LinePromises(StoreGround):
             self.ended(run, status)
         self.ended(self.opened(self.run_of("other", owner=owner)))
         self.inserted(
-            self.closed(self.tick(), SKIPPED, reason="overlap"), self.run_of(owner=owner), self.run_of()
+            self.closed(self.tick(), SKIPPED, reason="overlap", blocked_by="somebody"),
+            self.run_of(owner=owner),
+            self.run_of(),
         )
 
         with self.store.jobs.lock("job") as txn:

@@ -161,7 +161,7 @@ class LockingPromises(StoreGround):
         self.job()
         self.inserted(
             self.tick(30),
-            self.closed(self.tick(20), SKIPPED, reason="overlap"),
+            self.closed(self.tick(20), SKIPPED, reason="overlap", blocked_by="somebody"),
             self.tick(10, accepted_at=None),
             self.run_of(),
         )

@@ -44,7 +44,7 @@ def _change_postgresql() -> None:
 
 def _change_sqlite() -> None:
     before, after = (_one_of(reasons).replace("'", "''") for reasons in (BEFORE, BEFORE + ADDED))
-    _edit_check(f"replace(sql, '{before}', '{after}')")
+    edit_check(f"replace(sql, '{before}', '{after}')")
     op.execute("ALTER TABLE jobmanager_runs ADD COLUMN starts INTEGER DEFAULT 0 NOT NULL")
     op.execute("UPDATE jobmanager_runs SET starts = attempt WHERE attempt > 0")
     op.execute("ALTER TABLE jobmanager_attempts RENAME COLUMN attempt TO starts")
@@ -52,7 +52,8 @@ def _change_sqlite() -> None:
     op.execute("UPDATE jobmanager_attempts SET attempt = starts")
 
 
-def _edit_check(edited: str) -> None:
+def edit_check(edited: str) -> None:
+    """Give the table of runs on SQLite another text, an expression over `sql`; a later revision may call it."""
     op.execute("PRAGMA writable_schema = ON")
     try:
         op.execute(f"UPDATE sqlite_master SET sql = {edited} WHERE name = 'jobmanager_runs'")  # noqa: S608 - constants only
