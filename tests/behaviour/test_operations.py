@@ -76,6 +76,25 @@ def test_an_override_changes_schedule_config_and_policies_at_once_and_fires_noth
     assert application.seen == [(7, None), (90, 5.0), (90, 5.0)]
 
 
+def test_who_overrode_a_job_is_kept_and_so_is_who_gave_it_back(jobs: JobManager, clock: FakeClock) -> None:
+    """Fails if `by` of override_job or reset_job is dropped."""
+
+    def overridden() -> tuple[str | None, datetime | None]:
+        row = jobs.store.jobs.get("work")
+        assert row is not None
+        return row.override_by, row.override_at
+
+    assert overridden() == (None, None)
+    jobs.override_job("work", timeout=5, by="ana")
+    first = clock.now()
+    assert overridden() == ("ana", first)
+    clock.advance(seconds=1)
+    jobs.override_job("work", timeout=5, by="ben")  # it is so already
+    assert overridden() == ("ana", first)
+    jobs.reset_job("work", by="cem")
+    assert overridden() == ("cem", clock.now())
+
+
 def test_a_deployment_never_overwrites_an_override_and_reset_gives_the_code_the_word(
     jobs: JobManager, clock: FakeClock, application: Application
 ) -> None:

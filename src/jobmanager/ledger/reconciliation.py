@@ -156,6 +156,8 @@ class Reconciliation:
             after = before if declaration is None else _declared_anew(before, declaration)
             if state is not None and state != before.state:
                 after = replace(after, state=state, state_reason=reason, state_by=by, state_at=txn.now)
+            if after.override != before.override:
+                after = replace(after, override_by=by, override_at=txn.now)
             if after == before:
                 return before
             if (after.state, after.schedule) != (before.state, before.schedule):

@@ -164,6 +164,7 @@ def show(ctx: typer.Context, job: JobId) -> None:
                 ("takes", parameters(here.jobs, view)),
                 ("config", compact(shown_config(here.jobs, view) or None)),
                 *((name.replace("_", " "), told) for name, told in policies_in_words(view)),
+                ("override", _override(view)),
                 ("known", "" if view.row else "no process has started with it yet"),
                 ("declared", "" if view.job else "not by this application"),
             ],
@@ -173,6 +174,16 @@ def show(ctx: typer.Context, job: JobId) -> None:
         here.print("", heading("Next"), _fires_table(here, view, coming))
     here.print("", heading("Last runs"))
     here.print(runs_table(here, runs, of_one_job=True) if runs else "none on record")
+
+
+def _override(view: View) -> str:
+    """Return what is overridden, who did that last, and when; '' for a job that never was."""
+    row = view.row
+    if row is None or row.override_at is None:
+        return ""
+    words = ", ".join(sorted(row.override or {}))
+    by = f" by {printable(row.override_by)}" if row.override_by else ""
+    return f"{words or 'removed'}{by}, {both(row.override_at)}"
 
 
 # ---------------------------------------------------------------- next

@@ -103,6 +103,8 @@ def state_record(row: JobRow | None) -> dict[str, Any]:
             "state_reason": None,
             "state_by": None,
             "state_since": None,
+            "override_by": None,
+            "override_since": None,
         }
     return {
         "stored": True,
@@ -110,4 +112,6 @@ def state_record(row: JobRow | None) -> dict[str, Any]:
         "state_reason": row.state_reason,
         "state_by": row.state_by,
         "state_since": iso(row.state_at),
+        "override_by": row.override_by,
+        "override_since": iso(row.override_at),
     }

@@ -129,6 +129,8 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("history_from", Instant, nullable=False),
         *policy_columns(),
         sa.Column("change_seq", sa.BigInteger, nullable=False, index=True),
+        sa.Column("override_by", sa.Text),
+        sa.Column("override_at", Instant),
         one_of("state", ("active", "paused", "disabled", "deleted")),
     )
     runs = table(

@@ -60,6 +60,8 @@ class JobPromises(StoreGround):
             "state_reason": "maintenance",
             "state_by": "ana",
             "state_at": self.now - seconds(0.000001),
+            "override_by": "bea",
+            "override_at": self.now - seconds(2),
             "overlap": "allow",
             "catch_up_window": timedelta(minutes=5),
             "max_attempts": 4,

@@ -50,6 +50,8 @@ BEGIN
   END IF;
   IF NEW.schedule IS DISTINCT FROM OLD.schedule THEN
     NEW.override := coalesce(nullif(NEW.override, 'null'), '{}') - 'cron' - 'every' - 'timezone' || jobmanager.override_of(NEW.schedule);
+    NEW.override_at := moment;
+    NEW.override_by := session_user;
   END IF;
   IF NEW.state IS DISTINCT FROM OLD.state THEN
     NEW.state_at := moment;
