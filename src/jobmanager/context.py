@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -68,7 +69,7 @@ class AttemptState:
         self.run: Run = run
         self.backend: str = backend
         self.started_at: datetime = run.opened_at
-        self.started_mono: float = 0.0
+        self.started_mono: float = math.inf
         self.stop: CancelCause | None = None
         self.stop_seen: bool = False
         self.timed_out: bool = False
@@ -88,6 +89,18 @@ class AttemptState:
             self.timed_out = True
         if self.stop is None:
             self.stop = cause
+
+    def seconds_over(self) -> float:
+        """Return for how many seconds the timeout of the job has been over; below 0 before, without one, or before the start."""
+        timeout = self.job.timeout
+        if timeout is None:
+            return -1.0
+        return self._clock.monotonic() - self.started_mono - timeout.total_seconds()
+
+    def note_timeout(self) -> None:
+        """Ask to end if the timeout is over: where a supervisor looks after attempts, it has done so already."""
+        if not self.timed_out and self.seconds_over() >= 0:
+            self.ask_to_end("timeout")
 
     def lease_ok(self) -> bool:
         """Return False when this process may have been declared dead."""
@@ -246,6 +259,7 @@ class RunContext:
 
         A handler that reads True and then ends has agreed: the run ends as cancelled, not as succeeded or failed.
         """
+        self._state.note_timeout()
         if self._state.stop is None:
             return False
         self._state.stop_seen = True

@@ -225,6 +225,7 @@ class ChildAttempt(AttemptState):
             backend=assignment.backend,
         )
         self.started_at = assignment.started_at
+        self.started_mono = self._clock.monotonic()
         self._parent = parent
 
     def add_line(self, level: int, text: str) -> None:

@@ -18,7 +18,7 @@ from jobmanager.errors import ConfigurationError, MissingExtraError, RunCancelle
 from jobmanager.execution.attempt import Attempt
 from jobmanager.execution.child_main import CHILD_NAME, Assignment, work
 from jobmanager.execution.child_messages import ChildMessageError, outcome_from, progress_from, receive, send
-from jobmanager.execution.outcome import Outcome, crashed, outcome_of
+from jobmanager.execution.outcome import TIMEOUT_GRACE, Outcome, crashed, outcome_of
 from jobmanager.job import Job
 from jobmanager.registry import Handler
 
@@ -157,6 +157,9 @@ def _listen(attempt: Attempt, pipe: Connection, future: ProcessFuture[None]) -> 
                     return outcome
             elif future.done():
                 return None
+            attempt.note_timeout()
+            if attempt.seconds_over() >= TIMEOUT_GRACE.total_seconds():
+                attempt.interrupt()  # the supervisor does, too, where there is one
             cause = attempt.stop
             if cause is not None and told is None:
                 told = cause

@@ -21,6 +21,7 @@ from jobmanager.execution.demand import RunEvents
 from jobmanager.execution.in_flight import Attempts
 from jobmanager.execution.invokers import Invokers
 from jobmanager.execution.outcome import (
+    TIMEOUT_GRACE,
     Outcome,
     crashed,
     cut_by_shutdown,
@@ -141,10 +142,17 @@ class Executor:
                 trusted = await asyncio.to_thread(self._heartbeat.wait_until_ok)
             if self._begin(attempt, trusted):
                 attempt.runs_in(asyncio.current_task())
+                self._limit_here(attempt)
                 outcome = await self._invokers.on_this_loop(attempt)
         except BaseException as error:  # noqa: BLE001 - as above
             outcome = internal_error(error) if attempt.begun else None
         self._finish(attempt, outcome)
+
+    def _limit_here(self, attempt: Attempt) -> None:
+        """Cancel the coroutine ten seconds after its timeout where no supervisor does."""
+        if not self._pool.threaded and attempt.job.timeout is not None:
+            longest = attempt.job.timeout + TIMEOUT_GRACE
+            asyncio.get_running_loop().call_later(longest.total_seconds(), attempt.interrupt)
 
     def _begin(self, attempt: Attempt, trusted: bool) -> bool:  # noqa: FBT001 - whether the lease still holds
         """Return True if the run is still this process's own at this instant; else nothing is called."""

@@ -17,6 +17,9 @@ from jobmanager.execution.failures import failure
 from jobmanager.job import Retry
 from jobmanager.run import CANCELLED, FAILED, SUCCEEDED, Ending, ErrorKind, Failure, Run, RunStatus
 
+TIMEOUT_GRACE = timedelta(seconds=10)
+"""How long a handler may go on after its timeout before its run is ended without it."""
+
 
 @cheap
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,9 @@ def outcome_of(attempt: AttemptState, returned: Any, raised: BaseException | Non
     kind = type(raised)  # `isinstance` would ask the exception's own `__class__`
     if raised is not None and issubclass(kind, CancelRun):
         return Outcome(CANCELLED, "handler", error=failure("exception", raised, brief=True))
+    attempt.note_timeout()
+    if attempt.seconds_over() >= TIMEOUT_GRACE.total_seconds():
+        return timed_out(attempt)
     cause = attempt.stop
     if cause is not None and (raised is not None or attempt.stop_seen):
         return _ended_early(attempt, cause, raised)

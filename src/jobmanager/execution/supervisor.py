@@ -11,7 +11,7 @@ from jobmanager.execution.attempt import Attempt
 from jobmanager.execution.demand import Demand
 from jobmanager.execution.executor import Executor
 from jobmanager.execution.in_flight import Attempts
-from jobmanager.execution.outcome import timed_out
+from jobmanager.execution.outcome import TIMEOUT_GRACE, timed_out
 from jobmanager.execution.slots import AHEAD_SECONDS
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.recorder import Recorder
@@ -22,7 +22,6 @@ from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 
-TIMEOUT_GRACE = timedelta(seconds=10)
 LONGEST_TURN = 1.0  # seconds
 LOOP_GIVEN_UP_AFTER = 10.0  # seconds
 LOOK_EVERY = timedelta(seconds=0.5)
@@ -70,10 +69,7 @@ class Supervisor:
 
         An earlier request to end changes none of it.
         """
-        timeout = attempt.job.timeout
-        if timeout is None:
-            return
-        over = self._clock.monotonic() - attempt.started_mono - timeout.total_seconds()
+        over = attempt.seconds_over()
         if over < 0:
             return
         attempt.ask_to_end("timeout")
@@ -85,7 +81,7 @@ class Supervisor:
                 "job=%s run_id=%s ignores its timeout of %s: its thread is let go, the run recorded as failed",
                 attempt.job.id,
                 attempt.run.id,
-                timeout,
+                attempt.job.timeout,
                 extra=attempt.run.log_fields(attempt.backend),
             )
             self._executor.end(attempt, timed_out(attempt))

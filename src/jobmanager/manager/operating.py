@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -191,8 +191,18 @@ class Operating:
         RunNotFoundError.
         """
         run = self._parts.ready().account.redrive(self._parts.history.run(run_id).id)
-        self._parts.assembly.claims.claim()
-        return run if self._parts.assembly.threaded else self._parts.history.run(run.id)
+        self._execute_soon([run.id])
+        return run if self._parts.assembly.threaded else self._inline(run)
+
+    def _execute_soon(self, run_ids: Sequence[str]) -> None:
+        """Get these pending runs executed: inline on a backend that keeps no time, where no other thread or process would."""
+        claims = self._parts.assembly.claims
+        if self._parts.backend.capabilities.keeps_time:
+            claims.claim()
+            return
+        for run_id in run_ids:
+            claims.claim_these([run_id])
+            self._inline(self._parts.history.run(run_id))
 
     def dead_letters(self, job: str | None = None, *, limit: int = 50) -> list[Run]:
         """List the failed runs that were neither redriven nor discarded, newest first, of one job or of all."""
@@ -225,7 +235,8 @@ class Operating:
         self._row(job_id)
         made_up = backfill(self._parts.ready().store, job_id, start, end, dry_run=dry_run, by=by)
         if not dry_run:
-            self._parts.assembly.claims.claim()
+            opened = [each.run_id for each in made_up if each.action in ("open", "redrive") and each.run_id]
+            self._execute_soon(opened)
         return made_up
 
     def run(self, run_id: str) -> Run:

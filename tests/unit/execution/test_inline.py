@@ -1,0 +1,110 @@
+"""Runs in the caller's thread, on noop: what other threads do elsewhere holds there, too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobmanager import JobManager, Retry, RunContext, RunStatus, Settings
+from jobmanager.execution import executor
+from jobmanager.testing import FakeClock
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(START)
+
+
+@pytest.fixture
+def jobs(clock: FakeClock) -> Iterator[JobManager]:
+    manager = JobManager(Settings(backend="noop", database_url="memory://"), clock=clock)
+    yield manager
+    manager.stop()
+
+
+def test_a_handler_that_looks_ends_at_its_timeout(jobs: JobManager, clock: FakeClock) -> None:
+    """Fails if noop enforces no timeout: the loop would go on until its own bound."""
+    worked: list[int] = []
+
+    @jobs.job("work", timeout=5)
+    def work(context: RunContext) -> None:
+        for second in context.track(range(60)):
+            worked.append(second)
+            clock.sleep(1)
+
+    run = jobs.trigger_job("work")
+
+    assert (run.status, run.error and run.error.kind) == (RunStatus.FAILED, "timeout")
+    assert worked == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("took", "status"), [(14, RunStatus.SUCCEEDED), (15, RunStatus.FAILED)])
+def test_a_handler_that_does_not_look_has_ten_seconds_more(
+    jobs: JobManager, clock: FakeClock, took: int, status: RunStatus
+) -> None:
+    """Fails if a run that other backends end without its handler succeeds on noop."""
+    jobs.add_job("work", lambda: clock.sleep(took), timeout=5)
+
+    run = jobs.trigger_job("work")
+
+    assert (run.status, run.error and run.error.kind) == (
+        status,
+        None if status == "succeeded" else "timeout",
+    )
+
+
+def test_a_timeout_is_followed_by_another_attempt_as_elsewhere(jobs: JobManager, clock: FakeClock) -> None:
+    """Fails if the timeout of an inline attempt does not count as a failure that is tried again."""
+    attempts: list[int] = []
+
+    @jobs.job("work", timeout=5, retry=Retry(max_attempts=2, delays=[1]))
+    def work(context: RunContext) -> None:
+        attempts.append(context.attempt)
+        if context.attempt == 1:
+            clock.sleep(20)
+
+    assert jobs.trigger_job("work").status is RunStatus.SUCCEEDED
+    assert attempts == [1, 2]
+
+
+def test_a_coroutine_that_does_not_look_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if a coroutine on noop waits for ever after its timeout."""
+    monkeypatch.setattr(executor, "TIMEOUT_GRACE", timedelta(seconds=0.1))
+    jobs = JobManager(Settings(backend="noop", database_url="memory://"))
+
+    @jobs.job("work", timeout=0.1)
+    async def work() -> None:
+        await asyncio.sleep(60)
+
+    run = jobs.trigger_job("work")
+
+    assert (run.status, run.error and run.error.kind) == (RunStatus.FAILED, "timeout")
+    jobs.stop()
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_redriven_run_is_executed_with_its_further_attempts(jobs: JobManager, started: bool) -> None:
+    """Fails if a redrive on noop stays pending: nobody else would ever take it."""
+    broken = [True]
+
+    @jobs.job("work", retry=Retry(max_attempts=2, delays=[30]))
+    def work(context: RunContext) -> int:
+        if broken[0] or context.attempt % 2:
+            raise OSError("no")
+        return context.attempt
+
+    if started:
+        jobs.start()
+    failed = jobs.trigger_job("work")
+    assert failed.status is RunStatus.FAILED
+    broken[0] = False
+
+    redriven = jobs.redrive(failed.id)
+
+    assert (redriven.status, redriven.output) == (RunStatus.SUCCEEDED, 4)
+    assert jobs.redrive_all() == []
