@@ -132,7 +132,7 @@ def test_without_a_verb_the_help_is_shown(cli):
     [
         ("nonsense", "No such command 'nonsense'."),
         ("trigger", "Missing argument 'JOB'."),
-        ("trigger cleanup --nonsense", "No such option: --nonsense"),
+        ("trigger cleanup --nonsense", "No such option '--nonsense'."),
         ("runs list --limit 0", "Invalid value for '--limit'"),
         ("runs list --status lost", "'lost' is no status."),
         ("jobs show nope", "No job 'nope' is declared or stored."),

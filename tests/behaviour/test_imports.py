@@ -8,6 +8,7 @@ import sys
 import jobmanager
 
 OPTIONAL_OR_HEAVY = (
+    "click",
     "alembic",
     "apscheduler",
     "celery",
@@ -20,7 +21,6 @@ OPTIONAL_OR_HEAVY = (
     "rich",
     "sqlalchemy",
     "starlette",
-    "typer",
 )
 
 
@@ -45,6 +45,17 @@ def test_the_errors_load_no_other_package():
     loaded = loaded_after("from jobmanager import CronError, RetryLater, RunConflictError")
     assert "jobmanager.errors" in loaded
     assert not loaded.intersection(OPTIONAL_OR_HEAVY)
+
+
+def test_help_loads_no_engine_and_nothing_to_validate_or_to_draw_with():
+    """Fails if a verb's module imports at its top what only its work needs."""
+    loaded = loaded_after(
+        "import sys; from jobmanager.cli import main; sys.stdout = sys.stderr; main(['--help']); sys.stdout = sys.__stdout__"
+    )
+    assert "jobmanager.cli.commands.jobs" in loaded
+    assert not loaded.intersection(
+        {*OPTIONAL_OR_HEAVY, "asyncio", "jobmanager.job", "jobmanager.manager.manager"} - {"click"}
+    )
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -272,11 +272,12 @@ def said_by_the_code() -> list[str]:
 
 def command_line(words: list[str]) -> None:
     """A call of `jobmanager`: its verb exists and takes these options."""
-    import typer.main
+    import click
 
     from jobmanager.cli.app import app, hoisted
 
-    command = typer.main.get_command(app)
+    command: click.Command = app
+    ctx = click.Context(app)
     words = hoisted(words)
     options = {option for parameter in command.params for option in parameter.opts}
     verb = "jobmanager"
@@ -287,9 +288,10 @@ def command_line(words: list[str]) -> None:
             assert name in options, f"{verb} takes no {name}"
             if name == "--app" and not value:
                 words.pop(0)
-        elif hasattr(command, "commands"):
-            assert word in command.commands, f"{verb} has no verb {word!r}"
-            command, verb = command.commands[word], f"{verb} {word}"
+        elif isinstance(command, click.Group):
+            found = command.get_command(ctx, word)
+            assert found is not None, f"{verb} has no verb {word!r}"
+            command, verb = found, f"{verb} {word}"
             options |= {option for parameter in command.params for option in parameter.opts}
 
 

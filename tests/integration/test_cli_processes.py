@@ -374,25 +374,3 @@ def test_a_terminal_without_utf_8_gets_question_marks(shop):
     said = shop("trigger", "count", "--wait")
     assert said.returncode == 0
     assert "succeeded" in said.stdout
-
-
-def test_help_is_fast_and_loads_no_engine(shop):
-    code = "import sys; from jobmanager.cli import main; main(['--help']); print(sorted(sys.modules))"
-    said = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=shop.folder,
-        env=shop.environ,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    loaded = set(re.findall(r"'([\w.]+)'", said.stdout.splitlines()[-1]))
-    assert not loaded & {
-        "sqlalchemy",
-        "alembic",
-        "apscheduler",
-        "croniter",
-        "celery",
-        "pydantic_settings",
-        "jobmanager.manager.manager",
-    }

@@ -4,93 +4,121 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
+from click.exceptions import NoArgsIsHelpError
 
-from jobmanager.cli.commands import (
-    bring,
-    celery,
-    db,
-    demo,
-    export,
-    init,
-    jobs,
-    logs,
-    maintenance,
-    metrics,
-    operate,
-    pg_cron,
-    runs,
-    secret,
-    serve,
-    trigger,
-    verify,
-    why,
-)
 from jobmanager.cli.discovery import stated_target
-from jobmanager.cli.output.failures import INTERRUPTED, problem_of
+from jobmanager.cli.output.failures import INTERRUPTED, USAGE, problem_of
 from jobmanager.cli.session import ReaderGoneError, Session
+from jobmanager.cli.verbs import Verbs
 
 _FLAGS = ("--json", "--no-color", "--debug")
 
-app = typer.Typer(
-    name="jobmanager",
-    help="Recurring jobs: declared once, kept on time, every run on record.",
+# Each verb with the place of its declaration below `cli.commands`. A module is loaded when one of its verbs is called.
+SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "Keep the time and execute": {
+        "run": "serve:run",
+        "worker": "celery:worker",
+        "beat": "celery:beat",
+        "demo": "demo:demo",
+    },
+    "Jobs": {
+        "jobs": "jobs:jobs",
+        "explain": "why:explain",
+        "simulate": "why:simulate",
+        "sync": "operate:sync",
+        "override": "operate:override",
+    },
+    "Runs": {
+        "runs": "runs:runs",
+        "logs": "logs:logs",
+        "trigger": "trigger:trigger",
+        "cancel": "runs:cancel",
+        "redrive": "trigger:redrive",
+        "dead": "operate:dead",
+        "backfill": "operate:backfill",
+    },
+    "Watch and maintain": {
+        "doctor": "maintenance:doctor",
+        "healthcheck": "operate:healthcheck",
+        "metrics": "metrics:metrics",
+        "db": "db:db",
+        "purge": "maintenance:purge",
+        "version": "maintenance:version",
+    },
+    "pg_cron": {
+        "init": "init:init",
+        "verify": "verify:verify",
+        "pg-cron": "pg_cron:pg_cron",
+        "secret": "secret:secret",
+    },
+    "Other schedulers": {
+        "import": "bring:bring",
+        "export": "export:export",
+    },
+}
+_PLACES = {name: place for section in SECTIONS.values() for name, place in section.items()}
+
+
+class _Command(Verbs):
+    """The command itself."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _PLACES:
+            return None
+        module, _, name = _PLACES[cmd_name].partition(":")
+        found: click.Command = getattr(import_module(f"jobmanager.cli.commands.{module}"), name)
+        return found
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_PLACES)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, section in SECTIONS.items():
+            self.write_section(ctx, formatter, title, list(section))
+
+
+@click.group(
+    "jobmanager",
+    cls=_Command,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+    invoke_without_command=True,
     epilog="Options of this page may stand anywhere. Exit codes: 0 ok, 1 failed, 2 usage, 3 conflict. "
     "Wherever a run is asked for, the end of its id is enough.",
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None if os.environ.get("NO_COLOR") else "rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-@app.callback(invoke_without_command=True)
-def _start(
-    ctx: typer.Context,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--app", envvar="JOBMANAGER_APP", metavar="MODULE:NAME", help="Where the JobManager is."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")] = False,
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours and no emphasis.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+@click.option(
+    "--app",
+    "target",
+    envvar="JOBMANAGER_APP",
+    show_envvar=True,
+    metavar="MODULE:NAME",
+    help="Where the JobManager is.",
+)
+@click.option("--json", "as_json", is_flag=True, help="For machines: JSON on standard output.")
+@click.option("--no-color", is_flag=True, help="No colours and no emphasis.")
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.option("--version", is_flag=True, help="Show the version.")
+@click.pass_context
+def app(
+    ctx: click.Context, target: str | None, as_json: bool, no_color: bool, debug: bool, version: bool
 ) -> None:
-    ctx.obj = Session(target=target or None, as_json=as_json, color=not no_color, debug=debug)
-    if not target and ctx.invoked_subcommand is not None and (stated := stated_target(Path.cwd())):
-        ctx.obj.target = stated
-        ctx.obj.say_taken(stated, "pyproject.toml")
-    ctx.call_on_close(ctx.obj.close)
+    """Recurring jobs: declared once, kept on time, every run on record."""
+    here = ctx.obj = Session(target=target or None, as_json=as_json, color=not no_color, debug=debug)
+    ctx.call_on_close(here.close)
+    verb = ctx.invoked_subcommand
+    if verb and not target and (stated := stated_target(Path.cwd())):
+        here.target = stated
+        here.say_taken(stated, "pyproject.toml")
     if version:
-        maintenance.version(ctx)
-        raise typer.Exit
-    if ctx.invoked_subcommand is None:
-        print(ctx.get_help())
+        from jobmanager.cli.commands.maintenance import version as version_verb
 
-
-serve.add_to(app)
-celery.add_to(app)
-jobs.add_to(app)
-trigger.add_to(app)
-runs.add_to(app)
-logs.add_to(app)
-why.add_to(app)
-operate.add_to(app)
-maintenance.add_to(app)
-metrics.add_to(app)
-db.add_to(app)
-init.add_to(app)
-verify.add_to(app)
-pg_cron.add_to(app)
-secret.add_to(app)
-bring.add_to(app)
-export.add_to(app)
-demo.add_to(app)
+        ctx.invoke(version_verb)
+    elif verb is None:
+        click.echo(ctx.get_help())
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -101,10 +129,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(
                 errors="replace"
             )  # a terminal without UTF-8 shows "?", and the command goes on
+    color = False if os.environ.get("NO_COLOR") or "--no-color" in words else None
     try:
-        return int(app(words, prog_name="jobmanager", standalone_mode=False) or 0)
+        return int(app.main(words, "jobmanager", standalone_mode=False, color=color) or 0)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, KeyboardInterrupt):
+            return INTERRUPTED
+        return _report(abort, words)
+    except NoArgsIsHelpError as error:
+        error.show()
+        return USAGE
     except ReaderGoneError:
         # At exit Python would try to flush once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pkgutil
 from difflib import get_close_matches
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from zoneinfo import TZPATH, available_timezones
 
@@ -56,6 +55,8 @@ def version() -> str:
                 continue
             if len(line) == words:  # "# version 2026f"
                 return line[-1]
+    from importlib import metadata  # noqa: PLC0415 - 10 ms that nobody else asks for
+
     return metadata.version("tzdata")
 
 

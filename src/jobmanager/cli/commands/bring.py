@@ -7,14 +7,16 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
+from click.exceptions import Exit
 
 from jobmanager.cli.loading import imported, module_of
 from jobmanager.cli.output.failures import FAILED, UsageError
 from jobmanager.cli.output.phrases import count
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import Verbs
 
 if TYPE_CHECKING:
     from jobmanager.bridge.brought import ImportedJob
@@ -31,20 +33,17 @@ IMPORTS = {
     "subprocess.": "import subprocess",
 }
 
-bring = typer.Typer(help="Convert the jobs of Celery beat, APScheduler or cron.", no_args_is_help=True)
+bring = Verbs("import", help="Convert the jobs of Celery beat, APScheduler or cron.")
 
-Target = Annotated[
-    str, typer.Argument(metavar="MODULE[:NAME]", help="Where it is; the only one of the module without NAME.")
-]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Announce the verbs."""
-    app.add_typer(bring, name="import")
+TARGET = click.argument(
+    "target", metavar="MODULE[:NAME]", help="Where it is; the only one of the module without NAME."
+)
 
 
 @bring.command("celery-beat", epilog=EPILOG)
-def celery_beat(ctx: typer.Context, target: Target) -> None:
+@TARGET
+@click.pass_obj
+def celery_beat(here: Session, target: str) -> None:
     """Convert the beat_schedule of a Celery app, or a dict of that name, to jobs.
 
     Its module and those of the tasks are imported; nothing is executed or connected to.
@@ -63,7 +62,7 @@ def celery_beat(ctx: typer.Context, target: Target) -> None:
     else:
         raise _other(target, found, "a Celery app or a beat_schedule dict")
     _print_program(
-        ctx.obj,
+        here,
         source.bring(beat, SystemClock().now()),
         f'From the beat_schedule of {target}. Celery lets runs overlap, and so does overlap="allow": '
         "without it an instant is skipped while a run goes on.",
@@ -71,7 +70,9 @@ def celery_beat(ctx: typer.Context, target: Target) -> None:
 
 
 @bring.command("apscheduler", epilog=EPILOG)
-def apscheduler(ctx: typer.Context, target: Target) -> None:
+@TARGET
+@click.pass_obj
+def apscheduler(here: Session, target: str) -> None:
     """Convert the jobs of an APScheduler 3 scheduler.
 
     Its module is imported, and no scheduler in it starts; nothing is executed or connected to.
@@ -87,7 +88,7 @@ def apscheduler(ctx: typer.Context, target: Target) -> None:
     if not source.is_scheduler(found):
         raise _other(target, found, "an APScheduler 3 scheduler")
     _print_program(
-        ctx.obj,
+        here,
         source.bring(found, SystemClock().now()),
         f"From the scheduler {target}. start_deadline is its misfire_grace_time, 1 s unless set: "
         "without it, what is late still runs.",
@@ -95,19 +96,11 @@ def apscheduler(ctx: typer.Context, target: Target) -> None:
 
 
 @bring.command("crontab", epilog=EPILOG)
-def crontab(
-    ctx: typer.Context,
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A crontab, or - for standard input (crontab -l | ...).")
-    ],
-    system: Annotated[
-        bool, typer.Option("--system", help="A column names the user, as in /etc/crontab.")
-    ] = False,
-    zone: Annotated[
-        str | None,
-        typer.Option("--timezone", metavar="ZONE", help="Of the machine it is from; by default this one's."),
-    ] = None,
-) -> None:
+@click.argument("file", metavar="FILE", help="A crontab, or - for standard input (crontab -l | ...).")
+@click.option("--system", is_flag=True, help="A column names the user, as in /etc/crontab.")
+@click.option("--timezone", "zone", metavar="ZONE", help="Of the machine it is from; by default this one's.")
+@click.pass_obj
+def crontab(here: Session, file: str, system: bool, zone: str | None) -> None:
     """Convert the lines of a crontab to jobs that run its commands.
 
     Nothing is executed.
@@ -119,7 +112,7 @@ def crontab(
     if zone is not None:
         Cron("* * * * *", zone)  # refuses what is no zone, once and not line by line
     _print_program(
-        ctx.obj,
+        here,
         source.bring(_text(file), SystemClock().now(), zone=zone, system=system),
         f"From {'standard input' if file == '-' else file}. cron lets runs overlap and makes up for nothing that fell into a downtime: "
         "overlap and catch_up say the same.",
@@ -191,7 +184,7 @@ def _print_program(here: Session, found: Sequence[ImportedJob], about: str) -> N
         for line, style in _program(found, imports, about, min(here.console.width, WIDEST)):
             _print(here, line, style)
     if not all(item.unchanged for item in found):
-        raise typer.Exit(FAILED)
+        raise Exit(FAILED)
 
 
 def _record(found: Sequence[ImportedJob], imports: Sequence[str]) -> dict[str, Any]:

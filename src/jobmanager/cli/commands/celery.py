@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.output.phrases import count
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import verb
 
 if TYPE_CHECKING:
     from jobmanager.backends.celery import CeleryBackend
@@ -16,36 +17,30 @@ if TYPE_CHECKING:
 SCHEDULER = "jobmanager.backends.celery:Scheduler"
 COOPERATIVE = ("gevent", "eventlet")
 
-Name = Annotated[
-    str | None,
-    typer.Option("--name", "-n", metavar="NAME@HOST", help="What it is called in `celery inspect`."),
-]
-Level = Annotated[
-    str, typer.Option("--loglevel", "-l", metavar="LEVEL", help="debug, info, warning or error.")
-]
+NAME = click.option("--name", "-n", metavar="NAME@HOST", help="What it is called in `celery inspect`.")
+LEVEL = click.option(
+    "--loglevel", "-l", "level", default="info", metavar="LEVEL", help="debug, info, warning or error."
+)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Announce the verbs."""
-    app.command("worker")(worker)
-    app.command("beat")(beat)
-
-
+@verb("worker")
+@click.option(
+    "--concurrency", "-c", type=click.IntRange(min=1), help="Runs at once; by default one per core."
+)
+@click.option("--pool", default="prefork", help="prefork, threads or solo.")
+@click.option("--queues", "-q", metavar="A,B", help="Only from these; by default all that the jobs name.")
+@click.option("--beat", "with_beat", is_flag=True, help="Keep the time, too: for development.")
+@NAME
+@LEVEL
+@click.pass_obj
 def worker(
-    ctx: typer.Context,
-    concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", min=1, help="Runs at once; by default one per core.")
-    ] = None,
-    pool: Annotated[str, typer.Option("--pool", help="prefork, threads or solo.")] = "prefork",
-    queues: Annotated[
-        str | None,
-        typer.Option(
-            "--queues", "-q", metavar="A,B", help="Only from these; by default all that the jobs name."
-        ),
-    ] = None,
-    with_beat: Annotated[bool, typer.Option("--beat", help="Keep the time, too: for development.")] = False,
-    name: Name = None,
-    level: Level = "info",
+    here: Session,
+    concurrency: int | None,
+    pool: str,
+    queues: str | None,
+    with_beat: bool,
+    name: str | None,
+    level: str,
 ) -> None:
     """Execute the runs that the beats send (JOBMANAGER_BACKEND=celery). Start as many workers as you need.
 
@@ -56,7 +51,7 @@ def worker(
             f"jobmanager does not run in Celery's pool {pool}: its heartbeat needs real threads.",
             hint="Use --pool prefork, threads or solo.",
         )
-    backend = _introduce(ctx.obj, "worker", queues)
+    backend = _introduce(here, "worker", queues)
     arguments = ["--quiet", "worker", "--pool", pool, "--loglevel", level]
     for option, value in (("--concurrency", concurrency), ("--queues", queues), ("--hostname", name)):
         if value is not None:
@@ -66,12 +61,16 @@ def worker(
     backend.app.worker_main(arguments)
 
 
-def beat(ctx: typer.Context, name: Name = None, level: Level = "info") -> None:
+@verb("beat")
+@NAME
+@LEVEL
+@click.pass_obj
+def beat(here: Session, name: str | None, level: str) -> None:
     """Keep the time (JOBMANAGER_BACKEND=celery). Start two or more on different hosts; no tick is sent twice.
 
     Ends with Ctrl-C or SIGTERM.
     """
-    backend = _introduce(ctx.obj, "beat")
+    backend = _introduce(here, "beat")
     arguments = ["--quiet", "beat", "--scheduler", SCHEDULER, "--pidfile", "", "--loglevel", level]
     backend.app.start([*arguments, *(_remote_control(name) if name is not None else ())])
 

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
+import click
+from click.exceptions import Exit
 
 from jobmanager.cli.output.failures import FAILED, FailedError
 from jobmanager.cli.output.phrases import Block
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import Verbs
 
 if TYPE_CHECKING:
     from jobmanager.stores.sql.store import SqlStore
 
-db = typer.Typer(help="The tables: their version and their upgrade.", no_args_is_help=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Announce the verbs."""
-    app.add_typer(db, name="db")
+db = Verbs("db", help="The tables: their version and their upgrade.")
 
 
 @db.command("upgrade")
-def upgrade(ctx: typer.Context) -> None:
+@click.pass_obj
+def upgrade(here: Session) -> None:
     """Create the tables, or upgrade them to the current version. Safe to run twice, and from several hosts at once."""
-    here: Session = ctx.obj
     store = _store(here)
     before = store.schema.upgrade()
     after = store.schema.version()
@@ -39,11 +36,11 @@ def upgrade(ctx: typer.Context) -> None:
 
 
 @db.command("current")
-def current(ctx: typer.Context) -> None:
+@click.pass_obj
+def current(here: Session) -> None:
     """Show the version of the tables, and the version that this jobmanager needs."""
     from jobmanager.stores.sql.schema import SCHEMA_VERSION
 
-    here: Session = ctx.obj
     store = _store(here)
     found = _version(store)
     if here.as_json:
@@ -55,9 +52,9 @@ def current(ctx: typer.Context) -> None:
 
 
 @db.command("sql")
-def sql(ctx: typer.Context) -> None:
+@click.pass_obj
+def sql(here: Session) -> None:
     """Print the SQL of `upgrade`, to be run by a role that may create tables."""
-    here: Session = ctx.obj
     store = _store(here)
     script = (
         ""
@@ -71,9 +68,9 @@ def sql(ctx: typer.Context) -> None:
 
 
 @db.command("check")
-def check(ctx: typer.Context) -> None:
+@click.pass_obj
+def check(here: Session) -> None:
     """Compare the tables with the current version: columns, indexes, checks. Exit 1 if anything is missing."""
-    here: Session = ctx.obj
     store = _store(here)
     found = _version(store)
     missing = ["there are no tables yet"] if found is None else store.schema.differences()
@@ -86,7 +83,7 @@ def check(ctx: typer.Context) -> None:
             here.print(line)
         here.print(f"{store.url}: {'run `jobmanager db upgrade`' if missing else 'all there'}.")
     if missing:
-        raise typer.Exit(FAILED)
+        raise Exit(FAILED)
 
 
 def _store(here: Session) -> SqlStore:

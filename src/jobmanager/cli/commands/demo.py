@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from jobmanager.cli.output.phrases import clock, count, distance, length, tail
 from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import verb
 from jobmanager.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -31,23 +32,16 @@ LOOK_EVERY_SECONDS = 0.25
 NEWEST = 6
 
 
-def add_to(app: typer.Typer) -> None:
-    """Announce the verb."""
-    app.command("demo")(demo)
-
-
-def demo(
-    ctx: typer.Context,
-    seconds: Annotated[
-        float | None,
-        typer.Option("--seconds", min=0, help="End by itself after so long; without a terminal 15."),
-    ] = None,
-) -> None:
+@verb("demo")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), help="End by itself after so long; without a terminal 15."
+)
+@click.pass_obj
+def demo(here: Session, seconds: float | None) -> None:
     """Run three sample jobs and watch them.
 
     They run in a temporary folder until Ctrl-C.
     """
-    here: Session = ctx.obj
     watched = here.console.is_terminal and not here.as_json
     if seconds is None and not watched:
         seconds = SECONDS_WITHOUT_TERMINAL

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from jobmanager.cli.output.failures import ConflictError, UsageError
 from jobmanager.cli.output.phrases import Block
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import verb
 from jobmanager.errors import StoreError
 
 if TYPE_CHECKING:
@@ -40,30 +41,21 @@ class Platform(StrEnum):
     github = "github"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Announce the verb."""
-    app.command("export", epilog=EPILOG)(export)
-
-
-def export(
-    ctx: typer.Context,
-    target: Annotated[
-        Platform, typer.Argument(metavar="TARGET", help="vercel, k8s, crontab, systemd or github.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write the files into this folder.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that differ.")] = False,
-    url: Annotated[
-        str | None,
-        typer.Option("--url", metavar="URL", help="Of the application; by default JOBMANAGER_PUBLIC_URL."),
-    ] = None,
-) -> None:
+@verb("export", epilog=EPILOG)
+@click.argument(
+    "target", type=click.Choice(Platform), metavar="TARGET", help="vercel, k8s, crontab, systemd or github."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write the files into this folder."
+)
+@click.option("--force", is_flag=True, help="Replace files that differ.")
+@click.option("--url", metavar="URL", help="Of the application; by default JOBMANAGER_PUBLIC_URL.")
+@click.pass_obj
+def export(here: Session, target: Platform, out: Path | None, force: bool, url: str | None) -> None:
     """Write the files with which an external clock calls GET or POST /jobs/tick/JOB, for every job that has a schedule."""
     from jobmanager.cli.commands.export_targets import TARGETS, external_job, record
     from jobmanager.clock import SystemClock
 
-    here: Session = ctx.obj
     base = _base(here.jobs.settings, url, target)
     now = SystemClock().now()
     entries = [

@@ -9,15 +9,17 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import typer
+import click
+from click.exceptions import Exit
 
 from jobmanager.cli.commands.pg_cron import asked, backend_of, care_of, confirm, settings_of
 from jobmanager.cli.output.failures import FAILED, UsageError
 from jobmanager.cli.output.phrases import count
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import verb
 
 if TYPE_CHECKING:
     from jobmanager.backends.pg_cron.backend import PgCronBackend
@@ -44,27 +46,18 @@ class Done:
         self.facts.update(facts)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Announce the verb."""
-    app.command("init")(init)
-
-
-def init(
-    ctx: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            "--url", metavar="URL", help="Where the database reaches the application: JOBMANAGER_PUBLIC_URL."
-        ),
-    ] = None,
-) -> None:
+@verb("init")
+@click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
+@click.option(
+    "--url", metavar="URL", help="Where the database reaches the application: JOBMANAGER_PUBLIC_URL."
+)
+@click.pass_obj
+def init(here: Session, yes: bool, url: str | None) -> None:
     """Let the database of JOBMANAGER_DATABASE_URL keep the time (pg_cron). Safe to run twice; the secret stays.
 
     Extensions, tables, functions, the signing secret, the application's jobs and pg_cron's entries are created where they
     are missing. On a terminal the URL is asked for; the variables to set are printed at the end.
     """
-    here: Session = ctx.obj
     settings = settings_of(here)
     if not yes and (here.as_json or not here.console.is_terminal or not sys.stdin.isatty()):
         raise UsageError(
@@ -93,7 +86,7 @@ def init(
             _do(here, jobs, settings, done)
         except LackingRightError as error:
             _print_statements(here, error)
-            raise typer.Exit(FAILED) from None
+            raise Exit(FAILED) from None
         finally:
             if not done.complete and "secret" in done.environment:
                 _show_secret(here, done)
@@ -165,7 +158,7 @@ def _asked_for_url(here: Session, settings: Settings) -> Settings:
     )
     while True:
         url = asked(
-            lambda: typer.prompt(
+            lambda: click.prompt(
                 "URL (empty: processes listen, nothing is called)", default="", show_default=False
             )
         )

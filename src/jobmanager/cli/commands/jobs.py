@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.output.phrases import both, clock, compact, count, distance, length, utc
@@ -24,6 +24,7 @@ from jobmanager.cli.output.views import (
     views,
 )
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import Verbs
 from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:
@@ -32,29 +33,18 @@ if TYPE_CHECKING:
 
     from jobmanager.manager.manager import JobManager
 
-group = typer.Typer(help="The jobs: list, show, next, pause, resume.", invoke_without_command=True)
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id.")]
+jobs = Verbs("jobs", help="The jobs: list, show, next, pause, resume.", default=["list"])
+JOB_ID = click.argument("job", metavar="JOB", help="Its id.")
 SHOWN_RUNS, SHOWN_FIRES = 5, 5
-
-
-def add_to(app: typer.Typer) -> None:
-    """Announce the group."""
-    app.add_typer(group, name="jobs")
-
-
-@group.callback()
-def _list_by_default(ctx: typer.Context) -> None:
-    if ctx.invoked_subcommand is None:
-        list_jobs(ctx)
 
 
 # ---------------------------------------------------------------- list
 
 
-@group.command("list")
-def list_jobs(ctx: typer.Context) -> None:
+@jobs.command("list")
+@click.pass_obj
+def list_jobs(here: Session) -> None:
     """List every job: schedule, next run, outcome of the last one."""
-    here: Session = ctx.obj
     found = views(here.jobs)
     if here.as_json:
         here.emit([job_record(view) for view in found])
@@ -120,10 +110,11 @@ def _who_could(manager: JobManager) -> str:
 # ---------------------------------------------------------------- show
 
 
-@group.command("show")
-def show(ctx: typer.Context, job: JobId) -> None:
+@jobs.command("show")
+@JOB_ID
+@click.pass_obj
+def show(here: Session, job: str) -> None:
     """Show everything about one job: schedule, next fires, policies, config, last runs."""
-    here: Session = ctx.obj
     [view] = views(here.jobs, job)
     coming = fires(view, here.jobs.store.now(), SHOWN_FIRES)
     runs = here.jobs.runs(job, limit=SHOWN_RUNS)
@@ -189,14 +180,12 @@ def _override(view: View) -> str:
 # ---------------------------------------------------------------- next
 
 
-@group.command("next")
-def next_fires(
-    ctx: typer.Context,
-    job: Annotated[str | None, typer.Argument(metavar="JOB", help="Its id; without it, all jobs.")] = None,
-    number: Annotated[int, typer.Option("-n", "--number", min=1, max=1000, help="How many.")] = 5,
-) -> None:
+@jobs.command("next")
+@click.argument("job", required=False, metavar="[JOB]", help="Its id; without it, all jobs.")
+@click.option("-n", "--number", type=click.IntRange(min=1, max=1000), default=5, help="How many.")
+@click.pass_obj
+def next_fires(here: Session, job: str | None, number: int) -> None:
     """List the next instants at which a job, or any job, is due."""
-    here: Session = ctx.obj
     now = here.jobs.store.now()
     found = views(here.jobs, job)
     planned = sorted(
@@ -253,31 +242,29 @@ def _fires_table(here: Session, view: View, coming: list[datetime]) -> Renderabl
 # ---------------------------------------------------------------- pause and resume
 
 
-All = Annotated[bool, typer.Option("--all", help="Every job of the application.")]
-OneJob = Annotated[str | None, typer.Argument(metavar="JOB", help="Its id.")]
+ALL = click.option("--all", "every", is_flag=True, help="Every job of the application.")
+ONE_JOB = click.argument("job", required=False, metavar="[JOB]", help="Its id.")
 
 
-@group.command("pause")
-def pause(
-    ctx: typer.Context,
-    job: OneJob = None,
-    every: All = False,
-    reason: Annotated[
-        str | None, typer.Option("--reason", help="Why; shown where the job is listed as paused.")
-    ] = None,
-) -> None:
+@jobs.command("pause")
+@ONE_JOB
+@ALL
+@click.option("--reason", help="Why; shown where the job is listed as paused.")
+@click.pass_obj
+def pause(here: Session, job: str | None, every: bool, reason: str | None) -> None:
     """Stop a job from firing until it is resumed; its ticks are recorded as skipped (paused)."""
-    here: Session = ctx.obj
     for view in _chosen(here, job, every=every):
         if view.state == "active" or not every:
             here.jobs.stop_job(view.id, reason=reason, by=here.user)
     _print_states(here, job, "Running runs go on. `jobmanager jobs resume` ends the pause.")
 
 
-@group.command("resume")
-def resume(ctx: typer.Context, job: OneJob = None, every: All = False) -> None:
+@jobs.command("resume")
+@ONE_JOB
+@ALL
+@click.pass_obj
+def resume(here: Session, job: str | None, every: bool) -> None:
     """Let a paused job fire again, from its next instant on; instants of the pause are not caught up."""
-    here: Session = ctx.obj
     for view in _chosen(here, job, every=every):
         if view.state == "paused" or not every:
             here.jobs.resume_job(view.id, by=here.user)

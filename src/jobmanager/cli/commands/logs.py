@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from jobmanager.cli.commands.runs import RunId, find, log_line
+from jobmanager.cli.commands.runs import RUN_ID, find, log_line
 from jobmanager.cli.output.records import line_record
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import verb
 from jobmanager.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -17,18 +18,12 @@ if TYPE_CHECKING:
 LOOK_EVERY_SECONDS = 0.5
 
 
-def add_to(app: typer.Typer) -> None:
-    """Announce the verb."""
-    app.command("logs")(logs)
-
-
-def logs(
-    ctx: typer.Context,
-    run: RunId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
-) -> None:
+@verb("logs")
+@RUN_ID
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
+@click.pass_obj
+def logs(here: Session, run: str, follow: bool) -> None:
     """Show the log lines of a run."""
-    here: Session = ctx.obj
     found = find(here.ledger, run)
     read, told_attempt, any_line = 0, 1, False
     while True:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
+from click.exceptions import Exit
 
 from jobmanager.cli.arguments import duration
 from jobmanager.cli.output.failures import FAILED, problem_of
 from jobmanager.cli.output.phrases import both, count, iso, length
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import verb
 
 if TYPE_CHECKING:
     from jobmanager.doctor import Finding
@@ -20,19 +22,13 @@ if TYPE_CHECKING:
 SIGNS = {"ok": ("✓", "green"), "note": ("·", "dim"), "warning": ("!", "yellow"), "failing": ("✗", "red")}
 
 
-def add_to(app: typer.Typer) -> None:
-    """Announce the verbs."""
-    app.command("doctor")(doctor)
-    app.command("purge")(purge)
-    app.command("version")(version)
-
-
-def doctor(ctx: typer.Context) -> None:
+@verb("doctor")
+@click.pass_obj
+def doctor(here: Session) -> None:
     """Look for what keeps jobs from running.
 
     Each finding names its fix. Nothing is changed. Exit 1 if a finding is failing.
     """
-    here: Session = ctx.obj
     found = _findings(here)
     failing = any(finding.level == "failing" for finding in found)
     if here.as_json:
@@ -41,7 +37,7 @@ def doctor(ctx: typer.Context) -> None:
     else:
         print_findings(here, found)
     if failing:
-        raise typer.Exit(FAILED)
+        raise Exit(FAILED)
 
 
 def _findings(here: Session) -> list[Finding]:
@@ -95,28 +91,24 @@ def print_findings(here: Session, found: list[Finding]) -> None:
     here.print(table, "", Text(words[verdict], f"bold {SIGNS[verdict][1]}"))
 
 
-def purge(
-    ctx: typer.Context,
-    older_than: Annotated[
-        str | None,
-        typer.Option("--older-than", metavar="LENGTH", help="Like 30d; by default what retention says."),
-    ] = None,
-    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only of this job.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
+@verb("purge")
+@click.option("--older-than", metavar="LENGTH", help="Like 30d; by default what retention says.")
+@click.option("--job", metavar="JOB", help="Only of this job.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def purge(here: Session, older_than: str | None, job: str | None, yes: bool) -> None:
     """Delete runs that ended long ago.
 
     Running processes do the same every six hours.
     """
     from jobmanager.ledger.retention import forget_old_runs
 
-    here: Session = ctx.obj
     manager = here.ledger
     now = manager.store.now()
     age = manager.settings.retention if older_than is None else duration(older_than)
     if age < manager.settings.retention and here.console.is_terminal and not (yes or here.as_json):
         whose = f"of {job}" if job else "of all jobs"
-        typer.confirm(f"Delete every run {whose} that ended before {both(now - age)}?", abort=True)
+        click.confirm(f"Delete every run {whose} that ended before {both(now - age)}?", abort=True)
     deleted = 0
     if manager.store.exists():
         if older_than is None and job is None:
@@ -129,11 +121,12 @@ def purge(
         here.print(f"{count(deleted, 'run')} deleted that ended more than {length(age)} ago.")
 
 
-def version(ctx: typer.Context) -> None:
+@verb("version")
+@click.pass_obj
+def version(here: Session) -> None:
     """Print the versions."""
     from jobmanager import __version__
 
-    here: Session = ctx.obj
     python = sys.version.partition(" ")[0]
     if here.as_json:
         here.emit({"jobmanager": __version__, "python": python, "sqlite": sqlite3.sqlite_version})

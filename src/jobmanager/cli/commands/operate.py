@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
+from click.exceptions import Exit
 
 from jobmanager.cli.arguments import duration, moment, payload
 from jobmanager.cli.commands.runs import find, runs_table
@@ -14,41 +15,26 @@ from jobmanager.cli.output.failures import FAILED, UsageError
 from jobmanager.cli.output.phrases import both, count, iso, tail
 from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
-from jobmanager.ledger.overrides import OVERRIDABLE, WORDS
-from jobmanager.validation.kinds import Duration, Whole
+from jobmanager.cli.verbs import Verbs, verb
 
 if TYPE_CHECKING:
     from jobmanager.ledger.backfill import MadeUp
     from jobmanager.ledger.job_sync import Change
     from jobmanager.process.health import HealthReport
 
-dead = typer.Typer(
-    help="Dead letters: failed runs neither redriven nor discarded.", invoke_without_command=True
-)
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id.")]
+dead = Verbs("dead", help="Dead letters: failed runs neither redriven nor discarded.", default=["list"])
+JOB_ID = click.argument("job", metavar="JOB", help="Its id.")
 MARKS = {"create": "+", "update": "~", "active": "~", "disabled": "~", "undeclared": "-"}
-
-
-def add_to(app: typer.Typer) -> None:
-    """Announce the verbs."""
-    app.command("sync")(sync)
-    app.command("override")(override)
-    app.command("backfill")(backfill)
-    app.add_typer(dead, name="dead")
-    app.command("healthcheck")(healthcheck)
 
 
 # ---------------------------------------------------------------- sync and override
 
 
-def sync(
-    ctx: typer.Context,
-    apply: Annotated[
-        bool, typer.Option("--apply/--plan", help="Make it so, or only show it (default).")
-    ] = False,
-) -> None:
+@verb("sync")
+@click.option("--apply/--plan", default=False, help="Make it so, or only show it (default).")
+@click.pass_obj
+def sync(here: Session, apply: bool) -> None:
     """List what differs between the code and the store: new jobs, changed declarations, jobs that no process declares."""
-    here: Session = ctx.obj
     changes = here.jobs.sync(plan=True)
     if apply and changes:
         here.jobs.sync()
@@ -75,21 +61,22 @@ def _in_words(change: Change) -> str:
     return f"{MARKS[change.action]} {change.job_id}: {said}"
 
 
-def override(
-    ctx: typer.Context,
-    job: JobId,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="WORD=VALUE...", help=f"One of {', '.join(sorted(WORDS))}; config takes JSON."
-        ),
-    ] = None,
-    reset: Annotated[
-        bool, typer.Option("--reset", help="Take all overrides back; the code decides.")
-    ] = False,
-) -> None:
+class _Words(click.Argument):
+    """The words of an override. Their list is loaded when the help of this verb is asked for."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        from jobmanager.ledger.overrides import WORDS
+
+        return self.make_metavar(ctx), f"One of {', '.join(sorted(WORDS))}; config takes JSON."
+
+
+@verb("override")
+@JOB_ID
+@click.argument("words", cls=_Words, nargs=-1, metavar="[WORD=VALUE]...")
+@click.option("--reset", is_flag=True, help="Take all overrides back; the code decides.")
+@click.pass_obj
+def override(here: Session, job: str, words: tuple[str, ...], reset: bool) -> None:
     """Change a job without touching code; kept in the store, never overwritten by a deployment. Nothing fires."""
-    here: Session = ctx.obj
     if reset == bool(words):
         raise UsageError(
             "Say what to change, or --reset.", hint=f"jobmanager override {job} cron='0 3 * * *' timeout=5m"
@@ -112,6 +99,9 @@ def override(
 
 def _word(text: str) -> tuple[str, Any]:
     """Read one `word=value` as the option of that name takes it."""
+    from jobmanager.ledger.overrides import OVERRIDABLE
+    from jobmanager.validation.kinds import Duration, Whole
+
     word, sign, value = text.partition("=")
     if not sign:
         raise UsageError(f"{text!r} says nothing.", hint="Write word=value, for example timeout=5m.")
@@ -133,15 +123,14 @@ def _word(text: str) -> tuple[str, Any]:
 # ---------------------------------------------------------------- backfill and dead letters
 
 
-def backfill(
-    ctx: typer.Context,
-    job: JobId,
-    start: Annotated[str, typer.Option("--from", metavar="MOMENT", help="After this instant.")],
-    end: Annotated[str, typer.Option("--to", metavar="MOMENT", help="Up to this instant.")] = "now",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would run.")] = False,
-) -> None:
+@verb("backfill")
+@JOB_ID
+@click.option("--from", "start", required=True, metavar="MOMENT", help="After this instant.")
+@click.option("--to", "end", default="now", metavar="MOMENT", help="Up to this instant.")
+@click.option("--dry-run", is_flag=True, help="Only list what would run.")
+@click.pass_obj
+def backfill(here: Session, job: str, start: str, end: str, dry_run: bool) -> None:
     """Open a run for each instant of a range that did not succeed; the runs wait in line for their job."""
-    here: Session = ctx.obj
     now = here.jobs.store.now()
     made_up = here.jobs.backfill(job, moment(start, now), moment(end, now), dry_run=dry_run, by=here.user)
     if here.as_json:
@@ -169,20 +158,12 @@ def _summary(made_up: list[MadeUp], *, dry_run: bool) -> str:
     return f"{said}; unchanged: {left}." if left else f"{said}."
 
 
-@dead.callback()
-def _list_by_default(ctx: typer.Context) -> None:
-    if ctx.invoked_subcommand is None:
-        list_dead(ctx)
-
-
 @dead.command("list")
-def list_dead(
-    ctx: typer.Context,
-    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only of this job.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
-) -> None:
+@click.option("--job", metavar="JOB", help="Only of this job.")
+@click.option("--limit", "-n", type=click.IntRange(min=1), default=50, help="At most so many.")
+@click.pass_obj
+def list_dead(here: Session, job: str | None, limit: int) -> None:
     """List failed runs that were neither redriven nor discarded, newest first."""
-    here: Session = ctx.obj
     found = here.ledger.dead_letters(job, limit=limit)
     if here.as_json:
         here.emit([run_record(run) for run in found])
@@ -193,13 +174,11 @@ def list_dead(
 
 
 @dead.command("redrive")
-def redrive_dead(
-    ctx: typer.Context,
-    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only of this job.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, oldest first.")] = 100,
-) -> None:
+@click.option("--job", metavar="JOB", help="Only of this job.")
+@click.option("--limit", "-n", type=click.IntRange(min=1), default=100, help="At most so many, oldest first.")
+@click.pass_obj
+def redrive_dead(here: Session, job: str | None, limit: int) -> None:
     """Open dead letters again, oldest first; a process that keeps time executes them."""
-    here: Session = ctx.obj
     redriven = here.ledger.redrive_all(job, limit=limit)
     if here.as_json:
         here.emit([run_record(run) for run in redriven])
@@ -208,12 +187,10 @@ def redrive_dead(
 
 
 @dead.command("discard")
-def discard_dead(
-    ctx: typer.Context,
-    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Their ids, or the ends of them.")],
-) -> None:
+@click.argument("run", nargs=-1, required=True, metavar="RUN...", help="Their ids, or the ends of them.")
+@click.pass_obj
+def discard_dead(here: Session, run: tuple[str, ...]) -> None:
     """Take failed runs off the dead letters; they stay on record."""
-    here: Session = ctx.obj
     discarded = [here.ledger.discard(find(here.ledger, one).id) for one in run]
     if here.as_json:
         here.emit([run_record(one) for one in discarded])
@@ -224,20 +201,19 @@ def discard_dead(
 # ---------------------------------------------------------------- healthcheck
 
 
-def healthcheck(
-    ctx: typer.Context,
-    most: Annotated[
-        str, typer.Option("--max-lag", metavar="LENGTH", help="How late ticks may come and still be well.")
-    ] = "60s",
-    within: Annotated[
-        str, typer.Option("--timeout", metavar="LENGTH", help="How long the store may take to reply.")
-    ] = "5s",
-) -> None:
+@verb("healthcheck")
+@click.option(
+    "--max-lag", "most", default="60s", metavar="LENGTH", help="How late ticks may come and still be well."
+)
+@click.option(
+    "--timeout", "within", default="5s", metavar="LENGTH", help="How long the store may take to reply."
+)
+@click.pass_obj
+def healthcheck(here: Session, most: str, within: str) -> None:
     """Exit 0 if a process of this namespace lives and nothing stands still, else 1; for probes.
 
     Looks for ticks that are due and do not come, runs that do not begin, and a store that does not reply. Reads only.
     """
-    here: Session = ctx.obj
     manager = here.ledger
     report = manager.health(
         late=duration(most), thorough=True, within=duration(within).total_seconds(), told=both
@@ -248,7 +224,7 @@ def healthcheck(
         for line in _health_lines(report, manager.store.url):
             here.print(line)
     if not report.ok:
-        raise typer.Exit(FAILED)
+        raise Exit(FAILED)
 
 
 def _health_record(report: HealthReport) -> dict[str, Any]:

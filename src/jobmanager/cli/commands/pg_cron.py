@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
+import click
+from click.exceptions import Exit
 
 from jobmanager.cli.output.failures import FAILED, ConflictError, FailedError, UsageError
 from jobmanager.cli.output.phrases import both, count, distance, iso
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import Verbs
 
 if TYPE_CHECKING:
     from jobmanager.backends.pg_cron.admin import CronEntry, PgCronAdmin
@@ -19,11 +21,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-group = typer.Typer(
-    help="pg_cron's entries, and what is installed in the database that keeps the time.", no_args_is_help=True
+pg_cron = Verbs(
+    "pg-cron", help="pg_cron's entries, and what is installed in the database that keeps the time."
 )
-Name = Annotated[str, typer.Argument(metavar="ENTRY|JOB", help="Its name, or the id of a job.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+NAME = click.argument("name", metavar="ENTRY|JOB", help="Its name, or the id of a job.")
+YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 MEANINGS = {
     "jm_dispatch": "At full minutes nothing is announced any more. The sweep and living processes still find what is due, later; "
@@ -34,11 +36,6 @@ MEANINGS = {
 
 
 MEANT = ("active", "paused")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Announce the verbs."""
-    app.add_typer(group, name="pg-cron")
 
 
 # ---------------------------------------------------------------- which database is meant
@@ -92,19 +89,12 @@ def care_of(here: Session, settings: Settings | None = None, *, installed: bool 
 # ---------------------------------------------------------------- objects
 
 
-@group.command("install")
-def install(
-    ctx: typer.Context,
-    as_sql: Annotated[
-        bool, typer.Option("--sql", help="Only print the SQL, for a role that may run it.")
-    ] = False,
-    role: Annotated[
-        str | None,
-        typer.Option("--role", metavar="NAME", help="A role that shall run the application and own nothing."),
-    ] = None,
-) -> None:
+@pg_cron.command("install")
+@click.option("--sql", "as_sql", is_flag=True, help="Only print the SQL, for a role that may run it.")
+@click.option("--role", metavar="NAME", help="A role that shall run the application and own nothing.")
+@click.pass_obj
+def install(here: Session, as_sql: bool, role: str | None) -> None:
     """Create the tables and functions in the database, or upgrade them. Safe to run twice."""
-    here: Session = ctx.obj
     if as_sql:
         _print_sql(here, role)
         return
@@ -148,19 +138,14 @@ def _print_sql(here: Session, role: str | None) -> None:
         here.copyable(script)
 
 
-@group.command("uninstall")
-def uninstall(
-    ctx: typer.Context,
-    objects: Annotated[
-        bool,
-        typer.Option(
-            "--objects", help="Remove our functions, plans, calls and keys as well. Jobs and runs stay."
-        ),
-    ] = False,
-    yes: Yes = False,
-) -> None:
+@pg_cron.command("uninstall")
+@click.option(
+    "--objects", is_flag=True, help="Remove our functions, plans, calls and keys as well. Jobs and runs stay."
+)
+@YES
+@click.pass_obj
+def uninstall(here: Session, objects: bool, yes: bool) -> None:
     """Remove the application's entries from pg_cron: the database no longer keeps its time. Jobs and runs stay."""
-    here: Session = ctx.obj
     care = care_of(here)
     others = care.others()
     if objects and others:
@@ -192,17 +177,17 @@ def uninstall(
 # ---------------------------------------------------------------- entries
 
 
-@group.command("entries")
-def entries(ctx: typer.Context) -> None:
+@pg_cron.command("entries")
+@click.pass_obj
+def entries(here: Session) -> None:
     """List the application's entries in pg_cron beside those it should have. Exit 1 if they differ."""
-    here: Session = ctx.obj
     _show(here, care_of(here).entries(), "pg_cron has no entry of ours; `jobmanager init` makes them.")
 
 
-@group.command("orphans")
-def orphans(ctx: typer.Context) -> None:
+@pg_cron.command("orphans")
+@click.pass_obj
+def orphans(here: Session) -> None:
     """List entries of the application that no job needs. Exit 1 if there are any."""
-    here: Session = ctx.obj
     _show(here, care_of(here).orphans(), "No orphans.")
 
 
@@ -215,7 +200,7 @@ def _show(here: Session, found: list[CronEntry], nothing: str) -> None:
     else:
         _print_entries(here, found, wrong)
     if wrong:
-        raise typer.Exit(FAILED)
+        raise Exit(FAILED)
 
 
 def _print_entries(here: Session, found: list[CronEntry], wrong: list[CronEntry]) -> None:
@@ -255,16 +240,20 @@ def _print_entries(here: Session, found: list[CronEntry], wrong: list[CronEntry]
         here.print("", "`jobmanager pg-cron resume ENTRY` ends a pause.")
 
 
-@group.command("pause")
-def pause(ctx: typer.Context, name: Name) -> None:
+@pg_cron.command("pause")
+@NAME
+@click.pass_obj
+def pause(here: Session, name: str) -> None:
     """Switch an entry off until it is resumed; no start switches it on. For a job, or its entry, pause the job itself."""
-    _switch(ctx.obj, name, active=False)
+    _switch(here, name, active=False)
 
 
-@group.command("resume")
-def resume(ctx: typer.Context, name: Name) -> None:
+@pg_cron.command("resume")
+@NAME
+@click.pass_obj
+def resume(here: Session, name: str) -> None:
     """End a pause; instants of the pause are not caught up."""
-    _switch(ctx.obj, name, active=True)
+    _switch(here, name, active=True)
 
 
 def _switch(here: Session, name: str, *, active: bool) -> None:
@@ -290,7 +279,7 @@ def _switch(here: Session, name: str, *, active: bool) -> None:
         if now == "paused":
             here.print(MEANINGS[entry])
     if now != MEANT[not active]:
-        raise typer.Exit(FAILED)
+        raise Exit(FAILED)
 
 
 def _state_now(care: PgCronAdmin, entry: str) -> str:
@@ -301,10 +290,12 @@ def _state_now(care: PgCronAdmin, entry: str) -> str:
     return found.drift or "active"
 
 
-@group.command("unschedule")
-def unschedule(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
+@pg_cron.command("unschedule")
+@NAME
+@YES
+@click.pass_obj
+def unschedule(here: Session, name: str, yes: bool) -> None:
     """Remove an entry from pg_cron. The application's next start adds it again if a job needs it; `pause` lasts."""
-    here: Session = ctx.obj
     care = care_of(here)
     entry = care.entry_of(name)
     confirm(here, f"Take entry {entry} out of pg_cron in {care.shown}?", yes=yes)
@@ -321,10 +312,11 @@ def unschedule(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
         )
 
 
-@group.command("purge")
-def purge(ctx: typer.Context, yes: Yes = False) -> None:
+@pg_cron.command("purge")
+@YES
+@click.pass_obj
+def purge(here: Session, yes: bool) -> None:
     """Remove every entry of the application that no job needs, and no foreign one. Exit 1 if one could not be removed."""
-    here: Session = ctx.obj
     care = care_of(here)
     doomed = care.orphans()
     if doomed:
@@ -340,13 +332,13 @@ def purge(ctx: typer.Context, yes: Yes = False) -> None:
         if done["failed"]:
             here.print("The server's log says why; entries of another role need that role, or a superuser.")
     if done["failed"]:
-        raise typer.Exit(FAILED)
+        raise Exit(FAILED)
 
 
-@group.command("stats")
-def stats(ctx: typer.Context) -> None:
+@pg_cron.command("stats")
+@click.pass_obj
+def stats(here: Session) -> None:
     """Show entries, runs and calls of the last 24 hours, and the time of the database's last sweep."""
-    here: Session = ctx.obj
     found = care_of(here).stats()
     if here.as_json:
         here.emit(found)
@@ -396,7 +388,7 @@ def confirm(here: Session, question: str, *, yes: bool) -> None:
             "This changes the database, and there is no terminal to confirm it.",
             hint="Give --yes if it is meant.",
         )
-    if not asked(lambda: typer.confirm(question)):
+    if not asked(lambda: click.confirm(question)):
         raise FailedError("Nothing was changed.")
 
 
@@ -404,5 +396,5 @@ def asked(ask: Callable[[], T]) -> T:
     """Ask on the terminal and return the reply; FailedError if the prompt is left."""
     try:
         return ask()
-    except typer.Abort:
+    except click.Abort:
         raise FailedError("Nothing was changed.") from None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from jobmanager.cli.output.failures import ConflictError, UsageError
 from jobmanager.cli.output.phrases import both, clock, compact, continued, distance, length, tail
 from jobmanager.cli.output.records import attempt_record, line_record, run_record
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import Verbs, verb
 from jobmanager.validation.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -21,22 +22,10 @@ if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager
     from jobmanager.run import Attempt, LogLine, Progress, Run
 
-group = typer.Typer(help="The runs: list, show.", invoke_without_command=True)
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the end of it.")]
+runs = Verbs("runs", help="The runs: list, show.", default=["list"])
+RUN_ID = click.argument("run", metavar="RUN", help="Its id, or the end of it.")
 LOOK_EVERY_SECONDS = 0.5
 LINES_SHOWN = 20
-
-
-def add_to(app: typer.Typer) -> None:
-    """Announce the group and the verbs."""
-    app.add_typer(group, name="runs")
-    app.command("cancel")(cancel)
-
-
-@group.callback()
-def _list_by_default(ctx: typer.Context) -> None:
-    if ctx.invoked_subcommand is None:
-        list_runs(ctx)
 
 
 def find(manager: JobManager, run_id: str) -> Run:
@@ -47,23 +36,18 @@ def find(manager: JobManager, run_id: str) -> Run:
 # ---------------------------------------------------------------- list
 
 
-@group.command("list")
+@runs.command("list")
+@click.option("--job", metavar="JOB", help="Only of this job.")
+@click.option("--status", multiple=True, metavar="STATUS", help="Only with this status; may be repeated.")
+@click.option("--limit", "-n", type=click.IntRange(min=1, max=10_000), default=20, help="How many.")
+@click.option("--before", metavar="RUN", help="Only older ones than this run.")
+@click.pass_obj
 def list_runs(
-    ctx: typer.Context,
-    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only of this job.")] = None,
-    status: Annotated[
-        list[str] | None,
-        typer.Option("--status", metavar="STATUS", help="Only with this status; may be repeated."),
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many.")] = 20,
-    before: Annotated[
-        str | None, typer.Option("--before", metavar="RUN", help="Only older ones than this run.")
-    ] = None,
+    here: Session, job: str | None, status: tuple[str, ...], limit: int, before: str | None
 ) -> None:
     """List runs, newest first."""
     from jobmanager.run import RunStatus
 
-    here: Session = ctx.obj
     known = [word.value for word in RunStatus]
     for word in status or ():
         if word not in known:
@@ -146,10 +130,11 @@ def _progress_in_words(progress: Progress | None) -> str:
 # ---------------------------------------------------------------- show
 
 
-@group.command("show")
-def show(ctx: typer.Context, run: RunId) -> None:
+@runs.command("show")
+@RUN_ID
+@click.pass_obj
+def show(here: Session, run: str) -> None:
     """Show everything about one run: timeline, attempts, error, output, log."""
-    here: Session = ctx.obj
     found = find(here.ledger, run)
     store = here.ledger.store
     attempts, lines = store.history.attempts(found.id), store.history.lines(found.id)
@@ -284,12 +269,14 @@ def log_line(line: LogLine) -> Text:
 # ---------------------------------------------------------------- cancel
 
 
-def cancel(ctx: typer.Context, run: RunId) -> None:
+@verb("cancel")
+@RUN_ID
+@click.pass_obj
+def cancel(here: Session, run: str) -> None:
     """Ask a run to end.
 
     A pending run ends at once, a running one when its handler looks at context.cancelled.
     """
-    here: Session = ctx.obj
     before = find(here.ledger, run)
     if before.status.closed and before.status.value != "cancelled":
         raise ConflictError(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+import click
 
 from jobmanager.cli.commands.pg_cron import care_of, confirm, settings_of
 from jobmanager.cli.output.failures import ConflictError
 from jobmanager.cli.output.phrases import count
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import Verbs
 
-group = typer.Typer(help="The secret that the database's calls are signed with.", no_args_is_help=True)
+secret = Verbs("secret", help="The secret that the database's calls are signed with.")
 
 # Both at first: calls that were signed before wait in the database's queue, and a token is sent alone.
 STEPS = (
@@ -21,20 +20,11 @@ STEPS = (
 )
 
 
-def add_to(app: typer.Typer) -> None:
-    """Announce the verbs."""
-    app.add_typer(group, name="secret")
-
-
-@group.command("rotate")
-def rotate(
-    ctx: typer.Context,
-    again: Annotated[
-        bool, typer.Option("--again", help="Although the last rotation was not ended: its secret was lost.")
-    ] = False,
-) -> None:
+@secret.command("rotate")
+@click.option("--again", is_flag=True, help="Although the last rotation was not ended: its secret was lost.")
+@click.pass_obj
+def rotate(here: Session, again: bool) -> None:
     """Make a new secret that signs beside the old one, so that both are accepted until `secret retire`. Shown once."""
-    here: Session = ctx.obj
     settings = settings_of(here)
     care = care_of(here, settings)
     before = care.keys()
@@ -57,13 +47,11 @@ def rotate(
         here.print(f"{number}. {step}")
 
 
-@group.command("retire")
-def retire(
-    ctx: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
+@secret.command("retire")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def retire(here: Session, yes: bool) -> None:
     """End a rotation: from now on only the newest secret signs. Every process of the application must have it by then."""
-    here: Session = ctx.obj
     settings = settings_of(here)
     care = care_of(here, settings)
     before = care.keys()

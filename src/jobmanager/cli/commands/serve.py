@@ -10,29 +10,26 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-import typer  # noqa: TC002 - Typer reads the annotations
+import click
 
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.output.phrases import clock, count, distance, iso
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import verb
 
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager
 
 
-def add_to(app: typer.Typer) -> None:
-    """Announce the verb."""
-    app.command("run")(run)
-
-
-def run(ctx: typer.Context) -> None:
+@verb("run")
+@click.pass_obj
+def run(here: Session) -> None:
     """Keep time and execute, in the foreground.
 
     Ends with Ctrl-C or SIGTERM; running handlers may then end, and a second signal ends the process at once.
 
     Logs go to standard error, unless the application has set up logging itself.
     """
-    here: Session = ctx.obj
     jobs = here.jobs
     if not jobs.registry.jobs:
         raise UsageError(

@@ -2,60 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
+from click.exceptions import Exit
 
 from jobmanager.cli.arguments import duration
 from jobmanager.cli.arguments import payload as read_payload
-from jobmanager.cli.commands.runs import RunId, find
+from jobmanager.cli.commands.runs import RUN_ID, find
 from jobmanager.cli.output.failures import FAILED
 from jobmanager.cli.output.phrases import both, compact, distance, length, tail
 from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import verb
 from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager
     from jobmanager.run import Run
 
-Wait = Annotated[
-    bool,
-    typer.Option("--wait", "-w", help="Watch it to its end; executed here if no living process does it."),
-]
-Timeout = Annotated[
-    str | None, typer.Option("--timeout", metavar="LENGTH", help="Wait at most so long, like 30s or 5m.")
-]
+WAIT = click.option(
+    "--wait", "-w", is_flag=True, help="Watch it to its end; executed here if no living process does it."
+)
+TIMEOUT = click.option("--timeout", metavar="LENGTH", help="Wait at most so long, like 30s or 5m.")
 
 
-def add_to(app: typer.Typer) -> None:
-    """Announce the verbs."""
-    app.command("trigger")(trigger)
-    app.command("redrive")(redrive)
-
-
+@verb("trigger")
+@click.argument("job", metavar="JOB", help="Its id.")
+@click.option(
+    "--payload", "-p", metavar="JSON", help="Arguments: a JSON object, @file, or - for standard input."
+)
+@WAIT
+@TIMEOUT
+@click.option("--key", help="Idempotency key: the same key again returns the same run.")
+@click.option("--delay", metavar="LENGTH", help="Start it so much later.")
+@click.option("--scope", help="Tenant part of the concurrency key.")
+@click.pass_obj
 def trigger(
-    ctx: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Its id.")],
-    payload: Annotated[
-        str | None,
-        typer.Option(
-            "--payload",
-            "-p",
-            metavar="JSON",
-            help="Arguments: a JSON object, @file, or - for standard input.",
-        ),
-    ] = None,
-    wait: Wait = False,
-    timeout: Timeout = None,
-    key: Annotated[
-        str | None,
-        typer.Option("--key", help="Idempotency key: the same key again returns the same run."),
-    ] = None,
-    delay: Annotated[
-        str | None, typer.Option("--delay", metavar="LENGTH", help="Start it so much later.")
-    ] = None,
-    scope: Annotated[str | None, typer.Option("--scope", help="Tenant part of the concurrency key.")] = None,
+    here: Session,
+    job: str,
+    payload: str | None,
+    wait: bool,
+    timeout: str | None,
+    key: str | None,
+    delay: str | None,
+    scope: str | None,
 ) -> None:
     """Start a run by hand.
 
@@ -63,7 +54,6 @@ def trigger(
 
     Exit 1 if it was waited for and did not succeed, 3 if an active run is in the way.
     """
-    here: Session = ctx.obj
     limit = None if timeout is None else duration(timeout)
     later = None if delay is None else duration(delay)
     run = here.jobs.trigger_job(
@@ -72,12 +62,16 @@ def trigger(
     _start_if_not_stopped(here, here.jobs, run, wait=wait or limit is not None, limit=limit)
 
 
-def redrive(ctx: typer.Context, run: RunId, wait: Wait = False, timeout: Timeout = None) -> None:
+@verb("redrive")
+@RUN_ID
+@WAIT
+@TIMEOUT
+@click.pass_obj
+def redrive(here: Session, run: str, wait: bool, timeout: str | None) -> None:
     """Open an ended run again.
 
     Failed, cancelled, skipped and missed runs can be redriven; the old outcome stays among the attempts.
     """
-    here: Session = ctx.obj
     limit = None if timeout is None else duration(timeout)
     watch = wait or limit is not None
     manager = here.jobs if watch else here.ledger  # executing it here takes the application's handlers
@@ -97,7 +91,7 @@ def _start_if_not_stopped(here: Session, manager: JobManager, run: Run, *, wait:
     else:
         _show(here, manager, run)
     if run.status.closed and run.status.value != "succeeded":
-        raise typer.Exit(FAILED)
+        raise Exit(FAILED)
 
 
 def _show(here: Session, manager: JobManager, run: Run) -> None:

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+import click
+from click.exceptions import Exit
 
 from jobmanager.cli.arguments import duration
 from jobmanager.cli.commands.maintenance import print_findings
 from jobmanager.cli.commands.pg_cron import care_of, settings_of
 from jobmanager.cli.output.failures import FAILED, UsageError
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import verb
 
 
-def add_to(app: typer.Typer) -> None:
-    """Announce the verb."""
-    app.command("verify")(verify)
-
-
-def verify(
-    ctx: typer.Context,
-    job: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help="Run this job now, and see it succeed.")
-    ] = None,
-    patience: Annotated[
-        str, typer.Option("--timeout", metavar="LENGTH", help="Wait so long for pg_cron, and for the run.")
-    ] = "90s",
-) -> None:
+@verb("verify")
+@click.argument("job", required=False, metavar="[JOB]", help="Run this job now, and see it succeed.")
+@click.option(
+    "--timeout",
+    "patience",
+    default="90s",
+    metavar="LENGTH",
+    help="Wait so long for pg_cron, and for the run.",
+)
+@click.pass_obj
+def verify(here: Session, job: str | None, patience: str) -> None:
     """Test each link from pg_cron to the application. Without JOB no run is started. Exit 1 if a link is broken."""
-    here: Session = ctx.obj
     limit = duration(patience)
     settings = settings_of(here)
     if job is not None and here.jobs.resolution.backend != "pg_cron":
@@ -47,4 +43,4 @@ def verify(
     else:
         print_findings(here, found)
     if failing:
-        raise typer.Exit(FAILED)
+        raise Exit(FAILED)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from jobmanager.cli.arguments import moment
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.output.phrases import both, clock, continued, distance, iso, tail, utc
 from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import verb
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,22 +27,11 @@ SLICE = timedelta(days=1)
 LONGEST = timedelta(days=3_660)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Announce the verbs."""
-    app.command("explain")(explain)
-    app.command("simulate")(simulate)
-
-
-def explain(
-    ctx: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Its id.")],
-    at: Annotated[
-        str | None,
-        typer.Option(
-            "--at", metavar="MOMENT", help="The instant in question, like 02:00 or 2026-11-23T02:00."
-        ),
-    ] = None,
-) -> None:
+@verb("explain")
+@click.argument("job", metavar="JOB", help="Its id.")
+@click.option("--at", metavar="MOMENT", help="The instant in question, like 02:00 or 2026-11-23T02:00.")
+@click.pass_obj
+def explain(here: Session, job: str, at: str | None) -> None:
     """Explain why a job did, will, or will not run.
 
     At the instant of --at; without it, at the last instant that was due and at the next one.
@@ -49,7 +39,6 @@ def explain(
     from jobmanager.explain import explain as explain_one
     from jobmanager.explain import explain_now
 
-    here: Session = ctx.obj
     now = here.jobs.store.now()
     if at is None:
         found = explain_now(here.jobs, job, told=both)
@@ -111,20 +100,19 @@ def _portrait(item: Explanation, now: datetime) -> Iterator[RenderableType]:
 # ---------------------------------------------------------------- simulate
 
 
-def simulate(
-    ctx: typer.Context,
-    start: Annotated[str, typer.Option("--from", metavar="MOMENT", help="After this moment.")] = "now",
-    end: Annotated[str, typer.Option("--to", metavar="MOMENT", help="Up to this moment.")] = "+1d",
-    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only this job.")] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="At most so many.")
-    ] = 1000,
-) -> None:
+@verb("simulate")
+@click.option("--from", "start", default="now", metavar="MOMENT", help="After this moment.")
+@click.option("--to", "end", default="+1d", metavar="MOMENT", help="Up to this moment.")
+@click.option("--job", metavar="JOB", help="Only this job.")
+@click.option(
+    "--limit", "-n", type=click.IntRange(min=1, max=1_000_000), default=1000, help="At most so many."
+)
+@click.pass_obj
+def simulate(here: Session, start: str, end: str, job: str | None, limit: int) -> None:
     """List what would fire between two moments.
 
     Nothing fires and nothing is written.
     """
-    here: Session = ctx.obj
     now = here.jobs.store.now()
     if job is not None:
         from jobmanager.cli.output.views import views

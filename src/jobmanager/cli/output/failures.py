@@ -106,7 +106,7 @@ _KNOWN: tuple[tuple[type[JobManagerError], tuple[int, str]], ...] = (
 
 
 def _of_the_parser(error: Any) -> Problem:
-    """Convert Typer's own errors: an unknown verb or option, a missing argument."""
+    """Convert click's own errors: an unknown verb or option, a missing argument."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "jobmanager"
     return Problem(

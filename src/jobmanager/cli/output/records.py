@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from jobmanager.cli.output.phrases import iso, seconds
-from jobmanager.ledger.redaction import Redactor
 
 if TYPE_CHECKING:
+    from jobmanager.ledger.redaction import Redactor
     from jobmanager.run import Attempt, Failure, LogLine, Run
     from jobmanager.stores.values import JobRow
 
 # A payload is kept as it was given: what its keys call a secret, and the application's own secrets, are not shown.
-_redactors = [Redactor()]
+_secrets: list[frozenset[str]] = [frozenset()]
 
 
 def hide(secrets: Iterable[str]) -> None:
     """Let no payload show these secrets, of the settings of the application whose runs are shown."""
-    _redactors[0] = Redactor(secrets)
+    _secrets[0] = frozenset(secrets)
 
 
 def shown_payload(payload: Any) -> Any:
     """Return a payload without secrets."""
-    return _redactors[0].value(payload)
+    return _redactor(_secrets[0]).value(payload)
+
+
+@lru_cache(maxsize=1)
+def _redactor(secrets: frozenset[str]) -> Redactor:
+    from jobmanager.ledger.redaction import Redactor
+
+    return Redactor(secrets)
 
 
 def run_record(run: Run) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from jobmanager.cli.output.phrases import iso, length
 from jobmanager.cli.output.records import run_record, state_record
 from jobmanager.errors import JobNotFoundError
-from jobmanager.ledger.overrides import in_force
 
 if TYPE_CHECKING:
     from jobmanager.job import Job
@@ -53,6 +52,7 @@ class View:
 
 def views(manager: JobManager, wanted: str | None = None) -> list[View]:
     """Return every job that is declared here or stored in this namespace, by id; JobNotFoundError if `wanted` is none of them."""
+    from jobmanager.ledger.overrides import in_force
     from jobmanager.ledger.queries import closed_because, effective, next_run
     from jobmanager.registry import closest
 
