@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
 
 from jobmanager.backends import BUILT_IN
 from jobmanager.backends.base import Backend, Capabilities
 from jobmanager.backends.resolver import load_backend_class
 from jobmanager.errors import SettingsError, UnsupportedError
 from jobmanager.job import POLICY_OPTIONS, RETRY_OPTIONS, Retry
-from jobmanager.settings import PREFIX, Settings
+from jobmanager.settings import KINDS, PREFIX, Number, Settings, Whole, Word, flag
 from jobmanager.validation.kinds import OneOf
 from jobmanager.validation.options import Option
 
@@ -69,8 +68,13 @@ def _described(options: Mapping[str, Option]) -> list[tuple[str, str, str]]:
 def settings() -> str:
     """Every setting: its variable, default, what it takes and what it means."""
     rows = [
-        (f"`{PREFIX}{name.upper()}`", _default(name), _allowed(name), f"{field.description}.")
-        for name, field in Settings.model_fields.items()
+        (
+            f"`{PREFIX}{item.name.upper()}`",
+            _default(item.default),
+            _allowed(item.name),
+            f"{item.metadata['help']}.",
+        )
+        for item in fields(Settings)
     ]
     return _table(["variable", "default", "takes", "meaning"], rows)
 
@@ -138,35 +142,28 @@ def _able(backend: type[Backend], ability: str) -> str:
     return "yes" if value else "no"
 
 
-def _default(name: str) -> str:
-    value = Settings.model_fields[name].default
+def _default(value: object) -> str:
     if value is None:
         return "-"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _allowed(name: str) -> str:
-    field = Settings.model_fields[name]
-    if field.annotation is bool:
-        return "true or false"
-    if choices := [choice for choice in get_args(field.annotation) if isinstance(choice, str)]:
-        return " or ".join(f"`{choice}`" for choice in choices)
-    if field.annotation in (int, float):
-        return _range(field.annotation, field.metadata)
+    match KINDS[name]:
+        case Word() as kind:
+            return " or ".join(f"`{word}`" for word in kind.words)
+        case Whole() as kind:
+            return f"a whole number, 1 to {kind.high:,}"
+        case Number() as kind:
+            return f"seconds, {'from 0' if kind.zero else 'more than 0'}, at most {kind.high:,.0f}"
+        case kind if kind is flag:
+            return "true or false"
     try:
         Settings(**{name: REFUSED.get(name, "-")})
     except SettingsError as error:
         told = re.search(r"cannot be used: give (.*)\.$", str(error))
         return told[1] if told else str(error)
     return "text"
-
-
-def _range(kind: type, limits: Iterable[object]) -> str:
-    low = next((limit.ge for limit in limits if hasattr(limit, "ge")), None)
-    high = next((f"{limit.le:,.0f}" for limit in limits if hasattr(limit, "le")), "")
-    if kind is int:
-        return f"a whole number, {1 if low is None else low} to {high}"
-    return f"seconds, {'more than 0' if low is None else f'from {low:g}'}, at most {high}"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

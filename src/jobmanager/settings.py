@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote, urlsplit
-
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from jobmanager.clock import parse_duration
 from jobmanager.errors import SettingsError
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 PREFIX = "JOBMANAGER_"
 
@@ -131,8 +119,33 @@ def _public_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _secret(secret: SecretStr) -> SecretStr:
-    texts = secret.get_secret_value().split()
+class Secret:
+    """A text that shows itself to `get_secret_value()` alone."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def get_secret_value(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Secret({HIDDEN!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self._text == other._text if isinstance(other, Secret) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+def _secret(given: Any) -> Secret:
+    # A secret of this module or of pydantic, or the text itself.
+    read = getattr(given, "get_secret_value", None)
+    whole = read() if callable(read) else given
+    if not isinstance(whole, str) or not _is_unicode(whole):
+        raise ValueError("text")
+    texts = whole.split()
     if any({text[0], text[-1]} & set("\"'") for text in texts):
         raise ValueError("the secret without quotation marks: they would be part of the key")
     if not 1 <= len(texts) <= 2 or not all(map(_is_random_enough, texts)):
@@ -140,7 +153,7 @@ def _secret(secret: SecretStr) -> SecretStr:
             f"at least {SMALLEST_SECRET} random bytes, such as `openssl rand -base64 32` prints; "
             "two of them, with a blank between, while one is replaced"
         )
-    return secret
+    return Secret(whole)
 
 
 def _is_random_enough(text: str) -> bool:
@@ -155,20 +168,7 @@ def _run_path(path: str) -> str:
     return path
 
 
-def _read_seconds(value: Any) -> Any:
-    """Return the seconds of a text with units, such as 5m; anything else as it is."""
-    return parse_duration(value).total_seconds() if _has_units(value) else value
-
-
-def _read_days(value: Any) -> Any:
-    """Return the whole days of a text with units, such as 12w; anything else as it is."""
-    if not _has_units(value):
-        return value
-    days = parse_duration(value) / timedelta(days=1)
-    return int(days) if days.is_integer() else days
-
-
-def _has_units(value: Any) -> bool:
+def _has_units(value: object) -> bool:
     if (
         not isinstance(value, str)
         or not re.search(r"\d\s*[a-z]", value, re.IGNORECASE)
@@ -182,10 +182,125 @@ def _has_units(value: Any) -> bool:
     return True
 
 
-Seconds = Annotated[float, Field(gt=0, le=_YEAR, allow_inf_nan=False), BeforeValidator(_read_seconds)]
+# ---------------------------------------------------------------- kinds of values: each reads one, or says in a ValueError what it takes
 
 
-class Settings(BaseSettings):
+def flag(value: Any) -> bool:
+    """Read a bool, 0, 1, or a word for one."""
+    word = value.lower() if isinstance(value, str) else value
+    if not isinstance(word, (str, int, float)) or word not in {*_YES, *_NO}:
+        raise ValueError("true or false")
+    return word in _YES
+
+
+_YES = (True, "true", "t", "yes", "y", "on", "1")
+_NO = (False, "false", "f", "no", "n", "off", "0")
+
+
+def text(value: Any) -> str:
+    """Read a text that is not empty."""
+    if not isinstance(value, str) or not value or not _is_unicode(value):
+        raise ValueError("text")
+    return value
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a pair of surrogates
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of a certain form."""
+
+    check: Callable[[str], str]
+
+    def __call__(self, value: Any) -> str:
+        return self.check(text(value))
+
+
+@dataclass(frozen=True)
+class Word:
+    """One of a few words."""
+
+    words: Sequence[str]
+
+    def __call__(self, value: Any) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            *first, last = map(repr, self.words)
+            raise ValueError(f"{', '.join(first)} or {last}")
+        return value
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number above 0, or from 0 on where `zero` is set, up to `high`."""
+
+    high: float
+    zero: bool = False
+
+    def bounded(self, number: float) -> float:
+        """Return the number if it lies within the bounds."""
+        if number < 0 or (number == 0 and not self.zero):
+            raise ValueError("a number not below 0" if self.zero else "a number greater than 0")
+        if number > self.high:
+            raise ValueError(f"a number not above {self.high:.0f}")
+        return number
+
+
+class Whole(Number):
+    """A whole number."""
+
+    def __call__(self, value: Any) -> int:
+        if isinstance(value, bool):
+            raise ValueError("a number")  # noqa: TRY004 - one error for whatever is no such value
+        try:
+            number = int(value) if isinstance(value, str) else value
+        except ValueError:
+            number = None
+        if not isinstance(number, (int, float)) or number != number // 1:
+            raise ValueError("a whole number")
+        return int(self.bounded(number))
+
+
+class Days(Whole):
+    """A whole number of days, or a text with units, such as 12w."""
+
+    def __call__(self, value: Any) -> int:
+        return super().__call__(parse_duration(value) / timedelta(days=1) if _has_units(value) else value)
+
+
+class Seconds(Number):
+    """A number of seconds, or a text with units, such as 5m."""
+
+    def __call__(self, value: Any) -> float:
+        if isinstance(value, bool):
+            raise ValueError("a number")  # noqa: TRY004 - as above
+        try:
+            number = parse_duration(value).total_seconds() if _has_units(value) else value
+            number = float(number) if isinstance(number, str) else number
+        except ValueError:
+            number = None
+        if not isinstance(number, (int, float)):
+            raise ValueError("a number of seconds, or a text such as 30s or 5m")  # noqa: TRY004 - as above
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError("a number of seconds")
+        return float(self.bounded(number))
+
+
+Kind = Callable[[Any], Any]
+
+
+def _setting(*, default: Any, kind: Kind, meaning: str) -> Any:
+    """Describe a field: its default, what it takes, and what it means. None is taken where it is the default."""
+    return field(default=default, metadata={"kind": kind, "help": meaning})
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Settings:
     """Everything that can be configured: validated and immutable.
 
     `Settings(...)` takes keyword arguments and reads no environment; `Settings.from_env()` reads the `JOBMANAGER_*` variables.
@@ -193,110 +308,114 @@ class Settings(BaseSettings):
     in a URL appears in the error, in repr or in str. The page of settings describes each field.
     """
 
-    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        frozen=True, extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True
+    disabled: bool = _setting(default=False, kind=flag, meaning="Nothing fires, whatever else is set")
+    backend: str | None = _setting(
+        default=None, kind=text, meaning="Who keeps the time; the resolver decides if unset"
     )
-
-    disabled: bool = Field(default=False, description="Nothing fires, whatever else is set")
-    backend: str | None = Field(
-        default=None, min_length=1, description="Who keeps the time; the resolver decides if unset"
+    environment: str = _setting(
+        default="development",
+        kind=Text(_environment),
+        meaning="`production` lets a configured remote backend be chosen",
     )
-    environment: Annotated[str, AfterValidator(_environment)] = Field(
-        default="development", description="`production` lets a configured remote backend be chosen"
+    database_url: str = _setting(
+        default="sqlite:///jobmanager.db",
+        kind=Text(_database_url),
+        meaning="Where runs are kept; a relative file becomes absolute",
     )
-    database_url: Annotated[str, AfterValidator(_database_url)] = Field(
-        default="sqlite:///jobmanager.db", description="Where runs are kept; a relative file becomes absolute"
+    namespace: str = _setting(
+        default="default", kind=Text(_namespace), meaning="Keeps systems apart that share a database"
     )
-    namespace: Annotated[str, AfterValidator(_namespace)] = Field(
-        default="default", description="Keeps systems apart that share a database"
+    app: str | None = _setting(default=None, kind=text, meaning="module:manager, for the command line")
+    workers: int = _setting(
+        default=10, kind=Whole(10_000), meaning="Threads that execute runs in this process"
     )
-    app: str | None = Field(default=None, min_length=1, description="module:manager, for the command line")
-    workers: int = Field(default=10, gt=0, le=10_000, description="Threads that execute runs in this process")
-    coroutines: int = Field(
-        default=1000, gt=0, le=100_000, description="Coroutine handlers that run at once in this process"
+    coroutines: int = _setting(
+        default=1000, kind=Whole(100_000), meaning="Coroutine handlers that run at once in this process"
     )
-    lease_seconds: Seconds = Field(
-        default=30, description="A heartbeat unchanged for so long means a dead process"
+    lease_seconds: float = _setting(
+        default=30, kind=Seconds(_YEAR), meaning="A heartbeat unchanged for so long means a dead process"
     )
-    grace_seconds: Seconds = Field(default=60, description="A tick is on time if it is at most this late")
-    sweep_seconds: Seconds = Field(default=30, description="Time between two checks of the account")
-    drain_seconds: Annotated[float, BeforeValidator(_read_seconds)] = Field(
-        default=25,
-        ge=0,
-        le=_YEAR,
-        allow_inf_nan=False,
-        description="How long running work may still take at stop",
+    grace_seconds: float = _setting(
+        default=60, kind=Seconds(_YEAR), meaning="A tick is on time if it is at most this late"
     )
-    watchdog: Literal["log", "exit", "off"] = Field(
+    sweep_seconds: float = _setting(
+        default=30, kind=Seconds(_YEAR), meaning="Time between two checks of the account"
+    )
+    drain_seconds: float = _setting(
+        default=25, kind=Seconds(_YEAR, zero=True), meaning="How long running work may still take at stop"
+    )
+    watchdog: Literal["log", "exit", "off"] = _setting(
         default="log",
-        description="What happens when this process stands still: it is logged; with `exit` the process also ends, for a restart",
+        kind=Word(("log", "exit", "off")),
+        meaning="What happens when this process stands still: it is logged; with `exit` the process also ends, for a restart",
     )
-    durability: Literal["strict", "relaxed"] = Field(
-        default="strict", description="`relaxed` may lose the last moments to a power cut, never to a crash"
+    durability: Literal["strict", "relaxed"] = _setting(
+        default="strict",
+        kind=Word(("strict", "relaxed")),
+        meaning="`relaxed` may lose the last moments to a power cut, never to a crash",
     )
-    capture_logs: bool = Field(default=True, description="Keep what a handler logs with its run")
-    retention_days: Annotated[int, BeforeValidator(_read_days)] = Field(
-        default=90, gt=0, le=36_500, description="Runs that ended earlier are purged"
+    capture_logs: bool = _setting(default=True, kind=flag, meaning="Keep what a handler logs with its run")
+    retention_days: int = _setting(
+        default=90, kind=Days(36_500), meaning="Runs that ended earlier are purged"
     )
-    celery_broker_url: Annotated[str, AfterValidator(_broker_url)] | None = Field(
-        default=None, description="Where Celery's messages go"
+    celery_broker_url: str | None = _setting(
+        default=None, kind=Text(_broker_url), meaning="Where Celery's messages go"
     )
-    celery_group_max: int = Field(
-        default=1, ge=1, le=100, description="Runs that may travel in one message, for many short jobs"
+    celery_group_max: int = _setting(
+        default=1, kind=Whole(100), meaning="Runs that may travel in one message, for many short jobs"
     )
-    public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
-        default=None, description="Where the database reaches this application"
+    public_url: str | None = _setting(
+        default=None, kind=Text(_public_url), meaning="Where the database reaches this application"
     )
-    secret: Annotated[SecretStr, AfterValidator(_secret)] | None = Field(
+    secret: Secret | None = _setting(
         default=None,
-        description="Signs and checks calls to the endpoint; two, with a blank between, while one is replaced",
+        kind=_secret,
+        meaning="Signs and checks calls to the endpoint; two, with a blank between, while one is replaced",
     )
-    auth: Literal["signature", "bearer"] = Field(
-        default="signature", description="How the database's calls prove that they are its own"
+    auth: Literal["signature", "bearer"] = _setting(
+        default="signature",
+        kind=Word(("signature", "bearer")),
+        meaning="How the database's calls prove that they are its own",
     )
-    run_path: Annotated[str, AfterValidator(_run_path)] = Field(
-        default="/jobs/run", description="Path of the endpoint, below PUBLIC_URL"
+    run_path: str = _setting(
+        default="/jobs/run", kind=Text(_run_path), meaning="Path of the endpoint, below PUBLIC_URL"
     )
-    wait: bool = Field(
+    wait: bool = _setting(
         default=False,
-        description="Answer a call only when its runs have ended: for hosts that stop after the answer",
+        kind=flag,
+        meaning="Answer a call only when its runs have ended: for hosts that stop after the answer",
     )
-    pg_cron_url: Annotated[str, AfterValidator(_pg_cron_url)] | None = Field(
-        default=None, description="The database that has pg_cron, if not DATABASE_URL's"
+    pg_cron_url: str | None = _setting(
+        default=None, kind=Text(_pg_cron_url), meaning="The database that has pg_cron, if not DATABASE_URL's"
     )
-    pg_cron_transport: Literal["auto", "pg_net", "http", "notify"] = Field(
-        default="auto", description="How the database reaches this application; `auto` looks what it can do"
+    pg_cron_transport: Literal["auto", "pg_net", "http", "notify"] = _setting(
+        default="auto",
+        kind=Word(("auto", "pg_net", "http", "notify")),
+        meaning="How the database reaches this application; `auto` looks what it can do",
     )
-    pg_cron_layout: Literal["auto", "dispatcher", "entries"] = Field(
+    pg_cron_layout: Literal["auto", "dispatcher", "entries"] = _setting(
         default="dispatcher",
-        description="One pg_cron entry for all jobs, or one for each; `auto` decides by their number",
+        kind=Word(("auto", "dispatcher", "entries")),
+        meaning="One pg_cron entry for all jobs, or one for each; `auto` decides by their number",
     )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse what Python would quietly take for something else: a bool for a number, bytes for a text, marks around a text."""
-        kind = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and kind in (int, float):
-            raise ValueError("a number")
-        if isinstance(value, (bytes, bytearray)):
-            raise ValueError("text")  # noqa: TRY004 - pydantic takes a ValueError
-        if isinstance(value, str) and info.field_name != "secret":
-            if any(ord(sign) < 32 or sign == "\x7f" for sign in value.strip()):
-                raise ValueError("text without control characters")
-            if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-                raise ValueError("the value without quotation marks around it")
-        return value
 
     if not TYPE_CHECKING:  # for a type checker the fields are the signature
 
         def __init__(self, **values: Any) -> None:
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                first = error.errors(include_url=False)[0]  # the next one shows when this one is repaired
-                # Not chained: pydantic's error holds the input, which may be the secret.
-                raise _settings_error(first) from None
+            for name in values:
+                if name not in KINDS:
+                    meant = _suggestion(name)
+                    told = f"{name} is not a setting." + (f" Did you mean {meant}?" if meant else "")
+                    raise SettingsError(told, name=name)
+            for described in fields(self):
+                name, value = described.name, values.get(described.name, described.default)
+                try:
+                    read = None if value is described.default is None else _read(name, value)
+                except ValueError as refused:
+                    told = f"{_told(name, value)} cannot be used: give {refused}."
+                    # Not chained: the error of a URL may hold its password.
+                    raise SettingsError(told, name=_variable(name)) from None
+                object.__setattr__(self, name, read)
 
     @classmethod
     def from_env(cls, mapping: Mapping[str, str] = os.environ) -> Settings:
@@ -308,32 +427,16 @@ class Settings(BaseSettings):
         for name in cls.unknown_names(mapping):
             if meant := _suggestion(name.removeprefix(PREFIX).lower()):
                 raise SettingsError(f"{name} is not a setting. Did you mean {_variable(meant)}?", name=name)
-        texts = {
-            field: mapping[_variable(field)].strip()
-            for field in cls.model_fields
-            if _variable(field) in mapping
-        }
+        texts = {field: mapping[_variable(field)].strip() for field in KINDS if _variable(field) in mapping}
         given: dict[str, Any] = {field: text for field, text in texts.items() if text or field == "secret"}
         return cls(**given)
 
     @classmethod
     def unknown_names(cls, mapping: Mapping[str, str] = os.environ) -> tuple[str, ...]:
         """List the `JOBMANAGER_*` names of `mapping` that are no setting, sorted."""
-        known = {_variable(field) for field in cls.model_fields}
+        known = {_variable(field) for field in KINDS}
         ours = (name for name in mapping if name.startswith(PREFIX) and not IGNORED.match(name))
         return tuple(sorted(name for name in ours if name not in known))
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the arguments only: `from_env` brings the environment in."""
-        return (init_settings,)
 
     @property
     def is_production(self) -> bool:
@@ -368,7 +471,10 @@ class Settings(BaseSettings):
     def secret_values(self) -> frozenset[str]:
         """Return every text to redact: the secrets, and the passwords in URLs, percent-encoded and decoded."""
         urls = [
-            url for field, value in self if field.endswith("_url") and value for url in _SEVERAL.split(value)
+            url
+            for name in KINDS
+            if name.endswith("_url") and (value := getattr(self, name))
+            for url in _SEVERAL.split(value)
         ]
         written = {password for url in urls for password in (_taken_apart(url)[1], *_secret_parameters(url))}
         return frozenset({*self.secrets, *written, *map(unquote, written)} - {""})
@@ -385,10 +491,30 @@ class Settings(BaseSettings):
 
     def shown(self) -> dict[str, Any]:
         """Return each setting by name, with passwords and the secret replaced by `***`."""
-        return {field: _shown(field, value) for field, value in self}
+        return {name: _shown(name, getattr(self, name)) for name in KINDS}
 
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        return self.shown().items()
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.shown().items())})"
+
+
+KINDS: Mapping[str, Kind] = {described.name: described.metadata["kind"] for described in fields(Settings)}
+"""What each setting takes, by its name."""
+
+
+def _read(name: str, value: Any) -> Any:
+    """Read a value as its setting takes it; ValueError, which says what that is.
+
+    Refuse for all of them what Python would quietly take for something else: bytes for a text, marks around a text.
+    """
+    if isinstance(value, (bytes, bytearray)):
+        raise ValueError("text")  # noqa: TRY004 - one error for whatever is no such value
+    if isinstance(value, str) and name != "secret":
+        value = value.strip()
+        if any(ord(sign) < 32 or sign == "\x7f" for sign in value):
+            raise ValueError("text without control characters")
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            raise ValueError("the value without quotation marks around it")
+    return KINDS[name](value)
 
 
 def _variable(field: str) -> str:
@@ -396,7 +522,7 @@ def _variable(field: str) -> str:
 
 
 def _suggestion(field: str) -> str | None:
-    return next(iter(get_close_matches(field, Settings.model_fields, n=1, cutoff=0.74)), None)
+    return next(iter(get_close_matches(field, KINDS, n=1, cutoff=0.74)), None)
 
 
 def _shown(field: str, value: object) -> object:
@@ -475,35 +601,6 @@ def _taken_apart(url: str) -> tuple[str, str, str]:
 
 def _secret_parameters(url: str) -> list[str]:
     return [found[2] for found in _SECRET_PARAMETER.finditer(url)]
-
-
-_ALLOWED = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number of seconds, or a text such as 30s or 5m",
-    "finite_number": "a number of seconds",
-    "string": "text",
-    "literal_error": "{expected}",
-    "greater_than": "a number greater than {gt:g}",
-    "greater_than_equal": "a number not below {ge:g}",
-    "less_than_equal": "a number not above {le:.0f}",
-    "value_error": "{error}",
-}
-
-
-def _settings_error(problem: ErrorDetails) -> SettingsError:
-    """Build the error for one of pydantic's findings."""
-    field, kind = str(problem["loc"][0]), problem["type"]
-    if kind == "extra_forbidden":
-        meant = _suggestion(field)
-        return SettingsError(
-            f"{field} is not a setting." + (f" Did you mean {meant}?" if meant else ""), name=field
-        )
-    allowed = _ALLOWED.get(kind) or _ALLOWED.get(kind.partition("_")[0]) or problem["msg"]
-    told = _told(field, problem["input"])
-    return SettingsError(
-        f"{told} cannot be used: give {allowed.format(**problem.get('ctx', {}))}.", name=_variable(field)
-    )
 
 
 def _told(field: str, value: object) -> str:

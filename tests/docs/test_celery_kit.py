@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from tests.docs.test_docs import CHECKS, LINK, commands_of
 
-from jobmanager.settings import Settings
+from jobmanager.settings import KINDS
 
 KIT = Path(__file__).resolve().parents[2] / "backends" / "celery"
 UNITS = sorted(KIT.glob("*.service"))
-SETTINGS = {f"JOBMANAGER_{name.upper()}" for name in Settings.model_fields}
+SETTINGS = {f"JOBMANAGER_{name.upper()}" for name in KINDS}
 
 
 def celery_line(words):

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -385,7 +386,7 @@ def test_two_ways_to_keep_the_time_at_once_and_one_after_the_other(
 ) -> None:
     """F28: local, then local and Celery, then Celery alone, on one store. Fails if a tick runs twice or not at all."""
     application = make_application(broker.url)
-    local = Settings(**{**application.settings.model_dump(exclude_unset=True), "backend": "local"})
+    local = replace(application.settings, backend="local")
     jobs = JobManager(local)
     effects = application.folder / "effects"
 

@@ -95,13 +95,16 @@ class Application:
     ) -> None:
         self.folder = folder
         (folder / "shop.py").write_text(HEAD + head + source)
-        self.settings = Settings(
-            backend="celery",
-            celery_broker_url=broker,
-            database_url=store,
-            **{"lease_seconds": 2, "sweep_seconds": 0.5, "drain_seconds": 5, **settings},
-        )
-        given = self.settings.model_dump(exclude_unset=True)
+        given: dict[str, Any] = {
+            "backend": "celery",
+            "celery_broker_url": broker,
+            "database_url": store,
+            "lease_seconds": 2,
+            "sweep_seconds": 0.5,
+            "drain_seconds": 5,
+            **settings,
+        }
+        self.settings = Settings(**given)
         self._env = {
             **os.environ,
             "PYTHONUNBUFFERED": "1",

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from jobmanager import __version__
 from jobmanager.doctor.finding import Finding
-from jobmanager.settings import Settings
+from jobmanager.settings import KINDS, Settings
 
 OLD_DISTRIBUTION = "jobmanager"
 
@@ -37,7 +37,7 @@ def settings(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Check that the environment can be read, and that no name in it is mistyped."""
     settings = Settings.from_env(environ)
     ours = sorted(name for name in environ if name.startswith("JOBMANAGER_") and environ[name])
-    known = [name for name in ours if name.removeprefix("JOBMANAGER_").lower() in Settings.model_fields]
+    known = [name for name in ours if name.removeprefix("JOBMANAGER_").lower() in KINDS]
     shown = settings.shown()
     told = ", ".join(f"{name}={shown[name.removeprefix('JOBMANAGER_').lower()]}" for name in known)
     yield Finding(

@@ -147,26 +147,26 @@ def test_the_old_distribution_of_that_name(monkeypatch):
 
 
 def test_nothing_fires_by_choice(patient):
-    settings = patient.settings.model_copy(update={"disabled": True})
+    settings = replace(patient.settings, disabled=True)
     assert only(patient.manager(settings=settings)) == (
         "backend", "warning", "noop, because JOBMANAGER_DISABLED=true: nothing fires by itself.",
     )  # fmt: skip
 
 
 def test_a_backend_that_is_configured_and_not_active(patient):
-    settings = patient.settings.model_copy(update={"celery_broker_url": "redis://localhost:6379/0"})
+    settings = replace(patient.settings, celery_broker_url="redis://localhost:6379/0")
     check, level, text = only(patient.manager(settings=settings))
     assert (check, level) == ("backend", "warning")
     assert text == "celery is not active: configured but not active: JOBMANAGER_BACKEND=local."
 
 
 def test_a_backend_that_is_configured_in_part(patient):
-    settings = patient.settings.model_copy(update={"public_url": "https://example.org"})
+    settings = replace(patient.settings, public_url="https://example.org")
     assert "configured in part only" in only(patient.manager(settings=settings))[2]
 
 
 def test_a_backend_that_nobody_knows(patient):
-    jobs = patient.known(JobManager(patient.settings.model_copy(update={"backend": "lokal"})))
+    jobs = patient.known(JobManager(replace(patient.settings, backend="lokal")))
     check, level, text = only(jobs)
     assert (check, level) == ("backend", "failing")
     assert "Did you mean 'local'?" in text
@@ -316,7 +316,7 @@ def test_a_job_that_only_others_declare(patient):
 
 def test_a_job_of_two_namespaces(patient):
     patient.manager().sync()
-    shop = patient.manager(settings=patient.settings.model_copy(update={"namespace": "shop"}))
+    shop = patient.manager(settings=replace(patient.settings, namespace="shop"))
     assert "in namespace 'default'" in next(
         finding.text for finding in faults(shop) if finding.check == "jobs"
     )
@@ -337,7 +337,7 @@ def test_nobody_lives(patient):
 
 def test_where_celery_executes_a_beat_and_a_worker_are_what_is_missing(patient):
     celery = {"backend": "celery", "celery_broker_url": "memory://"}
-    jobs = patient.manager(settings=patient.settings.model_copy(update=celery))
+    jobs = patient.manager(settings=replace(patient.settings, **celery))
     jobs.sync()
     [advice] = [finding.fix for finding in examine(jobs) if finding.check == "processes"]
     assert advice == "Start both: `jobmanager beat`, which keeps the time, and `jobmanager worker`."

@@ -8,7 +8,7 @@ import secrets as chance
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -407,10 +407,7 @@ def _next_steps(settings: Settings) -> list[str]:
 
 def _with(settings: Settings, **values: Any) -> Settings:
     """Return the settings with these values, validated."""
-    from jobmanager.settings import Settings
-
-    given = {name: getattr(settings, name) for name in settings.model_fields_set}
-    return Settings(**{**given, **values})
+    return replace(settings, **values)
 
 
 def _random() -> str:
