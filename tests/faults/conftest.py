@@ -114,13 +114,22 @@ class Process:
 
     def answer(self) -> Any:
         """What it said to the oldest expression it was told."""
-        assert self._pipe.poll(120), f"process {self.pid} does not answer\n{self.errors()}"
+        if not self._pipe.poll(120):
+            pytest.fail(f"process {self.pid} does not answer\n{self._stacks()}")
         try:
             good, value = self._pipe.recv()
         except EOFError:
             raise AssertionError(f"process {self.pid} is gone\n{self.errors()}") from None
         assert good, value
         return value
+
+    def _stacks(self) -> str:
+        """Its log, with what each of its threads and of its children's threads stands at; it does not survive that."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        for pid in (*map(int, children), self.pid):
+            os.kill(pid, signal.SIGABRT)
+        self._process.join(PATIENCE)
+        return self.errors()[-20_000:]
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)

@@ -238,6 +238,42 @@ def test_a_child_can_use_the_store_whatever_the_parent_did_with_it_at_the_fork(
     assert set(process("fork(100)")) == {0}, process.errors()
 
 
+FORKING_WHILE_LOGGING = (
+    SECOND
+    + """
+import faulthandler, logging, threading
+
+logging.getLogger().addHandler(logging.FileHandler(os.devnull))
+
+def log():
+    while True:
+        logging.getLogger("another.library").warning("a line")
+
+def fork(count):
+    for _ in range(3):
+        threading.Thread(target=log, daemon=True).start()
+    codes = []
+    for _ in range(count):
+        child = os.fork()
+        if child == 0:
+            faulthandler.dump_traceback_later(20, exit=True)
+            logging.getLogger("jobmanager").warning("the child's line")
+            os._exit(0)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return codes
+"""
+)
+
+
+def test_a_child_can_log_whatever_the_parent_logged_at_the_fork(
+    tmp_path: Path, start_process: StartProcess
+) -> None:
+    """Fails if a fork does not wait for log handlers: the child inherits the stream's lock as a thread held it."""
+    process = start_process(f"sqlite:///{tmp_path}/jobs.db", FORKING_WHILE_LOGGING)
+
+    assert set(process("fork(20)")) == {0}
+
+
 FORKING_WHILE_PLANNING = (
     SECOND
     + """

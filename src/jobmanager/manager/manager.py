@@ -25,6 +25,7 @@ from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.operating import Operating, Seconds
 from jobmanager.manager.parts import Parts
 from jobmanager.observe import Observer
+from jobmanager.process import log_handlers
 from jobmanager.process.real_threads import check_real_threads
 from jobmanager.process.signals import SignalHandlers
 from jobmanager.registry import Registry
@@ -297,9 +298,12 @@ def _after_fork_in_child() -> None:
 def _before_fork() -> None:
     for manager in list(_forked_managers):
         manager.before_fork()
+    if _forked_managers:
+        log_handlers.hold()  # after the stores: a thread that leaves one may still log
 
 
 def _after_fork_in_parent() -> None:
+    log_handlers.release()
     for manager in list(_forked_managers):
         manager.after_fork_in_parent()
 
