@@ -49,6 +49,12 @@ def long(context: RunContext, seconds: float = 4, way_out: str = ""):
         time.sleep(0.05)
     note("ended", context.run_id)
 
+@jobs.job("tracked")
+def tracked(context: RunContext):
+    note("tracked", context.run_id, context.attempt)
+    for _ in context.track(range(10_000)):
+        time.sleep(0.01)
+
 @jobs.job("deaf", timeout=1)
 def deaf():
     note("deaf", os.getpid())
@@ -277,6 +283,26 @@ def test_a_task_that_is_revoked_and_terminated_is_recorded_as_cut_off(
 
     assert shape(jobs.wait(run.id, timeout=30)) == ("failed", "shutdown")
     assert worker.end() == 0, worker.log()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_warm_shutdown_is_a_drain_as_on_every_backend(
+    make_application: MakeApplication, broker: Redis, pool: str
+) -> None:
+    """Fails if a worker waits for its handlers for ever, or does not tell them that it stops."""
+    application = make_application(broker.url, QUIET, drain_seconds=3)
+    worker = application.worker(pool=pool)
+    jobs = application.manager()
+    for job_id in ("long", "tracked"):
+        jobs.add_job(job_id, "shop:nothing_here")
+    looks = jobs.trigger_job("tracked")
+    blind = jobs.trigger_job("long", {"seconds": 20})
+    until(lambda: application.effects("tracked") and application.effects("long"))
+
+    assert worker.end() == 0, worker.log()
+    after = jobs.run(looks.id)
+    assert (after.status, after.reason, after.next_attempt) == (RunStatus.PENDING, "shutdown", 1)
+    assert shape(jobs.run(blind.id)) == ("failed", "shutdown")
 
 
 def test_a_flushed_broker_loses_no_run(make_application: MakeApplication, broker: Redis) -> None:

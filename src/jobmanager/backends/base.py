@@ -170,6 +170,10 @@ class Backend(ABC):
         """Why the outside system ended a handler by raising this inside it; None if that is the handler's own."""
         return None
 
+    def drain_left(self) -> float | None:
+        """Return how many seconds are left of a drain that the outside system began in this process; None if it began none."""
+        return None
+
     def is_guest(self) -> bool:
         """Return whether the outside system runs this process and merely imported the application: then `start()` does nothing."""
         return False

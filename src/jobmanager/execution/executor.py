@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import partial
 
 from jobmanager.clock import Clock
+from jobmanager.errors import StoreError
 from jobmanager.execution.attempt import Attempt
 from jobmanager.execution.demand import RunEvents
 from jobmanager.execution.in_flight import Attempts
@@ -28,6 +29,7 @@ from jobmanager.execution.outcome import (
     ending_of,
     internal_error,
     never_started,
+    not_begun,
 )
 from jobmanager.execution.slots import Slot
 from jobmanager.execution.worker_pool import Start, Worker, WorkerPool, run_here
@@ -36,10 +38,12 @@ from jobmanager.ledger.recorder import Recorder
 from jobmanager.observe import Observer, tell_ended
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.registry import Registry
-from jobmanager.run import FAILED, PENDING, Ending, Run, RunStatus
+from jobmanager.run import FAILED, KEEPS_ATTEMPT, PENDING, Ending, Run, RunStatus
 from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
+
+MOST_INTERRUPTIONS = 10
 
 
 class Executor:
@@ -190,6 +194,8 @@ class Executor:
         try:
             if outcome is None:
                 return
+            if outcome.reason == "shutdown" and self._was_interrupted_often(attempt.run):
+                outcome = cut_by_shutdown(attempt)
             ending = self._ending(
                 attempt, outcome
             )  # what the handler left behind is looked at under its own timeout
@@ -200,6 +206,16 @@ class Executor:
                 self._log(attempt.run, logging.WARNING, text)
         finally:
             attempt.slot.release()
+
+    def _was_interrupted_often(self, run: Run) -> bool:
+        """Return True if so many shutdowns have interrupted the run that this one counts as an attempt."""
+        if run.starts - run.attempt < MOST_INTERRUPTIONS:
+            return False  # each of them was a start
+        try:
+            earlier = self._recorder.store.history.attempts(run.id)
+        except StoreError:
+            return False
+        return sum(each.outcome == "shutdown" for each in earlier) >= MOST_INTERRUPTIONS
 
     # ---------------------------------------------------------------- its end
 
@@ -243,6 +259,9 @@ class Executor:
         why = f": {ending.error.message}" if ending.error else ""
         if status is None:
             self._log(run, logging.WARNING, "job=%s run_id=%s late writer refused: another process owns it")
+        elif status is PENDING and ending.retry_at is not None and ending.reason in KEEPS_ATTEMPT:
+            self._log(run, logging.INFO, "job=%s run_id=%s is pending again (%s)%s", ending.reason, why)
+            self._events.retry_due(ending.retry_at)
         elif status is PENDING and ending.retry_at is not None:
             again = "job=%s run_id=%s attempt %d failed, next at %s%s"
             self._log(run, logging.WARNING, again, run.attempt, ending.retry_at, why)
@@ -302,26 +321,36 @@ class Executor:
         self._draining = False
         self._drained = False
 
-    def drain(self, timeout: timedelta) -> None:
-        """Ask what runs to end; after `timeout` record what did not as cut by the shutdown."""
+    def ask_to_stop(self) -> None:
+        """Ask what runs, and what begins from now on, to end because the process does. Twice is once."""
         self._draining = True
         for attempt in self._attempts.begun():
             attempt.ask_to_end("shutdown")
-        empty = self._pool.wait_empty(timeout.total_seconds())
+
+    def drain(self, timeout: timedelta) -> None:
+        """Let what runs go on, and ask it to end when a third of `timeout` is left; record what did not as cut by the shutdown."""
+        last_third = timeout.total_seconds() / 3
+        empty = self._pool.wait_empty(timeout.total_seconds() - last_third)
+        self.ask_to_stop()
+        if not empty:
+            self._pool.wait_empty(last_third)
+        self.cut()
+
+    def cut(self) -> None:
+        """Record what still runs as cut by the shutdown, and give back what has not begun; nothing begins from now on."""
         self._drained = True
-        if empty:
-            return
         for attempt in self._attempts:
             if self._cut(attempt) and attempt.begun:
-                self._log(attempt.run, logging.WARNING, "job=%s run_id=%s cut after %s", timeout)
+                self._log(attempt.run, logging.WARNING, "job=%s run_id=%s cut at the end of the drain")
                 self._pool.abandon_worker(attempt.worker)
                 if attempt.job.isolation == "process":
                     attempt.interrupt()
 
     def _cut(self, attempt: Attempt) -> bool:
+        """End an attempt with the process; a run whose handler was not called goes back as it is."""
         if not attempt.claim_completion():
             return False
-        self.end(attempt, cut_by_shutdown(attempt))
+        self.end(attempt, cut_by_shutdown(attempt) if attempt.begun else not_begun())
         return True
 
     def _attempt(self, job: Job, run: Run, slot: Slot, *, stays: bool = False) -> Attempt:

@@ -15,7 +15,18 @@ from jobmanager.context import AttemptState, CancelCause
 from jobmanager.errors import CancelRun, HandlerNotFoundError, PayloadError, RetryLater, RunCancelledError
 from jobmanager.execution.failures import failure
 from jobmanager.job import Retry
-from jobmanager.run import CANCELLED, FAILED, SUCCEEDED, Ending, ErrorKind, Failure, Run, RunStatus
+from jobmanager.run import (
+    CANCELLED,
+    FAILED,
+    KEEPS_ATTEMPT,
+    RETURNED,
+    SUCCEEDED,
+    Ending,
+    ErrorKind,
+    Failure,
+    Run,
+    RunStatus,
+)
 
 TIMEOUT_GRACE = timedelta(seconds=10)
 """How long a handler may go on after its timeout before its run is ended without it."""
@@ -42,6 +53,8 @@ def outcome_of(attempt: AttemptState, returned: Any, raised: BaseException | Non
     if attempt.seconds_over() >= TIMEOUT_GRACE.total_seconds():
         return timed_out(attempt)
     cause = attempt.stop
+    if cause == "shutdown" and not attempt.stop_seen and issubclass(kind, Exception):
+        cause = None  # it failed by itself: it had not looked
     if cause is not None and (raised is not None or attempt.stop_seen):
         return _ended_early(attempt, cause, raised)
     if raised is None:
@@ -82,6 +95,21 @@ def cut_by_shutdown(attempt: AttemptState) -> Outcome:
     )
 
 
+def interrupted(attempt: AttemptState) -> Outcome:
+    """Return the outcome of a handler that saw the shutdown and ended: it goes on elsewhere, and no attempt is used."""
+    if not attempt.job.retry.on_shutdown:
+        return cut_by_shutdown(attempt)
+    error = Failure(
+        kind="shutdown", message="the process was to stop, and the handler ended when it saw that"
+    )
+    return Outcome(CANCELLED, "shutdown", error=error, retry_after=timedelta(0))
+
+
+def not_begun() -> Outcome:
+    """Return the outcome of a run that this process had taken and could not begin before it ended."""
+    return Outcome(CANCELLED, RETURNED, retry_after=timedelta(0))
+
+
 def never_started(attempt: AttemptState) -> Outcome:
     """Return the outcome of a run that was opened for this process, which never learned so: as a crash before the first instruction."""
     return crashed(attempt, "opened for this process, which never learned of it")
@@ -96,6 +124,9 @@ def crashed(attempt: AttemptState, message: str) -> Outcome:
 
 def ending_of(attempt: AttemptState, outcome: Outcome, now: datetime, elapsed: float) -> Ending:
     """Return the outcome as the recorder writes it; the end lies `elapsed` seconds (monotonic) after the start."""
+    again = None if outcome.retry_after is None else later(now, outcome.retry_after)
+    if again is not None and outcome.reason in KEEPS_ATTEMPT:
+        again = min(again, attempt.run.due_at)  # its old place in the line
     return Ending(
         run=attempt.run,
         status=outcome.status,
@@ -105,7 +136,7 @@ def ending_of(attempt: AttemptState, outcome: Outcome, now: datetime, elapsed: f
         progress=attempt.progress,
         started_at=attempt.started_at,
         finished_at=attempt.started_at + timedelta(seconds=elapsed),
-        retry_at=None if outcome.retry_after is None else later(now, outcome.retry_after),
+        retry_at=again,
         lines=attempt.take_lines(),
     )
 
@@ -113,6 +144,8 @@ def ending_of(attempt: AttemptState, outcome: Outcome, now: datetime, elapsed: f
 def _ended_early(attempt: AttemptState, cause: CancelCause, raised: BaseException | None) -> Outcome:
     if attempt.timed_out:
         return timed_out(attempt)
+    if cause == "shutdown" and attempt.stop_seen:
+        return interrupted(attempt)
     if cause in ("shutdown", "lease"):
         return cut_by_shutdown(attempt)
     cut = raised is None or issubclass(type(raised), (RunCancelledError, asyncio.CancelledError))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from jobmanager.clock import Clock
@@ -43,7 +43,12 @@ class Supervisor:
         heartbeat: Heartbeat,
         demand: Demand,
         clock: Clock,
+        drain: timedelta,
+        drain_left: Callable[[], float | None],
     ) -> None:
+        """`drain_left` says how much is left of a drain of the length `drain` that an outside system began."""
+        self._drain = drain
+        self._drain_left = drain_left
         self._executor = executor
         self._attempts = attempts
         self._recorder = recorder
@@ -58,6 +63,11 @@ class Supervisor:
 
     def look(self) -> None:
         """Enforce time-outs, take back what cannot begin, and keep threads and event loop usable."""
+        left = self._drain_left()
+        if left is not None and left <= self._drain.total_seconds() / 3:
+            self._executor.ask_to_stop()
+        if left is not None and left <= 0:
+            self._executor.cut()
         for attempt in self._attempts.begun():
             self._enforce_timeout(attempt)
         self._mind_the_loop()

@@ -179,6 +179,8 @@ class Assembly:
             heartbeat=self.heartbeat,
             demand=demand,
             clock=clock,
+            drain=settings.drain,
+            drain_left=backend.drain_left,
         )
         self.sweep = Sweep(
             store,
@@ -301,6 +303,9 @@ class Assembly:
         if not self._up:
             self.background.stop(LONGEST_STOP / 5)  # what is half up cannot be stopped
         self._stop_backend(LONGEST_STOP / 5)
+        begun_outside = self.backend.drain_left()
+        if begun_outside is not None:
+            drain = min(drain, timedelta(seconds=max(0.0, begun_outside)))
         self.runner.drain(drain)
         left = Budget(self._clock, LONGEST_STOP * 0.7)
         self.watching.stop(left.share(0.2))

@@ -143,6 +143,96 @@ def test_a_run_that_the_end_of_the_process_cuts_goes_on_elsewhere_if_it_may(
     assert error.kind == "shutdown"
 
 
+class Interrupted:
+    """A job whose handler goes through items until it is told to stop, and a process that stops."""
+
+    def __init__(self, jobs: JobManager, retry: Retry, way: str = "track") -> None:
+        self.jobs = jobs
+        self.inside = threading.Event()
+        self.asked_at: list[float] = []
+
+        @jobs.job("work", retry=retry)
+        def work(context: RunContext) -> None:
+            self.inside.set()
+            if way == "track":
+                for _ in context.track(range(100_000)):
+                    time.sleep(0.001)
+            if way == "returns":
+                while not context.cancelled:
+                    time.sleep(0.001)
+                return
+            until(lambda: context._state.stop)
+            raise OSError("its own")
+
+    def stop(self, drain: float = 0.3) -> Run:
+        self.inside.clear()
+        self.jobs.start()
+        [run] = self.jobs.runs("work", ["pending", "running"]) or [self.jobs.trigger_job("work")]
+        assert self.inside.wait(PATIENCE)
+        self.jobs.stop(drain=drain)
+        return self.jobs.run(run.id)
+
+
+@pytest.mark.parametrize("way", ["track", "returns"])
+def test_a_handler_that_saw_the_shutdown_goes_back_to_pending_and_uses_no_attempt(
+    jobs: JobManager, way: str
+) -> None:
+    """Fails if a deployment turns a cooperative handler into a dead letter with one attempt."""
+    work = Interrupted(jobs, Retry(), way)
+
+    run = work.stop()
+
+    assert (run.status, run.reason, run.next_attempt) == (RunStatus.PENDING, "shutdown", 1)
+    [attempt] = jobs.store.history.attempts(run.id)
+    assert (attempt.outcome, attempt.error and attempt.error.kind) == ("shutdown", "shutdown")
+    assert jobs.dead_letters() == []
+
+
+def test_after_ten_interruptions_the_eleventh_counts_as_a_crash(jobs: JobManager) -> None:
+    """Fails if a run that never ends within a drain goes round for ever, or fewer are forgiven."""
+    work = Interrupted(jobs, Retry())
+
+    assert {work.stop().status for _ in range(10)} == {RunStatus.PENDING}
+    run = work.stop()
+
+    assert (run.status, run.error and run.error.kind, run.attempt) == (RunStatus.FAILED, "shutdown", 1)
+
+
+def test_without_on_shutdown_an_interruption_counts_as_a_crash(jobs: JobManager) -> None:
+    """Fails if Retry.on_shutdown is not read."""
+    run = Interrupted(jobs, Retry(on_shutdown=False)).stop()
+
+    assert (run.status, run.error and run.error.kind) == (RunStatus.FAILED, "shutdown")
+
+
+def test_a_handler_that_failed_by_itself_during_the_drain_has_failed(jobs: JobManager) -> None:
+    """Fails if its own error is taken for the shutdown, which it had not seen."""
+    run = Interrupted(jobs, Retry(), "fails").stop()
+
+    assert (run.status, run.error and run.error.kind) == (RunStatus.FAILED, "exception")
+
+
+def test_work_goes_on_until_a_third_of_the_drain_is_left(jobs: JobManager) -> None:
+    """Fails if the handler is told at the beginning of the drain: nothing would ever end in it."""
+    inside = threading.Event()
+    stopping: list[float] = []
+
+    @jobs.job("work")
+    def work(context: RunContext) -> float:
+        inside.set()
+        until(lambda: context.cancelled)
+        stopping.append(time.monotonic())
+        raise OSError("stopped")
+
+    jobs.start()
+    jobs.trigger_job("work")
+    assert inside.wait(PATIENCE)
+    began = time.monotonic()
+    jobs.stop(drain=3)
+
+    assert stopping[0] - began >= 2
+
+
 def test_the_last_attempt_that_the_end_of_the_process_cuts_is_the_last(jobs: JobManager) -> None:
     inside, let_out = threading.Event(), threading.Event()
 

@@ -14,6 +14,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Found, Health, Host
 from jobmanager.backends.celery.application import QUEUE, make_app
+from jobmanager.backends.celery.drain import Drain
 from jobmanager.backends.celery.findings import examine
 from jobmanager.backends.celery.publisher import Message, Publisher
 from jobmanager.backends.celery.worker import Worker
@@ -69,6 +70,8 @@ class CeleryBackend(Backend):
         self._embedded: Any = None
         self._delivering = threading.RLock()  # a signal may end us in the middle of a delivery
         self._publisher = Publisher(app, queue=queue, group_max=group_max)
+        self.drain = Drain()
+        """How long running handlers may take once Celery shuts down; `jobmanager worker` gives it a length."""
         self._worker = Worker(app, self)
 
     @classmethod
@@ -121,6 +124,9 @@ class CeleryBackend(Backend):
         if self._deliver is None:
             # Not started here: a script, which may end with its next line.
             self._publisher.flush(FLUSH_WITHIN)
+
+    def drain_left(self) -> float | None:
+        return self.drain.left()
 
     def cause_of(self, raised: BaseException) -> CancelCause | None:
         if isinstance(raised, SoftTimeLimitExceeded):

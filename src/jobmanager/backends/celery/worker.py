@@ -62,6 +62,7 @@ class Worker:
         signals.celeryd_init.connect(self._take_queues, weak=False)
         signals.worker_init.connect(self._on_init, weak=False)
         signals.worker_process_init.connect(self._on_process_init, weak=False)
+        signals.worker_shutting_down.connect(self._on_shutting_down, weak=False)
         signals.worker_ready.connect(self._on_ready, weak=False)
         signals.worker_process_shutdown.connect(self._on_shutdown, weak=False)
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
@@ -118,6 +119,10 @@ class Worker:
             self._backend.start_worker()
         except Exception:
             logger.exception("this worker process executes nothing")
+
+    def _on_shutting_down(self, how: str, **_: Any) -> None:
+        if self._serves and how == "Warm":
+            self._backend.drain.begin()
 
     def _on_shutdown(self, **_: Any) -> None:
         if self._serves:

@@ -44,7 +44,7 @@ def worker(
 ) -> None:
     """Execute the runs that the beats send (JOBMANAGER_BACKEND=celery). Start as many workers as you need.
 
-    Ends with Ctrl-C or SIGTERM, once the running handlers have ended; a second signal ends it at once.
+    Ends with Ctrl-C or SIGTERM, once the running handlers have ended, or after JOBMANAGER_DRAIN_SECONDS; a second signal ends it at once.
     """
     if pool in COOPERATIVE:
         raise UsageError(
@@ -52,6 +52,7 @@ def worker(
             hint="Use --pool prefork, threads or solo.",
         )
     backend = _introduce(here, "worker", queues)
+    backend.drain.length = here.jobs.settings.drain
     arguments = ["--quiet", "worker", "--pool", pool, "--loglevel", level]
     for option, value in (("--concurrency", concurrency), ("--queues", queues), ("--hostname", name)):
         if value is not None:
