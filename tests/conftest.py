@@ -61,6 +61,8 @@ _NO_SECOND_CHANCE = {
     "integration/test_many_processes.py", "integration/test_pg_cron_loop.py", "integration/test_pg_cron_transports.py",
     "integration/test_postgres_races.py",
 }  # fmt: skip
+# What these may be repeated for: a wait that a busy machine did not let end, which is no start too many.
+_WAITED_IN_VAIN = ["it did not happen", "does not answer", "TimeoutExpired", "TimeoutError"]
 _unknown = [name for name in _NO_SECOND_CHANCE if not (_HERE / name).exists()]
 assert not _unknown, f"moved without a word here: {_unknown}"
 
@@ -83,7 +85,8 @@ def pytest_collection_modifyitems(items):
             continue
         path = item.path.relative_to(_HERE)
         if path.as_posix() in _NO_SECOND_CHANCE:
-            item.add_marker(pytest.mark.flaky(reruns=0))
+            again = item.config.getoption("reruns") or 0
+            item.add_marker(pytest.mark.flaky(reruns=again, only_rerun=_WAITED_IN_VAIN))
         if path.parts[0] in _PATIENT and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_PATIENCE_SECONDS))
 

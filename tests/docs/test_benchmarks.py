@@ -58,9 +58,9 @@ def test_runs_and_keeps_its_figures(
     ("script", "name"),
     [
         ("recorder", "recorder-postgres"),
-        ("runs", "runs-postgres"),
-        ("burst", "burst"),
-        ("trigger", "trigger"),
+        pytest.param("runs", "runs-postgres", marks=pytest.mark.faults),
+        pytest.param("burst", "burst", marks=pytest.mark.faults),
+        pytest.param("trigger", "trigger", marks=pytest.mark.faults),
         ("celery_backend", "celery-backend"),
         ("pg_cron_backend", "pg-cron-backend"),
     ],

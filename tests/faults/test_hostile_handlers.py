@@ -44,7 +44,9 @@ def names_of(mode: str) -> set[str]:
     return {case.name for case in cases_of(mode)}
 
 
-@pytest.mark.parametrize("mode", ["thread", "coroutine", pytest.param("isolated", marks=pytest.mark.faults)])
+@pytest.mark.parametrize(
+    "mode", ["thread", *(pytest.param(mode, marks=pytest.mark.faults) for mode in ("coroutine", "isolated"))]
+)
 def test_whatever_a_handler_does_its_run_is_recorded_and_the_next_one_runs(mode: str, tmp_path: Path) -> None:
     """F17, F22, L2, L12, L13. Fails if an attempt has an exit that leaves its run running or keeps its slot."""
     assert not trouble(mode, f"sqlite:///{tmp_path}/jobs.db", tmp_path, names_of(mode))
@@ -58,8 +60,9 @@ def test_the_same_on_postgresql(mode: str, postgres_url: str, tmp_path: Path) ->
     assert not trouble(mode, postgres_url, tmp_path, names_of(mode))
 
 
-def test_a_sample_of_them_in_a_process_of_their_own(tmp_path: Path) -> None:
-    assert not trouble("isolated", f"sqlite:///{tmp_path}/jobs.db", tmp_path, names_of("isolated") & SAMPLE)
+@pytest.mark.parametrize("mode", ["coroutine", "isolated"])
+def test_a_sample_of_them_in_the_other_modes(mode: str, tmp_path: Path) -> None:
+    assert not trouble(mode, f"sqlite:///{tmp_path}/jobs.db", tmp_path, names_of(mode) & SAMPLE)
 
 
 @pytest.mark.servers

@@ -35,7 +35,7 @@ GRACE = timedelta(seconds=200)
 MICRO = 1_000_000
 EVERY = {"skip": 300, "all": 420, "queue": 240, "none": 600}
 INTERVALS = (120, 300, 420, 1800)
-EXAMPLES = int(os.environ.get("JOBMANAGER_TEST_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("JOBMANAGER_TEST_EXAMPLES", "40"))
 
 
 class Model:
