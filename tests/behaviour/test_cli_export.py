@@ -346,18 +346,25 @@ def test_json_says_the_same(export):
 # --- calling
 
 
+OPENED = (202, b'{"job":"cleanup","finding":"opened","run":"1","scheduled_for":null}')
+EARLY = (425, b'{"job":"cleanup","finding":"early","run":null,"scheduled_for":null,"due_in":20.5}')
+
+
 @pytest.fixture
 def endpoint():
-    """An address, and what was sent to it: method, path and authorization."""
-    calls = []
+    """An address, what was sent to it (method, path and authorization), and the responses it gives, the last one for ever."""
+    calls, responses = [], [OPENED]
 
     class Listener(BaseHTTPRequestHandler):
         def do_POST(self):
             calls.append((self.command, self.path, self.headers["Authorization"]))
-            self.send_response(202)
-            self.send_header("Content-Length", "2")
+            status, body = responses[0] if len(responses) == 1 else responses.pop(0)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            if status == 308:
+                self.send_header("Location", f"{self.path}/")
             self.end_headers()
-            self.wfile.write(b"{}")
+            self.wfile.write(body)
 
         def log_message(self, *_): ...
 
@@ -365,26 +372,92 @@ def endpoint():
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}", calls
+            yield f"http://127.0.0.1:{server.server_port}", calls, responses
         finally:
             server.shutdown()
             thread.join()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
-@pytest.mark.parametrize("target", ["crontab", "k8s", "github", "systemd"])
-def test_the_commands_call_the_endpoint_with_the_secret(files, endpoint, tmp_path, target):
-    url, calls = endpoint
-    command = command_of(target, files(target, url=url))
+@pytest.fixture
+def execute(files, endpoint, tmp_path):
+    """Executes the command of the job cleanup as a target's shell does; its pauses take no time and are written down."""
+    url, *_ = endpoint
     (tmp_path / "tick.env").write_text(f"JOBMANAGER_SECRET={SECRET}\n")
-    environment = {"PATH": "/usr/bin:/bin", "TICK_ENV": str(tmp_path / "tick.env")}
-    if target != "crontab":
-        environment["JOBMANAGER_SECRET"] = SECRET
-    ended = subprocess.run(
-        ["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=False
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sleep").write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/pauses\n')
+    (tmp_path / "bin" / "sleep").chmod(0o755)
+
+    def call(target):
+        environment = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "TICK_ENV": str(tmp_path / "tick.env")}
+        if target != "crontab":
+            environment["JOBMANAGER_SECRET"] = SECRET
+        command = command_of(target, files(target, url=url))
+        ended = subprocess.run(
+            ["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=False
+        )
+        return ended, (tmp_path / "pauses").read_text().split()
+
+    return call
+
+
+curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+
+
+@curl
+@pytest.mark.parametrize("target", ["crontab", "k8s", "github", "systemd"])
+def test_the_commands_call_the_endpoint_with_the_secret(execute, endpoint, target):
+    _, calls, _ = endpoint
+    ended, pauses = execute(target)
+    assert (ended.returncode, ended.stdout, ended.stderr, pauses) == (0, "", "", ["0"])
     assert calls == [("POST", "/jobs/tick/cleanup", f"Bearer {SECRET}")]
+
+
+@curl
+@pytest.mark.parametrize("target", ["crontab", "k8s", "github", "systemd"])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (308, b""),
+        (200, b"<form>Log in</form>"),
+        (200, b'{"job":"another","finding":"opened"}'),
+        (401, b'{"error":"unauthorized"}'),
+        (404, b'{"error":"no such job","job":"cleanup"}'),
+        (500, b'{"error":"internal error"}'),
+    ],
+)
+def test_a_response_that_is_not_about_the_job_fails_the_command(execute, endpoint, target, status, body):
+    """Fails if a redirect or a login page is green, or if the log does not show what came back."""
+    _, calls, responses = endpoint
+    responses[:] = [(status, body)]
+    ended, pauses = execute(target)
+    assert ended.returncode == 1
+    assert f"{body.decode()} {status}" in ended.stderr
+    assert pauses[0] == "0"
+    assert "31" not in pauses
+    assert calls
+
+
+@curl
+@pytest.mark.parametrize("target", ["crontab", "k8s", "github", "systemd"])
+def test_a_call_that_is_early_is_made_again(execute, endpoint, target):
+    """Fails if a clock that is half a minute ahead leaves the job without its run."""
+    _, calls, responses = endpoint
+    responses[:] = [EARLY, EARLY, OPENED]
+    ended, pauses = execute(target)
+    assert (ended.returncode, len(calls), pauses) == (0, 3, ["0", "31", "31"])
+    responses[:] = [EARLY]
+    ended, _ = execute(target)
+    assert (ended.returncode, len(calls)) == (1, 6)
+    assert '"finding":"early"' in ended.stderr
+
+
+@pytest.mark.parametrize(("backend", "said"), [("noop", True), ("external", False)])
+def test_an_application_that_answers_no_ticker_is_remarked(export, backend, said):
+    """Fails if the files of an application are green to make and useless to have."""
+    source = SHOP.replace('"noop"', f'"{backend}"').replace('"often", every=15', '"often", every=60')
+    code, _, error = export("vercel", source=source)
+    assert code == 0
+    assert ("it answers every call with 503. Set JOBMANAGER_BACKEND=external" in error) == said
 
 
 def command_of(target, made):

@@ -144,6 +144,10 @@ def _print_remarks(here: Session, target: Platform, entries: Sequence[ExternalJo
     lines = [f"{entry.job}: {remark}." for entry in entries for remark in entry.remarks]
     if entries[0].url.startswith("http:"):
         lines.append("The URL is http: the secret travels unencrypted.")
+    if here.jobs.resolution.backend == "noop":
+        lines.append(
+            f"{here.jobs.resolution}: it answers every call with 503. Set JOBMANAGER_BACKEND=external where it serves."
+        )
     lines += TARGETS[target].notes
     for line in lines:
         here.aside.print(line, markup=False, soft_wrap=True)

@@ -29,7 +29,9 @@ PATIENCE = (
 LONGEST_WAIT = 900  # seconds; where it does wait, for a run that has no timeout
 STARTED_WITHIN = 300  # seconds; what Kubernetes could not start by then is left to the next wake-up
 SAMPLE = 200  # instants, to tell whether a text wakes at others
+THE_JOB = "<job>"  # where systemd is to put its id
 LONGEST_NAME = 52  # of a CronJob: Kubernetes adds eleven characters
+COME_AGAIN = 31  # seconds; twice that is more than a call may come early without being `not_due`
 ENVIRONMENT_FILE = "/etc/jobmanager/tick.env"
 
 
@@ -154,11 +156,18 @@ def _head(target: str) -> list[str]:
     ]
 
 
-def _curl(url: str, patience: int) -> str:
-    """Return a curl call that reads the secret from the environment by standard input, so that no list of processes shows it."""
+def _curl(job: str, url: str, patience: int) -> str:
+    """Return a shell command that calls for the job, and fails unless the response names it: a redirect or a login page does not.
+
+    It calls again when it is told that it came early. curl reads the secret from the environment by standard input, so that no
+    list of processes shows it.
+    """
     return (
-        """printf 'Authorization: Bearer %s' "$JOBMANAGER_SECRET" | curl --silent --show-error --fail --retry 2 """
-        f"--retry-connrefused --max-time {patience} --header @- --request POST {url}"
+        f"tick() {{ for pause in 0 {COME_AGAIN} {COME_AGAIN}; do sleep $pause; "
+        """answer=$(printf 'Authorization: Bearer %s' "$JOBMANAGER_SECRET" | curl --silent --show-error --retry 2 """
+        f"""--retry-connrefused --max-time {patience} --write-out ' %{{http_code}}' --header @- "$@"); """
+        f"""case "$answer" in *'"job":'*'"{job}"'*' 20'?) return 0;; *' 425') ;; *) break;; esac; done; """
+        f"""printf '%.300s\\n' "$answer" >&2; return 1; }}; tick --request POST {url}"""
     )
 
 
@@ -231,7 +240,7 @@ def _cron_job(entry: ExternalJob) -> list[str]:
         f"              image: {_quoted(CURL_IMAGE)}",
         '              command: ["/bin/sh", "-c"]',
         "              args:",
-        f"                - {_quoted(_curl(entry.url, entry.patience))}",
+        f"                - {_quoted(_curl(entry.job, entry.url, entry.patience))}",
         "              env:",
         "                - name: JOBMANAGER_SECRET",
         "                  valueFrom:",
@@ -266,7 +275,7 @@ def _cron_job_name(job: str) -> str:
 def _crontab(entries: Sequence[ExternalJob]) -> dict[str, str]:
     lines = [*_head("crontab"), "SHELL=/bin/sh", "CRON_TZ=UTC", f"TICK_ENV={ENVIRONMENT_FILE}"]
     for entry in entries:
-        command = f'. "$TICK_ENV"; {_curl(entry.url, entry.patience)} --output /dev/null'
+        command = f'. "$TICK_ENV"; {_curl(entry.job, entry.url, entry.patience)}'
         # cron ends the command at a bare %.
         lines += [
             "",
@@ -282,8 +291,8 @@ def _crontab(entries: Sequence[ExternalJob]) -> dict[str, str]:
 def _systemd(entries: Sequence[ExternalJob]) -> dict[str, str]:
     patience = max(entry.patience for entry in entries)
     # systemd replaces % and $ itself; %i is what stands behind the @, the job's id.
-    command = _curl(entries[0].url.removesuffix(entries[0].job), patience)
-    command = command.replace("%", "%%").replace("$", "$$") + "%i"
+    command = _curl(THE_JOB, entries[0].url.removesuffix(entries[0].job) + THE_JOB, patience)
+    command = command.replace("%", "%%").replace("$", "$$").replace(THE_JOB, "%i")
     service = [
         *_head("systemd"),
         "[Unit]",
@@ -366,7 +375,7 @@ def _github(entries: Sequence[ExternalJob]) -> dict[str, str]:
                 *(f"      # {line}" for line in _about(entry)),
                 f"      - name: {_quoted(entry.job)}",
                 '        if: "!cancelled()"',
-                f"        run: {_quoted(_curl(entry.url, entry.patience))}",
+                f"        run: {_quoted(_curl(entry.job, entry.url, entry.patience))}",
             ]
     return {".github/workflows/jobmanager.yml": _lines(lines)}
 
