@@ -29,6 +29,9 @@ OTHER_SECRET = "correct-horse-battery-staple-0123456789-XYZ"
 RUNS = [f"0190c1d2-0000-7000-8000-{number:012x}" for number in range(2000)]
 
 
+DUE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+
+
 @dataclass
 class Replied:
     """What came back."""
@@ -52,6 +55,7 @@ class Host:
     asked: list[tuple[str, Any]] = field(default_factory=list)
     before_accept: Callable[[], object] = lambda: None
     ran: set[str] = field(default_factory=set)
+    early: list[Ticked] = field(default_factory=list)
 
     def _note(self, verb: str, what: Any = None) -> None:
         self.asked.append((verb, what))
@@ -68,11 +72,11 @@ class Host:
         self._note("execute", list(run_ids))
         self.ran.update(run_ids)
 
-    def tick(self, job_id: str) -> Ticked:
-        self._note("tick", job_id)
+    def tick(self, job_id: str, *, scheduled_for: datetime | None = None) -> Ticked:
+        self._note("tick", job_id if scheduled_for is None else (job_id, scheduled_for))
         if job_id not in self.jobs:
             raise JobNotFoundError(f"no job {job_id}", job_id=job_id)
-        return Ticked("opened", RUNS[0], datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
+        return self.early.pop(0) if self.early else Ticked("opened", RUNS[0], DUE)
 
     def plan(self) -> None:
         self._note("plan")

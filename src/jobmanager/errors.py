@@ -12,6 +12,7 @@ JobManagerError
 ├── RunNotFoundError (LookupError)
 ├── HandlerNotFoundError (LookupError)
 ├── JobDisabledError                     a start by hand of a disabled job
+├── SwitchedOffError                     a call from outside where nothing is to run
 ├── PayloadError (ValueError)            arguments that do not fit the handler
 ├── RunConflictError                     a run of that job is active; carries its id
 ├── RunCancelledError                    raised inside a handler by raise_if_cancelled()
@@ -125,6 +126,14 @@ class JobDisabledError(JobManagerError):
     def __init__(self, message: str, *, job_id: str) -> None:
         super().__init__(message)
         self.job_id = job_id
+
+
+class SwitchedOffError(JobManagerError):
+    """A call from outside came to an application in which nothing is to run; `finding` is `disabled` or `no_time_kept`."""
+
+    def __init__(self, message: str, *, finding: str) -> None:
+        super().__init__(message)
+        self.finding = finding
 
 
 class PayloadError(JobManagerError, ValueError):

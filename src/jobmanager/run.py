@@ -125,11 +125,18 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """What the last due instant of a job became; `finding` is of `jobmanager.ledger.overlap.OpenOutcome`, or `not_due`."""
+    """What an instant of a job became for which a ticker called.
+
+    `finding` is of `jobmanager.ledger.overlap.OpenOutcome`, or `not_due`. `runs`: all that the call opened for the job, or found
+    there. `due_in`: seconds until an `early` call is on time; `may_be_held`: few enough to wait for.
+    """
 
     finding: str
     run_id: str | None = None
     scheduled_for: datetime | None = None
+    runs: tuple[str, ...] = ()
+    due_in: float | None = None
+    may_be_held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -393,9 +393,18 @@ def test_a_run_that_succeeded_is_not_redriven(cli, run):
 
 
 def test_on_noop_a_trigger_runs_inline(cli, monkeypatch):
-    monkeypatch.setenv("JOBMANAGER_DISABLED", "true")
+    monkeypatch.setenv("JOBMANAGER_BACKEND", "noop")
     assert cli("trigger", "cleanup", "--json").json["status"] == "succeeded"
     assert cli("trigger", "fails").code == 1
+
+
+def test_while_the_switch_is_set_a_trigger_starts_nothing(cli, monkeypatch):
+    """Fails if the command runs a handler although nothing is to run."""
+    monkeypatch.setenv("JOBMANAGER_DISABLED", "true")
+    said = cli("trigger", "cleanup", "--wait")
+    assert said.code == 3
+    assert "JOBMANAGER_DISABLED=true" in said.err
+    assert cli("runs", "list", "--json").json == []
 
 
 # ---------------------------------------------------------------- runs, logs, cancel

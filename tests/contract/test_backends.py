@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from apscheduler.job import Job as APSchedulerJob
@@ -19,13 +19,14 @@ from apscheduler.schedulers.base import BaseScheduler
 
 from jobmanager import Every
 from jobmanager.backends.base import Backend
+from jobmanager.backends.external import ExternalBackend
 from jobmanager.backends.local import LocalBackend
 from jobmanager.backends.noop import NoopBackend
 from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.job import Job
 from jobmanager.run import Tick
-from jobmanager.testing import BackendContract
+from jobmanager.testing import BackendContract, FakeClock
 
 Host = Callable[[], AbstractContextManager[BaseScheduler]]
 
@@ -70,6 +71,27 @@ class TestLocalBackend(BackendContract):
 class TestNoopBackend(BackendContract):
     def make_backend(self, clock: Clock) -> Backend:
         return NoopBackend()
+
+
+class TestExternalBackend(BackendContract):
+    """A ticker inside the process calls once at each instant for all jobs."""
+
+    def make_backend(self, clock: Clock) -> Backend:
+        return ExternalBackend(clock=clock)
+
+    def make_due(self, backend: Backend, scheduled: ScheduledJob, instant: datetime) -> None:
+        assert isinstance(backend, ExternalBackend)
+        assert isinstance(self.clock, FakeClock)
+        called: list[datetime] = []
+
+        def due() -> datetime | None:
+            return None if called else instant
+
+        def call() -> None:
+            called.append(instant)
+            backend.ring()
+
+        self.clock.drive(due, call)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ APPLICATION = """
 from jobmanager import JobManager, Settings
 from jobmanager.web import asgi, wsgi
 
-jobs = JobManager(Settings(secret=%(secret)r, backend="noop"))
+jobs = JobManager(Settings(secret=%(secret)r, backend="external"))
 application, asgi_application = wsgi(jobs), asgi(jobs)
 """
 FAMILIES = {"nobody": {}, "one that looks like ours": signed(b"another body")}

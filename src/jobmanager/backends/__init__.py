@@ -9,6 +9,7 @@ BUILT_IN = {
     "local": "jobmanager.backends.local:LocalBackend",
     "celery": "jobmanager.backends.celery:CeleryBackend",
     "pg_cron": "jobmanager.backends.pg_cron:PgCronBackend",
+    "external": "jobmanager.backends.external:ExternalBackend",
 }
 
 # The extra that brings what a built-in backend imports. The others need nothing but the core.

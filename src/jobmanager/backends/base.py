@@ -69,7 +69,8 @@ class Host(Protocol):
     """The manager, as seen by a backend whose processes an outside system starts. Any thread may call it.
 
     The methods that bring work (`execute`, `accept`, `tick`, `plan`, `sweep`) start the manager if it is not started; after a
-    stop they raise StoppedError instead, until it is started again.
+    stop they raise StoppedError instead, until it is started again. Where nothing is to run (JOBMANAGER_DISABLED, or a backend that
+    keeps no time) they raise SwitchedOffError.
     """
 
     def queues(self) -> set[str]:
@@ -91,8 +92,11 @@ class Host(Protocol):
         """
         ...
 
-    def tick(self, job_id: str) -> Ticked:
-        """Open a run for the last due instant of the job, unless there is one; raise JobNotFoundError for an unknown job."""
+    def tick(self, job_id: str, *, scheduled_for: datetime | None = None) -> Ticked:
+        """Open a run for the last due instant of the job, or for the given one, unless there is one.
+
+        Raises JobNotFoundError for an unknown job. Where the setting WAIT is on it executes what is due before it returns.
+        """
         ...
 
     def plan(self) -> None:

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 _REMOTE = ("celery", "pg_cron")
 
 
+# Taken only where a variable says so: no other setting shows that they are meant.
+_NOT_ASKED_FOR = {
+    "noop": "JOBMANAGER_DISABLED is not true",
+    "external": "JOBMANAGER_BACKEND does not say external",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
     """A built-in backend that was not chosen, and why. `configured`: something was set for it, so the reason is worth a warning."""
@@ -81,7 +88,9 @@ def _reject(name: str, chosen: str, settings: Settings) -> Rejected:
     overruled = _overruled(name, chosen, settings)
     if name in _REMOTE:
         return Rejected(backend=name, reason=f"configured but not active: {overruled}", configured=True)
-    return Rejected(backend=name, reason="JOBMANAGER_DISABLED is not true" if name == "noop" else overruled)
+    if settings.disabled:
+        return Rejected(backend=name, reason=overruled)
+    return Rejected(backend=name, reason=_NOT_ASKED_FOR.get(name, overruled))
 
 
 def _overruled(name: str, chosen: str, settings: Settings) -> str:

@@ -181,6 +181,12 @@ def processes(jobs: JobManager, told: Told) -> Iterator[Finding]:
             level="ok",
             text=f"{len(alive)} living: {'; '.join(_process(item, now) for item in alive[:LISTED])}",
         )
+    elif jobs.settings.wait:
+        yield Finding(
+            check="processes",
+            level="note",
+            text="no process lives; with JOBMANAGER_WAIT the next call starts one",
+        )
     elif jobs.backend.capabilities.keeps_time and any(
         _waiting(effective(None, row)) for row in jobs.store.jobs.rows() if row.open
     ):

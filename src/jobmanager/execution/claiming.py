@@ -149,6 +149,15 @@ class Claiming:
             self._start(claimed, slots, here=here)
         return len(claimed)
 
+    def claim_one_here(self) -> bool:
+        """Take one due pending run and execute it on this thread; False if none is due, or if others execute."""
+        if not (self._executes and self._accepting):
+            return False
+        with self._pool.threads.reserve_unbounded(1) as slots:
+            claimed = self._claimed(1)
+            self._start(claimed, slots, here=True)
+        return bool(claimed)
+
     def _start(self, claimed: Sequence[Run], slots: Reservation, *, here: bool = False) -> None:
         self._executor.start([(run, slots.take()) for run in claimed], here=here)
 

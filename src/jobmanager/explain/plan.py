@@ -196,6 +196,12 @@ def accounted_ahead(question: Question) -> Decision | None:
 
 def coming(question: Question) -> Decision:
     """Decide for an instant to come with nothing in its way but, perhaps, that no process lives or no tick comes."""
+    if question.jobs.settings.wait:  # no process has to live until then
+        return Decision(
+            "will_run",
+            "as_planned",
+            "It will run when the clock outside calls; so do retries, delayed starts and what is caught up: each waits for a call.",
+        )
     if not question.jobs.executors(question.job_id):
         return question.no(
             "nobody_lives",

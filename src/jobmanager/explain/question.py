@@ -18,6 +18,8 @@ from jobmanager.schedule import Schedule
 
 def start_one(jobs: JobManager) -> str:
     """Return what to do where no process lives, on this backend."""
+    if jobs.settings.wait:
+        return "The next call to the endpoint starts one: see that the clock outside calls, and what it gets as response."
     if jobs.backend.capabilities.executes_in_process:
         return "Start one: `jobmanager run`, or jobs.start() in the application."
     return "Start both: `jobmanager beat`, which keeps the time, and `jobmanager worker`."

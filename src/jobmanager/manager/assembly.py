@@ -18,7 +18,6 @@ from jobmanager.execution.executor import Executor
 from jobmanager.execution.in_flight import Attempts
 from jobmanager.execution.invokers import Invokers
 from jobmanager.execution.new_runs import RunFactory
-from jobmanager.execution.opening import OpenRequest
 from jobmanager.execution.runner import Runner
 from jobmanager.execution.supervisor import (
     ASK_FOR_CANCEL_EVERY,
@@ -36,6 +35,7 @@ from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.retention import forget_old_runs
+from jobmanager.manager.called import CalledTicks
 from jobmanager.manager.sweep import Sweep
 from jobmanager.observe import Observer, tell_stalled
 from jobmanager.process.background import BackgroundTasks
@@ -47,7 +47,6 @@ from jobmanager.process.ledger_facts import read_ledger
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.process.watchdog import DeliveryTimer, Watchdog
 from jobmanager.registry import Registry
-from jobmanager.run import Tick, Ticked
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 from jobmanager.validation.printable import get_logger
@@ -60,7 +59,6 @@ CLOCKS_AGREE = timedelta(seconds=2)
 COME_UP_AGAIN = timedelta(seconds=2)
 PURGE_EVERY = timedelta(hours=6)
 LONGEST_STOP = 5.0  # seconds beyond the drain
-SHORTEST = timedelta(microseconds=1)
 FORGET_DEAD_AFTER = timedelta(days=1)
 
 
@@ -191,6 +189,17 @@ class Assembly:
             heartbeat=self.heartbeat,
             clock=clock,
             grace=settings.grace,
+        )
+        self.called = CalledTicks(
+            registry=registry,
+            store=store,
+            runner=self.runner,
+            claims=self.claims,
+            sweep=self.sweep,
+            follow_changes=self.follow_changes,
+            clock=clock,
+            grace=settings.grace,
+            waits=settings.wait,
         )
         self.threaded = threaded
         """False on a clock moved by hand and on noop: then runs execute inline, in the caller's thread."""
@@ -334,20 +343,6 @@ class Assembly:
         self.install()
         self.heartbeat.announce()
         self.backend.sync(self.job_sync.scheduled(self._settings.grace))
-
-    def tick(self, job_id: str) -> Ticked:
-        """Open a run for the job's last due instant; one that is too late is left to its catch-up policy."""
-        job = self._registry.job(job_id)
-        row = self.store.jobs.get(job_id)
-        if job.schedule is None or row is None:
-            return Ticked("not_due")
-        now = self.store.now()
-        instant = job.schedule.previous_before(now + SHORTEST)
-        if instant is None or instant <= row.accounted_until:
-            found = None if instant is None else self.store.history.run_for(job_id, instant)
-            return Ticked("duplicate" if found else "not_due", found.id if found else None, instant)
-        result = self.runner.accept(OpenRequest(job, Tick(job_id, instant, row.schedule_rev)))
-        return Ticked(result.finding, result.run.id if result.run else None, instant)
 
     # ---------------------------------------------------------------- what the watchdog sees
 

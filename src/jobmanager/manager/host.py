@@ -1,8 +1,9 @@
-"""The manager in processes that an outside system starts (Celery's beats and workers): what their backend may ask of it."""
+"""The manager in processes that an outside system starts or calls: what their backend, and the endpoint, may ask of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from jobmanager.job import Job
@@ -17,7 +18,10 @@ class Begin(Protocol):
 
 
 class ManagerHost:
-    """The Host of a manager's backend. What brings work starts the manager, but none that was stopped: StoppedError."""
+    """The Host of a manager's backend. What brings work starts the manager, but none that was stopped: StoppedError.
+
+    Where the kill switch is set, or no time is kept, nothing does: SwitchedOffError.
+    """
 
     def __init__(
         self,
@@ -27,7 +31,9 @@ class ManagerHost:
         assembly: Callable[[], Assembly],
         *,
         jobs: Mapping[str, Job],
+        check_switch: Callable[[], None],
     ) -> None:
+        self._check_switch = check_switch
         self._begin = begin
         self._start_if_not_stopped = go_on
         self._stop = stop
@@ -41,23 +47,23 @@ class ManagerHost:
         self._begin(executes=executes)
 
     def execute(self, run_ids: Sequence[str]) -> None:
-        self._start_if_not_stopped()
+        self._go_on()
         self._assembly().claims.claim_these(run_ids, here=True)
 
     def accept(self, run_ids: Sequence[str]) -> Accepted:
-        self._start_if_not_stopped()
+        self._go_on()
         return self._assembly().runner.accept_announced(run_ids)
 
-    def tick(self, job_id: str) -> Ticked:
-        self._start_if_not_stopped()
-        return self._assembly().tick(job_id)
+    def tick(self, job_id: str, *, scheduled_for: datetime | None = None) -> Ticked:
+        self._go_on()
+        return self._assembly().called.tick(job_id, scheduled_for)
 
     def plan(self) -> None:
-        self._start_if_not_stopped()
+        self._go_on()
         self._assembly().sync()
 
     def sweep(self) -> None:
-        self._start_if_not_stopped()
+        self._go_on()
         self._assembly().sweep.sweep()
 
     def acquire_role(self, role: str) -> bool:
@@ -69,3 +75,8 @@ class ManagerHost:
 
     def stop(self) -> None:
         self._stop()
+
+    def _go_on(self) -> None:
+        """Start the manager if need be; SwitchedOffError where nothing is to run, StoppedError after a stop."""
+        self._check_switch()
+        self._start_if_not_stopped()

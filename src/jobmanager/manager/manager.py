@@ -150,7 +150,7 @@ class JobManager(Declaring, Operating):
         with self._parts.lock:
             self._parts.stopped = False
             if self._parts.started:
-                if executes:
+                if executes and not self._parts.settings.disabled:
                     self._parts.assembly.enable_execution()
                 return
             logger.info(
@@ -165,6 +165,12 @@ class JobManager(Declaring, Operating):
             for name in Settings.unknown_names(os.environ):
                 logger.warning("%s is set but is no setting of jobmanager", name)
             self.check()
+            if self._parts.settings.disabled:
+                logger.warning(
+                    "JOBMANAGER_DISABLED=true: nothing fires, nothing is executed and nothing is written"
+                )
+                self._parts.started = True
+                return
             try:
                 self._parts.assembly.start(executes=executes)
             except BaseException:
@@ -192,6 +198,7 @@ class JobManager(Declaring, Operating):
             self.stop,
             lambda: self._parts.assembly,
             jobs=self._parts.registry.jobs,
+            check_switch=self._parts.check_switch,
         )
 
     def check(self) -> None:
@@ -229,9 +236,10 @@ class JobManager(Declaring, Operating):
         held = self._parts.lock.acquire(timeout=LONGEST_STOP / 5)
         try:
             if self._parts.started or self._parts.attending:
-                self._parts.assembly.stop(
-                    self._parts.settings.drain if drain is None else duration_of("drain", drain)
-                )
+                if not self._parts.settings.disabled:
+                    self._parts.assembly.stop(
+                        self._parts.settings.drain if drain is None else duration_of("drain", drain)
+                    )
                 self._parts.started = self._parts.attending = False
                 self._parts.stopped = True
         finally:

@@ -69,6 +69,7 @@ class Operating:
             due_at = _moment(now, delay, at)
             checked = checked_payload(dict(payload) if isinstance(payload, Mapping) else payload)
             self._check_payload(job, checked or {})
+        self._parts.check_job_switch(job.id)
         assembly = self._parts.ready()
         by_hand = ByHand(
             payload=checked, priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify
@@ -149,7 +150,12 @@ class Operating:
         A run that goes back to pending between attempts needs another call. `stop()` ends what was taken. Raises RunNotFoundError.
         """
         run = self._parts.history.run(run_id)
-        if self._parts.started or run.status is not RunStatus.PENDING or self.executors(run.job_id):
+        if (
+            self._parts.settings.disabled
+            or self._parts.started
+            or run.status is not RunStatus.PENDING
+            or self.executors(run.job_id)
+        ):
             return False
         assembly = self._parts.ready()
         with self._parts.lock:
@@ -190,7 +196,9 @@ class Operating:
         Its old outcome stays among its attempts. Raises TransitionError for any other status, JobDisabledError and
         RunNotFoundError.
         """
-        run = self._parts.ready().account.redrive(self._parts.history.run(run_id).id)
+        found = self._parts.history.run(run_id)
+        self._parts.check_job_switch(found.job_id)
+        run = self._parts.ready().account.redrive(found.id)
         self._execute_soon([run.id])
         return run if self._parts.assembly.threaded else self._inline(run)
 
@@ -227,11 +235,13 @@ class Operating:
     ) -> list[MadeUp]:
         """Open a run for each instant of the job in (start, end] that did not succeed; `dry_run` only lists the instants.
 
-        At most 1,000 instants at once. A missed stretch that is folded into one row stays as it is. Both moments are aware.
+        JobDisabledError while JOBMANAGER_DISABLED is set. At most 1,000 instants at once. A missed stretch that is folded into one row stays as it is. Both moments are aware.
         """
         with Located(f"Job {shown(job_id)}"):
             check_arguments(by=by, dry_run=dry_run)
             start, end = moment_of("start", start), moment_of("end", end)
+        if not dry_run:
+            self._parts.check_job_switch(job_id)
         self._row(job_id)
         made_up = backfill(self._parts.ready().store, job_id, start, end, dry_run=dry_run, by=by)
         if not dry_run:

@@ -10,7 +10,7 @@ from typing import Any
 from jobmanager.backends.base import Backend, Host
 from jobmanager.backends.resolver import Resolution, load_backend_class, resolve
 from jobmanager.clock import Clock, SystemClock
-from jobmanager.errors import ConfigurationError
+from jobmanager.errors import ConfigurationError, JobDisabledError, SwitchedOffError
 from jobmanager.ledger.queries import History
 from jobmanager.manager.assembly import Assembly
 from jobmanager.manager.health import HealthCheck
@@ -90,7 +90,7 @@ class Parts:
         return HealthCheck(
             self.store,
             self.settings,
-            keeps_time=able.keeps_time,
+            keeps_time=self.keeps_time,
             executes_in_process=able.executes_in_process,
             threaded=threaded,
             started=lambda: self.__dict__.get("assembly") if self.started else None,
@@ -98,12 +98,39 @@ class Parts:
 
     @cached_property
     def history(self) -> History:
-        return History(self.registry, self.store, keeps_time=self.backend_class.capabilities.keeps_time)
+        return History(self.registry, self.store, keeps_time=self.keeps_time)
 
     def ready(self) -> Assembly:
         """Return the assembly, with the store installed and the declarations in it."""
         self.assembly.install()
         return self.assembly
+
+    def check_switch(self) -> None:
+        """Raise SwitchedOffError where calls from outside are to run nothing: the kill switch is set, or no time is kept."""
+        if self.settings.disabled:
+            raise SwitchedOffError(
+                "JOBMANAGER_DISABLED=true: this application runs nothing. Unset it where jobs should run.",
+                finding="disabled",
+            )
+        if not self.backend_class.capabilities.keeps_time:
+            raise SwitchedOffError(
+                f"backend={self.resolution.backend} keeps no time and runs nothing that is called for. Where an outside clock "
+                "calls, set JOBMANAGER_BACKEND=external.",
+                finding="no_time_kept",
+            )
+
+    def check_job_switch(self, job_id: str) -> None:
+        """Raise JobDisabledError for a start by hand while the kill switch is set."""
+        if self.settings.disabled:
+            raise JobDisabledError(
+                f"Job {job_id!r} is not started: JOBMANAGER_DISABLED=true. Unset it where jobs should run.",
+                job_id=job_id,
+            )
+
+    @property
+    def keeps_time(self) -> bool:
+        """Whether anything fires here by itself."""
+        return self.backend_class.capabilities.keeps_time and not self.settings.disabled
 
     @property
     def executes_here(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from jobmanager.clock import Clock
 from jobmanager.execution.claiming import Claiming
@@ -44,9 +44,20 @@ class Sweep:
         self._heartbeat = heartbeat
         self._clock = clock
         self._unknown_since: dict[str, float] = {}
+        self._looked_at: datetime | None = None
 
     def sweep(self) -> None:
         """Make one round: every `sweep` seconds, once after start, and when a process was declared dead."""
+        self.look()
+        self._claims.claim()
+
+    def is_older_than(self, age: timedelta) -> bool:
+        """Return whether the last round of this process began so long ago by the wall clock, which no suspended host stops."""
+        return self._looked_at is None or abs(self._clock.now() - self._looked_at) > age
+
+    def look(self) -> None:
+        """Make one round without claiming what it opens."""
+        self._looked_at = self._clock.now()
         self._take_over()
         self._end_forgotten()
         expired = self._store.maintenance.expire_pending()
@@ -55,7 +66,6 @@ class Sweep:
         self._accept_announced()
         self._account.settle_due()
         self._account.settle_announced()
-        self._claims.claim()
 
     def _accept_announced(self) -> None:
         """Accept what SQL announced and no call brought, as long as it is on time, whichever backend this process has."""

@@ -321,7 +321,7 @@ def _not_brought(facts: LedgerFacts, told: Told) -> Iterator[Symptom]:
         since=instant,
         because="no tick comes: a process lives, and only its sweep notices what is due",
         fix="Restart the process that keeps the time; on Celery start `jobmanager beat`; on pg_cron ask `jobmanager doctor` "
-        "for missing entries.",
+        "for missing entries; on external look why the calls of the clock outside do not arrive.",
     )
 
 

@@ -42,6 +42,25 @@ def wakeup(schedule: Schedule, start: datetime, days: int = HOLDS_FOR) -> str:
             assert_never(schedule)
 
 
+def finer_than_minutes(schedule: Schedule, woken: str) -> str | None:
+    """Return why a clock of full minutes cannot keep the schedule, and what to do instead; None if it can.
+
+    `woken` begins the sentence: "The database is woken".
+    """
+    if schedule.resolution < timedelta(minutes=1):
+        return (
+            f"{woken} once a minute, and {schedule.text!r} asks for every {schedule.resolution // SECOND} s. "
+            "Choose an interval of 60 s or more, or a backend that has seconds (local, celery)."
+        )
+    if isinstance(schedule, Cron) and schedule.fields.seconds != (0,):
+        five = " ".join(schedule.expression.split()[1:])
+        return (
+            f"{woken} at full minutes, and {schedule.text!r} asks for second {schedule.fields.seconds[0]}. "
+            f"Write {five!r}, or choose a backend that has seconds (local, celery)."
+        )
+    return None
+
+
 def local_wakeup(schedule: Cron, start: datetime, days: int = HOLDS_FOR) -> str | None:
     """Write the wake-up text on the clock of the schedule's own zone.
 

@@ -6,7 +6,8 @@ import asyncio
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from datetime import datetime
+from typing import Any, TypeVar
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,7 @@ from jobmanager.web.body import LARGEST, MOST_RUNS, Call
 from jobmanager.web.body_deadline import LONGEST
 from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
 from jobmanager.web.health import HealthProbes
+from jobmanager.web.held import Early
 from jobmanager.web.limit import Limits
 from jobmanager.web.remembered import ResponseCache
 from jobmanager.web.response import NOT_FOUND, TOO_SLOW, UNAVAILABLE, Response
@@ -28,6 +30,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+T = TypeVar("T")
+
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # So many ids go into one accept: it must be committed while the database still waits for the response.
@@ -54,7 +58,7 @@ class AcceptBatcher:
             self._send()
         return await result
 
-    async def do(self, act: Callable[[], Response]) -> Response:
+    async def do(self, act: Callable[[], T]) -> T:
         """Return what `act` returns; it may take long."""
         return await asyncio.get_running_loop().run_in_executor(self._working, act)
 
@@ -129,8 +133,8 @@ class Asgi:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._probing, self._probes.respond, probe)
         job = route.job
-        if job is not None:
-            return await self._batcher().do(lambda: self._work.tick(job))
+        if job is not None and asked.method == "GET":
+            return await self._tick(job, None)
         try:
             async with asyncio.timeout(LONGEST):
                 body = await _body(receive)
@@ -138,8 +142,23 @@ class Asgi:
             return TOO_SLOW
         if body is None:
             return None
+        if job is not None:
+            instant = self._endpoint.instant(body)
+            return instant if isinstance(instant, Response) else await self._tick(job, instant)
         call = self._endpoint.call(asked, body)
         return call if isinstance(call, Response) else await self._once(call)
+
+    async def _tick(self, job: str, instant: datetime | None) -> Response:
+        """Return the response to a ticker; a call that came a little early waits here, and takes no thread meanwhile."""
+        do = self._batcher().do
+        ticked = await do(lambda: self._work.tick_now(job, instant))
+        if isinstance(ticked, Response):
+            return ticked
+        with self._work.holding() as held:
+            while isinstance(ticked, Early) and (seconds := held.wait(ticked)):
+                await asyncio.sleep(seconds)
+                ticked = await do(lambda: self._work.tick_now(job, instant))
+            return held.response(ticked)
 
     async def _once(self, call: Call) -> Response:
         earlier = self._remembered.begin(call)

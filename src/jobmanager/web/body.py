@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from pydantic_core import from_json
@@ -56,6 +57,30 @@ def read_call(body: bytes) -> Call:
         raise BodyError("kind must be ticks, plan or sweep")
     runs = said.get("runs", None if kind == "ticks" else [])
     return Call(number, _as_kind(kind), _run_ids(runs, kind), hashlib.sha256(body).digest())
+
+
+def read_instant(body: bytes) -> datetime | None:
+    """Return the instant that the body of a tick names as `scheduled_for`; None if it names none. BodyError for what is no instant.
+
+    A body that is no JSON object is a ticker's own, and says nothing to us.
+    """
+    try:
+        said = strict_json(body)
+    except BodyError:
+        return None
+    named = said.get("scheduled_for") if type(said) is dict else None
+    if named is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(named)
+    except (TypeError, ValueError):
+        raise BodyError("scheduled_for must be an instant such as 2026-03-11T02:00:00Z") from None
+    if moment.tzinfo is None:
+        raise BodyError("scheduled_for needs an offset, such as the Z of 2026-03-11T02:00:00Z")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise BodyError("scheduled_for lies beyond the calendar") from None
 
 
 def strict_json(body: bytes) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Literal, get_args
 
@@ -15,7 +16,7 @@ from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.settings import Settings
 from jobmanager.validation.printable import get_logger
 from jobmanager.web.auth import Keys, RefusedError, RequestHeaders, Signed
-from jobmanager.web.body import LARGEST, BodyError, Call, read_call
+from jobmanager.web.body import LARGEST, BodyError, Call, read_call, read_instant
 from jobmanager.web.limit import Limit, Limits
 from jobmanager.web.response import (
     NO_JSON,
@@ -120,7 +121,8 @@ class Endpoint:
             return self._refusal(route, asked, error)
         if self._takes_bearer(route) and (wait := self._calls.take(asked.client)):
             return too_many(wait)
-        return TOO_LARGE if route == RUN and _is_declared_too_large(asked.headers) else None
+        has_body = asked.method == "POST"
+        return TOO_LARGE if has_body and _is_declared_too_large(asked.headers) else None
 
     def call(self, asked: Asked, body: bytes) -> Call | Response:
         """Return the call on the path of the database's calls, which `refusal` let pass, or the response that says why not."""
@@ -137,6 +139,15 @@ class Endpoint:
             return NO_JSON
         try:
             return read_call(body)
+        except BodyError as error:
+            return wrong(str(error))
+
+    def instant(self, body: bytes) -> datetime | Response | None:
+        """Return the instant that the body of a tick names, None if it names none, or the response that says what is wrong."""
+        if len(body) > LARGEST:
+            return TOO_LARGE
+        try:
+            return read_instant(body)
         except BodyError as error:
             return wrong(str(error))
 

@@ -30,6 +30,10 @@ def json_response(status: int, facts: Mapping[str, object], headers: Headers = (
     return Response(status, body, (*described, *headers))
 
 
+def _come_again(seconds: float) -> Headers:
+    return ((b"retry-after", b"%d" % max(1, math.ceil(seconds))),)
+
+
 def wrong(text: str) -> Response:
     """Return the response to an authenticated call that cannot be understood; the text says why."""
     return json_response(400, {"error": text})
@@ -47,7 +51,22 @@ def not_allowed(methods: Iterable[str]) -> Response:
 
 def too_many(seconds: float) -> Response:
     """Return the response to a caller that is to come back in so many seconds."""
-    return json_response(429, {"error": "too many requests"}, ((b"retry-after", b"%d" % math.ceil(seconds)),))
+    return json_response(429, {"error": "too many requests"}, _come_again(seconds))
+
+
+def early(facts: Mapping[str, object], seconds: float) -> Response:
+    """Return the response to a ticker that came before its instant, and is to come again in so many seconds."""
+    return json_response(425, {**facts, "due_in": round(seconds, 3)}, _come_again(seconds))
+
+
+def held_by_too_many(seconds: float) -> Response:
+    """Return the response to a ticker that would have to wait, where too many do already."""
+    return json_response(503, {"error": "too many calls wait for their instant"}, _come_again(seconds))
+
+
+def switched_off(finding: str, text: str) -> Response:
+    """Return the response where nothing is to run, whatever is called for; only authenticated callers get it."""
+    return json_response(503, {"finding": finding, "error": text})
 
 
 def no_such_job(job_id: str) -> Response:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 from jobmanager.clock import Clock
@@ -16,6 +17,7 @@ from jobmanager.errors import (
     StoppedError,
     StoreError,
     StoreUnavailableError,
+    SwitchedOffError,
 )
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import Accepted, Run, RunStatus, Ticked
@@ -23,7 +25,16 @@ from jobmanager.settings import Settings
 from jobmanager.validation.printable import get_logger
 from jobmanager.web.body import Call
 from jobmanager.web.health import Report
-from jobmanager.web.response import FAILED, UNAVAILABLE, Response, json_response, no_such_job
+from jobmanager.web.held import OF_THIS_PROCESS, Early, Held, HeldCalls
+from jobmanager.web.response import (
+    FAILED,
+    UNAVAILABLE,
+    Response,
+    early,
+    json_response,
+    no_such_job,
+    switched_off,
+)
 
 LONGEST_WAIT = 25.0
 """Seconds that a response waits for runs that other threads execute. Those of its own thread it cannot leave."""
@@ -40,7 +51,7 @@ class WorkHost(Protocol):
 
     def execute(self, run_ids: Sequence[str]) -> object: ...
 
-    def tick(self, job_id: str) -> Ticked: ...
+    def tick(self, job_id: str, *, scheduled_for: datetime | None = None) -> Ticked: ...
 
     def plan(self) -> object: ...
 
@@ -72,14 +83,16 @@ class NotNowError(JobManagerError):
     """This process does not work now: it could not start, or has been stopped. Another one may."""
 
 
-_LATER = (StoreError, StoppedError, NotNowError)
+_LATER = (StoreError, StoppedError, NotNowError, SwitchedOffError)
+_OPEN = (RunStatus.PENDING, RunStatus.RUNNING)
 
 
 class Work:
     """The work of a call that needs the store. Any thread."""
 
-    def __init__(self, jobs: Manager, clock: Clock) -> None:
+    def __init__(self, jobs: Manager, clock: Clock, places: HeldCalls = OF_THIS_PROCESS) -> None:
         self._jobs = jobs
+        self._places = places
         self._clock = clock
         self.waits = jobs.settings.wait
         self._started_in: int | None = None
@@ -123,18 +136,43 @@ class Work:
             return self._failure(done)
         return json_response(202, {"call": call.call, "accepted": 0, "known": 0})
 
-    def tick(self, job_id: str) -> Response:
-        """Open the due instant of a job that a ticker names; return the response that says what became of it."""
-        ticked = self._tried(lambda: self._jobs.host.tick(job_id))
+    def tick(self, job_id: str, scheduled_for: datetime | None = None) -> Response:
+        """Open the due instant of a job that a ticker names, or the one it asks for; return what became of it.
+
+        A call that came a little early waits on this thread until its instant.
+        """
+        ticked = self.tick_now(job_id, scheduled_for)
+        if isinstance(ticked, Response):
+            return ticked
+        with self.holding() as held:
+            while isinstance(ticked, Early) and (seconds := held.wait(ticked)):
+                self._clock.sleep(seconds)
+                ticked = self.tick_now(job_id, scheduled_for)
+            return held.response(ticked)
+
+    def holding(self) -> AbstractContextManager[Held]:
+        """Count a call that waits, as long as the block lasts."""
+        return self._places.hold(self._clock.monotonic)
+
+    def tick_now(self, job_id: str, scheduled_for: datetime | None = None) -> Response | Early:
+        """Do what `tick` does, but return `Early` for a call that has to wait, instead of waiting."""
+        asked = {} if scheduled_for is None else {"scheduled_for": scheduled_for}
+        ticked = self._tried(lambda: self._jobs.host.tick(job_id, **asked))
         if isinstance(ticked, Exception):
             return self._failure(ticked)
         facts = _facts(job_id, ticked)
+        if ticked.due_in is not None:
+            come_again = early(facts, ticked.due_in)
+            return Early(ticked.due_in, come_again) if ticked.may_be_held else come_again
         if not self.waits:
             return json_response(202, facts)
-        outcomes = self._tried(lambda: self._executed([ticked.run_id] if ticked.run_id else []))
+        runs = ticked.runs or ([ticked.run_id] if ticked.run_id else [])
+        outcomes = self._tried(lambda: self._executed(runs))
         if isinstance(outcomes, Exception):
             return self._failure(outcomes)
         return json_response(200, {**facts, "outcomes": outcomes})
+
+    # ---------------------------------------------------------------- what the runs became
 
     def _executed(self, runs: Sequence[str]) -> Mapping[str, int]:
         """Return how many of the runs have which status, now that none of them is being executed any more."""
@@ -143,15 +181,23 @@ class Work:
         return Counter(status for run in runs for status in self._status(run, deadline))
 
     def _status(self, run_id: str, deadline: float) -> list[str]:
-        """Return the status of the run once no thread executes it, or at the deadline; none if it was purged meanwhile."""
+        """Return the status of the run once no thread executes it and no attempt is near, or at the deadline; none if it was purged."""
+        retried = None
         try:
-            while (status := self._jobs.run(run_id).status) is RunStatus.RUNNING:
-                if self._clock.monotonic() >= deadline:
+            while (run := self._jobs.run(run_id)).status in _OPEN:
+                waits = run.status is RunStatus.PENDING
+                if waits and (not run.attempt or run.due_at == retried):
                     break
-                self._clock.sleep(0.05)
+                pause = max(0.05, (run.due_at - self._clock.now()).total_seconds() if waits else 0)
+                if self._clock.monotonic() + pause > deadline:
+                    break
+                self._clock.sleep(pause)
+                if waits:
+                    retried = run.due_at
+                    self._jobs.host.execute([run_id])
         except RunNotFoundError:
             return []
-        return [str(status)]
+        return [str(run.status)]
 
     def _tried(self, act: Callable[[], T]) -> T | Exception:
         """Return what `act` returns or raises; the second time, if the store is away: a pool may hold dead connections."""
@@ -182,6 +228,9 @@ class Work:
         """Return the response that shows nothing but whether to try again; the log has the rest."""
         if isinstance(error, JobNotFoundError):
             return no_such_job(error.job_id)
+        if isinstance(error, SwitchedOffError):
+            self._trouble.warning("503 for a call: %s", error)
+            return switched_off(error.finding, str(error))
         if isinstance(error, _LATER):
             self._trouble.warning("503 for a call: %s", error)
             return UNAVAILABLE

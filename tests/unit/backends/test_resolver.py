@@ -35,6 +35,8 @@ PG_CRON = {**POSTGRESQL, **CALLED}
         ({"disabled": True, **PRODUCTION, **CELERY, **PG_CRON}, "noop", "JOBMANAGER_DISABLED=true"),
         # 2 the name beats what is configured
         ({"backend": "noop"}, "noop", "JOBMANAGER_BACKEND=noop"),
+        ({"backend": "external"}, "external", "JOBMANAGER_BACKEND=external"),
+        ({"backend": "external", **PRODUCTION, **CELERY}, "external", "JOBMANAGER_BACKEND=external"),
         ({"backend": "local", **PRODUCTION, **CELERY}, "local", "JOBMANAGER_BACKEND=local"),
         ({"backend": "celery", **CELERY}, "celery", "JOBMANAGER_BACKEND=celery"),
         ({"backend": "pg_cron", **PG_CRON}, "pg_cron", "JOBMANAGER_BACKEND=pg_cron"),
@@ -122,6 +124,14 @@ def test_a_named_backend_that_lacks_a_setting_is_an_error_that_names_it(given, s
     ("given", "backend", "reason", "configured"),
     [
         ({}, "noop", "JOBMANAGER_DISABLED is not true", False),
+        ({}, "external", "JOBMANAGER_BACKEND does not say external", False),
+        ({**PRODUCTION, **SECRET}, "external", "JOBMANAGER_BACKEND does not say external", False),
+        (
+            {"disabled": True, "backend": "external"},
+            "external",
+            "JOBMANAGER_DISABLED=true overrules JOBMANAGER_BACKEND=external",
+            False,
+        ),
         ({}, "celery", "not configured: JOBMANAGER_CELERY_BROKER_URL unset", False),
         (
             CELERY,
@@ -227,7 +237,8 @@ def test_an_entry_point_is_a_backend(module, monkeypatch):
     )
     assert load_backend_class("file").name == "file"
     with pytest.raises(
-        UnknownBackendError, match=r"No backend 'fil'\. Did you mean 'file'\? Known are celery, file, local"
+        UnknownBackendError,
+        match=r"No backend 'fil'\. Did you mean 'file'\? Known are celery, external, file, local",
     ):
         load_backend_class("fil")
 
@@ -243,7 +254,7 @@ def test_an_unknown_name_is_an_error_with_the_known_ones():
     with pytest.raises(UnknownBackendError) as caught:
         load_backend_class("locl")
     assert str(caught.value) == (
-        "No backend 'locl'. Did you mean 'local'? Known are celery, local, noop, pg_cron, and paths like package.module:Class."
+        "No backend 'locl'. Did you mean 'local'? Known are celery, external, local, noop, pg_cron, and paths like package.module:Class."
     )
     assert caught.value.backend == "locl"
 
@@ -295,6 +306,6 @@ def test_a_missing_package_names_its_extra(module, monkeypatch, name, package, e
     assert caught.value.extra == extra
 
 
-@pytest.mark.parametrize("name", ["local", "noop", "celery", "pg_cron"])
+@pytest.mark.parametrize("name", ["local", "noop", "celery", "pg_cron", "external"])
 def test_the_backends_of_this_version_are_found_by_name(name):
     assert load_backend_class(name).name == name

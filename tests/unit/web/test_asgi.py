@@ -9,10 +9,11 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
-from tests.calls import RUNS, Jobs, Replied, ask, bearer, body_of, signed
+from tests.calls import DUE, RUNS, Jobs, Replied, ask, ask_wsgi, bearer, body_of, signed
 
 from jobmanager.errors import (
     BackPressureError,
@@ -21,9 +22,10 @@ from jobmanager.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from jobmanager.run import RunStatus
-from jobmanager.web import asgi, work
+from jobmanager.run import RunStatus, Ticked
+from jobmanager.web import asgi, work, wsgi
 from jobmanager.web.body import LARGEST
+from jobmanager.web.held import MOST_HELD, OF_THIS_PROCESS, HeldCalls
 
 AWAY = StoreUnavailableError("the database is down")
 
@@ -508,6 +510,102 @@ async def test_trouble_with_a_tick_is_told_like_any_other(troubles, status):
     jobs.host.troubles += troubles
     answer = await ask(asgi(jobs), b"", bearer(), path="/jobs/tick/report", method="GET")
     assert answer.status == status
+
+
+def early(due_in: float, *, may_be_held: bool = True) -> Ticked:
+    return Ticked("early", None, DUE, due_in=due_in, may_be_held=may_be_held)
+
+
+async def test_calls_that_are_held_take_no_thread():
+    """Fails if more early calls than workers keep a call that could be answered at once."""
+    jobs = Jobs(workers=2)
+    app = asgi(jobs)
+    jobs.host.early += [early(0.5)] * 8
+    held = [
+        asyncio.ensure_future(ask(app, b"", bearer(), path="/jobs/tick/report", method="GET"))
+        for _ in range(8)
+    ]
+    await until(lambda: not jobs.host.early)
+    assert (await ask(app, b"", bearer(), path="/jobs/tick/report", method="GET")).said["run"] == RUNS[0]
+    assert not any(one.done() for one in held)
+    assert {answer.status for answer in await asyncio.gather(*held)} == {202}
+    assert len(jobs.host.asked) == 17
+
+
+async def test_a_call_whose_instant_never_comes_is_told_to_come_again():
+    """Fails if a store's clock that runs slow holds a call for ever."""
+    jobs = Jobs()
+    jobs.host.early += [early(4.9), early(4.9)]
+    answer = await ask(asgi(jobs), b"", bearer(), path="/jobs/tick/report", method="GET")
+    assert (answer.status, answer.headers["retry-after"]) == (425, "5")
+    assert answer.said["due_in"] == 4.9
+
+
+async def test_no_more_than_a_hundred_calls_are_held(monkeypatch):
+    """Fails if a process holds as many calls as come."""
+    monkeypatch.setattr(work.Work.__init__, "__defaults__", (HeldCalls(3),))
+    jobs = Jobs()
+    jobs.host.early += [early(0.3)] * 4
+    app = asgi(jobs)
+    answers = await asyncio.gather(
+        *[ask(app, b"", bearer(), path="/jobs/tick/report", method="GET") for _ in range(4)]
+    )
+    assert sorted(answer.status for answer in answers) == [202, 202, 202, 503]
+    assert OF_THIS_PROCESS._free._value == MOST_HELD == 100
+    (full,) = (answer for answer in answers if answer.status == 503)
+    assert full.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("over", ["asgi", "wsgi"])
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        (b'{"scheduled_for": "2026-03-11T02:00:00Z"}', ("report", datetime(2026, 3, 11, 2, tzinfo=UTC))),
+        (
+            b'{"scheduled_for": "2026-03-11T03:00:00+01:00", "x": 1}',
+            ("report", datetime(2026, 3, 11, 2, tzinfo=UTC)),
+        ),
+        (b'{"scheduled_for": null}', "report"),
+        (b"{}", "report"),
+        (b"[1]", "report"),
+        (b"", "report"),
+        (b"no JSON", "report"),
+        (b"\xff", "report"),
+    ],
+)
+async def test_a_ticker_may_name_its_instant(over, body, asked):
+    """Fails if a body of a ticker's own is refused, or if another instant is asked for than the one that is named."""
+    jobs = Jobs()
+    if over == "asgi":
+        answer = await ask(asgi(jobs), body, bearer(), path="/jobs/tick/report")
+    else:
+        answer = ask_wsgi(wsgi(jobs), body, bearer(), path="/jobs/tick/report")
+    assert answer.status == 202
+    assert jobs.host.asked == [("tick", asked)]
+
+
+@pytest.mark.parametrize(
+    "named", ["2026-03-11T02:00:00", "2026-03-11", "soon", 5, True, ["x"], "0001-01-01T00:00:00+14:00"]
+)
+async def test_an_instant_that_is_none_is_refused_with_a_sentence(named):
+    """Fails if a caller that names an instant wrongly gets the run of another one."""
+    jobs = Jobs()
+    body = json.dumps({"scheduled_for": named}).encode()
+    answer = await ask(asgi(jobs), body, bearer(), path="/jobs/tick/report")
+    assert (answer.status, jobs.host.asked) == (400, [])
+    assert answer.said["error"].startswith("scheduled_for ")
+
+
+async def test_the_body_of_a_tick_is_bounded():
+    """Fails if a ticker's body may be as long as it likes."""
+    jobs = Jobs()
+    for answer in (
+        await ask(asgi(jobs), b" " * (LARGEST + 1), bearer(), path="/jobs/tick/report"),
+        await ask(
+            asgi(jobs), b"", {**bearer(), "content-length": str(LARGEST + 1)}, path="/jobs/tick/report"
+        ),
+    ):
+        assert (answer.status, jobs.host.asked) == (413, [])
 
 
 # ---------------------------------------------------------------- reading

@@ -21,8 +21,17 @@ from jobmanager.cheap import cheap
 from jobmanager.schedule import At, Cron, Every, Schedule, calendar, zones
 from jobmanager.schedule.dialect import day_rules, read
 from jobmanager.schedule.fields import DayRule
-from jobmanager.schedule.instants import EPOCH, SECOND
-from jobmanager.schedule.wakeup import HOLDS_FOR, MINUTES, cron_wakeup, in_utc, local_minutes, offsets, wakeup
+from jobmanager.schedule.instants import EPOCH
+from jobmanager.schedule.wakeup import (
+    HOLDS_FOR,
+    MINUTES,
+    cron_wakeup,
+    finer_than_minutes,
+    in_utc,
+    local_minutes,
+    offsets,
+    wakeup,
+)
 
 FEWEST_INSTANTS = 8  # a plan goes on until it has so many
 LONGEST_PLAN = 100_000  # days, or up to four times as many: 29 February on a given weekday comes eight times in 270 years
@@ -70,18 +79,7 @@ class Plan:
 
 def unsupported(schedule: Schedule) -> str | None:
     """Why the schedule cannot be kept to the minute, and what to do instead; None if it can."""
-    if schedule.resolution < timedelta(minutes=1):
-        return (
-            f"The database is woken once a minute, and {schedule.text!r} asks for every {schedule.resolution // SECOND} s. "
-            "Choose an interval of 60 s or more, or a backend that has seconds (local, celery)."
-        )
-    if isinstance(schedule, Cron) and schedule.fields.seconds != (0,):
-        five = " ".join(schedule.expression.split()[1:])
-        return (
-            f"The database is woken at full minutes, and {schedule.text!r} asks for second {schedule.fields.seconds[0]}. "
-            f"Write {five!r}, or choose a backend that has seconds (local, celery)."
-        )
-    return None
+    return finer_than_minutes(schedule, "The database is woken")
 
 
 def plan_of(schedule: Schedule, start: datetime, days: int) -> Plan:

@@ -1,0 +1,187 @@
+"""The tick of a job that an outside ticker calls for: which instant is meant, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from jobmanager.clock import Clock
+from jobmanager.execution.claiming import Claiming
+from jobmanager.execution.opening import OpenRequest
+from jobmanager.execution.runner import Runner
+from jobmanager.job import Job
+from jobmanager.ledger.queries import effective
+from jobmanager.manager.sweep import Sweep
+from jobmanager.registry import Registry
+from jobmanager.run import MISSED, PENDING, SKIPPED, Run, Tick, Ticked
+from jobmanager.schedule import Schedule
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.values import JobRow
+
+HOLD = timedelta(seconds=5)
+"""A call that comes so much before its instant is held until then, and never by more than half of the way to the instant after it."""
+
+EARLY = timedelta(seconds=60)
+"""A call that comes so much before its instant is told to come again."""
+
+BUDGET = timedelta(seconds=25)
+"""How long a call that waits for its runs goes on to begin others that are due."""
+
+SWEEP_AFTER = timedelta(seconds=60)
+MOST_OPEN = 1000
+BESIDE = 10  # rows that may lie between those that the account has just opened
+SHORTEST = timedelta(microseconds=1)
+
+
+class CalledTicks:
+    """Opens the instant that a call means. Any thread, in any number of processes: the ledger gives each instant one run.
+
+    `waits`: the host may stop this process after the response, so a call does what is due before it returns; elsewhere the
+    threads of this process do that.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        store: RunStore,
+        runner: Runner,
+        claims: Claiming,
+        sweep: Sweep,
+        follow_changes: Callable[[], object],
+        clock: Clock,
+        grace: timedelta,
+        waits: bool,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._runner = runner
+        self._claims = claims
+        self._sweep = sweep
+        self._follow_changes = follow_changes
+        self._clock = clock
+        self._grace = grace
+        self._waits = waits
+
+    def tick(self, job_id: str, scheduled_for: datetime | None = None) -> Ticked:
+        """Open a run for the job's last due instant, or for the one that is given; `early` comes with the time until it is due.
+
+        What is too late is left to the job's catch-up policy; `runs` of the result are all that this opened for the job.
+        Raises JobNotFoundError, and StoreUnavailableError, after which it may be repeated.
+        """
+        if not self._waits:
+            return self._tick(job_id, scheduled_for)
+        until = self._clock.monotonic() + BUDGET.total_seconds()
+        self._follow_changes()  # no thread of a process that sleeps between calls did
+        self._execute(self._open_runs(job_id), until)  # what holds the job's key would have the tick skipped
+        ticked = self._tick(job_id, scheduled_for)
+        if ticked.finding != "early":
+            self._execute(ticked.runs, until)
+            if self._sweep.is_older_than(SWEEP_AFTER):
+                self._sweep.look()
+            while self._clock.monotonic() < until and self._claims.claim_one_here():
+                pass
+        return ticked
+
+    def _tick(self, job_id: str, scheduled_for: datetime | None) -> Ticked:
+        job = self._registry.job(job_id)
+        row = self._store.jobs.get(job_id)
+        schedule = effective(job, row)
+        if schedule is None or row is None:
+            return Ticked("not_due")
+        now = self._store.now()
+        if scheduled_for is not None:
+            return self._given(job, row, schedule, now, scheduled_for)
+        return self._last(job, row, schedule, now)
+
+    # ---------------------------------------------------------------- which instant is meant
+
+    def _last(self, job: Job, row: JobRow, schedule: Schedule, now: datetime) -> Ticked:
+        """Return what becomes of the last due instant, unless the call is for the next one, a little early."""
+        last, coming = schedule.previous_before(now + SHORTEST), schedule.next_after(now)
+        if last is not None and job.due_at(last) > now:  # by its jitter
+            last, coming = schedule.previous_before(last), last
+        taken: Ticked | None = None
+        if last is not None and last > row.accounted_until and job.due_at(last) > now - self._grace:
+            taken = self._open(job, row, last, now)
+            if taken.finding != "duplicate":
+                return taken
+        early = None
+        if coming is not None and row.state == "active" and _is_nearer(job.due_at(coming), last, now):
+            early = self._ahead(job, schedule, coming, now)
+        return early or taken or self._past(job, row, last, now)
+
+    def _given(self, job: Job, row: JobRow, schedule: Schedule, now: datetime, instant: datetime) -> Ticked:
+        """Return what becomes of an instant that the caller names, if it is one of the schedule."""
+        if schedule.previous_before(instant + SHORTEST) != instant:
+            return Ticked("not_due", scheduled_for=instant)
+        if job.due_at(instant) > now:
+            return self._ahead(job, schedule, instant, now) or Ticked("not_due", scheduled_for=instant)
+        return self._past(job, row, instant, now)
+
+    def _ahead(self, job: Job, schedule: Schedule, instant: datetime, now: datetime) -> Ticked | None:
+        """Return how long it is until the instant is due; None if that is too far ahead for a call that means it."""
+        due_in = job.due_at(instant) - now
+        if due_in > EARLY:
+            return None
+        after = schedule.next_after(instant)
+        hold = HOLD if after is None else min(HOLD, (after - instant) / 2)
+        return Ticked(
+            "early", scheduled_for=instant, due_in=due_in.total_seconds(), may_be_held=due_in <= hold
+        )
+
+    # ---------------------------------------------------------------- what becomes of it
+
+    def _past(self, job: Job, row: JobRow, instant: datetime | None, now: datetime) -> Ticked:
+        """Return what became, or becomes, of an instant that has passed."""
+        if instant is None:
+            return Ticked("not_due")
+        if instant > row.accounted_until:
+            return self._open(job, row, instant, now)
+        found = self._store.history.run_for(job.id, instant)
+        return _found("duplicate" if found else "not_due", found, instant)
+
+    def _open(self, job: Job, row: JobRow, instant: datetime, now: datetime) -> Ticked:
+        """Open the instant; of one that is too late, what the account made of it, with all that it opened for the job."""
+        result = self._runner.accept(OpenRequest(job, Tick(job.id, instant, row.schedule_rev)))
+        if result.finding != "late":
+            return _found(result.finding, result.run, instant)
+        newest = self._store.history.runs(job_id=job.id, limit=row.catch_up_cap + BESIDE)
+        opened = [
+            run
+            for run in newest
+            if run.trigger == "catch_up" and run.opened_at >= now and run.status is not SKIPPED
+        ]
+        found = self._store.history.run_for(job.id, instant)
+        if found is None or found.status is MISSED:
+            return Ticked("late", scheduled_for=instant)
+        if found.status is SKIPPED:
+            return _found("skipped", found, instant)
+        if not opened:
+            return _found("duplicate", found, instant)
+        return Ticked("opened", found.id, instant, runs=tuple(run.id for run in reversed(opened)))
+
+    # ---------------------------------------------------------------- where the call waits
+
+    def _open_runs(self, job_id: str) -> tuple[str, ...]:
+        """Return the pending runs of the job that are due, oldest first."""
+        pending = self._store.history.runs(job_id=job_id, statuses=[PENDING], limit=MOST_OPEN)
+        now = self._store.now()
+        due = [run for run in pending if run.due_at <= now and not run.announced]
+        return tuple(run.id for run in sorted(due, key=lambda run: (run.due_at, run.scheduled_for or now)))
+
+    def _execute(self, run_ids: Sequence[str], until: float) -> None:
+        """Execute these runs on this thread, one after the other, as far as they are pending and there is time to begin."""
+        for run_id in run_ids:
+            if self._clock.monotonic() >= until:
+                break
+            self._claims.claim_these([run_id], here=True)
+
+
+def _found(finding: str, run: Run | None, instant: datetime) -> Ticked:
+    return Ticked(finding, run.id if run else None, instant, runs=(run.id,) if run else ())
+
+
+def _is_nearer(due_at: datetime, last: datetime | None, now: datetime) -> bool:
+    """Return whether a call at this moment is nearer to what is due then than to the last instant."""
+    return last is None or due_at - now <= now - last
