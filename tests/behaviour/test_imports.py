@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jobmanager
 
@@ -23,15 +24,17 @@ OPTIONAL_OR_HEAVY = (
 )
 
 
-def loaded_after(statement: str) -> set[str]:
+def loaded_after(statement: str, folder: Path | None = None) -> set[str]:
     """The modules a fresh interpreter has loaded after `statement`; site packages' own .pth imports do not count."""
     code = (
         "import json, sys; before = set(sys.modules)\n"
         f"{statement}\n"
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(json.loads(printed.stdout))
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder
+    )
+    return set(json.loads(printed.stdout.splitlines()[-1]))
 
 
 def test_importing_jobmanager_loads_no_other_package():
@@ -48,12 +51,25 @@ def test_the_errors_load_no_other_package():
 
 def test_help_loads_no_engine_and_nothing_to_validate_or_to_draw_with():
     """Fails if a verb's module imports at its top what only its work needs."""
-    loaded = loaded_after(
-        "import sys; from jobmanager.cli import main; sys.stdout = sys.stderr; main(['--help']); sys.stdout = sys.__stdout__"
-    )
+    loaded = loaded_after("from jobmanager.cli import main; main(['--help'])")
     assert "jobmanager.cli.commands.jobs" in loaded
     assert not loaded.intersection(
         {*OPTIONAL_OR_HEAVY, "asyncio", "jobmanager.job", "jobmanager.manager.manager"} - {"click"}
+    )
+
+
+def test_a_list_of_jobs_loads_neither_who_keeps_the_time_nor_what_validates(tmp_path):
+    """Fails if a verb that reads the store loads what only other stores, a start or an upgrade need."""
+    (tmp_path / "app.py").write_text(
+        "from jobmanager import JobManager\n"
+        "jobs = JobManager()\n"
+        "jobs.schedule_cron_job('nightly', 'Nightly', print, '0 3 * * *')\n"
+        "jobs.sync()\n"
+    )
+    loaded = loaded_after("from jobmanager.cli import main; assert main(['jobs', 'list']) == 0", tmp_path)
+    assert "sqlalchemy" in loaded
+    assert not loaded.intersection(
+        {"alembic", "apscheduler", "celery", "psycopg", "pydantic", "sqlalchemy.dialects.postgresql"}
     )
 
 

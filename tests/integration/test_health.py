@@ -129,7 +129,7 @@ def test_a_dead_scheduler_thread_is_seen_by_all(local: JobManager, surfaces: Sur
     other = JobManager(local.settings)
     surfaces.are_well(local.settings, local, other)
     [scheduler] = [thread for thread in threading.enumerate() if thread.name == "APScheduler"]
-    raises(local.backend._scheduler)  # type: ignore[attr-defined]  # only the thread is to be ended
+    raises(local.backend._wake_up._scheduler)  # type: ignore[attr-defined]  # only the thread is to be ended
     scheduler.join(20)
     assert not scheduler.is_alive()
 
@@ -201,7 +201,7 @@ def test_workers_that_begin_nothing_are_seen_by_all(
 @dies
 def test_a_job_that_nobody_accounts_for_is_seen_by_all(local: JobManager, surfaces: Surfaces) -> None:
     local._assembly.background.stop()  # no sweep any more
-    raises(local.backend._scheduler)  # type: ignore[attr-defined]
+    raises(local.backend._wake_up._scheduler)  # type: ignore[attr-defined]
     other = JobManager(local.settings)
 
     until(lambda: "overdue" in kinds(other))
@@ -225,7 +225,7 @@ def test_a_process_that_stands_still_ends_where_that_is_set(
     monkeypatch.setattr(jobs._assembly.watchdog, "_end", ended.append)
     with jobs:
         until(lambda: jobs.runs("work", "succeeded"))
-        raises(jobs.backend._scheduler)  # type: ignore[attr-defined]
+        raises(jobs.backend._wake_up._scheduler)  # type: ignore[attr-defined]
         until(lambda: ended)
     assert set(ended) == {70}
 

@@ -6,30 +6,20 @@ which instants are due is the schedule's affair, and what became of them is the 
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
-
-from apscheduler.executors.base import BaseExecutor
-from apscheduler.jobstores.base import JobLookupError
-from apscheduler.jobstores.memory import MemoryJobStore
-from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.schedulers.base import STATE_STOPPED, BaseScheduler
-from apscheduler.triggers.base import BaseTrigger
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar
 
 from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Health
 from jobmanager.backends.timetable import ScheduledJob, Timetable
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.settings import Settings
-from jobmanager.validation.printable import get_logger
 
-logger = get_logger(__name__)
+if TYPE_CHECKING:
+    from apscheduler.schedulers.base import BaseScheduler
 
-JOB_ID = "jobmanager"
-LONGEST_SLEEP = timedelta(seconds=60)  # a step of the wall clock is noticed within this
-INSTANT = timedelta(microseconds=1)
+    from jobmanager.backends.local_job import WakeUpJob
 
 
 class LocalBackend(Backend):
@@ -53,10 +43,9 @@ class LocalBackend(Backend):
         self._clock = clock
         self._grace = grace
         self._given = scheduler
-        self._scheduler: BaseScheduler | None = None
+        self._wake_up: WakeUpJob | None = None
         self._deliver: Deliver | None = None
         self._driven = False
-        self._job_id = JOB_ID
         self._draining = threading.RLock()  # a handler that runs inline may stop us
 
     @classmethod
@@ -66,8 +55,8 @@ class LocalBackend(Backend):
     def sync(self, jobs: Sequence[ScheduledJob]) -> None:
         before = self.timetable.top()
         self.timetable.replace(jobs)
-        if self.timetable.top() != before:
-            self._wake()
+        if self._wake_up is not None and self.timetable.top() != before:
+            self._wake_up.move()
 
     def start(self, deliver: Deliver) -> None:
         if self._deliver is not None:
@@ -76,49 +65,28 @@ class LocalBackend(Backend):
         self._driven = self._clock.drive(self.timetable.top, self._drain)
         if self._driven:
             return
-        scheduler = self._given or BackgroundScheduler(timezone=UTC, daemon=True)
-        self._job_id = next(name for name in _names() if scheduler.get_job(name) is None)
-        # Never the application's own store: one that pickles could not keep us, and would find us again after a restart.
-        scheduler.add_jobstore(MemoryJobStore(), alias=self._job_id)
-        scheduler.add_executor(_InlineExecutor(), alias=self._job_id)
-        scheduler.add_job(
-            self._drain,
-            _TopTrigger(self.timetable),
-            id=self._job_id,
-            name="jobmanager timetable",
-            jobstore=self._job_id,
-            executor=self._job_id,
-            misfire_grace_time=None,
-            coalesce=True,
-            max_instances=1,
-        )
-        self._scheduler = scheduler
-        if scheduler.state == STATE_STOPPED and self._given is None:
-            scheduler.start()
+        from jobmanager.backends.local_job import WakeUpJob  # noqa: PLC0415 - only who keeps the time needs APScheduler
+
+        self._wake_up = WakeUpJob(self._given, self.timetable, self._drain)
+        self._wake_up.start()
 
     def stop(self, timeout: timedelta) -> None:
-        scheduler, self._scheduler = self._scheduler, None
+        wake_up, self._wake_up = self._wake_up, None
         self._deliver = None
         if self._driven:
             self._clock.release(self._drain)
             self._driven = False
-        if scheduler is None:
-            return
-        if self._given is None and scheduler.running:
-            scheduler.shutdown(wait=False)  # it waits for its thread all the same
-            return
-        try:
-            scheduler.remove_jobstore(self._job_id)
-            scheduler.remove_executor(self._job_id, shutdown=False)
-        except KeyError:
-            logger.debug("the application's scheduler had already forgotten us")
         # The application's thread may be delivering at this moment.
-        if self._draining.acquire(timeout=timeout.total_seconds()):
+        if (
+            wake_up is not None
+            and wake_up.remove()
+            and self._draining.acquire(timeout=timeout.total_seconds())
+        ):
             self._draining.release()
 
     def after_fork(self) -> None:
         """In a forked child: the scheduler's thread stayed behind, so this backend counts as stopped."""
-        self._scheduler = None
+        self._wake_up = None
         self._deliver = None
         # The parent's thread may have been at the old one, whose lock no thread here would release.
         self.timetable = Timetable()
@@ -132,7 +100,7 @@ class LocalBackend(Backend):
     def health(self) -> Health:
         if self._deliver is None:
             return Health(ok=False, detail="not started in this process")
-        if self._scheduler is not None and self._scheduler.state == STATE_STOPPED:
+        if self._wake_up is not None and self._wake_up.is_stopped:
             return Health(ok=False, detail="the application's scheduler is not running; call its start()")
         top = self.timetable.top()
         return Health(
@@ -144,53 +112,3 @@ class LocalBackend(Backend):
             if self._deliver is not None:
                 now = self._clock.now()
                 self.timetable.deliver_due(now, self._deliver, earliest=now - self._grace)
-
-    def _wake(self) -> None:
-        scheduler = self._scheduler
-        if scheduler is not None:
-            try:
-                scheduler.modify_job(
-                    self._job_id, self._job_id, next_run_time=_next_wake_up(self.timetable, datetime.now(UTC))
-                )
-            except JobLookupError:
-                logger.debug("the application's scheduler has forgotten us")
-
-
-def _names() -> Iterator[str]:
-    """`jobmanager`, and further names where several managers are guests of one scheduler."""
-    yield JOB_ID
-    for number in itertools.count(2):
-        yield f"{JOB_ID}-{number}"
-
-
-def _next_wake_up(timetable: Timetable, now: datetime) -> datetime:
-    """When to look again: at the next due instant, later than `now`, but within a minute."""
-    latest = now + LONGEST_SLEEP
-    top = timetable.top()
-    # APScheduler asks again until the instant lies after `now`, and drops a job whose trigger returns None.
-    return latest if top is None else min(max(top, now + INSTANT), latest)
-
-
-class _TopTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """Fires when the timetable says so; always later than now, never None."""
-
-    __slots__ = ("_timetable",)
-
-    def __init__(self, timetable: Timetable) -> None:
-        self._timetable = timetable
-
-    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        return _next_wake_up(self._timetable, now)
-
-
-class _InlineExecutor(BaseExecutor):  # type: ignore[misc]
-    """Calls the job on the scheduler's own thread, so that the trigger is asked for the next time after the drain."""
-
-    def submit_job(self, job: Any, run_times: list[datetime]) -> None:
-        try:
-            job.func()
-        except Exception:
-            logger.exception("ticks could not be delivered; the sweep will account for them")
-
-    def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
-        self.submit_job(job, run_times)
