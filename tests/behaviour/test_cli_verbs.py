@@ -513,8 +513,8 @@ def test_simulate_lists_what_would_fire(cli, monkeypatch):
     assert [record["scheduled_for"] for record in found] == ["2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"]
     assert all(record["fires"] for record in found)
     limited = cli("simulate", "--to", "+7d", "--limit", "5")
-    assert limited.out.splitlines()[-1].startswith("5 fires, 0 that do not")
-    assert "More than 5" in limited.err
+    assert len(limited.out.partition("\n\n")[0].splitlines()) == 1 + 5
+    assert "More than 5; --limit shows more." in limited.err
 
 
 def test_simulate_says_why_nothing_fires(cli):
@@ -525,11 +525,36 @@ def test_simulate_says_why_nothing_fires(cli):
 # ---------------------------------------------------------------- doctor, purge, version
 
 
-def test_doctor_of_a_fresh_application_finds_no_fault(cli):
+def test_doctor_of_a_fresh_application_says_that_nothing_fires_yet(cli):
     said = cli("doctor", "--json")
     assert said.code == 0
     assert said.json["ok"] is True
     assert {finding["level"] for finding in said.json["findings"]} == {"ok", "note"}
+    [note] = [finding for finding in said.json["findings"] if finding["check"] == "processes"]
+    assert note["text"] == "no process has been started yet: nothing fires"
+    assert "`jobmanager run`" in note["fix"]
+
+
+def test_doctor_looks_at_the_application_of_the_folder(cli, application, monkeypatch, tmp_path):
+    monkeypatch.delenv("JOBMANAGER_APP")
+    (tmp_path / f"{application}.py").rename(tmp_path / "jobs.py")
+    said = cli("doctor")
+    assert "jobs can be imported" in said.out
+    assert "note: the application is jobs, found in jobs.py of this folder" in said.err
+
+
+def test_a_job_that_fires_often_is_one_line_of_the_simulation(cli, monkeypatch):
+    """Fails if one job of many instants leaves no room for the others, or if two of them are too much."""
+    monkeypatch.setenv("WITH_GATED", "1")
+    said = cli("simulate", "--from", "2027-01-01T00:00Z", "--to", "2027-01-02T00:00Z")
+    [gated] = [line for line in said.out.splitlines() if " gated " in line]
+    assert "every minute: 1,440 times, the last at 1 Jan 19:00:00 EST" in gated.replace(
+        "2027-01-01 19", "1 Jan 19"
+    )
+    assert " cleanup " in said.out
+    assert "1,441 fires" in said.out
+    each = cli("simulate", "--from", "2027-01-01T00:00Z", "--to", "2027-01-01T01:00Z", "--job", "gated")
+    assert each.out.count(" gated ") == 60
 
 
 def test_doctor_exits_1_and_names_the_fix(cli):

@@ -19,11 +19,16 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
+
+from jobmanager.cli.app import app, hoisted
+from jobmanager.cli.verbs import Verb
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -272,10 +277,6 @@ def said_by_the_code() -> list[str]:
 
 def command_line(words: list[str]) -> None:
     """A call of `jobmanager`: its verb exists and takes these options."""
-    import click
-
-    from jobmanager.cli.app import app, hoisted
-
     command: click.Command = app
     ctx = click.Context(app)
     words = hoisted(words)
@@ -283,7 +284,7 @@ def command_line(words: list[str]) -> None:
     verb = "jobmanager"
     while words:
         word = words.pop(0)
-        if word.startswith("-"):
+        if word.startswith("-") and word != "-":
             name, _, value = word.partition("=")
             assert name in options, f"{verb} takes no {name}"
             if name == "--app" and not value:
@@ -333,3 +334,24 @@ CHECKS = {
     "python": interpreter,
     "pytest": pytest_target,
 }
+
+
+def verbs_of(group: click.Group, *words: str) -> Iterator[tuple[str, Verb]]:
+    """Every verb below a group, with the words that call it."""
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        found = group.get_command(ctx, name)
+        if isinstance(found, click.Group):
+            yield from verbs_of(found, *words, name)
+        else:
+            assert isinstance(found, Verb)
+            yield " ".join([*words, name]), found
+
+
+@pytest.mark.parametrize(("words", "verb"), [pytest.param(*pair, id=pair[0]) for pair in verbs_of(app)])
+def test_the_example_of_a_verb_calls_it(words, verb):
+    """Fails if the example in a verb's help is of another verb, or names an option that it does not take."""
+    called = shlex.split(verb.example.partition("jobmanager ")[2])
+    said = hoisted(called[: called.index(">")] if ">" in called else called)
+    assert f" {words}" in f" {' '.join(said)}"
+    command_line(said)

@@ -35,16 +35,16 @@ class Session:
     @cached_property
     def jobs(self) -> JobManager:
         """The application's manager, also of a usual file; UsageError if there is none and no application is named."""
+        self.look_around()
         if not self.target:
-            self.target = self._found()
+            raise NO_APPLICATION
         return self._hiding(load(self.target))
 
-    def _found(self) -> str:
-        target = usual_target(Path.cwd())
-        if target is None:
-            raise NO_APPLICATION
-        self.say_taken(target, f"{target}.py of this folder")
-        return target
+    def look_around(self) -> None:
+        """Take the application of a usual file of this folder, if none is named and there is one."""
+        if not self.target and (found := usual_target(Path.cwd())):
+            self.target = found
+            self.say_taken(found, f"{found}.py of this folder")
 
     def say_taken(self, target: str, place: str) -> None:
         """Say on standard error which application was taken without being named on the command line."""

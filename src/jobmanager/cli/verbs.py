@@ -20,9 +20,18 @@ class _Context(click.Context):
 
 
 class Verb(click.Command):
-    """A verb."""
+    """A verb, with an example of its use."""
 
     context_class = _Context
+
+    def __init__(self, *arguments: Any, example: str, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Example"):
+            formatter.write(f"  {self.example}\n")  # never wrapped: it is to be copied
+        super().format_epilog(ctx, formatter)
 
 
 class Verbs(click.Group):
@@ -55,6 +64,6 @@ class Verbs(click.Group):
             formatter.write_dl([(name, (command.help or "").partition("\n\n")[0]) for name, command in found])
 
 
-def verb(name: str, *, epilog: str | None = None) -> Callable[[Callable[..., Any]], Verb]:
+def verb(name: str, *, example: str, epilog: str | None = None) -> Callable[[Callable[..., Any]], Verb]:
     """Declare a verb of the command itself; its docstring is its help."""
-    return click.command(name, cls=Verb, epilog=epilog)
+    return click.command(name, cls=Verb, example=example, epilog=epilog)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from jobmanager.doctor.application import backend, declared, handlers, zones
 from jobmanager.doctor.finding import Finding, Level
 from jobmanager.doctor.health import health, replies
-from jobmanager.doctor.ledger import clock, differences, pending, processes, states, store
+from jobmanager.doctor.ledger import clock, differences, not_started, pending, processes, states, store
 from jobmanager.doctor.roles import hosts, roles
 from jobmanager.doctor.surroundings import installation, settings
 from jobmanager.errors import JobManagerError
@@ -36,8 +36,11 @@ def examine(jobs: JobManager, *, told: Told = utc) -> list[Finding]:
     ]
     of_store = _guarded("store", lambda: replies(jobs)) or _guarded("store", lambda: store(jobs))
     found += of_store
-    if any(finding.level == "failing" for finding in of_store) or not jobs.store.exists():
+    if any(finding.level == "failing" for finding in of_store):
         return found
+    if not jobs.store.exists():
+        is_failing = any(finding.level == "failing" for finding in found)
+        return found if is_failing else [*found, *_guarded("processes", lambda: not_started(jobs))]
     for check, look in _OF_THE_STORE.items():
         found += _guarded(check, lambda look=look: look(jobs, told))  # type: ignore[misc]
     return found

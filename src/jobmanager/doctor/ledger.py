@@ -13,7 +13,7 @@ from jobmanager.doctor.finding import Finding, counted
 from jobmanager.errors import CronError
 from jobmanager.explain import Told, start_one
 from jobmanager.ledger.missing_instants import schedule_of
-from jobmanager.ledger.queries import effective
+from jobmanager.ledger.queries import effective, next_run
 from jobmanager.manager.assembly import CLOCKS_AGREE
 from jobmanager.manager.manager import JobManager
 from jobmanager.process.heartbeat import living
@@ -169,6 +169,20 @@ def states(jobs: JobManager, told: Told) -> Iterator[Finding]:
                 text=f"The stored schedule of {row.id!r} cannot be read: {error}",
                 fix="Start a process that declares it.",
             )
+
+
+def not_started(jobs: JobManager) -> Iterator[Finding]:
+    """Say of a store that no process has made yet that nothing fires."""
+    now = SystemClock().now()
+    if jobs.backend.capabilities.keeps_time and any(
+        next_run(job, None, now) for job in jobs.registry.jobs.values()
+    ):
+        yield Finding(
+            check="processes",
+            level="note",
+            text="no process has been started yet: nothing fires",
+            fix=start_one(jobs),
+        )
 
 
 def processes(jobs: JobManager, told: Told) -> Iterator[Finding]:

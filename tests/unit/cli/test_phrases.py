@@ -48,9 +48,9 @@ def test_nothing_is_told_of_nothing():
 
 
 def test_a_moment_is_told_in_the_readers_zone_and_in_utc(in_berlin):
-    assert clock(NOW + timedelta(hours=1), NOW) == "14:00:00"
-    assert clock(NOW + timedelta(days=30), NOW) == "9 Apr 14:00:00"
-    assert clock(NOW - timedelta(days=365), NOW) == "2025-03-10 13:00:00"
+    assert clock(NOW + timedelta(hours=1), NOW) == "14:00:00 CET"
+    assert clock(NOW + timedelta(days=30), NOW) == "9 Apr 14:00:00 CEST"
+    assert clock(NOW - timedelta(days=365), NOW) == "2025-03-10 13:00:00 CET"
     assert both(NOW) == "Tue 2026-03-10 13:00:00 CET (2026-03-10 12:00:00 UTC)"
 
 

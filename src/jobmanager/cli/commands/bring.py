@@ -40,7 +40,9 @@ TARGET = click.argument(
 )
 
 
-@bring.command("celery-beat", epilog=EPILOG)
+@bring.command(
+    "celery-beat", example="jobmanager import celery-beat shop.celery:app > jobs.py", epilog=EPILOG
+)
 @TARGET
 @click.pass_obj
 def celery_beat(here: Session, target: str) -> None:
@@ -69,7 +71,9 @@ def celery_beat(here: Session, target: str) -> None:
     )
 
 
-@bring.command("apscheduler", epilog=EPILOG)
+@bring.command(
+    "apscheduler", example="jobmanager import apscheduler shop.main:scheduler > jobs.py", epilog=EPILOG
+)
 @TARGET
 @click.pass_obj
 def apscheduler(here: Session, target: str) -> None:
@@ -95,7 +99,7 @@ def apscheduler(here: Session, target: str) -> None:
     )
 
 
-@bring.command("crontab", epilog=EPILOG)
+@bring.command("crontab", example="crontab -l | jobmanager import crontab - > jobs.py", epilog=EPILOG)
 @click.argument("file", metavar="FILE", help="A crontab, or - for standard input (crontab -l | ...).")
 @click.option("--system", is_flag=True, help="A column names the user, as in /etc/crontab.")
 @click.option("--timezone", "zone", metavar="ZONE", help="Of the machine it is from; by default this one's.")

@@ -23,7 +23,7 @@ LEVEL = click.option(
 )
 
 
-@verb("worker")
+@verb("worker", example="jobmanager --app shop.jobs:jobs worker --concurrency 8")
 @click.option(
     "--concurrency", "-c", type=click.IntRange(min=1), help="Runs at once; by default one per core."
 )
@@ -62,7 +62,7 @@ def worker(
     backend.app.worker_main(arguments)
 
 
-@verb("beat")
+@verb("beat", example="jobmanager --app shop.jobs:jobs beat --name beat@%h")
 @NAME
 @LEVEL
 @click.pass_obj

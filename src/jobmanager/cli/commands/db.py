@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 db = Verbs("db", help="The tables: their version and their upgrade.")
 
 
-@db.command("upgrade")
+@db.command("upgrade", example="jobmanager db upgrade")
 @click.pass_obj
 def upgrade(here: Session) -> None:
     """Create the tables, or upgrade them to the current version. Safe to run twice, and from several hosts at once."""
@@ -35,7 +35,7 @@ def upgrade(here: Session) -> None:
         )
 
 
-@db.command("current")
+@db.command("current", example="jobmanager db current")
 @click.pass_obj
 def current(here: Session) -> None:
     """Show the version of the tables, and the version that this jobmanager needs."""
@@ -51,7 +51,7 @@ def current(here: Session) -> None:
         )
 
 
-@db.command("sql")
+@db.command("sql", example="jobmanager db sql > upgrade.sql")
 @click.pass_obj
 def sql(here: Session) -> None:
     """Print the SQL of `upgrade`, to be run by a role that may create tables."""
@@ -67,7 +67,7 @@ def sql(here: Session) -> None:
         here.print(Block(script.rstrip() or "-- nothing to do"))
 
 
-@db.command("check")
+@db.command("check", example="jobmanager db check")
 @click.pass_obj
 def check(here: Session) -> None:
     """Compare the tables with the current version: columns, indexes, checks. Exit 1 if anything is missing."""

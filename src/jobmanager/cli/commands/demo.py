@@ -32,7 +32,7 @@ LOOK_EVERY_SECONDS = 0.25
 NEWEST = 6
 
 
-@verb("demo")
+@verb("demo", example="jobmanager demo --seconds 20")
 @click.option(
     "--seconds", type=click.FloatRange(min=0), help="End by itself after so long; without a terminal 15."
 )

@@ -41,7 +41,11 @@ class Platform(StrEnum):
     github = "github"
 
 
-@verb("export", epilog=EPILOG)
+@verb(
+    "export",
+    example="jobmanager --app shop.jobs:jobs export k8s --url https://shop.example.com --out deploy",
+    epilog=EPILOG,
+)
 @click.argument(
     "target", type=click.Choice(Platform), metavar="TARGET", help="vercel, k8s, crontab, systemd or github."
 )

@@ -46,7 +46,7 @@ class Done:
         self.facts.update(facts)
 
 
-@verb("init")
+@verb("init", example="jobmanager --app shop.jobs:jobs init --url https://shop.example.com")
 @click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
 @click.option(
     "--url", metavar="URL", help="Where the database reaches the application: JOBMANAGER_PUBLIC_URL."

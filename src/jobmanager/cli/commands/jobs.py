@@ -41,7 +41,7 @@ SHOWN_RUNS, SHOWN_FIRES = 5, 5
 # ---------------------------------------------------------------- list
 
 
-@jobs.command("list")
+@jobs.command("list", example="jobmanager jobs list")
 @click.pass_obj
 def list_jobs(here: Session) -> None:
     """List every job: schedule, next run, outcome of the last one."""
@@ -110,7 +110,7 @@ def _who_could(manager: JobManager) -> str:
 # ---------------------------------------------------------------- show
 
 
-@jobs.command("show")
+@jobs.command("show", example="jobmanager jobs show nightly-report")
 @JOB_ID
 @click.pass_obj
 def show(here: Session, job: str) -> None:
@@ -180,7 +180,7 @@ def _override(view: View) -> str:
 # ---------------------------------------------------------------- next
 
 
-@jobs.command("next")
+@jobs.command("next", example="jobmanager jobs next nightly-report --number 10")
 @click.argument("job", required=False, metavar="[JOB]", help="Its id; without it, all jobs.")
 @click.option("-n", "--number", type=click.IntRange(min=1, max=1000), default=5, help="How many.")
 @click.pass_obj
@@ -246,7 +246,7 @@ ALL = click.option("--all", "every", is_flag=True, help="Every job of the applic
 ONE_JOB = click.argument("job", required=False, metavar="[JOB]", help="Its id.")
 
 
-@jobs.command("pause")
+@jobs.command("pause", example="jobmanager jobs pause nightly-report --reason 'the warehouse moves'")
 @ONE_JOB
 @ALL
 @click.option("--reason", help="Why; shown where the job is listed as paused.")
@@ -259,7 +259,7 @@ def pause(here: Session, job: str | None, every: bool, reason: str | None) -> No
     _print_states(here, job, "Running runs go on. `jobmanager jobs resume` ends the pause.")
 
 
-@jobs.command("resume")
+@jobs.command("resume", example="jobmanager jobs resume --all")
 @ONE_JOB
 @ALL
 @click.pass_obj

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_SECONDS = 0.5
 
 
-@verb("logs")
+@verb("logs", example="jobmanager logs 8f0c2b1a --follow")
 @RUN_ID
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
 @click.pass_obj

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SIGNS = {"ok": ("✓", "green"), "note": ("·", "dim"), "warning": ("!", "yellow"), "failing": ("✗", "red")}
 
 
-@verb("doctor")
+@verb("doctor", example="jobmanager doctor")
 @click.pass_obj
 def doctor(here: Session) -> None:
     """Look for what keeps jobs from running.
@@ -44,12 +44,13 @@ def _findings(here: Session) -> list[Finding]:
     from jobmanager.doctor import Finding, examine, examine_environment
 
     found = examine_environment()
+    here.look_around()
     if not here.target:
         found.append(
             Finding(
                 check="application",
                 level="note",
-                text="none is named (--app, JOBMANAGER_APP): its declarations are not looked at",
+                text="none is named (--app, JOBMANAGER_APP) or found here: its declarations are not looked at",
             )
         )
     try:
@@ -91,7 +92,7 @@ def print_findings(here: Session, found: list[Finding]) -> None:
     here.print(table, "", Text(words[verdict], f"bold {SIGNS[verdict][1]}"))
 
 
-@verb("purge")
+@verb("purge", example="jobmanager purge --older-than 30d")
 @click.option("--older-than", metavar="LENGTH", help="Like 30d; by default what retention says.")
 @click.option("--job", metavar="JOB", help="Only of this job.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
@@ -121,7 +122,7 @@ def purge(here: Session, older_than: str | None, job: str | None, yes: bool) -> 
         here.print(f"{count(deleted, 'run')} deleted that ended more than {length(age)} ago.")
 
 
-@verb("version")
+@verb("version", example="jobmanager --json version")
 @click.pass_obj
 def version(here: Session) -> None:
     """Print the versions."""

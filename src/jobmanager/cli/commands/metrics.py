@@ -11,7 +11,7 @@ from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
 
 
-@verb("metrics")
+@verb("metrics", example="jobmanager metrics --output /var/lib/node_exporter/jobmanager.prom")
 @click.option("--window", default="1h", metavar="LENGTH", help="Count the runs opened in the last so long.")
 @click.option(
     "--output",

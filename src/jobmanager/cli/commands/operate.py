@@ -30,7 +30,7 @@ MARKS = {"create": "+", "update": "~", "active": "~", "disabled": "~", "undeclar
 # ---------------------------------------------------------------- sync and override
 
 
-@verb("sync")
+@verb("sync", example="jobmanager sync --apply")
 @click.option("--apply/--plan", default=False, help="Make it so, or only show it (default).")
 @click.pass_obj
 def sync(here: Session, apply: bool) -> None:
@@ -70,7 +70,7 @@ class _Words(click.Argument):
         return self.make_metavar(ctx), f"One of {', '.join(sorted(WORDS))}; config takes JSON."
 
 
-@verb("override")
+@verb("override", example="jobmanager override nightly-report cron='0 4 * * *' timeout=10m")
 @JOB_ID
 @click.argument("words", cls=_Words, nargs=-1, metavar="[WORD=VALUE]...")
 @click.option("--reset", is_flag=True, help="Take all overrides back; the code decides.")
@@ -123,7 +123,7 @@ def _word(text: str) -> tuple[str, Any]:
 # ---------------------------------------------------------------- backfill and dead letters
 
 
-@verb("backfill")
+@verb("backfill", example="jobmanager backfill nightly-report --from 2026-11-01 --to 2026-11-08 --dry-run")
 @JOB_ID
 @click.option("--from", "start", required=True, metavar="MOMENT", help="After this instant.")
 @click.option("--to", "end", default="now", metavar="MOMENT", help="Up to this instant.")
@@ -158,7 +158,7 @@ def _summary(made_up: list[MadeUp], *, dry_run: bool) -> str:
     return f"{said}; unchanged: {left}." if left else f"{said}."
 
 
-@dead.command("list")
+@dead.command("list", example="jobmanager dead list --job nightly-report")
 @click.option("--job", metavar="JOB", help="Only of this job.")
 @click.option("--limit", "-n", type=click.IntRange(min=1), default=50, help="At most so many.")
 @click.pass_obj
@@ -173,7 +173,7 @@ def list_dead(here: Session, job: str | None, limit: int) -> None:
         here.print("No dead letters.")
 
 
-@dead.command("redrive")
+@dead.command("redrive", example="jobmanager dead redrive --job nightly-report --limit 10")
 @click.option("--job", metavar="JOB", help="Only of this job.")
 @click.option("--limit", "-n", type=click.IntRange(min=1), default=100, help="At most so many, oldest first.")
 @click.pass_obj
@@ -186,7 +186,7 @@ def redrive_dead(here: Session, job: str | None, limit: int) -> None:
         here.print(f"{count(len(redriven), 'run')} opened again.")
 
 
-@dead.command("discard")
+@dead.command("discard", example="jobmanager dead discard 8f0c2b1a")
 @click.argument("run", nargs=-1, required=True, metavar="RUN...", help="Their ids, or the ends of them.")
 @click.pass_obj
 def discard_dead(here: Session, run: tuple[str, ...]) -> None:
@@ -201,7 +201,7 @@ def discard_dead(here: Session, run: tuple[str, ...]) -> None:
 # ---------------------------------------------------------------- healthcheck
 
 
-@verb("healthcheck")
+@verb("healthcheck", example="jobmanager healthcheck --max-lag 2m")
 @click.option(
     "--max-lag", "most", default="60s", metavar="LENGTH", help="How late ticks may come and still be well."
 )

@@ -89,7 +89,7 @@ def care_of(here: Session, settings: Settings | None = None, *, installed: bool 
 # ---------------------------------------------------------------- objects
 
 
-@pg_cron.command("install")
+@pg_cron.command("install", example="jobmanager pg-cron install --role shop")
 @click.option("--sql", "as_sql", is_flag=True, help="Only print the SQL, for a role that may run it.")
 @click.option("--role", metavar="NAME", help="A role that shall run the application and own nothing.")
 @click.pass_obj
@@ -138,7 +138,7 @@ def _print_sql(here: Session, role: str | None) -> None:
         here.copyable(script)
 
 
-@pg_cron.command("uninstall")
+@pg_cron.command("uninstall", example="jobmanager pg-cron uninstall --objects")
 @click.option(
     "--objects", is_flag=True, help="Remove our functions, plans, calls and keys as well. Jobs and runs stay."
 )
@@ -177,14 +177,14 @@ def uninstall(here: Session, objects: bool, yes: bool) -> None:
 # ---------------------------------------------------------------- entries
 
 
-@pg_cron.command("entries")
+@pg_cron.command("entries", example="jobmanager pg-cron entries")
 @click.pass_obj
 def entries(here: Session) -> None:
     """List the application's entries in pg_cron beside those it should have. Exit 1 if they differ."""
     _show(here, care_of(here).entries(), "pg_cron has no entry of ours; `jobmanager init` makes them.")
 
 
-@pg_cron.command("orphans")
+@pg_cron.command("orphans", example="jobmanager pg-cron orphans")
 @click.pass_obj
 def orphans(here: Session) -> None:
     """List entries of the application that no job needs. Exit 1 if there are any."""
@@ -240,7 +240,7 @@ def _print_entries(here: Session, found: list[CronEntry], wrong: list[CronEntry]
         here.print("", "`jobmanager pg-cron resume ENTRY` ends a pause.")
 
 
-@pg_cron.command("pause")
+@pg_cron.command("pause", example="jobmanager pg-cron pause jm_dispatch")
 @NAME
 @click.pass_obj
 def pause(here: Session, name: str) -> None:
@@ -248,7 +248,7 @@ def pause(here: Session, name: str) -> None:
     _switch(here, name, active=False)
 
 
-@pg_cron.command("resume")
+@pg_cron.command("resume", example="jobmanager pg-cron resume jm_dispatch")
 @NAME
 @click.pass_obj
 def resume(here: Session, name: str) -> None:
@@ -290,7 +290,7 @@ def _state_now(care: PgCronAdmin, entry: str) -> str:
     return found.drift or "active"
 
 
-@pg_cron.command("unschedule")
+@pg_cron.command("unschedule", example="jobmanager pg-cron unschedule jm_sweep")
 @NAME
 @YES
 @click.pass_obj
@@ -312,7 +312,7 @@ def unschedule(here: Session, name: str, yes: bool) -> None:
         )
 
 
-@pg_cron.command("purge")
+@pg_cron.command("purge", example="jobmanager pg-cron purge --yes")
 @YES
 @click.pass_obj
 def purge(here: Session, yes: bool) -> None:
@@ -335,7 +335,7 @@ def purge(here: Session, yes: bool) -> None:
         raise Exit(FAILED)
 
 
-@pg_cron.command("stats")
+@pg_cron.command("stats", example="jobmanager pg-cron stats")
 @click.pass_obj
 def stats(here: Session) -> None:
     """Show entries, runs and calls of the last 24 hours, and the time of the database's last sweep."""

@@ -36,7 +36,7 @@ def find(manager: JobManager, run_id: str) -> Run:
 # ---------------------------------------------------------------- list
 
 
-@runs.command("list")
+@runs.command("list", example="jobmanager runs list --job nightly-report --status failed")
 @click.option("--job", metavar="JOB", help="Only of this job.")
 @click.option("--status", multiple=True, metavar="STATUS", help="Only with this status; may be repeated.")
 @click.option("--limit", "-n", type=click.IntRange(min=1, max=10_000), default=20, help="How many.")
@@ -130,7 +130,7 @@ def _progress_in_words(progress: Progress | None) -> str:
 # ---------------------------------------------------------------- show
 
 
-@runs.command("show")
+@runs.command("show", example="jobmanager runs show 8f0c2b1a")
 @RUN_ID
 @click.pass_obj
 def show(here: Session, run: str) -> None:
@@ -269,7 +269,7 @@ def log_line(line: LogLine) -> Text:
 # ---------------------------------------------------------------- cancel
 
 
-@verb("cancel")
+@verb("cancel", example="jobmanager cancel 8f0c2b1a")
 @RUN_ID
 @click.pass_obj
 def cancel(here: Session, run: str) -> None:

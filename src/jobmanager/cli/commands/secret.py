@@ -20,7 +20,7 @@ STEPS = (
 )
 
 
-@secret.command("rotate")
+@secret.command("rotate", example="jobmanager secret rotate")
 @click.option("--again", is_flag=True, help="Although the last rotation was not ended: its secret was lost.")
 @click.pass_obj
 def rotate(here: Session, again: bool) -> None:
@@ -47,7 +47,7 @@ def rotate(here: Session, again: bool) -> None:
         here.print(f"{number}. {step}")
 
 
-@secret.command("retire")
+@secret.command("retire", example="jobmanager secret retire")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def retire(here: Session, yes: bool) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager
 
 
-@verb("run")
+@verb("run", example="jobmanager --app shop.jobs:jobs run")
 @click.pass_obj
 def run(here: Session) -> None:
     """Keep time and execute, in the foreground.

@@ -27,7 +27,7 @@ WAIT = click.option(
 TIMEOUT = click.option("--timeout", metavar="LENGTH", help="Wait at most so long, like 30s or 5m.")
 
 
-@verb("trigger")
+@verb("trigger", example="jobmanager trigger nightly-report --payload '{\"days\": 7}' --wait")
 @click.argument("job", metavar="JOB", help="Its id.")
 @click.option(
     "--payload", "-p", metavar="JSON", help="Arguments: a JSON object, @file, or - for standard input."
@@ -62,7 +62,7 @@ def trigger(
     _start_if_not_stopped(here, here.jobs, run, wait=wait or limit is not None, limit=limit)
 
 
-@verb("redrive")
+@verb("redrive", example="jobmanager redrive 8f0c2b1a --wait")
 @RUN_ID
 @WAIT
 @TIMEOUT

@@ -13,7 +13,7 @@ from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
 
 
-@verb("verify")
+@verb("verify", example="jobmanager --app shop.jobs:jobs verify nightly-report")
 @click.argument("job", required=False, metavar="[JOB]", help="Run this job now, and see it succeed.")
 @click.option(
     "--timeout",

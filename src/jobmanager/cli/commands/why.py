@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import islice
@@ -15,6 +16,7 @@ from jobmanager.cli.output.phrases import both, clock, continued, distance, iso,
 from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
+from jobmanager.errors import PayloadError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
     from jobmanager.ledger.queries import Planned
     from jobmanager.manager.manager import JobManager
 
-SLICE = timedelta(days=1)
+SLICE, SHORTEST = timedelta(days=1), timedelta(seconds=1)
+OFTEN = 24
+MOST_COUNTED = 200_000
 LONGEST = timedelta(days=3_660)
 
 
-@verb("explain")
+@verb("explain", example="jobmanager explain nightly-report --at 02:00")
 @click.argument("job", metavar="JOB", help="Its id.")
 @click.option("--at", metavar="MOMENT", help="The instant in question, like 02:00 or 2026-11-23T02:00.")
 @click.pass_obj
@@ -100,7 +104,7 @@ def _portrait(item: Explanation, now: datetime) -> Iterator[RenderableType]:
 # ---------------------------------------------------------------- simulate
 
 
-@verb("simulate")
+@verb("simulate", example="jobmanager simulate --from tomorrow --to +7d --job nightly-report")
 @click.option("--from", "start", default="now", metavar="MOMENT", help="After this moment.")
 @click.option("--to", "end", default="+1d", metavar="MOMENT", help="Up to this moment.")
 @click.option("--job", metavar="JOB", help="Only this job.")
@@ -125,21 +129,40 @@ def simulate(here: Session, start: str, end: str, job: str | None, limit: int) -
             f"From {utc(first)} to {utc(last)} is no stretch of time.",
             hint="--to must be later, within ten years.",
         )
-    found = list(islice(_planned(here.jobs, first, last, job), limit + 1))
-    cut, found = len(found) > limit, found[:limit]
+    each = here.as_json or job is not None
+    most = limit if each else MOST_COUNTED
+    found = list(islice(_planned(here.jobs, first, last, job), most + 1))
+    cut, found = len(found) > most, found[:most]
+    rows = [(item, item.why) for item in found] if each else _summed_up(found, here.jobs.store.now())
     if here.as_json:
         here.emit([_planned_record(item) for item in found])
     else:
-        _show(here, found, first, last)
-    if cut:
+        from jobmanager.cli.output.lists import dim
+
+        _show(here, rows[:limit])
+        fires = sum(item.fires for item in found)
+        until = both(found[-1].scheduled_for if cut else last)
+        told = f"{fires:,} fires, {len(found) - fires:,} that do not, after {both(first)} up to {until}."
+        here.print(dim(told))
+    if (cut and each) or len(rows) > limit:
         here.aside.print(f"More than {limit:,}; --limit shows more.", soft_wrap=True)
+    elif cut:
+        here.aside.print(f"More than {most:,}; choose an earlier --to, or one --job.", soft_wrap=True)
 
 
 def _planned(manager: JobManager, first: datetime, last: datetime, job: str | None) -> Iterator[Planned]:
     """Yield the instants slice by slice, so that a year of seconds is not held at once."""
+    length = SLICE
     while first < last:
-        upto = min(first + SLICE, last)
-        yield from (item for item in manager.simulate(first, upto) if job in (None, item.job_id))
+        upto = min(first + length, last)
+        try:
+            planned = manager.simulate(first, upto)
+        except PayloadError:  # many jobs fire often: more than one call returns
+            if length <= SHORTEST:
+                raise
+            length /= 2
+            continue
+        yield from (item for item in planned if job in (None, item.job_id))
         first = upto
 
 
@@ -152,8 +175,23 @@ def _planned_record(item: Planned) -> dict[str, Any]:
     }
 
 
-def _show(here: Session, found: list[Planned], first: datetime, last: datetime) -> None:
-    from jobmanager.cli.output.lists import Column, dim, listing
+def _summed_up(found: list[Planned], now: datetime) -> list[tuple[Planned, str]]:
+    """Return each instant with its reason; those of a job that fires often as the first of them, with their number."""
+    number = Counter(item.job_id for item in found)
+    last_of = {item.job_id: item.scheduled_for for item in found}
+    rows: dict[tuple[str, datetime | None], tuple[Planned, str]] = {}
+    for item in found:
+        often = number[item.job_id]
+        if often <= OFTEN:
+            rows[item.job_id, item.scheduled_for] = (item, item.why)
+        else:
+            told = f"{item.why}: {often:,} times, the last at {clock(last_of[item.job_id], now)}; --job shows each"
+            rows.setdefault((item.job_id, None), (item, told))
+    return list(rows.values())
+
+
+def _show(here: Session, rows: list[tuple[Planned, str]]) -> None:
+    from jobmanager.cli.output.lists import Column, listing
 
     now = here.jobs.store.now()
     columns = (
@@ -163,19 +201,15 @@ def _show(here: Session, found: list[Planned], first: datetime, last: datetime) 
         Column("FIRES"),
         Column("WHY", wide=66, folds=True, yields=True),
     )
-    rows = [
+    shown = [
         (
             utc(item.scheduled_for)[:-4],
             clock(item.scheduled_for, now),
             item.job_id,
             "yes" if item.fires else "no",
-            item.why,
+            why,
         )
-        for item in found
+        for item, why in rows
     ]
-    fires = sum(item.fires for item in found)
-    if rows:
-        here.print(listing(here.console, columns, rows), "")
-    here.print(
-        dim(f"{fires:,} fires, {len(found) - fires:,} that do not, after {both(first)} up to {both(last)}.")
-    )
+    if shown:
+        here.print(listing(here.console, columns, shown), "")

@@ -47,13 +47,15 @@ def distance(moment: datetime | None, now: datetime) -> str:
 
 
 def clock(moment: datetime | None, now: datetime) -> str:
-    """Format a moment in the reader's zone: `14:02:11` today, `24 Nov 14:02:11` this year; nothing for None."""
+    """Format a moment in the reader's zone: `14:02:11 CET` today, `24 Nov 14:02:11 CET` this year; nothing for None."""
     if moment is None:
         return ""
     local, today = moment.astimezone(), now.astimezone()
     if local.date() == today.date():
-        return f"{local:%H:%M:%S}"
-    return f"{local.day} {local:%b %H:%M:%S}" if local.year == today.year else f"{local:%Y-%m-%d %H:%M:%S}"
+        return f"{local:%H:%M:%S %Z}"
+    return (
+        f"{local.day} {local:%b %H:%M:%S %Z}" if local.year == today.year else f"{local:%Y-%m-%d %H:%M:%S %Z}"
+    )
 
 
 def both(moment: datetime, zone: tzinfo | None = None) -> str:
