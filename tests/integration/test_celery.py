@@ -332,6 +332,30 @@ def test_without_any_server_in_one_process(tmp_path: Path) -> None:
     assert threading.current_thread().name not in threads
 
 
+BROKEN = """
+from celery import bootsteps
+
+class Broken(bootsteps.StartStopStep):
+    requires = {"celery.worker.components:Pool"}
+
+    def start(self, parent):
+        raise RuntimeError("the step of an application")
+
+celery.steps["worker"].add(Broken)
+"""
+
+
+def test_a_worker_that_celery_could_not_keep_up_ends_with_celery_s_code(
+    make_application: MakeApplication,
+) -> None:
+    """Fails if the command drops it: a supervisor took the worker's end for wanted, and started none."""
+    application = make_application(broker="memory://", head=OWN_APP + BROKEN)
+    worker = application.command("jobmanager", "--app", "shop:jobs", "worker", "--pool", "solo")
+
+    assert worker.wait() == 1, worker.log()
+    assert "Unrecoverable error: RuntimeError('the step of an application')" in worker.log()
+
+
 def test_messages_in_files_need_no_server_either(make_application: MakeApplication, tmp_path: Path) -> None:
     (tmp_path / "messages").mkdir()
     folders = dict.fromkeys(

@@ -28,6 +28,7 @@ def make_app(broker_url: str) -> Celery:
         app.conf.broker_use_ssl = dict(tls)
     app.conf.update(
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a broker that is away for hours ends no worker
         task_default_queue=QUEUE,
         task_serializer="json",
         accept_content=["json"],  # never pickle

@@ -12,6 +12,8 @@ from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from jobmanager.backends.celery import CeleryBackend
 
 SCHEDULER = "jobmanager.backends.celery:Scheduler"
@@ -45,6 +47,7 @@ def worker(
     """Execute the runs that the beats send (JOBMANAGER_BACKEND=celery). Start as many workers as you need.
 
     Ends with Ctrl-C or SIGTERM, once the running handlers have ended, or after JOBMANAGER_DRAIN_SECONDS; a second signal ends it at once.
+    The exit code is Celery's: 0 after a drain, 1 after an error that it calls unrecoverable, so that a supervisor starts it again.
     """
     if pool in COOPERATIVE:
         raise UsageError(
@@ -59,7 +62,7 @@ def worker(
             arguments += [option, str(value)]
     if with_beat:
         arguments += ["--beat", "--scheduler", SCHEDULER]
-    backend.app.worker_main(arguments)
+    _run(backend.app, arguments)
 
 
 @verb("beat", example="jobmanager --app shop.jobs:jobs beat --name beat@%h")
@@ -73,7 +76,17 @@ def beat(here: Session, name: str | None, level: str) -> None:
     """
     backend = _introduce(here, "beat")
     arguments = ["--quiet", "beat", "--scheduler", SCHEDULER, "--pidfile", "", "--loglevel", level]
-    backend.app.start([*arguments, *(_remote_control(name) if name is not None else ())])
+    _run(backend.app, [*arguments, *(_remote_control(name) if name is not None else ())])
+
+
+def _run(app: Celery, arguments: list[str]) -> None:
+    """Run Celery's own command in this process, and end with its code: `Celery.start` and `worker_main` drop it."""
+    from celery.bin.celery import celery
+
+    celery.params[0].default = app
+    code = celery.main(args=arguments, standalone_mode=False)
+    if code:
+        raise SystemExit(code)
 
 
 def _remote_control(name: str) -> list[str]:
