@@ -16,8 +16,9 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 # Many tests wait for real processes and servers: four at a time fill two cores. `make test PARALLEL=` runs one by one.
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 
-# The fast ones compute and hardly wait; each process more reads all test files once more.
+# What is worth a run after each change: a minute on two cores, with nothing but Python. Each process more reads all files anew.
 FAST ?= -n 3 --dist worksteal
+FAST_TESTS := tests/unit tests/behaviour tests/docs/test_rooms.py tests/docs/test_internals.py tests/faults/test_mutations.py
 
 # Debian packages that the tests' servers come in. Each test session starts servers of its own on free ports.
 DEBIAN_PACKAGES := postgresql postgresql-15-cron pgbouncer redis-server rabbitmq-server
@@ -27,7 +28,7 @@ help:
 	@echo "make test        every test"
 	@echo "make faults      the whole fault programme: every fault on every store, some minutes"
 	@echo "make chaos       processes killed and cut off at random: SEED=7 SECONDS=45 STORE=postgres SEEDS=10"
-	@echo "make test-fast   what computes and hardly waits: some minutes"
+	@echo "make test-fast   what needs no server and hardly waits: a minute"
 	@echo "make tox         the whole gate: lint, types, layers, three Pythons, oldest versions, wheel, docs"
 	@echo "make lint        style, types and layers only"
 	@echo "make format      rewrite the files in the project's form"
@@ -67,8 +68,8 @@ demo: .venv/.package
 test: .venv/.tests servers
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not faults" $(ARGS)
 
-test-fast: .venv/.tests servers
-	@$(BIN)/python -m pytest $(FAST) -m "not slow and not faults" $(ARGS)
+test-fast: .venv/.tests
+	@$(BIN)/python -m pytest $(FAST) -m "not slow and not faults and not servers" $(FAST_TESTS) $(ARGS)
 
 # Its tests are long and few, so each goes to whichever process is free.
 faults: .venv/.tests servers

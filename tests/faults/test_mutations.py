@@ -104,7 +104,7 @@ def _exists(test: str) -> bool:
         pytest.param(
             name,
             marks=[
-                *([] if name in SWITCHES else [pytest.mark.faults]),
+                pytest.mark.slow if name in SWITCHES else pytest.mark.faults,
                 *([pytest.mark.servers] if MUTATIONS[name].on_a_server else []),
             ],
         )
