@@ -34,10 +34,6 @@ IN_FLIGHT = (1, 10, 100, 1000)
 BARS = {"sqlite": {1: 0.75, 10: 3, 100: 8}, "postgres": {1: 0.75, 10: 3, 100: 12}}
 
 
-def _lost() -> None:
-    raise AssertionError("an end that the store did not keep")
-
-
 class Client:
     """Keeps `in_flight` runs between opened and ended; every job has one of them."""
 
@@ -51,19 +47,25 @@ class Client:
         self._lease.beat()
         self._commits = GroupCommit(self._store, clock, threaded=True)
         self._recorder = Recorder(self._store, self._commits, grace=GRACE, redactor=Redactor(()))
+        self._recorder.report_ends_to(self)
+        self._events: queue.SimpleQueue[Run | str] = queue.SimpleQueue()
         self._alone = in_flight == 1
 
+    def ended(self, ending: Ending, status: object) -> None:
+        """Note that a run may be opened in place of the one that ended."""
+        assert status is SUCCEEDED
+        self._events.put(ending.run.job_id)
+
+    def end_lost(self, ending: Ending) -> None:
+        raise AssertionError(f"an end that the store did not keep: {ending}")
+
     def measure(self, seconds: float) -> float:
-        events: queue.SimpleQueue[Run | str] = queue.SimpleQueue()
+        events = self._events
 
         def opened(runs: list[Run], refused: Sequence[Run], _written: object) -> None:
             assert not refused
             for run in runs:
                 events.put(run)
-
-        def ended(ending: Ending, status: object) -> None:
-            assert status is SUCCEEDED
-            events.put(ending.run.job_id)
 
         def open_run(job_id: str) -> None:
             self._recorder.open([self._run(job_id)], opened, write_inline=self._alone)
@@ -78,7 +80,7 @@ class Client:
                 ending = Ending(
                     run=event, status=SUCCEEDED, started_at=event.opened_at, finished_at=datetime.now(UTC)
                 )
-                self._recorder.end(ending, ended, _lost, write_inline=self._alone)
+                self._recorder.end(ending, write_inline=self._alone)
                 continue
             done += 1
             if time.perf_counter() < deadline:

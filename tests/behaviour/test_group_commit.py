@@ -92,10 +92,10 @@ def test_what_waits_while_one_batch_is_written_is_the_next_batch(store: Troubled
     commits = GroupCommit(store, SystemClock(), threaded=True)
     answers: list[Written] = []
     with store.database.writing():  # the writer has to wait, and the others gather behind it
-        commits.submit([run()], (), answers.append)
+        commits.open([run()], answers.append)
         until(lambda: commits.is_writing)
         for _ in range(50):
-            commits.submit([run()], (), answers.append)
+            commits.open([run()], answers.append)
     until(lambda: len(answers) == 51)
 
     assert store.runs.batches == [1, 50]
@@ -108,7 +108,7 @@ def test_an_outage_is_waited_out_and_nothing_is_written_twice(store: TroubledSto
     answers: list[Written] = []
     store.runs.away = True
     for _ in range(5):
-        commits.submit([run()], (), answers.append)
+        commits.open([run()], answers.append)
     time.sleep(0.2)  # long enough for several tries; none may answer
     assert answers == []
     store.runs.away = False
@@ -122,7 +122,7 @@ def test_one_row_that_cannot_be_kept_stands_alone(store: TroubledStore) -> None:
     commits = GroupCommit(store, SystemClock(), threaded=False)
     good, bad = [run() for _ in range(6)], replace(run(), trigger="nonsense")  # type: ignore[arg-type]
     answers: list[Written] = []
-    commits.submit([*good[:3], bad, *good[3:]], (), answers.append)
+    commits.open([*good[:3], bad, *good[3:]], answers.append)
 
     assert set(answers[0].opened) == {each.id for each in good}
     assert list(answers[0].errors) == [bad.id]
@@ -131,7 +131,7 @@ def test_one_row_that_cannot_be_kept_stands_alone(store: TroubledStore) -> None:
 def test_stop_writes_what_waits(store: TroubledStore) -> None:
     commits = GroupCommit(store, SystemClock(), threaded=True)
     written = threading.Event()
-    commits.submit([run()], (), lambda _: written.set())
+    commits.open([run()], lambda _: written.set())
     commits.stop(5)
     commits.stop(5)
 
@@ -144,6 +144,6 @@ def test_a_job_whose_every_start_is_refused_is_said_once_in_five_seconds(
 ) -> None:
     commits = GroupCommit(store, SystemClock(), threaded=False)
     for _ in range(20):
-        commits.submit([replace(run(), trigger="nonsense")], (), lambda _: None)  # type: ignore[arg-type]
+        commits.open([replace(run(), trigger="nonsense")], lambda _: None)  # type: ignore[arg-type]
 
     assert sum("cannot be recorded" in record.getMessage() for record in caplog.records) == 1

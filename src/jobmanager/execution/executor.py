@@ -78,6 +78,7 @@ class Executor:
         self._waiters: dict[str, threading.Event] = {}
         self._draining = False
         self._drained = False
+        recorder.report_ends_to(self)
 
     # ---------------------------------------------------------------- taking runs on
 
@@ -240,22 +241,17 @@ class Executor:
         took = (ending.finished_at - ending.started_at).total_seconds()
         attempt.slot.release(seconds=took if attempt.begun else None)
         try:
-            self._recorder.end(
-                ending,
-                partial(self._ended, attempt),
-                partial(self._end_lost, attempt),
-                write_inline=write_inline,
-            )
+            self._recorder.end(ending, write_inline=write_inline)
         except BaseException:
             self._attempts.remove(attempt)
             raise
         finally:
             self._events.slot_freed()
 
-    def _ended(self, attempt: Attempt, ending: Ending, status: RunStatus | None) -> None:
+    def ended(self, ending: Ending, status: RunStatus | None) -> None:
         """Report the end, on the writer's thread after the commit; `ending` is what was written, without secrets."""
-        self._attempts.remove(attempt)
         run = ending.run
+        self._attempts.recorded(run)
         why = f": {ending.error.message}" if ending.error else ""
         if status is None:
             self._log(run, logging.WARNING, "job=%s run_id=%s late writer refused: another process owns it")
@@ -274,10 +270,10 @@ class Executor:
             tell_ended(self._observers, ending, status)
         self._wake_waiter(run.id)
 
-    def _end_lost(self, attempt: Attempt) -> None:
+    def end_lost(self, ending: Ending) -> None:
         """Forget an attempt whose end the store cannot keep, so that the sweep ends its run."""
-        self._attempts.remove(attempt)
-        self._wake_waiter(attempt.run.id)
+        self._attempts.recorded(ending.run)
+        self._wake_waiter(ending.run.id)
 
     def _wake_waiter(self, run_id: str) -> None:
         waiter = self._waiters.pop(run_id, None)

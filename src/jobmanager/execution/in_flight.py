@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from jobmanager.execution.attempt import Attempt
+from jobmanager.run import Run
 
 
 class Attempts:
@@ -42,9 +43,15 @@ class Attempts:
         self._drop(self._taken, attempt)
 
     def remove(self, attempt: Attempt) -> None:
-        """Forget an attempt: its end is on record, or another process owns its run."""
+        """Forget an attempt: another process owns its run, or its end cannot be written."""
         self._drop(self._taken, attempt)
         self._drop(self._ending, attempt)
+
+    def recorded(self, run: Run) -> None:
+        """Forget the attempt of exactly this start of the run: its end is on record, or lost for good."""
+        attempt = self._ending.get(run.id)
+        if attempt is not None and attempt.run is run:
+            del self._ending[run.id]
 
     def knows(self, run_id: str) -> bool:
         """Return True if the run waits for a worker here, its handler runs, or its end is being written."""

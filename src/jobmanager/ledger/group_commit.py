@@ -5,10 +5,10 @@ No artificial delay: a batch is what came while the last one was being written. 
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from jobmanager.cheap import cheap
 from jobmanager.clock import Clock
@@ -28,16 +28,16 @@ LONGEST_PAUSE = 2.0
 
 @cheap
 @dataclass(frozen=True, slots=True)
-class _Item:
-    opens: Sequence[Run]
-    endings: Sequence[Ending]
+class _Opening:
+    runs: Sequence[Run]
     then: Callable[[Written], None]
 
 
 class GroupCommit:
     """Durable writes of runs, many per fsync.
 
-    `submit` may be called by any thread; `then` is called by the writer's, after the commit, and must only hand on.
+    `open` and `end` may be called by any thread. What follows is called by the writer's, after the commit, and must only hand on:
+    `then(written)` for an opening, and for an ending what `tell_ends_to` named.
     """
 
     def __init__(
@@ -52,54 +52,56 @@ class GroupCommit:
         self._store = store
         self._clock = clock
         self._threaded = threaded
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._openings: list[_Opening] = []
+        self._endings: list[Ending] = []
+        self._idle = False
+        """True while the writer waits for work."""
+        self._ended: Callable[[Ending, Written], None] = _told_to_nobody
         self._committing = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
         self._given_up = threading.Event()
         self._quiet = quiet or ThrottledLogger(logger)
         self.outages = outages or Outages(clock)
         """When the store took no writes."""
         self._refusals = ThrottledLogs(logger)  # the store may refuse every tick of a job
 
-    def submit(
-        self,
-        opens: Sequence[Run],
-        endings: Sequence[Ending],
-        then: Callable[[Written], None],
-        *,
-        write_inline: bool = False,
+    def tell_ends_to(self, ended: Callable[[Ending, Written], None]) -> None:
+        """Have this called for each ending, once it is known what became of it. Before the first one is given."""
+        self._ended = ended
+
+    def open(
+        self, runs: Sequence[Run], then: Callable[[Written], None], *, write_inline: bool = False
     ) -> None:
-        """Write soon, then call `then`. BackPressureError if too much waits; endings are always taken, they free room.
+        """Open runs soon, then call `then`. BackPressureError if too much waits.
 
         `write_inline` says that nothing else is in flight, or that the caller waits for it: then the caller's thread writes, if
         the writer does not at that moment, and saves the way to it.
         """
-        item = _Item(opens, endings, then)
         if not self._threaded:
-            self._commit([item])
+            self._commit([_Opening(runs, then)], ())
             return
-        if write_inline and self._queue.empty() and self._committing.acquire(blocking=False):
-            began = self._clock.now()
-            try:
-                written = self._store.runs.write(opens, endings)
-            except StoreError as error:
-                # The writer repeats it: the same rows with the same ids are harmless.
-                self.outages.note(began, opens, error)
-                self._quiet.warning("store away, 1 write waits: %s", error)
-            except Exception as error:  # noqa: BLE001 - a value that no column takes: the writer finds out which
-                logger.debug("a write is left to the writer: %s", error)
-            else:
-                then(written)
-                return
-            finally:
-                self._committing.release()
-        if opens and self._queue.qsize() >= BOUND:
+        if write_inline and self._written_here(runs, (), then):
+            return
+        if len(self._openings) + len(self._endings) >= BOUND:
             raise BackPressureError(
                 f"{BOUND:,} writes wait for {self._store.url}; try again when the store keeps up."
             )
-        self._ensure_thread()
-        self._queue.put(item)
+        with self._lock:
+            self._wake_writer()
+            self._openings.append(_Opening(runs, then))
+
+    def end(self, ending: Ending, *, write_inline: bool = False) -> None:
+        """End an attempt soon. It is always taken, as it frees room; `write_inline` as for `open`."""
+        if not self._threaded:
+            self._commit((), [ending])
+            return
+        if write_inline and self._written_here((), [ending], partial(self._ended, ending)):
+            return
+        with self._lock:
+            self._wake_writer()
+            self._endings.append(ending)
 
     @property
     def is_writing(self) -> bool:
@@ -111,55 +113,91 @@ class GroupCommit:
         # A write on its caller's own thread may be under way, and what it opened still has to be ended.
         if self._committing.acquire(timeout=timeout):
             self._committing.release()
-        with self._starting:  # one that is not started yet cannot be waited for
+        with self._lock:
             thread, self._thread = self._thread, None
+            self._idle = False
+            self._work.notify_all()
         if thread is not None:
-            self._queue.put(None)
             thread.join(timeout)
             self._given_up.set()
 
-    def _ensure_thread(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            with self._starting:
-                if self._thread is None or not self._thread.is_alive():
-                    self._given_up.clear()
-                    self._thread = threading.Thread(
-                        target=self._write_all, name="jobmanager-writer", daemon=True
-                    )
-                    self._thread.start()
+    # ---------------------------------------------------------------- who writes
+
+    def _written_here(
+        self, opens: Sequence[Run], endings: Sequence[Ending], then: Callable[[Written], None]
+    ) -> bool:
+        """Write on this thread, unless something waits or is being written; False leaves it to the writer."""
+        if self._openings or self._endings or not self._committing.acquire(blocking=False):
+            return False
+        began = self._clock.now()
+        try:
+            written = self._store.runs.write(opens, endings)
+        except StoreError as error:
+            # The writer repeats it: the same rows with the same ids are harmless.
+            self.outages.note(began, opens, error)
+            self._quiet.warning("store away, 1 write waits: %s", error)
+            return False
+        except Exception as error:  # noqa: BLE001 - a value that no column takes: the writer finds out which
+            logger.debug("a write is left to the writer: %s", error)
+            return False
+        else:
+            then(written)
+            return True
+        finally:
+            self._committing.release()
+
+    def _wake_writer(self) -> None:
+        """See to it that the writer looks at what waits; under the lock."""
+        if self._idle:
+            self._idle = False
+            self._work.notify()
+        elif self._thread is None:
+            self._given_up.clear()
+            thread = threading.Thread(target=self._write_all, name="jobmanager-writer", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _write_all(self) -> None:
-        stopping = False
-        while not stopping:
-            batch = [self._queue.get()]
-            while not self._queue.empty() and len(batch) < BOUND:
-                batch.append(self._queue.get_nowait())
-            stopping = None in batch
+        me = threading.current_thread()
+        while True:
+            with self._lock:
+                while not (self._openings or self._endings):
+                    if self._thread is not me:
+                        return
+                    self._idle = True
+                    self._work.wait()
+                openings, self._openings = self._openings, []
+                endings, self._endings = self._endings, []
             with self._committing:
                 try:
-                    self._commit([item for item in batch if item is not None])
+                    self._commit(openings, endings)
                 except BaseException:
-                    logger.exception("%d writes are lost; the sweep accounts for them", len(batch))
+                    logger.exception(
+                        "%d writes are lost; the sweep accounts for them", len(openings) + len(endings)
+                    )
 
-    def _commit(self, batch: Sequence[_Item]) -> None:
-        if not batch:
-            return
-        opens = [run for item in batch for run in item.opens]
-        endings = [ending for item in batch for ending in item.endings]
+    def _commit(self, openings: Sequence[_Opening], endings: Sequence[Ending]) -> None:
+        opens = [run for opening in openings for run in opening.runs]
         try:
             written = self._write_until_it_holds(opens, endings)
         except StoreError:
             raise
         except Exception as error:  # every write is told of its fate, whatever happens here
-            logger.exception("%d writes are lost; the sweep accounts for them", len(batch))
+            logger.exception("%d writes are lost; the sweep accounts for them", len(opens) + len(endings))
             written = Written(errors=dict.fromkeys(_ids(opens, endings), error))
-        for item in batch:
-            try:
-                item.then(written)
-            except BaseException as error:
-                if not self._threaded and not isinstance(error, Exception):
-                    raise
-                logger.exception("after a commit")
+        for opening in openings:
+            self._tell(opening.then, written)
+        for ending in endings:
+            self._tell(self._ended, ending, written)
+
+    def _tell(self, then: Callable[..., None], *what: object) -> None:
+        """Tell one caller what became of its write; what that raises is kept from the others."""
+        try:
+            then(*what)
+        except BaseException as error:
+            if not self._threaded and not isinstance(error, Exception):
+                raise
+            logger.exception("after a commit")
 
     def _write_until_it_holds(
         self, opens: Sequence[Run], endings: Sequence[Ending], *, outcome_stripped: bool = False
@@ -232,6 +270,10 @@ class GroupCommit:
             ),
         )
         return self._write_until_it_holds((), [without_outcome], outcome_stripped=True)
+
+
+def _told_to_nobody(_ending: Ending, _written: Written) -> None:
+    """Stand in for a listener where there is none."""
 
 
 def _ids(opens: Sequence[Run], endings: Sequence[Ending]) -> list[str]:

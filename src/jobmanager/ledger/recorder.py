@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from jobmanager.errors import PayloadError
 from jobmanager.ledger.bounding import MAX_JSON, MAX_MESSAGE, bounded_failure, bounded_json, bounded_text
@@ -35,6 +35,16 @@ from jobmanager.validation.texts import unkeepable_within
 logger = get_logger(__name__)
 
 
+class EndListener(Protocol):
+    """Hears on the writer's thread what became of each ending; may only hand on."""
+
+    def ended(self, ending: Ending, status: RunStatus | None) -> None:
+        """Go on with what was written; the status is None if the fence refused it: another start of the run has it now."""
+
+    def end_lost(self, ending: Ending) -> None:
+        """Go on with what the store cannot keep, not even that the attempt ended; the sweep ends the run then."""
+
+
 class Recorder:
     """Writes runs through group commit, and decides under the job's lock what a refused one becomes."""
 
@@ -45,6 +55,7 @@ class Recorder:
         self.redactor = redactor
         self._commits = commits
         self._grace = grace
+        self._listener: EndListener
 
     @property
     def outages(self) -> Outages:
@@ -69,7 +80,7 @@ class Recorder:
             )
             then(opened, refused, written)
 
-        self._commits.submit(runs, (), committed, write_inline=write_inline)
+        self._commits.open(runs, committed, write_inline=write_inline)
 
     def decide(self, run: Run) -> OpenResult:
         """Decide under the job's lock what a refused run becomes: docs/internals/ledger.md#what-a-refused-tick-becomes."""
@@ -139,31 +150,24 @@ class Recorder:
 
     # ---------------------------------------------------------------- ending
 
-    def end(
-        self,
-        ending: Ending,
-        then: Callable[[Ending, RunStatus | None], None],
-        lost: Callable[[], None],
-        *,
-        write_inline: bool = False,
-    ) -> None:
-        """Close an attempt with the fence, as `presentable` made it; `then(ending, status)` follows on the writer's thread.
-
-        The status is None if the fence refused it: another start of the run has it now. `lost()` follows instead if the store
-        cannot keep even that the attempt ended; the sweep ends the run then.
-        """
+    def end(self, ending: Ending, *, write_inline: bool = False) -> None:
+        """Close an attempt with the fence, as `presentable` made it; the listener hears of it on the writer's thread."""
         check_transition(RUNNING, ending.status if ending.retry_at is None else PENDING)
+        self._commits.end(ending, write_inline=write_inline)
+
+    def report_ends_to(self, listener: EndListener) -> None:
+        """Have this told of every ending from now on. Once, before the first one."""
+        self._listener = listener
+        self._commits.tell_ends_to(self._ended)
+
+    def _ended(self, ending: Ending, written: Written) -> None:
         run = ending.run
-
-        def committed(written: Written) -> None:
-            if run.id in written.errors:
-                text = "job=%s run_id=%s its end is not on record; the sweep ends it: %s"
-                logger.warning(text, run.job_id, run.id, written.errors[run.id])
-                lost()
-            else:
-                then(ending, written.ended.get(run.id))
-
-        self._commits.submit((), (ending,), committed, write_inline=write_inline)
+        if run.id in written.errors:
+            text = "job=%s run_id=%s its end is not on record; the sweep ends it: %s"
+            logger.warning(text, run.job_id, run.id, written.errors[run.id])
+            self._listener.end_lost(ending)
+        else:
+            self._listener.ended(ending, written.ended.get(run.id))
 
     def presentable(self, ending: Ending) -> Ending:
         """Return the ending bounded and without secrets; code of the handler's own classes may run here, and may raise nothing."""
