@@ -83,10 +83,9 @@ _made = itertools.count()
 def new_id(now: datetime) -> str:
     """Return a UUIDv7 as text: sorted by `now` and, within a process, by the order of calls; 40 random bits."""
     # RFC 9562 methods 3 and 1: after the milliseconds 12 bits of their fraction, then a counter. `random` reseeds after a fork.
-    count = next(_made) & 0x3FFFFF
-    return (
-        f"{_time_of_id(now)}-{0x8000 | count >> 8:04x}-{(count & 0xFF) << 40 | random.getrandbits(40):012x}"
-    )
+    counted = 0x800000 | next(_made) & 0x3FFFFF
+    rest = f"{counted << 40 | random.getrandbits(40):x}"
+    return f"{_time_of_id(now)}-{rest[:4]}-{rest[4:]}"
 
 
 @lru_cache(maxsize=1)

@@ -337,8 +337,8 @@ ATTEMPTS = {
     ),
     "a duration by the monotonic clock": Mutation(
         OUTCOME,
-        "finished_at=attempt.started_at + timedelta(seconds=elapsed)",
-        "finished_at=now",
+        "finished_at=attempt.started_at + timedelta(0, elapsed)",
+        "finished_at=clock.now()",
         (ENDS + "test_a_run_takes_as_long_as_it_takes_though_the_clock_is_set_meanwhile",),
     ),
 }

@@ -23,10 +23,10 @@ class Attempt(AttemptState):
     """
 
     __slots__ = (
-        "_begun",
         "_completed",
         "_interrupt",
         "_owner_pid",
+        "begun",
         "handler",
         "interrupted",
         "loop",
@@ -64,7 +64,8 @@ class Attempt(AttemptState):
         """The exception that ended the handler, if the whole process is to end by it."""
         self._owner_pid = os.getpid()
         self._interrupt: Callable[[], object] | None = None
-        self._begun = False
+        self.begun = False
+        """True once the handler was about to be called."""
         self._completed = False
 
     # ---------------------------------------------------------------- its life
@@ -74,20 +75,15 @@ class Attempt(AttemptState):
         with self._lock:
             if self._completed:
                 return False
-            self._begun = True
+            self.begun = True
         self.started_at = self._clock.now()
         self.started_mono = self._clock.monotonic()
         return True
 
-    @property
-    def begun(self) -> bool:
-        """True once the handler was about to be called."""
-        return self._begun
-
     def withdraw(self) -> bool:
         """End the attempt before it began, and give its slot back; False if it began or ended already."""
         with self._lock:
-            if self._begun or self._completed:
+            if self.begun or self._completed:
                 return False
             self._completed = True
         self.slot.release()

@@ -226,14 +226,14 @@ class Executor:
 
     def _ending(self, attempt: Attempt, outcome: Outcome) -> Ending:
         """Return the outcome as it is written. Never raises: an outcome that no record can hold is an internal error."""
-        now = self._clock.now()
-        if not attempt.begun:
-            attempt.started_at = now
-        elapsed = self._clock.monotonic() - attempt.started_mono if attempt.begun else 0.0
+        if attempt.begun:
+            elapsed = self._clock.monotonic() - attempt.started_mono
+        else:
+            attempt.started_at, elapsed = self._clock.now(), 0.0
         try:
-            return self._recorder.presentable(ending_of(attempt, outcome, now, elapsed))
+            return self._recorder.presentable(ending_of(attempt, outcome, self._clock, elapsed))
         except BaseException as error:  # noqa: BLE001 - for example a retry in ten thousand years
-            return self._recorder.presentable(ending_of(attempt, internal_error(error), now, elapsed))
+            return self._recorder.presentable(ending_of(attempt, internal_error(error), self._clock, elapsed))
 
     def _record(self, attempt: Attempt, ending: Ending) -> None:
         write_inline = self._pool.in_flight <= 1

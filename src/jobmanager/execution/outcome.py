@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import os
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from jobmanager.cheap import cheap
-from jobmanager.clock import later
+from jobmanager.clock import Clock, later
 from jobmanager.context import AttemptState, CancelCause
 from jobmanager.errors import CancelRun, HandlerNotFoundError, PayloadError, RetryLater, RunCancelledError
 from jobmanager.execution.failures import failure
@@ -122,9 +122,9 @@ def crashed(attempt: AttemptState, message: str) -> Outcome:
     return Outcome(FAILED, error=error, retry_after=timedelta(0) if again else None)
 
 
-def ending_of(attempt: AttemptState, outcome: Outcome, now: datetime, elapsed: float) -> Ending:
+def ending_of(attempt: AttemptState, outcome: Outcome, clock: Clock, elapsed: float) -> Ending:
     """Return the outcome as the recorder writes it; the end lies `elapsed` seconds (monotonic) after the start."""
-    again = None if outcome.retry_after is None else later(now, outcome.retry_after)
+    again = None if outcome.retry_after is None else later(clock.now(), outcome.retry_after)
     if again is not None and outcome.reason in KEEPS_ATTEMPT:
         again = min(again, attempt.run.due_at)  # its old place in the line
     return Ending(
@@ -135,7 +135,7 @@ def ending_of(attempt: AttemptState, outcome: Outcome, now: datetime, elapsed: f
         error=outcome.error,
         progress=attempt.progress,
         started_at=attempt.started_at,
-        finished_at=attempt.started_at + timedelta(seconds=elapsed),
+        finished_at=attempt.started_at + timedelta(0, elapsed),
         retry_at=again,
         lines=attempt.take_lines(),
     )

@@ -177,7 +177,8 @@ class Runner:
         finally:
             for run in refused:
                 opening.release_slot(run)
-            opening.results += [OpenResult("opened", run) for run in opened]
+            if opening.is_waited_for:
+                opening.results += [OpenResult("opened", run) for run in opened]
             opening.committed(refused, written.errors)
             self._go_on(opening)
 

@@ -13,15 +13,17 @@ MOST_AHEAD = 1000
 class Slot:
     """One place of a lane, held by one attempt. Any thread may release it; twice is once."""
 
-    __slots__ = ("_held", "lane")
+    __slots__ = ("held", "lane")
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
-        self._held = True
+        self.held = True
+        """False once it is back; changed by the lane alone, under its lock."""
 
     def release(self, *, seconds: float | None = None) -> None:
-        """Return the slot to its lane; `seconds` is how long its run took, if one ended."""
-        self.lane.put_back(self, seconds)
+        """Return the slot to its lane, once; `seconds` is how long its run took, if one ended."""
+        if self.held:
+            self.lane.put_back(self, seconds)
 
     def moved_to(self, lane: Lane) -> Slot:
         """Return this slot if it is of the lane; else give it back and return one of the lane, even where none is free."""
@@ -69,14 +71,10 @@ class Lane:
         self.size = size
         self._ahead = ahead
         self._changed = changed
-        self._in_flight = 0
+        self.in_flight = 0
+        """How many slots are taken: by runs that execute, or are about to."""
         self._mean_seconds: float | None = None
         self._closed = False
-
-    @property
-    def in_flight(self) -> int:
-        """How many slots are taken: by runs that execute, or are about to."""
-        return self._in_flight
 
     @property
     def capacity(self) -> int:
@@ -89,28 +87,28 @@ class Lane:
     def has_room(self) -> bool:
         """True if a tenth of the slots is free: for less, asking the store for more runs is not worth it."""
         capacity = self.capacity
-        return 10 * (capacity - self._in_flight) >= capacity
+        return 10 * (capacity - self.in_flight) >= capacity
 
     def reserve(self, wanted: int, *, share: int = 1) -> Reservation:
         """Reserve up to `wanted` slots, and of the free ones only one in `share`."""
         if not wanted or self._closed:
             return Reservation(self, 0)
         with self._changed:
-            free = self.capacity - self._in_flight
+            free = self.capacity - self.in_flight
             given = max(0, min(wanted, -(-free // share)))
-            self._in_flight += given
+            self.in_flight += given
         return Reservation(self, given)
 
     def reserve_unbounded(self, wanted: int) -> Reservation:
         """Reserve slots even where none is free: for runs that a caller waits for."""
         with self._changed:
-            self._in_flight += wanted
+            self.in_flight += wanted
         return Reservation(self, wanted)
 
     def take_unbounded(self) -> Slot:
         """Return one slot even where none is free."""
         with self._changed:
-            self._in_flight += 1
+            self.in_flight += 1
         return Slot(self)
 
     def close(self, *, closed: bool) -> None:
@@ -125,20 +123,20 @@ class Lane:
     def put_back(self, slot: Slot, seconds: float | None) -> None:
         """Take a slot back, once; called by the slot."""
         with self._changed:
-            if not slot._held:  # noqa: SLF001 - the lane's own object, under the lane's lock
+            if not slot.held:
                 return
-            slot._held = False  # noqa: SLF001
-            self._in_flight -= 1
+            slot.held = False
+            self.in_flight -= 1
             if seconds is not None:
                 mean = self._mean_seconds
                 self._mean_seconds = seconds if mean is None else mean + (seconds - mean) * 0.2
-            if not self._in_flight:
+            if not self.in_flight:
                 self._changed.notify_all()
 
     def unreserve(self, slots: int) -> None:
         """Take back slots that no attempt got; called by the reservation."""
         if slots:
             with self._changed:
-                self._in_flight -= slots
-                if not self._in_flight:
+                self.in_flight -= slots
+                if not self.in_flight:
                     self._changed.notify_all()

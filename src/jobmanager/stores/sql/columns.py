@@ -78,10 +78,14 @@ _STATUS = tuple(OPENED).index("status")
 def opened_row(run: Run, instant: Callable[[datetime], Any]) -> list[Any]:
     """Return the values of OPENED in their order, each moment as `instant` writes it."""
     row = list(_opened(run))
+    before = written = None
     for place in _MOMENTS:
-        if row[place] is not None:
-            row[place] = instant(row[place])
-    row[_STATUS] = run.status.value
+        moment = row[place]
+        if moment is not None:
+            if moment is not before:  # a tick is due at its instant, and accepted when it is opened
+                before, written = moment, instant(moment)
+            row[place] = written
+    row[_STATUS] = run.status._value_
     return row
 
 

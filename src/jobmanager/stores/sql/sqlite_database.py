@@ -213,7 +213,7 @@ class SqliteDatabase(Database):
 
 def driver_of(connection: Connection) -> sqlite3.Connection:
     """Return the driver's connection: where statements are counted in microseconds, SQLAlchemy's 20 per statement are too many."""
-    driver: Any = connection.connection.driver_connection
+    driver: Any = connection.connection.dbapi_connection
     return driver  # type: ignore[no-any-return]
 
 

@@ -80,9 +80,9 @@ class SqliteRuns(SqlRuns):
         self._claimed = CLAIMED.columns(*self.tables.runs.c)
 
     def write(self, opens: Sequence[Run], endings: Sequence[Ending]) -> Written:
+        announced = [run for run in opens if run.accepted_at is None]
+        fresh = [run for run in opens if run.accepted_at is not None] if announced else opens
         with self.database.writing() as connection:
-            fresh = [run for run in opens if not run.announced]
-            announced = [run for run in opens if run.announced]
             opened = self._open(connection, fresh) if fresh else set()
             opened |= self._accept(connection, announced) if announced else set()
             ended = self._end(connection, endings) if endings else {}
@@ -107,7 +107,7 @@ class SqliteRuns(SqlRuns):
     def _allowed(self, driver: sqlite3.Connection, opens: Sequence[Run], now: datetime) -> list[Run]:
         """Return the runs that no guard refuses."""
         guards = driver.execute(GUARDS, (json.dumps([run.job_id for run in opens]),))
-        jobs = {row[0]: tuple(row) for row in guards}
+        jobs = {row[0]: row for row in guards}
         living = {
             owner
             for owner in {run.owner for run in opens if run.owner is not None}
@@ -257,7 +257,8 @@ _BECOMES = itemgetter(*(list(OPENED).index(name) for name in BECOMES))
 
 def _open_row(run: Run) -> list[Any]:
     row = opened_row(run, micros)
-    row[_PAYLOAD] = encode(row[_PAYLOAD])
+    if run.payload is not None:
+        row[_PAYLOAD] = encode(run.payload)
     return row
 
 
@@ -267,11 +268,11 @@ def _accept_row(run: Run, now: datetime) -> list[Any]:
 
 def _end_row(ending: Ending, status: RunStatus, reason: str | None) -> tuple[Any, ...]:
     return (
-        status.value,
+        status._value_,
         reason,
-        encode(ending.output),
-        encode(failure_values(ending.error)),
-        encode(None if ending.progress is None else _progress(ending)),
+        None if ending.output is None else encode(ending.output),
+        None if ending.error is None else encode(failure_values(ending.error)),
+        None if ending.progress is None else encode(_progress(ending)),
         micros(ending.started_at),
         micros(ending.finished_at),
         ending.run.id,
