@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, get_type_hints
 
 from jobmanager.context import RunContext
@@ -60,6 +60,11 @@ class Handler:
         if parameters.wants_context:
             arguments["context"] = context
         return arguments
+
+    def bound_to(self, context: RunContext) -> Callable[[], Any]:
+        """Return the function with its arguments for this run; raises what `function` and `arguments` raise."""
+        arguments = self.call_arguments(context)
+        return partial(self.function, **arguments) if arguments else self.function
 
 
 class Registry:

@@ -264,7 +264,8 @@ class Executor:
             self._events.retry_due(ending.retry_at)
         else:
             level = logging.ERROR if status is FAILED else logging.INFO
-            self._log(run, level, f"{status} job=%s run_id=%s%s", why)
+            if logger.isEnabledFor(level):
+                self._log(run, level, f"{status} job=%s run_id=%s%s", why)
             self._events.ended(run, status)
         if self._observers:
             tell_ended(self._observers, ending, status)

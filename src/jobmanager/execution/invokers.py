@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from jobmanager.context import CancelCause, RunContext, current_run
@@ -49,7 +48,8 @@ class Invokers:
         if isinstance(call, Outcome):
             return call
         current_run.set(context)
-        self._tell_started(context)
+        if self._observers:
+            tell_started(self._observers, context)
         returned, raised = None, None
         try:
             returned = await call()
@@ -65,19 +65,16 @@ class Invokers:
 
     def _called(self, context: RunContext, call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         current_run.set(context)
-        self._tell_started(context)
+        if self._observers:
+            tell_started(self._observers, context)
         try:
             return call(), None
         except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded; it may not end the worker
             return None, error
 
     def _isolated(self, attempt: Attempt, handler: Handler) -> Outcome:
-        self._tell_started(attempt.context())
+        tell_started(self._observers, attempt.context())
         return self._children.attempt(attempt, handler)
-
-    def _tell_started(self, context: RunContext) -> None:
-        if self._observers:
-            tell_started(self._observers, context)
 
 
 def _bound(attempt: Attempt, context: RunContext) -> Callable[[], Any] | Outcome:
@@ -89,6 +86,6 @@ def _bound(attempt: Attempt, context: RunContext) -> Callable[[], Any] | Outcome
                 f"This process has no handler {attempt.job.handler!r}. "
                 "Import the module that declares it before start()."
             )
-        return partial(handler.function, **handler.call_arguments(context))
+        return handler.bound_to(context)
     except (HandlerNotFoundError, PayloadError) as error:
         return not_startable(error)

@@ -67,10 +67,11 @@ class Lane:
     judged by how long the last runs took; the rest stays pending in the store for the process that is free first.
     """
 
-    def __init__(self, size: int, *, ahead: bool, changed: threading.Condition) -> None:
+    def __init__(self, size: int, *, ahead: bool, lock: threading.Lock, emptied: threading.Condition) -> None:
         self.size = size
         self._ahead = ahead
-        self._changed = changed
+        self._lock = lock
+        self._emptied = emptied
         self.in_flight = 0
         """How many slots are taken: by runs that execute, or are about to."""
         self._mean_seconds: float | None = None
@@ -93,7 +94,7 @@ class Lane:
         """Reserve up to `wanted` slots, and of the free ones only one in `share`."""
         if not wanted or self._closed:
             return Reservation(self, 0)
-        with self._changed:
+        with self._lock:
             free = self.capacity - self.in_flight
             given = max(0, min(wanted, -(-free // share)))
             self.in_flight += given
@@ -101,13 +102,13 @@ class Lane:
 
     def reserve_unbounded(self, wanted: int) -> Reservation:
         """Reserve slots even where none is free: for runs that a caller waits for."""
-        with self._changed:
+        with self._lock:
             self.in_flight += wanted
         return Reservation(self, wanted)
 
     def take_unbounded(self) -> Slot:
         """Return one slot even where none is free."""
-        with self._changed:
+        with self._lock:
             self.in_flight += 1
         return Slot(self)
 
@@ -117,12 +118,12 @@ class Lane:
 
     def stop_running_ahead(self) -> None:
         """Give no slots beyond those that execute at once, until a run has ended again."""
-        with self._changed:
+        with self._lock:
             self._mean_seconds = None
 
     def put_back(self, slot: Slot, seconds: float | None) -> None:
         """Take a slot back, once; called by the slot."""
-        with self._changed:
+        with self._lock:
             if not slot.held:
                 return
             slot.held = False
@@ -131,12 +132,12 @@ class Lane:
                 mean = self._mean_seconds
                 self._mean_seconds = seconds if mean is None else mean + (seconds - mean) * 0.2
             if not self.in_flight:
-                self._changed.notify_all()
+                self._emptied.notify_all()
 
     def unreserve(self, slots: int) -> None:
         """Take back slots that no attempt got; called by the reservation."""
         if slots:
-            with self._changed:
+            with self._lock:
                 self.in_flight -= slots
                 if not self.in_flight:
-                    self._changed.notify_all()
+                    self._emptied.notify_all()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -39,15 +39,19 @@ class WorkerPool:
     """
 
     def __init__(self, workers: int, *, threaded: bool, coroutines: int = 1000) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self.threads = Lane(workers, ahead=True, changed=self._changed)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self.threads = Lane(workers, ahead=True, lock=self._lock, emptied=self._changed)
         """The slots of plain functions and of handlers in child processes."""
-        self.coroutines = Lane(coroutines, ahead=False, changed=self._changed)
+        self.coroutines = Lane(coroutines, ahead=False, lock=self._lock, emptied=self._changed)
         """The slots of coroutines, which take no thread."""
         self.threaded = threaded
         """False on a clock moved by hand: then calls are made on the thread that submits them."""
-        self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._work = threading.Condition(self._lock)
+        self._calls: deque[Call | None] = deque()
         self._idle = 0
+        self._waking = False
+        """True from waking an idle thread until it looks for a call: only then is the next one woken."""
         self._working = 0
         self._abandoned = 0
         self._throttled = ThrottledLogger(logger)
@@ -84,14 +88,15 @@ class WorkerPool:
         if not self.threaded:
             run_here(calls, ())
             return
-        for call in calls:
-            self._queue.put(call)
+        with self._lock:
+            self._calls.extend(calls)
+            self._wake_one()
         self.grow()
 
     def grow(self) -> None:
         """Start a thread for each call that waits while no thread is idle, up to the size of the pool. Harmless at any time."""
         with self._changed:
-            missing = min(self._queue.qsize() - self._idle, self.threads.size - self._working)
+            missing = min(len(self._calls) - self._idle, self.threads.size - self._working)
             if missing <= 0 or self.exhausted:
                 return
             self._working += missing
@@ -134,18 +139,24 @@ class WorkerPool:
 
     def _next_call(self) -> Call | None:
         """Return what waits, or what comes next; only a thread that has to wait for it is idle."""
-        try:
-            return self._queue.get_nowait()
-        except queue.Empty:
-            with self._changed:
+        with self._lock:
+            while not self._calls:
                 self._idle += 1
-        call = self._queue.get()
-        with self._changed:
-            self._idle -= 1
-        # While this thread still counted as idle, a call may have come for which no thread was started.
-        if not self._queue.empty():
-            self.grow()
-        return call
+                self._work.wait()
+                self._idle -= 1
+                self._waking = False
+            call = self._calls.popleft()
+            self._wake_one()
+            return call
+
+    def _wake_one(self) -> None:
+        """Wake an idle thread if there is a call for it; under the lock.
+
+        Each wakes the next, instead of all at once: where handlers are short, the first has done them all before the last is awake.
+        """
+        if self._calls and self._idle and not self._waking:
+            self._waking = True
+            self._work.notify()
 
     # ---------------------------------------------------------------- coroutines
 
@@ -200,8 +211,8 @@ class WorkerPool:
         with self._changed:
             threads, own = self._working, self._own_loop
             self._loop = self._own_loop = None
-        for _ in range(threads):
-            self._queue.put(None)
+            self._calls.extend([None] * threads)
+            self._wake_one()
         if own is not None:
             own.stop()
 
