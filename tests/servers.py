@@ -34,6 +34,7 @@ max_connections = 100
 shared_buffers = 64MB
 fsync = {fsync}
 full_page_writes = {fsync}
+max_wal_size = 128MB
 log_min_messages = warning
 deadlock_timeout = 200ms
 timezone = 'Asia/Kolkata'
@@ -78,14 +79,21 @@ def _cluster(programs: Path) -> Path:
     return folder / "data"
 
 
+def _memory() -> str | None:
+    """The folder that lives in memory, where it has room: hundreds of databases are made, and removed, in a tenth of the time."""
+    folder = Path("/dev/shm")
+    has_room = folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 8 << 30
+    return str(folder) if has_room else None
+
+
 class Postgres:
-    """A server of our own in a temporary folder. initdb refuses root, so root becomes the user postgres for it."""
+    """A server of our own in a temporary folder, in memory unless its writes are to reach a disk. initdb refuses root, so root becomes the user postgres for it."""
 
     def __init__(
         self, *, fsync: bool = False, conf: Mapping[str, str] | None = None, programs: Path | None = None
     ) -> None:
         self._programs = programs or _programs()
-        self.folder = Path(tempfile.mkdtemp(prefix="jobmanager-pg-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="jobmanager-pg-", dir=None if fsync else _memory()))
         self._as_user = as_postgres()
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres")
