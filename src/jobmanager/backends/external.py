@@ -76,8 +76,7 @@ class ExternalBackend(Backend):
         """
         deliver = self._deliver
         if deliver is not None:
-            now = self._clock.now()
-            self._due.deliver_due(now, deliver, earliest=now - self._grace)
+            self._due.deliver_due(self._clock, deliver, grace=self._grace)
 
     def entries(self) -> list[Entry]:
         now = self._clock.now()

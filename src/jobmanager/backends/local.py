@@ -62,6 +62,7 @@ class LocalBackend(Backend):
         if self._deliver is not None:
             return
         self._deliver = deliver
+        self.timetable.begin()
         self._driven = self._clock.drive(self.timetable.top, self._drain)
         if self._driven:
             return
@@ -110,5 +111,4 @@ class LocalBackend(Backend):
     def _drain(self) -> None:
         with self._draining:
             if self._deliver is not None:
-                now = self._clock.now()
-                self.timetable.deliver_due(now, self._deliver, earliest=now - self._grace)
+                self.timetable.deliver_due(self._clock, self._deliver, grace=self._grace)

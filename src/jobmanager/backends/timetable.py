@@ -6,12 +6,13 @@ import heapq
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import itemgetter
 
 from jobmanager.cheap import cheap
+from jobmanager.clock import Clock
 from jobmanager.job import Job
-from jobmanager.run import Tick
+from jobmanager.run import MICROSECOND, Tick
 from jobmanager.schedule import Schedule
 
 
@@ -33,6 +34,11 @@ class ScheduledJob:
 _Item = tuple[datetime, int, ScheduledJob, datetime]  # due, generation, job, instant
 
 
+SHORTEST_INTERVAL = timedelta(seconds=1)
+ASLEEP = timedelta(seconds=10)
+"""A longer pause between two passes is no mere lateness: the machine slept, or nobody kept the time."""
+
+
 class Timetable:
     """Which job is due when. Any thread may call any method; the lock is held for microseconds.
 
@@ -45,6 +51,7 @@ class Timetable:
         self._heap: list[_Item] = []
         self._entries: dict[str, _Item] = {}
         self._generation = 0
+        self._passed_at: datetime | None = None
 
     def replace(self, jobs: Iterable[ScheduledJob]) -> None:
         """Keep time for exactly these jobs; unchanged ones keep their place."""
@@ -68,6 +75,10 @@ class Timetable:
                 self._heap = [item for item in self._heap if self._is_current(item)]
             heapq.heapify(self._heap)
 
+    def begin(self) -> None:
+        """Say that the time is kept from now on: the next pass is the first one."""
+        self._passed_at = None
+
     def top(self) -> datetime | None:
         """When the next job is due; None if there is none."""
         with self._lock:
@@ -76,15 +87,25 @@ class Timetable:
             return self._heap[0][0] if self._heap else None
 
     def deliver_due(
-        self, now: datetime, deliver: Callable[[Sequence[Tick]], None], *, earliest: datetime
+        self, clock: Clock, deliver: Callable[[Sequence[Tick]], None], *, grace: timedelta
     ) -> None:
-        """Deliver everything due in one list, then plan. In this order: planning a thousand jobs must not delay one."""
+        """Deliver everything due in one list, then plan. In this order: planning a thousand jobs must not delay one.
+
+        The first pass, and one that follows the last after more than `ASLEEP`, finds what came due meanwhile: of each job only the
+        newest instant is delivered, and the older ones are left to the account.
+        """
+        now, before = clock.now(), self._passed_at
         taken = self.take_due(now)
-        if taken:
-            try:
-                deliver([tick for tick, _ in taken])
-            finally:
-                self.advance(taken, earliest)
+        if before is None or now - before > ASLEEP:
+            taken = [_newest(tick, scheduled, now) for tick, scheduled in taken]
+        try:
+            if taken:
+                try:
+                    deliver([tick for tick, _ in taken])
+                finally:
+                    self.advance(taken, now - grace)
+        finally:
+            self._passed_at = clock.now()
 
     def take_due(self, now: datetime) -> list[tuple[Tick, ScheduledJob]]:
         """Take out everything due at `now`; `advance` puts the jobs back with their next instant."""
@@ -137,3 +158,16 @@ class Timetable:
 
 
 _order = itemgetter(0, 1)
+
+
+def _newest(tick: Tick, scheduled: ScheduledJob, now: datetime) -> tuple[Tick, ScheduledJob]:
+    """Return the tick of the job's newest instant that is due, if there is a newer one than that of this tick."""
+    if now - tick.scheduled_for < SHORTEST_INTERVAL:
+        return tick, scheduled  # as nearly always, and in a burst of very many
+    schedule = scheduled.schedule
+    instant = schedule.previous_before(now + MICROSECOND)
+    while instant is not None and instant > tick.scheduled_for and scheduled.job.due_at(instant) > now:
+        instant = schedule.previous_before(instant)
+    if instant is None or instant <= tick.scheduled_for:
+        return tick, scheduled
+    return Tick(tick.job_id, instant, tick.revision), scheduled

@@ -186,6 +186,7 @@ class CeleryBackend(Backend):
         if not self._keeps_time_here:
             self._keeps_time_here = True
             self.timetable.replace(self._scheduled)
+        self.timetable.begin()
         if self._host is not None:
             self._publisher.start()
         if self._host is not None and not self._beats:
@@ -193,11 +194,10 @@ class CeleryBackend(Backend):
 
     def tick(self) -> float:
         """Deliver what is due; return in how many seconds to look again, at most one. Never raises."""
-        now = self._clock.now()
         with self._delivering:
             if self._deliver is not None:
                 try:
-                    self.timetable.deliver_due(now, self._deliver, earliest=now - self._grace)
+                    self.timetable.deliver_due(self._clock, self._deliver, grace=self._grace)
                 except Exception:
                     logger.exception("ticks could not be delivered; the sweep will account for them")
         top = self.timetable.top()
