@@ -462,6 +462,16 @@ class TrustsTheMessage(Broken, SqliteRuns):
         ]
 
 
+class SendsPastTheLine(Broken, SqliteRuns):
+    def _has_one_before(self, now: Any) -> sa.ColumnElement[bool]:
+        return sa.false()
+
+
+class KeepsVainMessages(Broken, SqliteRuns):
+    def note_unclaimed(self, run_ids: Collection[str]) -> list[str]:
+        return []
+
+
 class EverybodyHasTheRole(Broken, SqlProcesses):
     def acquire_role(self, role: str, instance_id: str) -> bool:
         return True
@@ -478,6 +488,8 @@ class TheRoleStaysWithTheDead(Broken, SqlProcesses):
 BROKEN_STORES: Mapping[type[MemoryStore | Broken], str] = {
     SendsAgainAndAgain: "test_what_nobody_has_sent_is_to_be_sent_and_noted_as_sent",
     TrustsTheMessage: "test_a_message_that_must_be_lost_is_sent_again_and_then_after_twice_as_long",
+    SendsPastTheLine: "test_none_of_a_line_is_sent_while_an_earlier_one_is_under_way",
+    KeepsVainMessages: "test_a_message_whose_key_was_held_is_sent_again_when_it_is_free",
     EverybodyHasTheRole: "test_one_of_all_living_has_a_role",
     TheRoleStaysWithTheDead: "test_a_role_goes_over_when_whoever_had_it_is_gone",
     NoRevisionGuard: "test_a_tick_of_another_revision_is_refused",

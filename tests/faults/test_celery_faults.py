@@ -285,6 +285,29 @@ def test_a_task_that_is_revoked_and_terminated_is_recorded_as_cut_off(
     assert worker.end() == 0, worker.log()
 
 
+def test_a_line_of_waiting_runs_is_worked_off_in_its_order_and_waits_for_no_lost_message(
+    make_application: MakeApplication, broker: Redis
+) -> None:
+    """Fails if a later run of a line is sent beside an earlier one: one message is in vain, and its run waits for ever here."""
+    source = """
+jobmanager.stores.sql.runs.LOST_AFTER = timedelta(hours=1)
+
+@jobs.job("line", overlap="queue_all")
+def line(context: RunContext):
+    note("line", context.run_id)
+"""
+    application = make_application(broker.url, source)
+    for _ in range(2):
+        application.worker(concurrency=4)
+    jobs = application.manager()
+    jobs.add_job("line", "shop:nothing_here", overlap="queue_all")
+
+    runs = [jobs.trigger_job("line").id for _ in range(20)]
+    until(lambda: len(application.effects("line")) >= 20, seconds=60)
+
+    assert [run_id for _, run_id in application.effects("line")] == runs
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_warm_shutdown_is_a_drain_as_on_every_backend(
     make_application: MakeApplication, broker: Redis, pool: str

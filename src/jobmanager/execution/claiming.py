@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from jobmanager.clock import Clock
 from jobmanager.execution.demand import Demand
 from jobmanager.execution.executor import Executor
 from jobmanager.execution.opening import OpenRequest
@@ -21,6 +22,7 @@ from jobmanager.validation.printable import get_logger
 logger = get_logger(__name__)
 
 MOST_CLAIMED = 1000
+PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.0)  # seconds after each vain claim of runs by their ids
 
 
 class KnownJobs(Protocol):
@@ -47,7 +49,9 @@ class Claiming:
         jobs: KnownJobs,
         executes: bool,
         dispatch: Callable[[Job, Run], None],
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._registry = registry
         self._store = store
         self._executor = executor
@@ -142,12 +146,23 @@ class Claiming:
     def claim_these(self, run_ids: Sequence[str], *, here: bool = False) -> int:
         """Take these pending runs now; return how many: others may have some, and some may not be due.
 
-        With `here` they are executed on this thread, before this returns.
+        With `here` they are executed on this thread, before this returns. A run that another process looks at in this moment is
+        asked for again for a second or so.
         """
-        with self._pool.threads.reserve_unbounded(len(run_ids)) as slots:
-            claimed = self._claimed(len(run_ids), run_ids=run_ids)
-            self._start(claimed, slots, here=here)
-        return len(claimed)
+        taken, left = 0, list(run_ids)
+        for pause in PAUSES if self._pool.threaded else (0.0,):
+            with self._pool.threads.reserve_unbounded(len(left)) as slots:
+                claimed = self._claimed(len(left), run_ids=left)
+                self._start(claimed, slots, here=here)
+            taken += len(claimed)
+            ours = {run.id for run in claimed}
+            left = [run_id for run_id in left if run_id not in ours]
+            if left:
+                left = self._store.runs.note_unclaimed(left)
+            if not left:
+                break
+            self._clock.sleep(pause)
+        return taken
 
     def claim_one_here(self) -> bool:
         """Take one due pending run and execute it on this thread; False if none is due, or if others execute."""

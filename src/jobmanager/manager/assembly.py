@@ -152,6 +152,7 @@ class Assembly:
             jobs=self.job_sync,
             executes=executes,
             dispatch=backend.dispatch,
+            clock=clock,
         )
         self.factory = RunFactory(self.heartbeat, executes=executes)
         self.runner = Runner(

@@ -120,7 +120,16 @@ class StoredRuns(ABC):
         """Return up to `limit` due pending runs that are to be sent to the workers, by priority, then age; note them as sent.
 
         They are those that were not sent since they became due, and those whose message must be lost: no worker started them
-        for half a minute, and then for twice as long each time. Jobs in `unknown`, and what `claim` would not take, are left out.
+        for half a minute, and then for twice as long each time. Jobs in `unknown`, and what `claim` would not take, are left out, and
+        of the runs that wait for one key all but the next in line: its message may be under way, and none may overtake it.
+        """
+
+    @abstractmethod
+    def note_unclaimed(self, run_ids: Collection[str]) -> list[str]:
+        """Note that a claim of these runs by their ids did not get them; return those that are due and pending, with their key free.
+
+        Those may have been locked at that moment, so that asking again is worth it. One that waits for a held key counts as not
+        sent: it is sent when its key is free.
         """
 
     @abstractmethod

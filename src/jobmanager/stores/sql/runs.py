@@ -35,17 +35,6 @@ def refused_retry(ending: Ending, *, cancel_requested: bool) -> tuple[RunStatus,
     return (CANCELLED, "disabled") if ending.reason in KEEPS_ATTEMPT else (ending.status, ending.reason)
 
 
-def first_in_line(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs without those that another of them comes before in the line for the same key."""
-    taken: set[str] = set()
-    first = []
-    for run in runs:
-        if run.turn != "waits" or run.concurrency_key not in taken:
-            first.append(run)
-            taken.add(run.concurrency_key)
-    return first
-
-
 def fenced(runs: sa.Table, run: Run) -> sa.Update:
     """Return an UPDATE of the run that does nothing unless this start of it still is running."""
     c = runs.c
@@ -131,13 +120,10 @@ class SqlRuns(SqlFacet, StoredRuns):
             return self.database.runs_from(connection.execute(query).mappings())
 
     def to_dispatch(self, namespace: str, limit: int, *, unknown: Collection[str] = ()) -> list[Run]:
-        runs, jobs, holder = self.tables.runs, self.tables.jobs, self.tables.runs.alias()
+        runs, jobs = self.tables.runs, self.tables.jobs
         c = runs.c
         with self.database.writing() as connection:
             now = self.database.clock(connection)
-            held = sa.select(holder.c.id).where(
-                holder.c.concurrency_key == c.concurrency_key, literally(holder.c.turn, "holds")
-            )
             # The longer it waits, the likelier that its message waits too, and is not lost.
             silent = self.database.distance(sa.literal(now, c.due_at.type), c.dispatched_at)
             lost = (c.dispatched_at <= now - LOST_AFTER) & (
@@ -148,7 +134,7 @@ class SqlRuns(SqlFacet, StoredRuns):
                 .join(jobs, jobs.c.id == c.job_id)
                 .where(literally(c.status, PENDING), c.due_at <= now, c.accepted_at.is_not(None))
                 .where(c.dispatched_at.is_(None) | lost)
-                .where(c.turn.is_distinct_from("waits") | ~held.exists())
+                .where(c.turn.is_distinct_from("waits") | ~(self._held() | self._has_one_before(now)))
                 .where((c.expires_at >= now) | c.expires_at.is_(None) | (c.attempt > 0))
                 .where(jobs.c.namespace == namespace, jobs.c.state.in_(("active", "paused")))
                 .where(c.job_id.not_in(unknown))
@@ -156,13 +142,50 @@ class SqlRuns(SqlFacet, StoredRuns):
                 .limit(limit)
                 .with_for_update(of=runs, skip_locked=True)
             )
-            readable, wrong = self.database.sorted_out(connection.execute(due).mappings())
-            found = first_in_line(readable)
+            found, wrong = self.database.sorted_out(connection.execute(due).mappings())
             if found:
                 sent = sa.update(runs).where(c.id.in_([run.id for run in found]))
                 connection.execute(sent.values(dispatched_at=now))
         self.database.end_unreadable(wrong)
         return [replace(run, dispatched_at=now) for run in found]
+
+    def _held(self) -> sa.ColumnElement[bool]:
+        """Return the condition that another run holds the run's key."""
+        c, holder = self.tables.runs.c, self.tables.runs.alias()
+        same_key = holder.c.concurrency_key == c.concurrency_key
+        return sa.select(holder.c.id).where(same_key, literally(holder.c.turn, "holds")).exists()
+
+    def _has_one_before(self, now: datetime) -> sa.ColumnElement[bool]:
+        """Return the condition that another run comes before the run in the line for its key, sent or not."""
+        c, earlier = self.tables.runs.c, self.tables.runs.alias()
+        e = earlier.c
+        before = (e.priority > c.priority) | (
+            (e.priority == c.priority) & ((e.due_at < c.due_at) | ((e.due_at == c.due_at) & (e.id < c.id)))
+        )
+        claimable = (e.expires_at >= now) | e.expires_at.is_(None) | (e.attempt > 0)
+        waits = e.concurrency_key == c.concurrency_key, literally(e.turn, "waits"), e.due_at <= now
+        return sa.select(e.id).where(*waits, before, claimable).exists()
+
+    def note_unclaimed(self, run_ids: Collection[str]) -> list[str]:
+        runs, jobs = self.tables.runs, self.tables.jobs
+        c = runs.c
+        known = sorted(run_id for run_id in run_ids if self.database.may_be_run_id(run_id))
+        if not known:
+            return []
+        with self.database.writing() as connection:
+            now = self.database.clock(connection)
+            pending = c.id.in_(known), c.status == PENDING
+            blocked = sa.update(runs).where(*pending, c.turn == "waits", self._held())
+            connection.execute(blocked.values(dispatched_at=None))
+            free = (
+                sa.select(c.id)
+                .join(jobs, jobs.c.id == c.job_id)
+                .where(*pending, c.due_at <= now, c.accepted_at.is_not(None))
+                .where((c.expires_at >= now) | c.expires_at.is_(None) | (c.attempt > 0))
+                .where(jobs.c.state.in_(("active", "paused")))
+                .where(c.turn.is_distinct_from("waits") | ~self._held())
+            )
+            return list(connection.scalars(free))
 
 
 def _given_back(run: Run, reason: str, now: datetime) -> Ending:

@@ -83,6 +83,45 @@ class DispatchingPromises(StoreGround):
         assert self.ended(claimed) is SUCCEEDED
         assert self.to_dispatch() == [second.id]
 
+    def test_none_of_a_line_is_sent_while_an_earlier_one_is_under_way(self) -> None:
+        self.job()
+        self.opened(self.run_of(turn="waits", priority=1, dispatched_at=self.now))
+        self.opened(self.run_of(turn="waits"))
+
+        assert self.to_dispatch() == []
+
+    def test_a_lost_message_is_sent_again_before_the_next_in_line(self) -> None:
+        self.job()
+        long_ago = self.now - seconds(40)
+        lost = self.opened(self.run_of(turn="waits", due_at=long_ago, dispatched_at=long_ago))
+        self.opened(self.run_of(turn="waits"))
+
+        assert self.to_dispatch() == [lost.id]
+
+    def test_a_message_whose_key_was_held_is_sent_again_when_it_is_free(self) -> None:
+        self.job()
+        owner = self.process()
+        holder = self.opened(self.run_of(owner=owner, turn="holds"))
+        sent = self.opened(self.run_of(turn="waits", dispatched_at=self.now))
+        assert self.claim(owner, run_ids=[sent.id]) == []
+
+        assert self.store.runs.note_unclaimed([sent.id, holder.id, "nonsense"]) == []
+
+        assert self.row(sent).dispatched_at is None
+        assert self.ended(holder) is SUCCEEDED
+        assert self.to_dispatch() == [sent.id]
+
+    def test_of_unclaimed_runs_those_with_a_free_key_may_be_asked_for_again(self) -> None:
+        self.job()
+        plain = self.opened(self.run_of(dispatched_at=self.now))
+        waiting = self.opened(self.run_of(turn="waits", dispatched_at=self.now))
+        later = self.opened(self.run_of(due_at=self.now + seconds(30)))
+
+        found = self.store.runs.note_unclaimed([plain.id, waiting.id, later.id])
+
+        assert set(found) == {plain.id, waiting.id}
+        assert self.row(plain).dispatched_at == self.now
+
     def test_a_run_that_is_pending_again_is_to_be_sent_again(self) -> None:
         self.job()
         owner = self.process()
