@@ -191,6 +191,17 @@ class CommitsWhatFailed(Broken, SqlJobs):
             raise failure
 
 
+class ForgetsWhatIsClosed(Broken, SqlJobs):
+    """Holds many jobs, and writes only what it is told to write at once."""
+
+    @contextmanager
+    def lock_many(self, runs: Sequence[Run]) -> Iterator[Mapping[str, JobTransaction]]:
+        with super().lock_many(runs) as txns:
+            yield txns
+            for txn in txns.values():
+                txn._known._closed.clear()  # type: ignore[attr-defined]
+
+
 class ReadsBeforeItLocks(Broken, SqlJobs):
     @contextmanager
     def lock(self, job_id: str) -> Iterator[JobTransaction]:
@@ -511,6 +522,7 @@ BROKEN_STORES: Mapping[type[MemoryStore | Broken], str] = {
     KeepsHalfAWrite: "test_a_write_with_a_row_that_cannot_be_kept_keeps_nothing",
     OneBadTickSpoilsTheBatch: "test_of_a_batch_the_refused_ones_do_not_hinder_the_others",
     OneTwinIsEnough: "test_refused_ticks_that_have_a_row_are_taken",
+    ForgetsWhatIsClosed: "test_what_was_written_for_many_jobs_is_kept_together_or_not_at_all",
     CommitsWhatFailed: "test_what_a_raising_block_wrote_is_gone",
     ReadsBeforeItLocks: "test_one_thread_at_a_time_holds_a_job",
     LocksOnlyToWrite: "test_no_tick_is_opened_while_its_job_is_being_changed",

@@ -9,7 +9,7 @@ here may be called by any thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -37,6 +37,7 @@ logger = get_logger(__name__)
 LONGEST_ACCEPT = timedelta(seconds=10)
 SHORTEST_OUTAGE = timedelta(seconds=1)
 SHORTEST_WAIT = timedelta(milliseconds=1)
+DECIDED_AT_ONCE = 500
 
 
 class Runner:
@@ -229,9 +230,31 @@ class Runner:
             self._background.run_at(self._clock.now() + SHORTEST_OUTAGE, partial(self._settle, opening))
             raise
         with opening:
-            for run in opening.undecided:
-                if run.id not in recorded:
-                    self._decided(run)
+            left = [run for run in opening.undecided if run.id not in recorded]
+            for start in range(0, len(left), DECIDED_AT_ONCE):
+                self._decide_together(left[start : start + DECIDED_AT_ONCE])
+
+    def _decide_together(self, runs: Sequence[Run]) -> None:
+        """Decide many refused ticks in one transaction; what is opened after all is claimed, as it has no slot."""
+        results: Mapping[str, OpenResult] = {}
+        if len(runs) > 1:
+            try:
+                results = self._recorder.decide_many([unstarted(run) for run in runs])
+            except StoreUnavailableError:
+                raise
+            except Exception:  # one of them, or its job: the others must not wait for it
+                logger.exception("%d ticks are decided one by one", len(runs))
+        for run in runs:
+            result = results.get(run.id)
+            if result is None:
+                self._decided(run)
+                continue
+            if result.finding == "opened" and result.run is not None:
+                if result.run.turn == "waits":
+                    self._executor.request_yield(result.run)
+                with Opening(NOTHING, waited_for=False) as opening:
+                    self._hand_on([result.run], opening)
+            self._act_on(result, run)
 
     def _decided(self, run: Run) -> OpenResult:
         """Decide under the job's lock what becomes of a run, do what that asks for, and return it."""

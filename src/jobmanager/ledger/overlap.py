@@ -47,7 +47,10 @@ def apply_overlap(txn: JobTransaction, run: Run, *, held_up: Failure | None = No
     """
     if run.turn != "holds":
         return _inserted(txn, run)
-    queue = QueueState(txn.holder(run.concurrency_key), txn.waiting(run.concurrency_key))
+    holder = txn.holder(run.concurrency_key)
+    if holder is not None and txn.job.overlap == "skip":
+        return _refused(txn, run, holder, held_up)  # whoever waits is of no account
+    queue = QueueState(holder, txn.waiting(run.concurrency_key))
     if queue.first is None:
         return _inserted(txn, run)
     match txn.job.overlap:

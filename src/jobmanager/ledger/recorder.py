@@ -85,10 +85,18 @@ class Recorder:
     def decide(self, run: Run) -> OpenResult:
         """Decide under the job's lock what a refused run becomes: docs/internals/ledger.md#what-a-refused-tick-becomes."""
         with self.store.jobs.lock(run.job_id) as txn:
-            row = txn.run_for(run.scheduled_for) if run.scheduled_for else None
-            if row is not None and row.status is PENDING and row.announced:
-                return self._accepted(txn, row, run)
-            return self._answer(txn, run) or self._apply_overlap(txn, run)
+            return self._decided(txn, run)
+
+    def decide_many(self, runs: Sequence[Run]) -> dict[str, OpenResult]:
+        """Decide in one transaction under the locks of all their jobs; return what became of each run of a job that is there, by id."""
+        with self.store.jobs.lock_many(runs) as txns:
+            return {run.id: self._decided(txns[run.job_id], run) for run in runs if run.job_id in txns}
+
+    def _decided(self, txn: JobTransaction, run: Run) -> OpenResult:
+        row = txn.run_for(run.scheduled_for) if run.scheduled_for else None
+        if row is not None and row.status is PENDING and row.announced:
+            return self._accepted(txn, row, run)
+        return self._answer(txn, run, row) or self._apply_overlap(txn, run)
 
     def _accepted(self, txn: JobTransaction, row: Run, run: Run) -> OpenResult:
         """Return what becomes of an announced row: its tick counts, whatever has happened to the schedule since."""
@@ -111,8 +119,11 @@ class Recorder:
     def _apply_overlap(self, txn: JobTransaction, run: Run) -> OpenResult:
         return apply_overlap(txn, run, held_up=self.outages.at(run.opened_at))
 
-    def _answer(self, txn: JobTransaction, run: Run) -> OpenResult | None:
-        mine = txn.get(run.id)
+    def _answer(self, txn: JobTransaction, run: Run, row: Run | None) -> OpenResult | None:
+        """Return what refuses the run, or opened it before; `row` is what its tick has already."""
+        mine = row if row is not None and row.id == run.id else None
+        if row is None and run.scheduled_for is None:
+            mine = txn.get(run.id)
         if mine is not None:
             return OpenResult("duplicate" if run.announced else "opened", mine)
         if run.idempotency_key is not None:
@@ -120,7 +131,7 @@ class Recorder:
             if earlier is not None:
                 return OpenResult("duplicate", earlier)
         if run.scheduled_for is not None:
-            finding = self._tick_finding(txn, run, run.scheduled_for)
+            finding = self._tick_finding(txn, run, run.scheduled_for, row)
             if finding is not None:
                 return finding
         if not txn.job.open:
@@ -129,8 +140,9 @@ class Recorder:
             return OpenResult("dead")
         return None
 
-    def _tick_finding(self, txn: JobTransaction, run: Run, instant: datetime) -> OpenResult | None:
-        row = txn.run_for(instant)
+    def _tick_finding(
+        self, txn: JobTransaction, run: Run, instant: datetime, row: Run | None
+    ) -> OpenResult | None:
         if row is not None:
             return OpenResult("duplicate", row)
         if txn.job.schedule_rev != run.schedule_rev:

@@ -61,6 +61,14 @@ class StoredJobs(ABC):
         """Hold the job's row until the block ends; JobNotFoundError if there is none."""
 
     @abstractmethod
+    def lock_many(self, runs: Sequence[Run]) -> AbstractContextManager[Mapping[str, JobTransaction]]:
+        """Hold the rows of these runs' jobs, by id, in one transaction until the block ends; jobs that are not there are left out.
+
+        What is asked there about the ticks and keys of these runs may be read beforehand, all at once, and closed rows may be
+        written at the end of the block.
+        """
+
+    @abstractmethod
     def change_seq(self) -> int:
         """Return a number that grows with every change to any job."""
 

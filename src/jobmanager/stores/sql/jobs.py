@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from jobmanager.errors import JobNotFoundError
 from jobmanager.job import STORED_OPTIONS
+from jobmanager.run import Run
 from jobmanager.stores.facets import StoredJobs
 from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.sql.database import SqlFacet
@@ -21,7 +22,7 @@ from jobmanager.stores.sql.rows import (
     job_from,
     job_values,
 )
-from jobmanager.stores.sql.transaction import SqlJobTransaction
+from jobmanager.stores.sql.transaction import KnownRuns, ManyJobsTransaction, SqlJobTransaction
 from jobmanager.stores.values import JobRow, JobSummary
 
 Made = TypeVar("Made")
@@ -144,6 +145,17 @@ class SqlJobs(SqlFacet, StoredJobs):
             if job is None:
                 raise JobNotFoundError(f"No job {job_id!r} in {self.database.url}.", job_id=job_id)
             yield SqlJobTransaction(self.database, connection, job)
+
+    @contextmanager
+    def lock_many(self, runs: Sequence[Run]) -> Iterator[Mapping[str, JobTransaction]]:
+        jobs = self.tables.jobs
+        some = sa.select(jobs).where(jobs.c.id.in_(sorted({run.job_id for run in runs}))).order_by(jobs.c.id)
+        with self.database.writing() as connection:
+            now = self.database.clock(connection)
+            rows = [job_from(row) for row in connection.execute(self.database.locked(some)).mappings()]
+            known = KnownRuns(self.database, connection, runs)
+            yield {row.id: ManyJobsTransaction(self.database, connection, row, now, known) for row in rows}
+            known.write()
 
     def change_seq(self) -> int:
         with self.database.reading() as connection:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -31,12 +32,14 @@ ACCOUNT_ONLY = ("accounted_until", "next_due_at", "history_from")
 class SqlJobTransaction(JobTransaction):
     """One job's row, locked."""
 
-    def __init__(self, database: Database, connection: Connection, job: JobRow) -> None:
+    def __init__(
+        self, database: Database, connection: Connection, job: JobRow, now: datetime | None = None
+    ) -> None:
         self._database = database
         self._connection = connection
         self._runs = database.tables.runs
         self.job = job
-        self.now = database.clock(connection)
+        self.now = now or database.clock(connection)
 
     def get(self, run_id: str) -> Run | None:
         return self._database.find_run(self._connection, run_id)
@@ -211,3 +214,64 @@ class SqlJobTransaction(JobTransaction):
         if values:
             self._connection.execute(sa.update(jobs).where(jobs.c.id == job.id).values(**values))
         self.job = replace(job, change_seq=values.get("change_seq", job.change_seq))
+
+
+class KnownRuns:
+    """Rows that were read for many jobs at once, and closed ones that are to be written together."""
+
+    def __init__(self, database: Database, connection: Connection, runs: Sequence[Run]) -> None:
+        self._database = database
+        self._connection = connection
+        self._closed: list[dict[str, Any]] = []
+        table = database.tables.runs
+        c = table.c
+        self.keys = {run.concurrency_key for run in runs}
+        self.ticks = {(run.job_id, run.scheduled_for) for run in runs if run.scheduled_for is not None}
+        with_tick = sa.select(table).where(
+            c.job_id.in_({job_id for job_id, _ in self.ticks}),
+            c.scheduled_for.in_({instant for _, instant in self.ticks}),
+        )
+        holding = sa.select(table).where(c.concurrency_key.in_(self.keys), literally(c.turn, "holds"))
+        self.by_tick = {(run.job_id, run.scheduled_for): run for run in self._read(with_tick)}
+        self.holders = {run.concurrency_key: run for run in self._read(holding)}
+
+    def _read(self, query: sa.Select[Any]) -> list[Run]:
+        return self._database.runs_from(self._connection.execute(query).mappings())
+
+    def close(self, run: Run) -> None:
+        """Write this closed row at the end."""
+        self._closed.append(run_values(run))
+
+    def write(self) -> None:
+        """Write the closed rows; one whose tick has a row meanwhile is left out."""
+        if self._closed:
+            self._connection.execute(self._database.insert_ignoring(self._database.tables.runs), self._closed)
+
+
+class ManyJobsTransaction(SqlJobTransaction):
+    """One of many jobs that are locked at once: what is known of its runs is not asked again."""
+
+    def __init__(
+        self, database: Database, connection: Connection, job: JobRow, now: datetime, known: KnownRuns
+    ) -> None:
+        super().__init__(database, connection, job, now)
+        self._known = known
+
+    def run_for(self, instant: datetime) -> Run | None:
+        tick = self.job.id, instant
+        return self._known.by_tick.get(tick) if tick in self._known.ticks else super().run_for(instant)
+
+    def holder(self, concurrency_key: str) -> Run | None:
+        if concurrency_key in self._known.keys:
+            return self._known.holders.get(concurrency_key)
+        return super().holder(concurrency_key)
+
+    def insert(self, run: Run) -> bool:
+        if run.scheduled_for is not None:
+            self._known.by_tick[self.job.id, run.scheduled_for] = run
+        if run.status.closed:
+            self._known.close(run)
+            return True
+        if run.turn == "holds":
+            self._known.holders[run.concurrency_key] = run
+        return super().insert(run)

@@ -40,6 +40,44 @@ class LockingPromises(StoreGround):
         assert self.row(run) == run
         assert self.stored_job().state == "paused"
 
+    def test_many_jobs_are_held_at_once_and_what_their_pages_say_is_true(self) -> None:
+        self.job()
+        other = self.job("other")
+        self.job("third")
+        owner = self.process()
+        holder = self.opened(self.run_of(owner=owner, turn="holds"))
+        recorded = self.opened(self.tick(job_id="other", turn=None))
+        asked = [self.tick(turn="holds"), self.tick(job_id="other"), self.tick(job_id="nobody")]
+
+        with self.store.jobs.lock_many(asked) as txns:
+            assert set(txns) == {"job", "other"}
+            assert txns["other"].job == other
+            assert txns["job"].holder(holder.concurrency_key) == holder
+            assert txns["other"].holder(asked[1].concurrency_key) is None
+            assert txns["job"].run_for(asked[0].instant) is None
+            assert txns["other"].run_for(recorded.instant) == recorded
+            assert txns["other"].run_for(recorded.instant - seconds(1)) is None
+
+    def test_what_was_written_for_many_jobs_is_kept_together_or_not_at_all(self) -> None:
+        self.job()
+        self.job("other")
+        skipped = self.closed(self.tick(), SKIPPED, reason="overlap", blocked_by="somebody")
+        opened = self.tick(job_id="other", turn="holds")
+
+        with pytest.raises(ZeroDivisionError), self.store.jobs.lock_many([skipped, opened]) as txns:
+            assert txns["job"].insert(skipped)
+            assert txns["other"].insert(opened)
+            raise ZeroDivisionError
+        assert self.store.history.runs() == []
+
+        with self.store.jobs.lock_many([skipped, opened]) as txns:
+            assert txns["job"].insert(skipped)
+            assert txns["other"].insert(opened)
+            assert txns["job"].run_for(skipped.instant) == skipped
+            assert txns["other"].holder(opened.concurrency_key) == opened
+
+        assert (self.row(skipped), self.row(opened)) == (skipped, opened)
+
     def test_who_holds_a_job_may_read_the_store(self) -> None:
         job = self.job()
         run = self.tick()
