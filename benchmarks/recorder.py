@@ -68,7 +68,7 @@ class Client:
                 events.put(run)
 
         def open_run(job_id: str) -> None:
-            self._recorder.open([self._run(job_id)], opened, write_inline=self._alone)
+            self._recorder.open([self.run(job_id)], opened, write_inline=self._alone)
 
         for job_id in self._jobs:
             open_run(job_id)
@@ -89,7 +89,8 @@ class Client:
                 running -= 1
         return done / (time.perf_counter() - started)
 
-    def _run(self, job_id: str) -> Run:
+    def run(self, job_id: str) -> Run:
+        """Make the next run of a job, as a tick of this moment would."""
         now = datetime.now(UTC)
         return Run(
             id=new_id(now),

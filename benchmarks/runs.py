@@ -54,6 +54,10 @@ class Loop:
             self._ended.put([ending.run.job_id for ending in endings])
         return written
 
+    def store_writes(self, write: Callable[[Sequence[Run], Sequence[Ending]], Written]) -> None:
+        """Have this write from now on, instead of the store."""
+        self._to_store = write
+
     def measure(self, seconds: float) -> float:
         self._tick(self._jobs)
         done, started, deadline = 0, time.perf_counter(), time.perf_counter() + seconds
