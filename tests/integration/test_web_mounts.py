@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
+import re
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +26,9 @@ from tests.calls import OTHER_SECRET, RUNS, SECRET, Replied, ask, ask_wsgi, bear
 from tests.servers import free_port
 
 from jobmanager import JobManager, Settings
+from jobmanager.cli.commands.export_targets import TARGETS, external_job
 from jobmanager.run import new_id
+from jobmanager.schedule import At
 from jobmanager.web import asgi, wsgi
 
 Caller = Callable[..., Replied]
@@ -379,3 +385,31 @@ def test_a_caller_who_hangs_up_in_the_middle_of_a_body_hurts_nobody(jobs):
         assert (
             json.loads(post(port, b"", bearer(), path="/jobs/tick/beat", method="GET").body)["job"] == "beat"
         )
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+@pytest.mark.parametrize("server", ["uvicorn", "wsgiref"])
+@pytest.mark.parametrize("wait", [True, False])
+def test_an_exported_line_wakes_its_job_although_it_comes_early(tmp_path, server, wait):
+    """Fails if the line of an outside clock, its call and the endpoint do not fit together."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    jobs = JobManager(Settings(database_url=url, backend="external", secret=SECRET, wait=wait))
+    due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=4)
+    jobs.add_job("beat", lambda: "done", at=due)
+    with under_uvicorn(asgi(jobs)) if server == "uvicorn" else under_wsgiref(wsgi(jobs)) as port:
+        jobs.sync()
+        address = f"http://127.0.0.1:{port}/jobs/tick/beat"
+        job = external_job("beat", At(due), "github", url=address, patience=60, now=datetime.now(UTC))
+        (workflow,) = TARGETS["github"].renders([job]).values()
+        [line] = re.findall(r"run: (\".*\")", workflow)
+        called = subprocess.run(
+            ["/bin/sh", "-c", json.loads(line)],
+            env={"PATH": os.environ["PATH"], "JOBMANAGER_SECRET": SECRET},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (called.returncode, called.stderr) == (0, "")
+        [run] = jobs.runs("beat")
+        assert jobs.wait(run.id, 20).output == "done"
+        assert run.scheduled_for == due
+    jobs.stop(5)
+    jobs.store.close()
