@@ -34,6 +34,7 @@ class Mutation:
     on_a_server: bool = False
 
 
+CALLED = "jobmanager.manager.called"
 EXECUTOR = "jobmanager.execution.executor"
 FAILURE_DETECTOR = "jobmanager.process.failure_detector"
 MISSING = "jobmanager.ledger.missing_instants"
@@ -46,6 +47,7 @@ WRITES = "jobmanager.stores.sql.postgres_writes"
 
 BACKOFF = "tests/unit/execution/test_retry_backoff.py::"
 CATCH_UP = "tests/unit/ledger/test_catch_up_edges.py::"
+CLOCKS = "tests/integration/test_outside_clocks.py::"
 ENDS = "tests/unit/execution/test_ends_of_attempts.py::"
 LINE = "tests/unit/ledger/test_line.py::"
 LOCALE = "tests/unit/test_context_locale.py::"
@@ -651,8 +653,51 @@ BACKENDS = {
 }
 """Guards of Celery's messages, and those that the database's own code holds."""
 
+CALLS = {
+    "early calls held": Mutation(
+        CALLED,
+        "may_be_held=due_in <= hold",
+        "may_be_held=False",
+        (CLOCKS + "test_at_most_so_many_calls_wait_in_a_process",),
+    ),
+    "nearer instant": Mutation(
+        CALLED,
+        "return last is None or due_at - now <= now - last",
+        "return True",
+        (CLOCKS + "test_a_repeated_call_of_a_frequent_job_is_no_early_one",),
+    ),
+    "late calls answered with what they opened": Mutation(
+        CALLED,
+        'if run.trigger == "catch_up" and run.opened_at >= now',
+        "if run.opened_at > now",
+        (CLOCKS + "test_a_late_call_runs_all_that_it_opened",),
+    ),
+    "pending runs before the tick": Mutation(
+        CALLED,
+        "self._execute(self._open_runs(job_id), until)",
+        "_ = until",
+        (CLOCKS + "test_an_attempt_that_follows_later_is_made_by_the_next_call_before_its_own_instant",),
+    ),
+    "other jobs worked off": Mutation(
+        CALLED,
+        "while self._clock.monotonic() < until and self._claims.claim_one_here():",
+        "while False:",
+        (CLOCKS + "test_a_call_works_off_what_is_due_of_other_jobs",),
+    ),
+    "kill switch for calls": Mutation(
+        "jobmanager.manager.host",
+        "        self._check_switch()\n",
+        "",
+        (
+            "tests/behaviour/test_kill_switch.py::test_what_waits_when_the_switch_is_set_goes_on_when_it_is_not",
+        ),
+    ),
+}
+"""What keeps the calls of outside clocks from being lost, and the switch that stops them."""
+
 TABLES = {
     "SWITCHES": SWITCHES,
+    "CALLS": CALLS,
     "OPENING": OPENING,
     "REFUSED_TICKS": REFUSED_TICKS,
     "LINES": LINES,

@@ -349,6 +349,55 @@ def test_naming_the_instant_of_yesterday_opens_none_of_today(make_site: MakeSite
     assert site.ran == [FIRST, FIRST + DAY]
 
 
+# ---------------------------------------------------------------- moves, and health
+
+
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("store", cases())
+def test_moved_between_backends_every_instant_runs_once(make_site: MakeSite, store: str, wait: bool) -> None:
+    """Fails if a change of the variable loses an instant, opens one twice or leaves one pending, in either direction."""
+    site = make_site(store, wait=wait, cron="0 * * * *")
+    url = site.jobs.settings.database_url
+    hour = timedelta(hours=1)
+    for number, backend in enumerate(["external", "local", "external", "local"] * 2):
+        settings = Settings(backend=backend, database_url=url, secret=SECRET, wait=wait, capture_logs=False)
+        jobs = JobManager(settings, clock=site.clock, store=site.jobs.store)
+        jobs.add_job("daily", lambda context: site.ran.append(context.scheduled_for), cron="0 * * * *")
+        instant = NOON + (number + 1) * hour
+        with jobs:
+            assert jobs.store.processes.keeper("default") == backend
+            if backend == "local":
+                site.clock.advance_to(instant + timedelta(seconds=1))
+            else:
+                site.sleep_until(instant + timedelta(seconds=1))
+                site.call(Work(jobs, site.clock))
+        site.jobs.stop(1)  # those of the generation before
+    instants = [NOON + (number + 1) * hour for number in range(8)]
+    assert site.ran == instants
+    assert [run.scheduled_for for run in site.runs()] == instants
+    assert set(site.statuses()) == {"succeeded"}
+
+
+def test_calls_that_come_late_are_calls_and_calls_that_do_not_come_are_missed_by_health(
+    make_site: MakeSite,
+) -> None:
+    """Fails if a clock outside that stopped is well, or if one that is late each day counts as one that stopped."""
+    site = make_site(wait=False)
+
+    def symptoms() -> set[str]:
+        return {symptom.kind for symptom in site.jobs.health().symptoms}
+
+    for day in range(2):
+        site.clock.advance_to(
+            FIRST + day * DAY + timedelta(minutes=2)
+        )  # the sweep of a living process made it up
+        assert symptoms() == {"not_brought"}
+        site.clock.advance_to(FIRST + day * DAY + timedelta(minutes=25))
+        assert site.call()["finding"] == "duplicate"
+        site.clock.advance(seconds=30)
+        assert symptoms() == set()
+
+
 # ---------------------------------------------------------------- what else a call works off
 
 

@@ -252,16 +252,17 @@ def keeps_time(jobs: JobManager, backend: str) -> None:
     jobs.store.processes.keep_time("default", backend, even_if_alive=True)
 
 
+@pytest.mark.parametrize("backend", ["local", "external"])
 def test_what_pg_cron_has_planned_is_inert_while_another_backend_keeps_the_time(
-    ground: Callable[..., Ground], caplog: pytest.LogCaptureFixture
+    ground: Callable[..., Ground], caplog: pytest.LogCaptureFixture, backend: str
 ) -> None:
     """A move by one variable: no command, no double bookkeeping, and back again in the same way."""
     here = ground()
     here.manager.stop(1)
-    local = here.make(here.manager.settings.database_url, 1, backend="local", sweep_seconds=600)
+    local = here.make(here.manager.settings.database_url, 1, backend=backend, sweep_seconds=600)
     local.start()
     assert (
-        "backend=local keeps the time of namespace default from now on, and backend=pg_cron no longer"
+        f"backend={backend} keeps the time of namespace default from now on, and backend=pg_cron no longer"
         in caplog.text
     )
     local.stop(1)  # the row stands while no process lives
@@ -308,7 +309,34 @@ def test_a_tick_that_was_announced_is_opened_by_whatever_backend_brings_it(
         local.store.close()
 
 
-@pytest.mark.parametrize("backend", ["local", "pg_cron"])
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_tick_that_was_announced_is_opened_by_the_call_of_a_clock_outside(
+    ground: Callable[..., Ground], *, wait: bool
+) -> None:
+    """Fails if a call takes a row for a run that somebody has in hand: a move to external would lose the tick between them."""
+    here = ground()
+    here.manager.stop(1)
+    outside = here.make(
+        here.manager.settings.database_url, 1, backend="external", wait=wait, sweep_seconds=600
+    )
+    outside.start()
+    try:
+        keeps_time(outside, "pg_cron")
+        instant = here.make_due()
+        assert here.fire() == 1
+        [announced] = outside.runs("job-0")
+
+        ticked = outside.host.tick("job-0", scheduled_for=instant)
+
+        assert ticked.run_id == announced.id  # the sweep of the start may have been quicker
+        until(lambda: outside.runs("job-0", "succeeded"), 10)
+        assert [run.id for run in outside.runs("job-0") if run.scheduled_for == instant] == [announced.id]
+    finally:
+        outside.stop(1)
+        outside.store.close()
+
+
+@pytest.mark.parametrize("backend", ["local", "pg_cron", "external"])
 def test_what_was_announced_between_a_stop_and_a_start_runs_if_it_is_on_time(
     ground: Callable[..., Ground], backend: str
 ) -> None:

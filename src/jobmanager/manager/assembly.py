@@ -197,6 +197,7 @@ class Assembly:
             runner=self.runner,
             claims=self.claims,
             sweep=self.sweep,
+            last_tick=last_tick,
             follow_changes=self.follow_changes,
             clock=clock,
             grace=settings.grace,

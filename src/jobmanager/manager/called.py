@@ -12,6 +12,7 @@ from jobmanager.execution.runner import Runner
 from jobmanager.job import Job
 from jobmanager.ledger.queries import effective
 from jobmanager.manager.sweep import Sweep
+from jobmanager.process.heartbeat import LastTick
 from jobmanager.registry import Registry
 from jobmanager.run import MISSED, PENDING, SKIPPED, Run, Tick, Ticked
 from jobmanager.schedule import Schedule
@@ -48,6 +49,7 @@ class CalledTicks:
         runner: Runner,
         claims: Claiming,
         sweep: Sweep,
+        last_tick: LastTick,
         follow_changes: Callable[[], object],
         clock: Clock,
         grace: timedelta,
@@ -58,6 +60,7 @@ class CalledTicks:
         self._runner = runner
         self._claims = claims
         self._sweep = sweep
+        self._last_tick = last_tick
         self._follow_changes = follow_changes
         self._clock = clock
         self._grace = grace
@@ -90,9 +93,19 @@ class CalledTicks:
         if schedule is None or row is None:
             return Ticked("not_due")
         now = self._store.now()
-        if scheduled_for is not None:
-            return self._given(job, row, schedule, now, scheduled_for)
-        return self._last(job, row, schedule, now)
+        if scheduled_for is None:
+            ticked = self._last(job, row, schedule, now)
+        else:
+            ticked = self._given(job, row, schedule, now, scheduled_for)
+        self._note(job, ticked, now)
+        return ticked
+
+    def _note(self, job: Job, ticked: Ticked, now: datetime) -> None:
+        """Note the tick for the health of this process: that it came, and how late if it opened something."""
+        if ticked.scheduled_for is not None and ticked.run_id is not None:
+            late = now - job.due_at(ticked.scheduled_for)
+            self._last_tick.scheduled_for = ticked.scheduled_for
+            self._last_tick.lag = late.total_seconds() if ticked.finding == "opened" else 0.0
 
     # ---------------------------------------------------------------- which instant is meant
 
@@ -139,6 +152,8 @@ class CalledTicks:
         if instant > row.accounted_until:
             return self._open(job, row, instant, now)
         found = self._store.history.run_for(job.id, instant)
+        if found is not None and found.announced and found.status is PENDING:  # by a backend that is left
+            return self._open(job, row, instant, now)
         return _found("duplicate" if found else "not_due", found, instant)
 
     def _open(self, job: Job, row: JobRow, instant: datetime, now: datetime) -> Ticked:
