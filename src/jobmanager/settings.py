@@ -308,7 +308,9 @@ class Settings:
     in a URL appears in the error, in repr or in str. The page of settings describes each field.
     """
 
-    disabled: bool = _setting(default=False, kind=flag, meaning="Nothing fires, whatever else is set")
+    disabled: bool = _setting(
+        default=False, kind=flag, meaning="The kill switch: nothing fires or runs, whatever else is set"
+    )
     backend: str | None = _setting(
         default=None, kind=text, meaning="Who keeps the time; the resolver decides if unset"
     )

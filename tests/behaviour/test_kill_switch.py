@@ -104,6 +104,8 @@ def test_disabled_starts_nothing_and_writes_nothing(
         ):
             with pytest.raises(SwitchedOffError, match="JOBMANAGER_DISABLED=true"):
                 call()
+        for probe in ("healthz", "readyz"):
+            assert over_wsgi(jobs)(b"", {}, path=f"/jobs/{probe}", method="GET").status == 200
         status = jobs.get_job_status("minutely")
         assert status is not None
         assert (status.status, status.next_run) == ("stopped", None)

@@ -64,7 +64,9 @@ class HealthCheck:
             # A process that asks lives, and what its own heartbeat lacks is a symptom already; the store learns with the next beat.
             expects = not self._settings.wait and assembly is None
             symptoms += judge_ledger(facts, limits, expects_process=expects, told=told)
-        ready = facts is not None and (self._settings.wait or (assembly is not None and assembly.ready))
+        # Where the kill switch is set, the application is to be reached all the same.
+        serves = self._settings.wait or self._settings.disabled
+        ready = facts is not None and (serves or (assembly is not None and assembly.ready))
         return HealthReport(ready=ready, symptoms=tuple(symptoms), facts=facts)
 
 
