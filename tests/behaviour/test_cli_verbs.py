@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from contextlib import closing
@@ -428,6 +430,60 @@ def test_runs_are_listed_newest_first_and_filtered(cli, run):
         "No such run is on record" in cli("runs", "--job", "gated").out
         or cli("runs", "list", "--job", "gated").code == 0
     )
+
+
+def test_runs_are_chosen_by_moment_scope_trigger_and_text(cli, run):
+    """Fails if a filter lets another run pass, or hides one that fits."""
+    of_ana = run("cleanup", "--scope", "ana")
+    failed = run("fails", "--key", "K-17")
+    cli("backfill", "cleanup", "--from", "-2d")
+
+    def ids(*arguments):
+        return [record["id"] for record in cli("runs", "list", "--json", *arguments).json]
+
+    assert ids("--scope", "ana") == [of_ana["id"]]
+    assert ids("--text", "it [is] BROKEN") == ids("--text", "k-17") == [failed["id"]]
+    assert set(ids("--trigger", "manual")) == {of_ana["id"], failed["id"]}
+    assert ids("--trigger", "manual", "--job", "cleanup", "--since", "-1h") == [of_ana["id"]]
+    assert len(ids("--trigger", "backfill")) == len(ids()) - 2 > 0
+    assert ids("--since", "+1h") == ids("--scope", "bob") == []
+    assert ids("--trigger", "manual", "--limit", "1") == [failed["id"]]
+    assert "'sun' is no trigger." in cli("runs", "list", "--trigger", "sun").err
+
+
+def test_a_filter_says_that_it_looked_at_the_newest_runs_only(cli, run, monkeypatch):
+    """Fails if an empty answer looks as if all of history had been read."""
+    from jobmanager.cli.commands import runs
+
+    for _ in range(3):
+        run("cleanup")
+    monkeypatch.setattr(runs, "PAGE", 1)
+    monkeypatch.setattr(runs, "MOST_LOOKED_AT", 2)
+    assert "Only the newest 2 runs were looked at." in cli("runs", "list", "--scope", "ana").err
+    assert cli("runs", "list", "--scope", "ana", "--since", "+1h").err == ""
+
+
+def test_watched_runs_are_told_when_they_come_and_when_they_change(cli, run, application):
+    """Fails if a new run, or the end of one that was shown, is not printed before Ctrl-C."""
+    run("cleanup")
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "jobmanager", "runs", "list", "--watch", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with watching:
+        first = json.loads(watching.stdout.readline())
+        pending = cli("trigger", "fails", "--json").json
+        second = json.loads(watching.stdout.readline())
+        cli("cancel", pending["id"])
+        third = json.loads(watching.stdout.readline())
+        watching.send_signal(signal.SIGINT)
+    assert [(told["job"], told["status"]) for told in (first, second, third)] == [
+        ("cleanup", "succeeded"),
+        ("fails", "pending"),
+        ("fails", "cancelled"),
+    ]
+    assert watching.returncode == 130
 
 
 def test_a_mistyped_job_is_no_empty_list(cli):

@@ -33,6 +33,28 @@ _STARTERS = re.compile(
     r"-|[\d.]+[smhd]?$|\w+=|/(dev|tmp|var|run)/|(env|nice|ionice|sudo|exec|test|timeout|flock|setsid|nohup|(ba|da|z|k)?sh|python[\d.]*|manage\.py|php|perl|ruby|node|uv|run|poetry)$"
 )
 
+RUN_COMMAND = '''\
+def run_command(context: RunContext, command: str, given: str = "", **options: Any) -> None:
+    """Run a command as cron did: what it prints is the log of the run, and an exit code fails it."""
+    with tempfile.TemporaryFile("w+") as lines:
+        lines.write(given)
+        lines.seek(0)
+        with subprocess.Popen(
+            command,
+            shell=True,
+            stdin=lines,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            **options,
+        ) as process:
+            for line in process.stdout or ():
+                context.log.info("%s", line.rstrip("\\n"))
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)'''
+"""What the sources of the imported commands call, to be pasted once above them."""
+
 
 @dataclass(slots=True)
 class Reading:
@@ -71,7 +93,7 @@ def bring(text: str, now: datetime, *, zone: str | None = None, system: bool = F
             "cron runs a command in the user's home with almost no environment; here it gets the process's."
         ),
         manual(
-            "cron mails what it prints; here that goes where the process prints, and an exit code fails the run."
+            "cron mails what it prints; here that is the log of the run (`jobmanager logs RUN`), and an exit code fails the run."
         ),
     ]
     return [ImportedJob(entry="crontab", remarks=tuple(whole)), *found] if found else []
@@ -137,20 +159,17 @@ def _function(job_id: str, command: str, environment: Mapping[str, str]) -> str:
     command, *lines = (part.replace(r"\%", "%") for part in re.split(r"(?<!\\)%", command))
     variables = {name: value for name, value in environment.items() if name != "SHELL"}
     said = {
-        "input": literal("\n".join(lines) + "\n") if lines else "",
-        "text": "True" if lines else "",
+        "given": literal("\n".join(lines) + "\n") if lines else "",
         "env": "{**os.environ, " + literal(variables)[1:] if variables else "",
         "executable": literal(environment["SHELL"])
         if environment.get("SHELL", "/bin/sh") != "/bin/sh"
         else "",
-        "shell": "True",
-        "check": "True",
     }
-    arguments = [literal(command), *(f"{word}={value}" for word, value in said.items() if value)]
-    line = f"    subprocess.run({', '.join(arguments)})"
+    arguments = ["context", literal(command), *(f"{word}={value}" for word, value in said.items() if value)]
+    line = f"    run_command({', '.join(arguments)})"
     if len(line) > 79:
-        line = "    subprocess.run(\n" + "".join(f"        {argument},\n" for argument in arguments) + "    )"
-    return f"def {name}() -> None:\n{line}"
+        line = "    run_command(\n" + "".join(f"        {argument},\n" for argument in arguments) + "    )"
+    return f"def {name}(context: RunContext) -> None:\n{line}"
 
 
 _ELSEWHERE = (

@@ -1,11 +1,14 @@
 """Crontab texts as jobs that run their commands, and a remark where the meaning changes."""
 
+import os
 import subprocess
+import tempfile
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from jobmanager import JobManager, Settings
+from jobmanager import JobManager, RunContext, Settings
 from jobmanager.bridge import crontab
 
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
@@ -24,12 +27,23 @@ def told(brought):
 
 
 def jobs_of(*brought):
-    import os
+    return manager_of(*brought).registry
 
-    jobs = JobManager(Settings(database_url="memory://"))
-    for item in brought:
-        exec(item.source, {"jobs": jobs, "os": os, "subprocess": subprocess})  # noqa: S102 - what we printed is what is pasted
-    return jobs.registry
+
+def manager_of(*brought):
+    """A manager with the jobs whose source we printed, as it is pasted."""
+    jobs = JobManager(Settings(backend="noop", database_url="memory://"))
+    program = {
+        "jobs": jobs,
+        "os": os,
+        "subprocess": subprocess,
+        "tempfile": tempfile,
+        "Any": Any,
+        "RunContext": RunContext,
+    }
+    for source in (crontab.RUN_COMMAND, *(item.source for item in brought)):
+        exec(source, program)  # noqa: S102 - what we printed is what is pasted
+    return jobs
 
 
 def test_cron_tz_is_the_zone_of_the_lines_after_it():
@@ -171,7 +185,7 @@ def test_names_differ_and_shadow_nothing():
     first, second, third = bring("0 1 * * * jobs\n0 2 * * * jobs\n0 3 * * * os")[1:]
 
     assert list(jobs_of(first, second, third).jobs) == ["jobs", "jobs-2", "os"]
-    assert "def run_jobs_2()" in second.source
+    assert "def run_jobs_2(" in second.source
     compile(third.source, "third", "exec")
 
 

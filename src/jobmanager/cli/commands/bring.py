@@ -28,9 +28,12 @@ EPILOG = (
     "yours to decide. Exit 0: everything carries over unchanged; 1: something needs a human's eye; 2: nothing was found."
 )
 IMPORTS = {
-    "datetime.": "from datetime import datetime",
     "os.": "import os",
     "subprocess.": "import subprocess",
+    "tempfile.": "import tempfile",
+    "datetime.": "from datetime import datetime",
+    ": Any": "from typing import Any",
+    "RunContext": "from jobmanager import RunContext",
 }
 
 bring = Verbs("import", help="Convert the jobs of Celery beat, APScheduler or cron.")
@@ -120,6 +123,7 @@ def crontab(here: Session, file: str, system: bool, zone: str | None) -> None:
         source.bring(_text(file), SystemClock().now(), zone=zone, system=system),
         f"From {'standard input' if file == '-' else file}. cron lets runs overlap and makes up for nothing that fell into a downtime: "
         "overlap and catch_up say the same.",
+        source.RUN_COMMAND,
     )
 
 
@@ -177,24 +181,27 @@ def _other(target: str, found: object, wanted: str) -> UsageError:
 # ---------------------------------------------------------------- telling it
 
 
-def _print_program(here: Session, found: Sequence[ImportedJob], about: str) -> None:
+def _print_program(here: Session, found: Sequence[ImportedJob], about: str, helper: str = "") -> None:
     """Print the jobs as one program; exit 2 if there are none, 1 if an entry needs work by hand."""
     if not found:
         raise UsageError("There is nothing to bring over.", hint="Name what has entries, jobs or commands.")
-    imports = [line for use, line in IMPORTS.items() if any(use in item.source for item in found)]
+    sources = [item.source for item in found if item.source]
+    helper = helper if sources else ""
+    imports = [line for use, line in IMPORTS.items() if any(use in text for text in (helper, *sources))]
     if here.as_json:
-        here.emit(_record(found, imports))
+        here.emit(_record(found, imports, helper))
     else:
-        for line, style in _program(found, imports, about, min(here.console.width, WIDEST)):
+        for line, style in _program(found, imports, helper, about, min(here.console.width, WIDEST)):
             _print(here, line, style)
     if not all(item.unchanged for item in found):
         raise Exit(FAILED)
 
 
-def _record(found: Sequence[ImportedJob], imports: Sequence[str]) -> dict[str, Any]:
+def _record(found: Sequence[ImportedJob], imports: Sequence[str], helper: str) -> dict[str, Any]:
     return {
         "unchanged": all(item.unchanged for item in found),
         "imports": imports,
+        "helper": helper or None,
         "entries": [
             {
                 "entry": item.entry,
@@ -209,11 +216,13 @@ def _record(found: Sequence[ImportedJob], imports: Sequence[str]) -> dict[str, A
 
 
 def _program(
-    found: Sequence[ImportedJob], imports: Sequence[str], about: str, width: int
+    found: Sequence[ImportedJob], imports: Sequence[str], helper: str, about: str, width: int
 ) -> Iterator[tuple[str, str]]:
     """Lines of Python, each with its style: source as it is, all else as comments."""
     yield from ((line, "dim") for line in _comment(about, "# ", "# ", width))
     yield from ((line, "") for line in ("", *imports))
+    if helper:
+        yield from ((line, "") for line in ("", "", *helper.split("\n"), ""))
     for item in found:
         yield "", ""
         yield from ((line, "bold") for line in _comment(item.entry, "# ", "# ", width))

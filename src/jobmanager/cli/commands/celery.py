@@ -27,7 +27,11 @@ LEVEL = click.option(
 
 @verb("worker", example="jobmanager --app shop.jobs:jobs worker --concurrency 8")
 @click.option(
-    "--concurrency", "-c", type=click.IntRange(min=1), help="Runs at once; by default one per core."
+    "--concurrency",
+    "-c",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Runs at once; by default one per core.",
 )
 @click.option("--pool", default="prefork", help="prefork, threads or solo.")
 @click.option("--queues", "-q", metavar="A,B", help="Only from these; by default all that the jobs name.")

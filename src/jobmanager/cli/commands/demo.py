@@ -34,7 +34,10 @@ NEWEST = 6
 
 @verb("demo", example="jobmanager demo --seconds 20")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), help="End by itself after so long; without a terminal 15."
+    "--seconds",
+    metavar="N",
+    type=click.FloatRange(min=0),
+    help="End by itself after so long; without a terminal 15.",
 )
 @click.pass_obj
 def demo(here: Session, seconds: float | None) -> None:

@@ -182,7 +182,9 @@ def _override(view: View) -> str:
 
 @jobs.command("next", example="jobmanager jobs next nightly-report --number 10")
 @click.argument("job", required=False, metavar="[JOB]", help="Its id; without it, all jobs.")
-@click.option("-n", "--number", type=click.IntRange(min=1, max=1000), default=5, help="How many.")
+@click.option(
+    "-n", "--number", metavar="N", type=click.IntRange(min=1, max=1000), default=5, help="How many."
+)
 @click.pass_obj
 def next_fires(here: Session, job: str | None, number: int) -> None:
     """List the next instants at which a job, or any job, is due."""

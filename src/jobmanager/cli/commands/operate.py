@@ -160,7 +160,7 @@ def _summary(made_up: list[MadeUp], *, dry_run: bool) -> str:
 
 @dead.command("list", example="jobmanager dead list --job nightly-report")
 @click.option("--job", metavar="JOB", help="Only of this job.")
-@click.option("--limit", "-n", type=click.IntRange(min=1), default=50, help="At most so many.")
+@click.option("--limit", "-n", metavar="N", type=click.IntRange(min=1), default=50, help="At most so many.")
 @click.pass_obj
 def list_dead(here: Session, job: str | None, limit: int) -> None:
     """List failed runs that were neither redriven nor discarded, newest first."""
@@ -175,7 +175,14 @@ def list_dead(here: Session, job: str | None, limit: int) -> None:
 
 @dead.command("redrive", example="jobmanager dead redrive --job nightly-report --limit 10")
 @click.option("--job", metavar="JOB", help="Only of this job.")
-@click.option("--limit", "-n", type=click.IntRange(min=1), default=100, help="At most so many, oldest first.")
+@click.option(
+    "--limit",
+    "-n",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=100,
+    help="At most so many, oldest first.",
+)
 @click.pass_obj
 def redrive_dead(here: Session, job: str | None, limit: int) -> None:
     """Open dead letters again, oldest first; a process that keeps time executes them."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from jobmanager.cli.arguments import moment
 from jobmanager.cli.output.failures import ConflictError, UsageError
 from jobmanager.cli.output.phrases import both, clock, compact, continued, distance, length, tail
 from jobmanager.cli.output.records import attempt_record, line_record, run_record
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs, verb
+from jobmanager.clock import SystemClock
 from jobmanager.validation.printable import printable, printable_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import RenderableType
     from rich.text import Text
 
@@ -24,8 +27,9 @@ if TYPE_CHECKING:
 
 runs = Verbs("runs", help="The runs: list, show.", default=["list"])
 RUN_ID = click.argument("run", metavar="RUN", help="Its id, or the end of it.")
-LOOK_EVERY_SECONDS = 0.5
+LOOK_EVERY_SECONDS = 1.0
 LINES_SHOWN = 20
+PAGE, MOST_LOOKED_AT = 1000, 20_000
 
 
 def find(manager: JobManager, run_id: str) -> Run:
@@ -36,35 +40,146 @@ def find(manager: JobManager, run_id: str) -> Run:
 # ---------------------------------------------------------------- list
 
 
-@runs.command("list", example="jobmanager runs list --job nightly-report --status failed")
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """Which runs are asked for."""
+
+    job: str | None
+    statuses: Sequence[str]
+    before: str | None
+    limit: int
+    since: datetime | None
+    scope: str | None
+    trigger: str | None
+    text: str
+
+    def fits(self, run: Run) -> bool:
+        """Whether the run is one of them, as far as the store was not asked."""
+        return (
+            (self.since is None or run.opened_at >= self.since)
+            and self.scope in (None, run.scope)
+            and self.trigger in (None, run.trigger)
+            and (not self.text or self.text in _spoken(run).lower())
+        )
+
+    def found(self, manager: JobManager) -> tuple[list[Run], bool]:
+        """Return the newest of them, and whether older ones were not looked at."""
+        found: list[Run] = []
+        before, looked_at = self.before, 0
+        plain = (self.since, self.scope, self.trigger, self.text) == (None, None, None, "")
+        size = self.limit if plain else PAGE
+        while looked_at < MOST_LOOKED_AT:
+            page = manager.runs(self.job, self.statuses, before=before, limit=size)
+            found += filter(self.fits, page)
+            looked_at += len(page)
+            # Runs of one job come in the order of their instants: a backfill opens old ones now.
+            passed = self.since is not None and self.job is None and page and page[-1].opened_at < self.since
+            if plain or passed or len(found) >= self.limit or len(page) < size:
+                return found[: self.limit], False
+            before = page[-1].id
+        return found, True
+
+
+def _spoken(run: Run) -> str:
+    """Return the texts of a run in which --text looks: those that the list and `runs show` print, without the payload."""
+    return " ".join(
+        filter(
+            None, [run.job_id, run.requested_by, run.idempotency_key, run.reason, run.scope, said(run).plain]
+        )
+    )
+
+
+@runs.command("list", example="jobmanager runs list --job nightly-report --status failed --since -2d")
 @click.option("--job", metavar="JOB", help="Only of this job.")
 @click.option("--status", multiple=True, metavar="STATUS", help="Only with this status; may be repeated.")
-@click.option("--limit", "-n", type=click.IntRange(min=1, max=10_000), default=20, help="How many.")
+@click.option(
+    "--since", metavar="MOMENT", help="Only those opened since then, like today, -2h or 2026-11-23."
+)
+@click.option("--scope", help="Only of this scope.")
+@click.option(
+    "--trigger", metavar="TRIGGER", help="Only those started so: schedule, manual, backfill or another."
+)
+@click.option("--text", help="Only where the job, its key, its user or what it said contains this.")
+@click.option(
+    "--limit", "-n", metavar="N", type=click.IntRange(min=1, max=10_000), default=20, help="How many."
+)
 @click.option("--before", metavar="RUN", help="Only older ones than this run.")
+@click.option("--watch", "-w", is_flag=True, help="Go on and show what changes, until Ctrl-C.")
 @click.pass_obj
 def list_runs(
-    here: Session, job: str | None, status: tuple[str, ...], limit: int, before: str | None
+    here: Session,
+    job: str | None,
+    status: tuple[str, ...],
+    since: str | None,
+    scope: str | None,
+    trigger: str | None,
+    text: str | None,
+    limit: int,
+    before: str | None,
+    watch: bool,
 ) -> None:
     """List runs, newest first."""
-    from jobmanager.run import RunStatus
+    from jobmanager.run import RunStatus, Trigger
 
-    known = [word.value for word in RunStatus]
-    for word in status or ():
-        if word not in known:
-            raise UsageError(f"{word!r} is no status.", hint=f"It is one of {', '.join(known)}.")
+    _check_words("status", status, [word.value for word in RunStatus])
+    _check_words("trigger", [trigger] if trigger else [], get_args(Trigger))
     if job is not None:
         from jobmanager.cli.output.views import views
 
         if here.target:
             views(here.jobs, job)  # a mistyped id is an error, not an empty list
-    cursor = find(here.ledger, before).id if before else None
-    found = here.ledger.runs(job, status, before=cursor, limit=limit)
+    wanted = _Wanted(
+        job=job,
+        statuses=status,
+        before=find(here.ledger, before).id if before else None,
+        limit=limit,
+        since=moment(since, here.ledger.store.now()) if since else None,
+        scope=scope,
+        trigger=trigger,
+        text=(text or "").lower(),
+    )
+    if watch:
+        _watch(here, wanted)
+        return
+    found, more = wanted.found(here.ledger)
     if here.as_json:
         here.emit([run_record(run) for run in found])
     elif found:
         here.print(runs_table(here, found))
     else:
         here.print(f"No such run is on record in {here.ledger.store.url}.")
+    if more:
+        here.aside.print(f"Only the newest {MOST_LOOKED_AT:,} runs were looked at.", soft_wrap=True)
+
+
+def _check_words(noun: str, words: Sequence[str], known: Sequence[str]) -> None:
+    for word in words:
+        if word not in known:
+            raise UsageError(f"{word!r} is no {noun}.", hint=f"It is one of {', '.join(known)}.")
+
+
+def _watch(here: Session, wanted: _Wanted) -> None:
+    """Show the list as it changes: drawn anew in a terminal, in a pipe a line for each run that is new or has another status."""
+    if here.console.is_terminal and not here.as_json:
+        from rich.live import Live
+
+        with Live(console=here.console, auto_refresh=False) as live:
+            while True:
+                live.update(runs_table(here, wanted.found(here.ledger)[0]), refresh=True)
+                SystemClock().sleep(LOOK_EVERY_SECONDS)
+    told: dict[str, str] = {}
+    while True:
+        found, _ = wanted.found(here.ledger)
+        for run in reversed(found):
+            if told.get(run.id) == run.status.value:
+                continue
+            if here.as_json:
+                here.emit(run_record(run), line=True)
+            else:
+                when = clock(run.finished_at or run.started_at or run.opened_at, here.ledger.store.now())
+                here.print(f"{when}  {tail(run.id)}  {run.job_id}  {run.status.value}  {said(run).plain}")
+        told = {run.id: run.status.value for run in found}
+        SystemClock().sleep(LOOK_EVERY_SECONDS)
 
 
 def runs_table(here: Session, found: list[Run], *, of_one_job: bool = False) -> RenderableType:

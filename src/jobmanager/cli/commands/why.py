@@ -109,7 +109,12 @@ def _portrait(item: Explanation, now: datetime) -> Iterator[RenderableType]:
 @click.option("--to", "end", default="+1d", metavar="MOMENT", help="Up to this moment.")
 @click.option("--job", metavar="JOB", help="Only this job.")
 @click.option(
-    "--limit", "-n", type=click.IntRange(min=1, max=1_000_000), default=1000, help="At most so many."
+    "--limit",
+    "-n",
+    metavar="N",
+    type=click.IntRange(min=1, max=1_000_000),
+    default=1000,
+    help="At most so many.",
 )
 @click.pass_obj
 def simulate(here: Session, start: str, end: str, job: str | None, limit: int) -> None:
