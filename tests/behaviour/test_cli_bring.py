@@ -1,5 +1,6 @@
 """`jobmanager import`: a program to paste, the same as data, exit codes, and one clear line when nothing is found."""
 
+import importlib
 import io
 import json
 import subprocess
@@ -118,6 +119,48 @@ def test_a_scheduler_is_read_and_stays_stopped(module, capsys):
     assert run(["import", "apscheduler", f"{name}:scheduler"]) == 0
     assert list(pasted(capsys.readouterr().out)) == ["noon"]
     assert not sys.modules[name].scheduler.running
+
+
+STORED = """
+from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+from apscheduler.schedulers.background import BackgroundScheduler
+scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": SQLAlchemyJobStore(url="sqlite:///theirs.db")})
+def tidy(days=1): ...
+def gone(): ...
+"""
+
+
+def test_the_jobs_of_a_sqlalchemy_job_store_are_read_and_stay_as_they_are(module, capsys, tmp_path):
+    """Fails if a stored job is left out or changed: APScheduler's own reading deletes those whose function it does not find."""
+    sys.path.insert(0, str(tmp_path))
+    theirs = importlib.import_module(module(STORED))
+    theirs.scheduler.start(paused=True)
+    theirs.scheduler.add_job(theirs.tidy, "cron", hour=12, id="noon", kwargs={"days": 3})
+    theirs.scheduler.add_job(theirs.tidy, "cron", hour=13, id="off", next_run_time=None)
+    theirs.scheduler.add_job(theirs.gone, "cron", hour=14, id="gone")
+    theirs.scheduler.shutdown()
+    del theirs.gone, theirs.scheduler
+    fresh = module(
+        STORED.replace("def gone(): ...", "") + 'scheduler.add_job(tidy, "cron", hour=15, id="added")'
+    )
+
+    before = (tmp_path / "theirs.db").read_bytes()
+    assert run(["import", "apscheduler", fresh]) == 1
+    printed = capsys.readouterr().out
+    assert list(pasted(printed)) == ["added", "noon", "off"]
+    assert "gone" in printed
+    assert "cannot be loaded" in printed
+    assert "next_run_time" not in printed
+    assert "it is paused there" in printed
+    assert (tmp_path / "theirs.db").read_bytes() == before
+
+
+def test_a_job_store_that_is_not_there_is_not_made(module, capsys, tmp_path):
+    name = module(STORED + 'scheduler.add_job(tidy, "cron", hour=12, id="noon")')
+
+    assert run(["import", "apscheduler", name]) == 0
+    assert list(pasted(capsys.readouterr().out)) == ["noon"]
+    assert not (tmp_path / "theirs.db").exists()
 
 
 def test_a_moment_comes_with_its_import(module, capsys):

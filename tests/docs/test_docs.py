@@ -284,7 +284,7 @@ def command_line(words: list[str]) -> None:
     verb = "jobmanager"
     while words:
         word = words.pop(0)
-        if word.startswith("-") and word != "-":
+        if re.match(r"-[^\d]", word):  # neither - nor -2h, which are values
             name, _, value = word.partition("=")
             assert name in options, f"{verb} takes no {name}"
             if name == "--app" and not value:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from jobmanager.bridge.brought import (
@@ -56,12 +57,56 @@ def held() -> Iterator[None]:
 
 
 def bring(scheduler: Any, now: datetime) -> list[ImportedJob]:
-    """Import each job of the scheduler."""
+    """Import each job of the scheduler: those that its module adds, and the others of its SQLAlchemy job stores, which are only read."""
     taken: set[str] = set()
-    return [_job(job, scheduler, taken, now) for job in scheduler.get_jobs()]
+    added = scheduler.get_jobs()
+    found = [_job(job, scheduler, taken, now) for job in added]
+    known = {job.id for job in added}
+    for alias, store in scheduler._jobstores.items():  # noqa: SLF001 - they are told nowhere else before the start
+        found += _stored(alias, store, scheduler, known, taken, now)
+    return found
 
 
-def _job(job: Any, scheduler: Any, taken: set[str], now: datetime) -> ImportedJob:
+def _stored(
+    alias: str, store: Any, scheduler: Any, known: set[str], taken: set[str], now: datetime
+) -> Iterator[ImportedJob]:
+    """Import the jobs of a store without starting it: a start makes its table, and its own reading deletes what it cannot load."""
+    kind = type(store).__name__
+    if kind == "MemoryJobStore":
+        return
+    if not hasattr(store, "jobs_t"):
+        yield skipped(f"job store {alias}", f"a {kind} is not read: its jobs are to be written by hand.")
+        return
+    try:
+        states = _states(store)
+    except Exception as error:  # noqa: BLE001 - the database is away, or refuses us
+        yield skipped(f"job store {alias}", f"it cannot be read: {type(error).__name__}: {error}")
+        return
+    for job_id, state in states:
+        if job_id in known:  # added by the module, which replaces it at its start
+            continue
+        try:
+            job = store._reconstitute_job(state)  # noqa: SLF001 - its public methods delete or write
+        except Exception as error:  # noqa: BLE001 - whatever unpickling and its imports raise
+            yield skipped(job_id, f"stored in job store {alias}, and cannot be loaded: {error}")
+            continue
+        yield _job(job, scheduler, taken, now, stored=True)
+
+
+def _states(store: Any) -> list[tuple[str, bytes]]:
+    """Return ids and pickles of the stored jobs, in the order of their ids; none without a table."""
+    table, engine = store.jobs_t, store.engine
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    if file and not file.startswith("file:") and not Path(file).exists():
+        return []  # a connection would make it
+    with engine.connect() as connection:
+        if not engine.dialect.has_table(connection, table.name, schema=table.schema):
+            return []
+        rows = connection.execute(table.select().order_by(table.c.id))
+        return [(row.id, row.job_state) for row in rows]
+
+
+def _job(job: Any, scheduler: Any, taken: set[str], now: datetime, *, stored: bool = False) -> ImportedJob:
     # An id that APScheduler made up says less than the function's name.
     entry = job.name if len(job.id) == 32 and job.id.isalnum() else job.id
     try:
@@ -74,7 +119,7 @@ def _job(job: Any, scheduler: Any, taken: set[str], now: datetime) -> ImportedJo
     if not _importable(job):
         remarks.append(manual(f"no module names {job.name}: write a function that calls it, and name that."))
     config, fitting = arguments(job.func, tuple(job.args), dict(job.kwargs))
-    policies, told = _policies(job, scheduler)
+    policies, told = _policies(job, scheduler, stored=stored)
     return written(
         entry,
         job_id,
@@ -92,8 +137,11 @@ def _importable(job: Any) -> bool:
         return False
 
 
-def _policies(job: Any, scheduler: Any) -> When:
-    """Convert a job's policies; those it leaves to the scheduler come from the scheduler's defaults."""
+def _policies(job: Any, scheduler: Any, *, stored: bool) -> When:
+    """Convert a job's policies; those it leaves to the scheduler come from the scheduler's defaults.
+
+    A stored job knows its next instant, which its trigger has computed.
+    """
     defaults = scheduler._job_defaults  # noqa: SLF001 - they are told nowhere else before the start
     late, coalesce, most = (
         getattr(job, word, defaults[word]) for word in ("misfire_grace_time", "coalesce", "max_instances")
@@ -116,7 +164,7 @@ def _policies(job: Any, scheduler: Any) -> When:
     if first is None:
         options["enabled_when"] = False
         remarks.append(manual("it is paused there, and off here by enabled_when=False."))
-    elif first is not _UNSET:
+    elif first is not _UNSET and not stored:
         remarks.append(manual(f"next_run_time={first}: here it first fires when its schedule says."))
     return options, remarks
 

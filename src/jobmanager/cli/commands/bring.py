@@ -82,7 +82,7 @@ def celery_beat(here: Session, target: str) -> None:
 def apscheduler(here: Session, target: str) -> None:
     """Convert the jobs of an APScheduler 3 scheduler.
 
-    Its module is imported, and no scheduler in it starts; nothing is executed or connected to.
+    Its module is imported, and no scheduler in it starts; nothing is executed. Its SQLAlchemy job stores are read.
 
     The instants are compared with those that APScheduler's own triggers compute.
     """
