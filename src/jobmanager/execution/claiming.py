@@ -158,7 +158,7 @@ class Claiming:
             ours = {run.id for run in claimed}
             left = [run_id for run_id in left if run_id not in ours]
             if left:
-                left = self._store.runs.note_unclaimed(left)
+                left = self._store.runs.note_unclaimed(self._known(left))
             if not left:
                 break
             self._clock.sleep(pause)
@@ -172,6 +172,10 @@ class Claiming:
             claimed = self._claimed(1)
             self._start(claimed, slots, here=True)
         return bool(claimed)
+
+    def _known(self, run_ids: Sequence[str]) -> list[str]:
+        """Return those of the runs whose job this process declares; it will never get the others."""
+        return [run.id for run in self._store.runs.by_id(run_ids) if run.job_id in self._registry.jobs]
 
     def _start(self, claimed: Sequence[Run], slots: Reservation, *, here: bool = False) -> None:
         self._executor.start([(run, slots.take()) for run in claimed], here=here)
