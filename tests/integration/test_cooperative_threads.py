@@ -171,4 +171,4 @@ def test_under_gunicorn_s_gevent_workers_every_call_is_refused(
 def test_under_gunicorn_s_threads_calls_are_taken(tmp_path: Path) -> None:
     need("gunicorn")
     with gunicorn(tmp_path, "gthread") as (port, _):
-        assert called(port) == 202
+        assert called(port) in {202, 425}, "425 within seconds of the next instant"

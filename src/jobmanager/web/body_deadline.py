@@ -21,14 +21,15 @@ SOCKETS = ("gunicorn.socket", "werkzeug.socket")
 
 
 class BodyDeadlines:
-    """Ends the reading half of connections whose body is not there in time; what waits for the body sees its end. Any thread."""
+    """Ends the reading half of connections whose body is not there in time; what waits for the body sees its end. Any thread.
+
+    A forked child has a watch of its own: the parent's thread stayed behind, its lock may be held, and a server that patches
+    threads in its workers would find a lock from before.
+    """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._numbers = itertools.count()
-        self._open: dict[int, tuple[float, socket.socket]] = {}
-        self._changed = threading.Condition()
-        self._watching_in: int | None = None
+        self._watches: dict[int, _Watch] = {}
 
     @contextmanager
     def bounding(self, environ: Mapping[str, Any]) -> Iterator[None]:
@@ -37,21 +38,40 @@ class BodyDeadlines:
         if connection is None:
             yield
             return
-        number = next(self._numbers)
-        with self._changed:
-            if self._watching_in != os.getpid():  # also after a fork, which leaves the thread behind
-                self._watching_in = os.getpid()
-                self._open.clear()
-                threading.Thread(target=self._watch, name="jobmanager-bodies", daemon=True).start()
-            patience = max(SHORTEST, LONGEST / (1 + len(self._open)))
-            if not self._open:
-                self._changed.notify()
-            self._open[number] = (self._monotonic() + patience, connection)
+        process = os.getpid()
+        watch = self._watches.get(process) or self._watches.setdefault(process, _Watch(self._monotonic))
+        number = watch.add(connection)
         try:
             yield
         finally:
-            with self._changed:
-                self._open.pop(number, None)
+            watch.remove(number)
+
+
+class _Watch:
+    """The connections of one process whose bodies are awaited, and the thread that ends what is late."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._numbers = itertools.count()
+        self._open: dict[int, tuple[float, socket.socket]] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def add(self, connection: socket.socket) -> int:
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="jobmanager-bodies", daemon=True)
+                self._thread.start()
+            patience = max(SHORTEST, LONGEST / (1 + len(self._open)))
+            if not self._open:
+                self._changed.notify()
+            number = next(self._numbers)
+            self._open[number] = (self._monotonic() + patience, connection)
+            return number
+
+    def remove(self, number: int) -> None:
+        with self._changed:
+            self._open.pop(number, None)
 
     def _watch(self) -> None:
         while True:
