@@ -20,6 +20,8 @@ from tests.servers import GIVEN, FreshDatabases, Postgres
 
 from jobmanager import JobManager, RunStatus, Settings
 from jobmanager.errors import RunNotFoundError, StoreError
+from jobmanager.stores.sql.postgres import PostgresStore
+from jobmanager.stores.sql.postgres_link import driver_of
 
 pytestmark = pytest.mark.servers
 
@@ -170,3 +172,17 @@ def test_a_start_by_hand_its_conflict_and_its_wait_work_as_on_sqlite(postgres_se
                 jobs.cancel("no such run")
         assert jobs.get_job_metrics().successful_jobs == 1
         jobs.store.close()
+
+
+def test_a_connection_that_a_thread_holds_while_the_store_closes_is_closed_after_it(
+    postgres_url: str,
+) -> None:
+    """Fails if it goes back to a pool that nobody uses: a session on the server until the garbage collector comes."""
+    store = PostgresStore(postgres_url)
+    with store.database.reading() as connection:
+        driver = driver_of(connection)
+        store.close()
+        assert not driver.closed
+
+    assert driver.closed
+    store.close()

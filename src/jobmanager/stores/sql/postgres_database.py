@@ -70,7 +70,7 @@ class PostgresDatabase(Database):
             with self.writing() as connection:
                 yield connection
             return
-        with self.link.told(), self._engine.connect() as connection:
+        with self.link.told(), self._connected() as connection:
             driver = driver_of(connection)  # asked now: after a loss it would connect again
             try:
                 yield connection
@@ -80,7 +80,7 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        with self.link.told(), self._engine.connect() as connection:
+        with self.link.told(), self._connected() as connection:
             driver = driver_of(connection)
             try:
                 driver.execute(self.link.begin)
@@ -89,6 +89,17 @@ class PostgresDatabase(Database):
             except BaseException:
                 roll_back(connection, driver)
                 raise
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        pool = self._engine.pool
+        with self._engine.connect() as connection:
+            try:
+                yield connection
+            finally:
+                # Closed meanwhile: nobody would take the connection from the old pool again.
+                if self._engine.pool is not pool:
+                    connection.invalidate()
 
     def insert_ignoring(self, table: sa.Table) -> Any:
         return postgresql.insert(table).on_conflict_do_nothing()
