@@ -165,6 +165,23 @@ class TestLegalHistories:
 
         assert ledger.violations({11}) == set()
 
+    def test_an_attempt_that_a_shutdown_gave_back_and_another_process_goes_on_with(
+        self, ledger: Ledger
+    ) -> None:
+        ledger.job("allow")
+        ledger.process()
+        ledger.process("Q", pid=12)
+        ledger.opened(job="allow")
+        ledger.did("start", "r1", job="allow", nonce="n")
+        ledger.did("end", "r1", job="allow", nonce="n", how="stopped")
+        ledger.change("runs", "r1", status="pending", owner=None, reason="shutdown")
+        ledger.change("runs", "r1", status="running", owner="Q", reason=None)
+        ledger.did("start", "r1", job="allow", nonce="m", pid=12)
+        ledger.did("end", "r1", job="allow", nonce="m", pid=12, how="returned")
+        ledger.ended(nonce="m")
+
+        assert ledger.violations() == set()
+
     def test_a_run_of_a_killed_process_ends_as_crashed(self, ledger: Ledger) -> None:
         ledger.job()
         ledger.process(dead_at=T0 + 3)

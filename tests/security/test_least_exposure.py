@@ -67,10 +67,10 @@ def test_a_crontab_has_no_other_lines_than_cron_sees(mark: str) -> None:
     text = f"0 2 * * * echo one{mark}*/5 * * * * rm -rf /srv\n0 3 * * * echo two{mark}\n"
 
     commands = [
-        ast.literal_eval(node.args[0])
+        ast.literal_eval(node.args[1])
         for item in bring(text, datetime(2026, 1, 1, tzinfo=UTC), zone="UTC")
         for node in ast.walk(ast.parse(item.source))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "subprocess.run"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "run_command"
     ]
 
     assert commands == [f"echo one{mark}*/5 * * * * rm -rf /srv", f"echo two{mark}"]

@@ -18,6 +18,7 @@ from uuid import UUID
 
 STEP = {"skip": 1, "queue": 1, "queue-all": 2, "cancel": 2, "allow": 1, "flaky": 1, "all": 1, "paused": 1}
 MOST_ATTEMPTS = {"queue": 2, "allow": 3, "flaky": 3, "by-hand": 3}
+GIVEN_BACK = {"shutdown", "returned"}  # reasons of a pending run whose next start uses no further attempt
 ONE_AT_A_TIME = ("skip", "queue", "queue-all", "cancel", "flaky", "all", "paused")
 
 ALLOWED = {
@@ -28,31 +29,32 @@ ALLOWED = {
 
 SQLITE_LOG = """
 CREATE TABLE chaos_log (seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, run TEXT, old_status TEXT, new_status TEXT,
-  old_attempt INTEGER, new_attempt INTEGER, old_owner TEXT, new_owner TEXT);
+  old_attempt INTEGER, new_attempt INTEGER, old_owner TEXT, new_owner TEXT, new_reason TEXT);
 CREATE TABLE chaos_jobs (seq INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT, old_until INTEGER, new_until INTEGER);
 CREATE TRIGGER chaos_insert AFTER INSERT ON jobmanager_runs BEGIN
   INSERT INTO chaos_log (at, run, new_status, new_attempt, new_owner)
   VALUES ((julianday('now') - 2440587.5) * 86400, NEW.id, NEW.status, NEW.attempt, NEW.owner); END;
 CREATE TRIGGER chaos_update AFTER UPDATE ON jobmanager_runs BEGIN
-  INSERT INTO chaos_log (at, run, old_status, new_status, old_attempt, new_attempt, old_owner, new_owner)
+  INSERT INTO chaos_log (at, run, old_status, new_status, old_attempt, new_attempt, old_owner, new_owner, new_reason)
   VALUES ((julianday('now') - 2440587.5) * 86400, NEW.id, OLD.status, NEW.status, OLD.attempt, NEW.attempt, OLD.owner,
-    NEW.owner); END;
+    NEW.owner, NEW.reason); END;
 CREATE TRIGGER chaos_until AFTER UPDATE OF accounted_until ON jobmanager_jobs BEGIN
   INSERT INTO chaos_jobs (job, old_until, new_until) VALUES (NEW.id, OLD.accounted_until, NEW.accounted_until); END;
 """
 
 POSTGRES_LOG = """
 CREATE TABLE jobmanager.chaos_log (seq bigserial PRIMARY KEY, at float8, run text, old_status text, new_status text,
-  old_attempt int, new_attempt int, old_owner text, new_owner text);
+  old_attempt int, new_attempt int, old_owner text, new_owner text, new_reason text);
 CREATE TABLE jobmanager.chaos_jobs (seq bigserial PRIMARY KEY, job text, old_until float8, new_until float8);
 CREATE FUNCTION jobmanager.chaos_run() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF TG_OP = 'INSERT' THEN
     INSERT INTO jobmanager.chaos_log (at, run, new_status, new_attempt, new_owner)
     VALUES (extract(epoch FROM clock_timestamp()), NEW.id, NEW.status, NEW.attempt, NEW.owner);
   ELSE
-    INSERT INTO jobmanager.chaos_log (at, run, old_status, new_status, old_attempt, new_attempt, old_owner, new_owner)
+    INSERT INTO jobmanager.chaos_log
+      (at, run, old_status, new_status, old_attempt, new_attempt, old_owner, new_owner, new_reason)
     VALUES (extract(epoch FROM clock_timestamp()), NEW.id, OLD.status, NEW.status, OLD.attempt, NEW.attempt, OLD.owner,
-      NEW.owner);
+      NEW.owner, NEW.reason);
   END IF;
   RETURN NULL; END $$;
 CREATE FUNCTION jobmanager.chaos_job() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -171,7 +173,12 @@ def check(database: Database, effects: Path, *, disturbed: set[int], grace: floa
         for name in ("output", "error"):
             if isinstance(run[name], str):
                 run[name] = json.loads(run[name])
-    starts = _check_starts(verdict, events, runs)
+    given_back = Counter(
+        (row["run"], row["new_attempt"])
+        for row in database.rows("chaos_log", ("run", "new_status", "new_attempt", "new_reason"))
+        if row["new_status"] == "pending" and row["new_reason"] in GIVEN_BACK
+    )
+    starts = _check_starts(verdict, events, runs, given_back)
     _check_account(verdict, database, runs)
     _check_outcomes(verdict, events, runs, starts)
     _check_transitions(verdict, database, runs, grace)
@@ -184,12 +191,12 @@ def check(database: Database, effects: Path, *, disturbed: set[int], grace: floa
 
 
 def _check_starts(
-    verdict: Verdict, events: list[dict[str, Any]], runs: dict[str, Any]
+    verdict: Verdict, events: list[dict[str, Any]], runs: dict[str, Any], given_back: Counter[tuple[str, int]]
 ) -> Counter[tuple[str, int]]:
     starts = Counter((event["run"], event["attempt"]) for event in events if event["event"] == "start")
     verdict.counts["starts"] = sum(starts.values())
     for (run, attempt), count in starts.items():
-        if count > 1:
+        if count > 1 + given_back[run, attempt]:
             verdict.add("I4", f"attempt {attempt} of {run} started {count} times")
     ticks = defaultdict(set)
     for event in events:
@@ -282,9 +289,13 @@ def _check_transitions(verdict: Verdict, database: Database, runs: dict[str, Any
         "new_attempt",
         "old_owner",
         "new_owner",
+        "new_reason",
     )
+    reason_of: dict[str, str | None] = {}
     for row in sorted(database.rows("chaos_log", columns), key=lambda row: row["seq"]):
         before, after, run = row["old_status"], row["new_status"], runs.get(row["run"])
+        kept = reason_of.get(row["run"]) in GIVEN_BACK  # the start goes on with the attempt of the last one
+        reason_of[row["run"]] = row["new_reason"]
         if before == after:
             changed = (row["old_attempt"], row["old_owner"]) != (row["new_attempt"], row["new_owner"])
             paused = after == "skipped" and run is not None and run["reason"] == "paused"
@@ -292,7 +303,9 @@ def _check_transitions(verdict: Verdict, database: Database, runs: dict[str, Any
                 verdict.add("I9", f"{row['run']} was changed while it was {after}")
         elif (before, after) not in ALLOWED:
             verdict.add("I9", f"{row['run']} went from {before} to {after}")
-        elif after == "running" and row["new_attempt"] != (row["old_attempt"] or 0) + 1:
+        elif after == "running" and row["new_attempt"] - (row["old_attempt"] or 0) not in (
+            {0, 1} if kept else {1}
+        ):
             verdict.add("I4", f"{row['run']} went from attempt {row['old_attempt']} to {row['new_attempt']}")
         if before == "running" and after == "pending":
             verdict.counts["again"] += 1
