@@ -187,9 +187,14 @@ def test_a_queue_that_was_deleted_is_declared_again_on_a_new_connection(rabbitmq
     publisher.stop(5)
 
 
+# Its broker takes a moment: else the message may be out before the next line although nobody waited for it.
 SCRIPT = """
-import os, sys
+import os, sys, time
+import tests.faults.mutations  # before anything of the library
 from jobmanager import JobManager, Settings
+from jobmanager.backends.celery.publisher import Publisher
+send = Publisher._send
+Publisher._send = lambda self, batch: (time.sleep(0.5), send(self, batch))
 jobs = JobManager(Settings(backend="celery", celery_broker_url=sys.argv[1], database_url=sys.argv[2]))
 jobs.add_job("work", "shop:nothing_here")
 run = jobs.trigger_job("work")
@@ -205,6 +210,7 @@ def test_what_a_script_starts_is_sent_before_its_next_line(redis_url: str, tmp_p
     store = f"sqlite:///{tmp_path}/jobs.db"
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT, redis_url, store],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=60,
