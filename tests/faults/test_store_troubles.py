@@ -293,10 +293,17 @@ class ServerTrouble:
     def _begin_locked(self) -> None:
         import psycopg
 
+        tables = "jobmanager.runs, jobmanager.instances, jobmanager.jobs"
         self._held = psycopg.connect(self._url)
-        self._held.execute(
-            "LOCK TABLE jobmanager.runs, jobmanager.instances, jobmanager.jobs IN ACCESS EXCLUSIVE MODE"
-        )
+        while True:
+            try:
+                self._held.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
+            except (
+                psycopg.errors.DeadlockDetected
+            ):  # with a write of the process, which took them in another order
+                self._held.rollback()
+            else:
+                break
 
     def _end_locked(self) -> None:
         self._held.close()
