@@ -67,7 +67,7 @@ _WAITED_IN_VAIN = [
     "does not answer",
     "TimeoutExpired",
     "TimeoutError",
-    "stood still inside a transaction",
+    "idle-in-transaction timeout",
 ]
 _unknown = [name for name in _NO_SECOND_CHANCE if not (_HERE / name).exists()]
 assert not _unknown, f"moved without a word here: {_unknown}"
