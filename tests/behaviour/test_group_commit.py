@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -126,6 +127,36 @@ def test_one_row_that_cannot_be_kept_stands_alone(store: TroubledStore) -> None:
 
     assert set(answers[0].opened) == {each.id for each in good}
     assert list(answers[0].errors) == [bad.id]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_writer_that_a_log_handler_ended_is_followed_by_another(store: TroubledStore) -> None:
+    """Fails if the thread that died counts as the writer: nothing would ever be written again, and nobody told."""
+
+    class Hostile(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise SystemExit
+
+    def fails(_: Written) -> None:
+        raise RuntimeError("what follows a commit")
+
+    commits = GroupCommit(store, SystemClock(), threaded=True)
+    answers: list[Written] = []
+    hostile, log = Hostile(), logging.getLogger("jobmanager")
+    log.addHandler(hostile)
+    try:
+        commits.open([run()], fails)
+        writer = commits._thread
+        assert writer is not None
+        writer.join(10)
+        assert not writer.is_alive()
+    finally:
+        log.removeHandler(hostile)
+    commits.open([run()], answers.append)
+    until(lambda: answers)
+
+    assert len(answers[0].opened) == 1
+    commits.stop(5)
 
 
 def test_stop_writes_what_waits(store: TroubledStore) -> None:

@@ -58,7 +58,7 @@ class GroupCommit:
         self._endings: list[Ending] = []
         self._idle = False
         """True while the writer waits for work."""
-        self._ended: Callable[[Ending, Written], None] = _told_to_nobody
+        self._ended: Callable[[Ending, Written], None] = _no_listener
         self._committing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._given_up = threading.Event()
@@ -159,22 +159,32 @@ class GroupCommit:
 
     def _write_all(self) -> None:
         me = threading.current_thread()
-        while True:
+        try:
+            while self._write_what_came(me):
+                pass
+        finally:  # also where a log handler ended the thread: the next write starts another
             with self._lock:
-                while not (self._openings or self._endings):
-                    if self._thread is not me:
-                        return
-                    self._idle = True
-                    self._work.wait()
-                openings, self._openings = self._openings, []
-                endings, self._endings = self._endings, []
-            with self._committing:
-                try:
-                    self._commit(openings, endings)
-                except BaseException:
-                    logger.exception(
-                        "%d writes are lost; the sweep accounts for them", len(openings) + len(endings)
-                    )
+                if self._thread is me:
+                    self._thread, self._idle = None, False
+
+    def _write_what_came(self, me: threading.Thread) -> bool:
+        """Wait for work and write it; False once this thread is to end."""
+        with self._lock:
+            while not (self._openings or self._endings):
+                if self._thread is not me:
+                    return False
+                self._idle = True
+                self._work.wait()
+            openings, self._openings = self._openings, []
+            endings, self._endings = self._endings, []
+        with self._committing:
+            try:
+                self._commit(openings, endings)
+            except BaseException:
+                logger.exception(
+                    "%d writes are lost; the sweep accounts for them", len(openings) + len(endings)
+                )
+        return True
 
     def _commit(self, openings: Sequence[_Opening], endings: Sequence[Ending]) -> None:
         opens = [run for opening in openings for run in opening.runs]
@@ -272,7 +282,7 @@ class GroupCommit:
         return self._write_until_it_holds((), [without_outcome], outcome_stripped=True)
 
 
-def _told_to_nobody(_ending: Ending, _written: Written) -> None:
+def _no_listener(_ending: Ending, _written: Written) -> None:
     """Stand in for a listener where there is none."""
 
 
