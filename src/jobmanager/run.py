@@ -124,7 +124,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """What an instant of a job became for which a ticker called.
+    """The outcome of a ticker's call for an instant of a job.
 
     `finding` is of `jobmanager.ledger.overlap.OpenOutcome`, or `not_due`. `runs`: all that the call opened for the job, or found
     there. `due_in`: seconds until an `early` call is on time; `may_be_held`: few enough to wait for.

@@ -500,7 +500,7 @@ class Settings:
 
 
 KINDS: Mapping[str, Kind] = {described.name: described.metadata["kind"] for described in fields(Settings)}
-"""What each setting takes, by its name."""
+"""The kind of each setting, by the setting's name."""
 
 
 def _read(name: str, value: Any) -> Any:

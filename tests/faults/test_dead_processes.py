@@ -204,24 +204,32 @@ def fork(count):
 )
 
 
-FORKING_WHILE_READING = (
+FORKING_AT_WORK = (
     SECOND
     + """
-import faulthandler, threading
+import faulthandler, logging, threading
+
+logging.getLogger().addHandler(logging.FileHandler(os.devnull))
 
 def read():
-    while True:
-        jobs.runs("second", limit=5)
+    jobs.runs("second", limit=1)
 
-def fork(count):
+def log():
+    logging.getLogger("another.library").warning("a line")
+
+def fork(count, work):
+    def for_ever():
+        while True:
+            work()
+
     for _ in range(3):
-        threading.Thread(target=read, daemon=True).start()
+        threading.Thread(target=for_ever, daemon=True).start()
     codes = []
     for _ in range(count):
         child = os.fork()
         if child == 0:
             faulthandler.dump_traceback_later(20, exit=True)
-            jobs.runs("second", limit=1)
+            work()
             os._exit(0)
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     return codes
@@ -233,45 +241,18 @@ def test_a_child_can_use_the_store_whatever_the_parent_did_with_it_at_the_fork(
     tmp_path: Path, start_process: StartProcess
 ) -> None:
     """Fails if a fork does not wait for readers: the child inherits SQLite's own locks as they hold them, one time in 25."""
-    process = start_process(f"sqlite:///{tmp_path}/jobs.db", FORKING_WHILE_READING)
+    process = start_process(f"sqlite:///{tmp_path}/jobs.db", FORKING_AT_WORK)
 
-    assert set(process("fork(100)")) == {0}, process.errors()
-
-
-FORKING_WHILE_LOGGING = (
-    SECOND
-    + """
-import faulthandler, logging, threading
-
-logging.getLogger().addHandler(logging.FileHandler(os.devnull))
-
-def log():
-    while True:
-        logging.getLogger("another.library").warning("a line")
-
-def fork(count):
-    for _ in range(3):
-        threading.Thread(target=log, daemon=True).start()
-    codes = []
-    for _ in range(count):
-        child = os.fork()
-        if child == 0:
-            faulthandler.dump_traceback_later(20, exit=True)
-            logging.getLogger("jobmanager").warning("the child's line")
-            os._exit(0)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    return codes
-"""
-)
+    assert set(process("fork(100, read)")) == {0}, process.errors()
 
 
 def test_a_child_can_log_whatever_the_parent_logged_at_the_fork(
     tmp_path: Path, start_process: StartProcess
 ) -> None:
     """Fails if a fork does not wait for log handlers: the child inherits the stream's lock as a thread held it."""
-    process = start_process(f"sqlite:///{tmp_path}/jobs.db", FORKING_WHILE_LOGGING)
+    process = start_process(f"sqlite:///{tmp_path}/jobs.db", FORKING_AT_WORK)
 
-    assert set(process("fork(20)")) == {0}
+    assert set(process("fork(20, log)")) == {0}
 
 
 FORKING_WHILE_PLANNING = (

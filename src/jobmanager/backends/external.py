@@ -1,7 +1,7 @@
 """The external backend: a clock outside keeps the time, and calls the endpoint of `jobmanager.web` for each job that is due.
 
-A crontab, a Kubernetes CronJob, a systemd timer, Vercel or Cloud Scheduler: whoever calls only wakes us. Which instant is due, and
-what becomes of it, is decided by the schedule and the ledger. Nothing is planned outside by this backend, so there is nothing to sync.
+A crontab, a Kubernetes CronJob, a systemd timer, Vercel or Cloud Scheduler: the call only wakes this process. Which instant is due,
+and its outcome, is decided by the schedule and the ledger. Nothing is planned outside by this backend, so there is nothing to sync.
 """
 
 from __future__ import annotations

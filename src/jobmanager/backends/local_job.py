@@ -15,13 +15,13 @@ from apscheduler.schedulers.base import STATE_STOPPED, BaseScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from jobmanager.backends.timetable import Timetable
+from jobmanager.run import MICROSECOND
 from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 
 JOB_ID = "jobmanager"
 LONGEST_SLEEP = timedelta(seconds=60)  # a step of the wall clock is noticed within this
-INSTANT = timedelta(microseconds=1)
 
 
 class WakeUpJob:
@@ -61,10 +61,9 @@ class WakeUpJob:
 
     def move(self) -> None:
         """Fire at the first instant of the timetable as it is now. Any thread."""
+        now = datetime.now(UTC)  # APScheduler waits by the wall clock, whatever clock decides what is due
         try:
-            self._scheduler.modify_job(
-                self._id, self._id, next_run_time=_next_wake_up(self._timetable, datetime.now(UTC))
-            )
+            self._scheduler.modify_job(self._id, self._id, next_run_time=_next_wake_up(self._timetable, now))
         except JobLookupError:
             logger.debug("the application's scheduler has forgotten us")
 
@@ -93,7 +92,7 @@ def _next_wake_up(timetable: Timetable, now: datetime) -> datetime:
     latest = now + LONGEST_SLEEP
     top = timetable.top()
     # APScheduler asks again until the instant lies after `now`, and drops a job whose trigger returns None.
-    return latest if top is None else min(max(top, now + INSTANT), latest)
+    return latest if top is None else min(max(top, now + MICROSECOND), latest)
 
 
 class _TopTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types

@@ -53,7 +53,7 @@ def run_command(context: RunContext, command: str, given: str = "", **options: A
                 context.log.info("%s", line.rstrip("\\n"))
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)'''
-"""What the sources of the imported commands call, to be pasted once above them."""
+"""The function that the generated handlers call; it is pasted once above them."""
 
 
 @dataclass(slots=True)

@@ -49,7 +49,7 @@ def apply_overlap(txn: JobTransaction, run: Run, *, held_up: Failure | None = No
         return _inserted(txn, run)
     holder = txn.holder(run.concurrency_key)
     if holder is not None and txn.job.overlap == "skip":
-        return _refused(txn, run, holder, held_up)  # whoever waits is of no account
+        return _refused(txn, run, holder, held_up)  # the runs that wait do not count
     queue = QueueState(holder, txn.waiting(run.concurrency_key))
     if queue.first is None:
         return _inserted(txn, run)

@@ -14,7 +14,7 @@ from jobmanager.ledger.queries import effective
 from jobmanager.manager.sweep import Sweep
 from jobmanager.process.heartbeat import LastTick
 from jobmanager.registry import Registry
-from jobmanager.run import MISSED, PENDING, SKIPPED, Run, Tick, Ticked
+from jobmanager.run import MICROSECOND, MISSED, PENDING, SKIPPED, Run, Tick, Ticked
 from jobmanager.schedule import Schedule
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import JobRow
@@ -31,7 +31,6 @@ BUDGET = timedelta(seconds=25)
 SWEEP_AFTER = timedelta(seconds=60)
 MOST_OPEN = 1000
 BESIDE = 10  # rows that may lie between those that the account has just opened
-SHORTEST = timedelta(microseconds=1)
 
 
 class CalledTicks:
@@ -111,7 +110,7 @@ class CalledTicks:
 
     def _last(self, job: Job, row: JobRow, schedule: Schedule, now: datetime) -> Ticked:
         """Return what becomes of the last due instant, unless the call is for the next one, a little early."""
-        last, coming = schedule.previous_before(now + SHORTEST), schedule.next_after(now)
+        last, coming = schedule.previous_before(now + MICROSECOND), schedule.next_after(now)
         if last is not None and job.due_at(last) > now:  # by its jitter
             last, coming = schedule.previous_before(last), last
         taken: Ticked | None = None
@@ -126,7 +125,7 @@ class CalledTicks:
 
     def _given(self, job: Job, row: JobRow, schedule: Schedule, now: datetime, instant: datetime) -> Ticked:
         """Return what becomes of an instant that the caller names, if it is one of the schedule."""
-        if schedule.previous_before(instant + SHORTEST) != instant:
+        if schedule.previous_before(instant + MICROSECOND) != instant:
             return Ticked("not_due", scheduled_for=instant)
         if job.due_at(instant) > now:
             return self._ahead(job, schedule, instant, now) or Ticked("not_due", scheduled_for=instant)

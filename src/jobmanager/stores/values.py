@@ -38,7 +38,7 @@ class JobRow(Policies):
     retry_on_crash: bool = True
     change_seq: int = 0
     override_by: str | None = None
-    """Who set or removed the override last, and when; both None for a job that was never overridden."""
+    """The person who set or removed the override last, and when; both None for a job that was never overridden."""
     override_at: datetime | None = None
 
     @property

@@ -156,8 +156,7 @@ class Work:
 
     def tick_now(self, job_id: str, scheduled_for: datetime | None = None) -> Response | Early:
         """Do what `tick` does, but return `Early` for a call that has to wait, instead of waiting."""
-        asked = {} if scheduled_for is None else {"scheduled_for": scheduled_for}
-        ticked = self._tried(lambda: self._jobs.host.tick(job_id, **asked))
+        ticked = self._tried(lambda: self._jobs.host.tick(job_id, scheduled_for=scheduled_for))
         if isinstance(ticked, Exception):
             return self._failure(ticked)
         facts = _facts(job_id, ticked)

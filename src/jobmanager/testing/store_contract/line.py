@@ -67,7 +67,7 @@ class LinePromises(StoreGround):
             self.ended(run, status)
         self.ended(self.opened(self.run_of("other", owner=owner)))
         self.inserted(
-            self.closed(self.tick(), SKIPPED, reason="overlap", blocked_by="somebody"),
+            self.closed(self.tick(), SKIPPED, reason="overlap", blocked_by="another-run"),
             self.run_of(owner=owner),
             self.run_of(),
         )

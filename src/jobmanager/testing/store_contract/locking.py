@@ -61,7 +61,7 @@ class LockingPromises(StoreGround):
     def test_what_was_written_for_many_jobs_is_kept_together_or_not_at_all(self) -> None:
         self.job()
         self.job("other")
-        skipped = self.closed(self.tick(), SKIPPED, reason="overlap", blocked_by="somebody")
+        skipped = self.closed(self.tick(), SKIPPED, reason="overlap", blocked_by="another-run")
         opened = self.tick(job_id="other", turn="holds")
 
         with pytest.raises(ZeroDivisionError), self.store.jobs.lock_many([skipped, opened]) as txns:
@@ -199,7 +199,7 @@ class LockingPromises(StoreGround):
         self.job()
         self.inserted(
             self.tick(30),
-            self.closed(self.tick(20), SKIPPED, reason="overlap", blocked_by="somebody"),
+            self.closed(self.tick(20), SKIPPED, reason="overlap", blocked_by="another-run"),
             self.tick(10, accepted_at=None),
             self.run_of(),
         )
@@ -245,7 +245,7 @@ class LockingPromises(StoreGround):
                 cancel_requested_at=self.now,
                 dispatched_at=self.now,
             ),
-            blocked_by="somebody",
+            blocked_by="another-run",
             first_for=instant,
             output={"made": 3},
             reason=None,

@@ -197,7 +197,7 @@ class ReadingPromises(StoreGround):
         lasting, never = self.opened(self.run_of(owner=owner)), self.opened(self.run_of())
         self.store.runs.cancel(never.id)
         self.inserted(
-            self.closed(self.tick(10), SKIPPED, reason="overlap", blocked_by="somebody"),
+            self.closed(self.tick(10), SKIPPED, reason="overlap", blocked_by="another-run"),
             self.closed(self.tick(20), MISSED, reason="downtime", first_for=self.now - seconds(30), ticks=11),
             self.run_of(),
         )
