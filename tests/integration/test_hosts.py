@@ -10,8 +10,11 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from tests.faults.conftest import until
+from tests.servers import free_port
 
 from jobmanager import JobManager, RunStatus, Settings
 
@@ -134,7 +137,7 @@ def test_sigint_ends_in_keyboard_interrupt_and_a_second_sigterm_leaves_at_once(t
     process = serve(tmp_path / "second", "time.sleep(60)", drain=30, handler=60)
     process.terminate()
     assert process.stderr is not None
-    assert "draining" in process.stderr.readline()
+    assert any("draining" in line for line in process.stderr)
     process.terminate()
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
@@ -188,3 +191,83 @@ def test_start_does_nothing_where_a_tool_merely_imports_the_application(tmp_path
         assert jobs.start() is jobs
     assert not jobs.started
     assert not (tmp_path / "jobs.db").exists()
+
+
+# ---------------------------------------------------------------- the line at start
+
+SHOP = """
+    from jobmanager import JobManager
+    from jobmanager.web import asgi, wsgi
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    jobs = JobManager()
+    jobs.add_job("report", lambda: None, cron="0 2 * * *")
+    application = wsgi(jobs)
+    asgi_application = Starlette(lifespan=jobs.lifespan, routes=[Mount("/jobs", asgi(jobs))])
+"""
+HOOKS = """
+    def post_worker_init(worker):
+        from shop import jobs
+        jobs.start()
+
+    def worker_exit(server, worker):
+        from shop import jobs
+        jobs.stop()
+"""
+SERVERS = {
+    "uvicorn": ("uvicorn", "--port", "{port}", "shop:asgi_application"),
+    "gunicorn": ("gunicorn", "--workers", "2", "-b", "127.0.0.1:{port}", "shop:application"),
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_plain_server_says_once_per_process_that_jobs_run_and_where(
+    tmp_path: Path, postgres_url: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if nothing is said where the server sets up no logging for us, if it is said twice, or with the password."""
+    pytest.importorskip(server)
+    password = "swordfish-in-the-url"
+    parts = urlsplit(postgres_url)
+    url = parts._replace(netloc=f"{parts.username}:{password}@{parts.hostname}:{parts.port}").geturl()
+    monkeypatch.setenv("JOBMANAGER_DATABASE_URL", url)
+    (tmp_path / "shop.py").write_text(textwrap.dedent(SHOP))
+    (tmp_path / "gunicorn.conf.py").write_text(textwrap.dedent(HOOKS))
+    log, port = tmp_path / "log", free_port()
+    command = [part.format(port=port) for part in SERVERS[server]]
+    with log.open("wb") as out:
+        process = subprocess.Popen([sys.executable, "-m", *command], cwd=tmp_path, stdout=out, stderr=out)
+    workers = 2 if server == "gunicorn" else 1
+    try:
+        until(lambda: log.read_text().count("jobs run in") >= workers)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+    lines = [line for line in log.read_text().splitlines() if "jobs run" in line]
+    assert len(lines) == workers, log.read_text()
+    for line in lines:
+        assert line.startswith(
+            'jobs run in this process: backend=local reason="JOBMANAGER_BACKEND unset" store=postgresql://'
+        )
+        assert f"{parts.port}{parts.path} jobs=1 pid=" in line
+    assert len({line.rpartition("pid=")[2] for line in lines}) == workers
+    assert password not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("set_up", "said"),
+    [
+        ("", True),
+        ("import logging; logging.getLogger('jobmanager').addHandler(logging.NullHandler())", False),
+        ("import logging; logging.getLogger('jobmanager').setLevel(logging.WARNING)", False),
+        ("import logging; logging.lastResort = None", False),
+        ("import logging; logging.basicConfig()", False),
+    ],
+)
+def test_the_line_at_start_leaves_an_application_s_own_logging_alone(set_up: str, said: bool) -> None:
+    code = f"{set_up}\nfrom jobmanager import JobManager, Settings\nwith JobManager(Settings(database_url='memory://')): pass"
+    ran = run_python(code)
+
+    assert ran.returncode == 0, ran.stderr
+    assert ("jobs run in this process" in ran.stderr) is said

@@ -32,7 +32,7 @@ from jobmanager.registry import Registry
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 from jobmanager.validation.call_arguments import duration_of
-from jobmanager.validation.printable import get_logger
+from jobmanager.validation.printable import announce, get_logger
 
 logger = get_logger(__name__)
 
@@ -153,11 +153,14 @@ class JobManager(Declaring, Operating):
                 if executes and not self._parts.settings.disabled:
                     self._parts.assembly.enable_execution()
                 return
-            logger.info(
-                "%s store=%s jobs=%d",
+            announce(
+                logger,
+                "%s: %s store=%s jobs=%d pid=%d",
+                self._where_jobs_run(executes),
                 self._parts.resolution,
                 self._parts.store.url,
                 len(self._parts.registry.jobs),
+                os.getpid(),
             )
             for rejected in self._parts.resolution.rejected:
                 if rejected.configured:
@@ -185,6 +188,11 @@ class JobManager(Declaring, Operating):
                         row.state_at,
                         row.state_by or "an unnamed caller",
                     )
+
+    def _where_jobs_run(self, executes: bool) -> str:  # noqa: FBT001 - of `_begin`
+        if not self._parts.keeps_time:
+            return "no job fires"
+        return "jobs run in this process" if executes else "jobs run in other processes, the workers"
 
     @property
     def host(self) -> Host:

@@ -18,6 +18,7 @@ MOST_OF_A_TRACEBACK = 16 * 1024
 _UNUSUAL = re.compile(r"[^\x20-\x7e]")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"  # letters and emoji are written with them
+_LIBRARY = __name__.partition(".")[0]
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -42,6 +43,21 @@ def get_logger(name: str) -> logging.Logger:
     if _escape_record not in logger.filters:
         logger.addFilter(_escape_record)
     return logger
+
+
+def announce(logger: logging.Logger, text: str, *args: object) -> None:
+    """Log a line at INFO that an operator needs to see; where no logging is set up at all, write it where warnings go then.
+
+    uvicorn and gunicorn set up only loggers of their own, and without a handler Python drops INFO. A NullHandler on the logger
+    `jobmanager`, a level above INFO there, or `logging.lastResort = None` keeps it silent.
+    """
+    last = logging.lastResort
+    if last is None or logger.hasHandlers() or logging.getLogger(_LIBRARY).level > logging.INFO:
+        logger.info(text, *args)
+        return
+    record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, args, None)
+    if not logger.disabled and logger.filter(record):
+        last.handle(record)
 
 
 def _is_unseen(character: str) -> bool:
