@@ -135,7 +135,7 @@ class Prerequisites:
 
     def role(self, name: str = "app") -> str:
         """The URL for a role that may do nothing."""
-        self.do(f"CREATE ROLE {name} LOGIN")
+        self.do(f'CREATE ROLE "{name}" LOGIN')
         return self.url.replace("postgres@", f"{name}@")
 
     def owner(self) -> str:
@@ -254,7 +254,30 @@ def entries_of_an_earlier_owner(ground: Prerequisites) -> JobManager:
     return ground.manager()
 
 
+def entries_of_a_role_that_is_gone(ground: Prerequisites) -> JobManager:
+    jobs = ground.notified()
+    url = ground.role("o'hara")
+    ground.do('GRANT USAGE ON SCHEMA cron TO "o\'hara"')
+    with psycopg.connect(url, autocommit=True) as theirs:
+        theirs.execute("SELECT cron.schedule('theirs', '0 0 1 1 *', 'SELECT 1')")
+    ground.do('DROP OWNED BY "o\'hara"')
+    ground.do('DROP ROLE "o\'hara"')
+    return jobs
+
+
 # ---------------------------------------------------------------- pg_cron's entries
+
+
+def entries_of_another_server(ground: Prerequisites) -> JobManager:
+    jobs = ground.notified()
+    ground.do("UPDATE cron.job SET nodename = 'old.example.com'")
+    return jobs
+
+
+def entries_of_another_database(ground: Prerequisites) -> JobManager:
+    jobs = ground.notified()
+    ground.do("UPDATE cron.job SET database = 'before'")
+    return jobs
 
 
 def entry_missing(ground: Prerequisites) -> JobManager:
@@ -627,6 +650,9 @@ FAULTS: list[tuple[Callable[[Prerequisites], JobManager], str, str]] = [
     (owner_may_not_use_cron, "may not use the schema cron", "GRANT USAGE ON SCHEMA cron"),
     (owner_may_not_schedule, "may not call cron.schedule", "GRANT EXECUTE"),
     (entries_of_an_earlier_owner, "belong to postgres, not to 'app'", "cron.unschedule"),
+    (entries_of_a_role_that_is_gone, "belong to o'hara, no role", "DELETE FROM cron.job WHERE username IN ('o''hara')"),
+    (entries_of_another_server, "jm_dispatch, jm_sweep: of another server", "jobmanager init"),
+    (entries_of_another_database, "jm_dispatch, jm_sweep: of another database", "jobmanager init"),
     (entry_missing, "jm_dispatch: not in pg_cron", "jobmanager init"),
     (entry_of_a_job_missing, ": not in pg_cron", "jobmanager init"),
     (entry_switched_off, "jm_dispatch: switched off", "jobmanager init"),
@@ -718,6 +744,44 @@ def test_a_database_without_pg_cron_beside_one_that_has_it(
         first = bad(ground.manager(url))[0]
         assert "pg_cron lives in database 'postgres'" in first.text
         assert "JOBMANAGER_PG_CRON_URL" in first.fix
+
+
+def test_entries_in_the_other_database_that_fire_nowhere_or_elsewhere(
+    ground: Prerequisites, pg_cron_databases: FreshDatabases
+) -> None:
+    jobs = ground.manager(pg_cron_databases.make(), pg_cron_url=ground.url)
+    jobs.sync()
+    ground.do("UPDATE cron.job SET nodeport = 1")
+    ground.do(
+        "SELECT cron.schedule('jm_sweep@gone', '* * * * *', 'CALL jobmanager.sweep_minute(4)');"
+        "UPDATE cron.job SET database = 'gone' WHERE jobname LIKE '%@gone'"
+    )
+    told = [finding.text for finding in bad(jobs)]
+    assert any("of another server" in text for text in told)
+    assert any("jm_sweep@gone: of a database that does not exist" in text for text in told)
+    ground.manager(jobs.settings.database_url, pg_cron_url=ground.url).sync()
+    assert ground.do("SELECT nodeport = current_setting('port')::int FROM cron.job") == [(True,), (True,)]
+    ground.do("UPDATE cron.job SET username = 'gone'")
+    first = bad(jobs)[0]
+    assert "belong to gone, no role of this server" in first.text
+    assert "DELETE FROM cron.job WHERE username IN ('gone')" in first.fix
+
+
+def test_what_doctor_prints_for_a_role_that_is_gone_brings_pg_cron_back(ground: Prerequisites) -> None:
+    """As the launcher ends each second, and with it the entries of everybody."""
+    jobs = entries_of_a_role_that_is_gone(ground)
+    scheduler = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_cron scheduler'"
+    until(lambda: not ground.do(scheduler), 30)
+    ground.do("CREATE ROLE app LOGIN; GRANT pg_read_all_settings TO app")
+    ground.do(objects.grants("app"))
+    without_right = bad(ground.manager(ground.url.replace("postgres@", "app@")))
+    for finding in (bad(jobs)[0], without_right[0]):
+        assert "DELETE FROM cron.job WHERE username" in finding.fix
+    ground.do("DELETE " + bad(jobs)[0].fix.partition("DELETE ")[2].partition(";")[0])
+    until(lambda: ground.do(scheduler), 30)
+    pid = ground.do(scheduler)
+    assert [finding for finding in bad(jobs) if finding.check == "backend"] == []
+    assert ground.do(scheduler) == pid
 
 
 def test_the_other_database_that_cannot_be_asked(

@@ -348,6 +348,44 @@ BEGIN
 END $$"""
 
 
+@pytest.mark.parametrize("role", [OWNER, SUPERUSER])
+@pytest.mark.parametrize(
+    ("change", "drift"),
+    [
+        ("nodeport = 1", "of another server"),
+        ("nodename = 'old.example.com'", "of another server"),
+        ("database = 'before'", "of another database"),
+    ],
+)
+def test_entries_that_fire_elsewhere_are_made_anew(
+    server: PgCron, role: str, change: str, drift: str
+) -> None:
+    """After a restore, a move or a rename pg_cron would go on logging in where they say. The owner may not read `cron.host`."""
+    server.clear()
+    with session(server.url) as connection:
+        connection.execute(MAKE_ROLES)
+    install(server.url, role)
+    synced(server.url, role)
+    with session(server.url) as superuser, session(server.url, role) as owner:
+        before = superuser.execute(
+            "SELECT jobname, nodename, nodeport, database FROM cron.job ORDER BY 1"
+        ).fetchall()
+        superuser.execute(f"UPDATE cron.job SET {change}".encode())
+        if role == SUPERUSER or "nodename" not in change:
+            drifts = owner.execute("SELECT DISTINCT drift FROM jobmanager.list_entries()").fetchall()
+            assert drifts == [(drift,)]
+
+        synced(server.url, role)
+
+        after = superuser.execute(
+            "SELECT jobname, nodename, nodeport, database FROM cron.job ORDER BY 1"
+        ).fetchall()
+        assert after == before
+        rows = versions(server.url)
+        synced(server.url, role)
+        assert versions(server.url) == rows
+
+
 def test_orphans_are_purged_and_those_that_cannot_be_are_counted(url: str) -> None:
     synced(url)
     with session(url) as superuser, session(url, OWNER) as owner:
@@ -685,6 +723,40 @@ def test_two_entries_in_the_database_that_has_pg_cron_command_the_one_that_has_n
             row for row in entries(superuser) if row[4] == database and row[0] != "jm_backup@here"
         ] == found
         assert {"jm_backup", "jm_backup@here", "jm_dispatch"} <= set(names(superuser))
+
+
+@pytest.mark.parametrize("change", ["nodeport = 1", "nodename = 'old.example.com'"])
+def test_entries_for_another_database_that_fire_elsewhere_are_made_anew(
+    elsewhere: tuple[str, str], change: str
+) -> None:
+    here, there = elsewhere
+    synced(here, layout="dispatcher", pg_cron_url=url_of(there, OWNER))
+    with session(there) as superuser:
+        before = superuser.execute("SELECT jobname, nodename, nodeport FROM cron.job ORDER BY 1").fetchall()
+        superuser.execute(f"UPDATE cron.job SET {change}".encode())
+        synced(here, layout="dispatcher", pg_cron_url=url_of(there, OWNER))
+        after = superuser.execute("SELECT jobname, nodename, nodeport FROM cron.job ORDER BY 1").fetchall()
+        assert after == before
+
+
+def test_entries_of_a_database_that_was_renamed_are_removed_by_the_next_sync(
+    elsewhere: tuple[str, str],
+) -> None:
+    here, there = elsewhere
+    synced(here, layout="dispatcher", pg_cron_url=url_of(there, OWNER))
+    with session(there) as superuser:
+        name = here.rpartition("/")[2]
+        until(
+            lambda: (
+                not superuser.execute("SELECT 1 FROM pg_stat_activity WHERE datname = %s", (name,)).fetchall()
+            )
+        )
+        superuser.execute(f"ALTER DATABASE {name} RENAME TO renamed".encode())
+        synced(here.replace(name, "renamed"), layout="dispatcher", pg_cron_url=url_of(there, OWNER))
+        assert [(row[0], row[4]) for row in entries(superuser)] == [
+            ("jm_dispatch@renamed", "renamed"),
+            ("jm_sweep@renamed", "renamed"),
+        ]
 
 
 def test_the_jobs_table_beside_another_databases_pg_cron_needs_no_entry_of_its_own(

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from jobmanager.backends.pg_cron import schema as objects
-from jobmanager.backends.pg_cron.backend import OURS_ELSEWHERE, PgCronBackend, name_elsewhere
+from jobmanager.backends.pg_cron.backend import PgCronBackend, name_elsewhere, ours_elsewhere
 from jobmanager.backends.pg_cron.database import LONG, Connection
 from jobmanager.errors import JobNotFoundError
 from jobmanager.settings import key_of
@@ -145,17 +145,16 @@ class PgCronAdmin:
         listed = [_compared(entry, known.pop(entry.name, None)) for entry in found]
         orphans = (
             CronEntry(name, None, schedule, command, active, True, "of no job", None)  # noqa: FBT003 - a row
-            for name, (schedule, command, active) in sorted(known.items())
+            for name, (schedule, command, active, _) in sorted(known.items())
         )
         return [*listed, *orphans]
 
-    def _known_elsewhere(self, connection: Connection) -> dict[str, tuple[str, str, bool]]:
-        """Return our entries in the database that has pg_cron: schedule, command, and whether each is active."""
+    def _known_elsewhere(self, connection: Connection) -> dict[str, tuple[str, str, bool, str]]:
+        """Return our entries in the database that has pg_cron: schedule, command, whether each is active, and where it fires."""
         assert self._backend.cron_database is not None  # noqa: S101 - asked before
         database = str(_value(connection, "SELECT current_database()"))
         with self._backend.cron_database.transaction() as elsewhere:
-            rows = elsewhere.execute(OURS_ELSEWHERE, (database, name_elsewhere("", database))).fetchall()
-        return {row[0].partition("@")[0]: (row[1], row[2], row[3]) for row in rows}
+            return {row[0].partition("@")[0]: row[1:] for row in ours_elsewhere(elsewhere, database)}
 
     def _unschedule_elsewhere(self, connection: Connection, names: Iterable[str]) -> None:
         assert self._backend.cron_database is not None  # noqa: S101 - asked before
@@ -343,12 +342,12 @@ class PgCronAdmin:
         logger.info("event=audit category=jobs actor=%s action=%s target=%s", self._actor, action, target)
 
 
-def _compared(entry: CronEntry, known: tuple[str, str, bool] | None) -> CronEntry:
+def _compared(entry: CronEntry, known: tuple[str, str, bool, str] | None) -> CronEntry:
     """Return the entry as the database that has pg_cron shows it."""
     if known is None or entry.drift == "paused":
         return entry
-    schedule, command, active = known
-    drift = "" if active else "switched off"
+    schedule, command, active, place = known
+    drift = place or ("" if active else "switched off")
     if schedule != entry.schedule:
         drift = "scheduled differently"
     elif command != entry.command:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, timedelta
@@ -39,9 +40,16 @@ CALL_TIMEOUT, WAIT_TIMEOUT = (
 
 LONGEST_NAME = 63  # bytes: PostgreSQL cuts what is longer
 
-OURS_ELSEWHERE = r"""SELECT jobname::text, schedule::text, command::text, active FROM cron.job
- WHERE username = current_user AND database = %s AND jobname ~ '^jm_([0-9a-f]{24}|dispatch|sweep|http)@'
-   AND substr(jobname, strpos(jobname, '@')) = %s AND command ~ '^(SELECT jobmanager\.fire|CALL jobmanager\.(sweep_minute|fire_http))\('"""
+_OURS_ELSEWHERE = r"""username = current_user AND jobname ~ '^jm_([0-9a-f]{24}|dispatch|sweep|http)@'
+   AND command ~ '^(SELECT jobmanager\.fire|CALL jobmanager\.(sweep_minute|fire_http))\('"""
+# The last column: where an entry fires if not on this server, '' if there.
+OURS_ELSEWHERE = rf"""SELECT jobname::text, schedule::text, command::text, active, CASE
+  WHEN nodeport <> current_setting('port')::int OR nodename <> coalesce(%(host)s::text, cron_host, nodename) THEN 'of another server' ELSE '' END
+ FROM cron.job, (SELECT (SELECT setting FROM pg_settings WHERE name = 'cron.host') AS cron_host) AS known
+ WHERE {_OURS_ELSEWHERE} AND database = %(database)s AND substr(jobname, strpos(jobname, '@')) = %(ending)s"""  # noqa: S608 - constants
+# After ALTER DATABASE RENAME: they fail each minute.
+OURS_OF_NO_DATABASE = f"""SELECT jobname::text FROM cron.job
+ WHERE {_OURS_ELSEWHERE} AND database NOT IN (SELECT datname::text FROM pg_database) ORDER BY 1"""  # noqa: S608 - constants
 
 # By the catalogue: to_regclass fails for a role that has no right in the schema, and the application's needs none.
 PROBE = """SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'net'
@@ -389,13 +397,40 @@ class PgCronBackend(Backend):
         }
         with self.cron_database.transaction() as elsewhere:
             elsewhere.execute("SELECT pg_advisory_xact_lock(hashtextextended('jobmanager.sync', 0))")
-            rows = elsewhere.execute(OURS_ELSEWHERE, (database, name_elsewhere("", database))).fetchall()
-            right = wanted & {(name, schedule, command) for name, schedule, command, active in rows if active}
-            # One that was switched off stays so when it is scheduled again: it goes first.
-            for name in {row[0] for row in rows} - {entry[0] for entry in right}:
+            rows = ours_elsewhere(elsewhere, database, host=_host_of_new_entries(elsewhere))
+            dead = {name for (name,) in elsewhere.execute(OURS_OF_NO_DATABASE.encode())}
+            right = wanted & {
+                (name, schedule, command)
+                for name, schedule, command, active, place in rows
+                if active and not place
+            }
+            # One that was switched off, or fires elsewhere, stays so when it is scheduled again: it goes first.
+            for name in dead | {row[0] for row in rows} - {entry[0] for entry in right}:
                 elsewhere.execute("SELECT cron.unschedule(%s)", (name,))
             for entry in wanted - right:
                 elsewhere.execute("SELECT cron.schedule_in_database(%s, %s, %s, %s)", (*entry, database))
+
+
+def ours_elsewhere(
+    elsewhere: Connection, database: str, *, host: str | None = None
+) -> list[tuple[str, str, str, bool, str]]:
+    """Return our entries for a database in the one that has pg_cron: name, schedule, command, whether active, and where each fires.
+
+    `host` is what pg_cron writes into a new entry, where our role may not read that setting.
+    """
+    values = {"database": database, "ending": name_elsewhere("", database), "host": host}
+    return elsewhere.execute(OURS_ELSEWHERE.encode(), values).fetchall()
+
+
+def _host_of_new_entries(elsewhere: Connection) -> str | None:
+    """Return what pg_cron writes into a new entry, by one that is taken back at once; None where the setting can be read."""
+    if elsewhere.execute("SELECT 1 FROM pg_settings WHERE name = 'cron.host'").fetchone():
+        return None
+    probe = f"jm_probe_{uuid.uuid4()}"
+    with elsewhere.transaction(force_rollback=True):
+        elsewhere.execute("SELECT cron.schedule(%s, '0 0 1 1 *', 'SELECT 1')", (probe,))
+        row = elsewhere.execute("SELECT nodename FROM cron.job WHERE jobname = %s", (probe,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def name_elsewhere(name: str, database: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from jobmanager.backends.base import Found
+from jobmanager.backends.pg_cron.backend import OURS_OF_NO_DATABASE
 from jobmanager.backends.pg_cron.diagnostics.context import EntrySeen, Examination, counted, some, utc
 from jobmanager.backends.pg_cron.diagnostics.queries import ELSEWHERE, Questions
 from jobmanager.errors import JobManagerError
@@ -101,6 +102,7 @@ def _elsewhere(exam: Examination) -> Iterator[Found]:
     there = Questions(exam.backend.cron_database)
     try:
         rows = there.rows(ELSEWHERE, exam.server.database)
+        dead = there.column(OURS_OF_NO_DATABASE)
     except JobManagerError as error:
         yield Found(
             level="failing",
@@ -112,11 +114,16 @@ def _elsewhere(exam: Examination) -> Iterator[Found]:
         there.close()
     wanted = {"jm_sweep", "jm_http" if exam.ticker.transport == "http" else "jm_dispatch"}
     good = {
-        name.partition("@")[0] for name, _, command, active, _ in rows if active and "jobmanager." in command
+        name.partition("@")[0] for name, command, active, _, _ in rows if active and "jobmanager." in command
     }
     if missing := sorted(wanted - good):
         text = f"The database of JOBMANAGER_PG_CRON_URL has no active entry {some(missing)} for {exam.server.database!r}."
         yield Found(level="failing", text=text, fix=PUT_RIGHT)
+    if moved := [name for name, _, _, here, _ in rows if not here]:
+        text = f"{some(moved)}: of another server, where pg_cron logs in each minute and fires."
+        yield Found(level="failing", text=text, fix=PUT_RIGHT)
+    if dead:
+        yield Found(level="warning", text=f"{some(dead)}: of a database that does not exist.", fix=PUT_RIGHT)
     for name, _, _, _, said in rows:
         if said is not None and any(words in said for words in FAILURES):
             yield Found(

@@ -148,9 +148,13 @@ EMPTY_READS = """SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n
 
 # What a superuser sees besides: entries like ours that another role owns, after a restore or a change of the role.
 STRANGERS = """SELECT DISTINCT username::text FROM cron.job WHERE database = current_database() AND username <> %s AND active
-  AND jobname ~ '^jm_([0-9a-f]{24}|dispatch|sweep|http)$' ORDER BY 1"""
+  AND jobname ~ '^jm_([0-9a-f]{24}|dispatch|sweep|http)$' AND username IN (SELECT rolname::text FROM pg_roles) ORDER BY 1"""
+# One entry of such a role, whosever it was, ends pg_cron's launcher each time that it starts.
+ROLES_GONE = """SELECT DISTINCT username::text, quote_literal(username) FROM cron.job
+ WHERE username NOT IN (SELECT rolname::text FROM pg_roles) ORDER BY 1"""
 
-ELSEWHERE = """SELECT c.jobname::text, c.schedule::text, c.command::text, c.active, (SELECT d.return_message FROM cron.job_run_details d
+ELSEWHERE = """SELECT c.jobname::text, c.command::text, c.active, c.nodeport = current_setting('port')::int
+    AND c.nodename = coalesce((SELECT setting FROM pg_settings WHERE name = 'cron.host'), c.nodename) AS here, (SELECT d.return_message FROM cron.job_run_details d
     WHERE d.jobid = c.jobid AND d.status IN ('succeeded', 'failed') AND d.runid > (SELECT max(runid) - 2000 FROM cron.job_run_details)
     ORDER BY d.runid DESC LIMIT 1) AS said
   FROM cron.job c WHERE c.database = %s AND c.jobname ~ '^jm_(dispatch|sweep|http)@'"""

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator
 from jobmanager.backends.base import Found
 from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.backends.pg_cron.diagnostics.context import Examination, some
-from jobmanager.backends.pg_cron.diagnostics.queries import EMPTY_READS, SCHEDULERS, STRANGERS
+from jobmanager.backends.pg_cron.diagnostics.queries import (
+    EMPTY_READS,
+    ROLES_GONE,
+    SCHEDULERS,
+    STRANGERS,
+    Questions,
+)
+from jobmanager.errors import JobManagerError
 
 OLDEST_SERVER = 14
 
@@ -61,7 +68,31 @@ def _pg_cron(exam: Examination) -> Iterator[Found]:
         yield Found(
             level="failing",
             text="pg_cron's scheduler does not run: nothing fires.",
-            fix="Restart the server and read its log. On a host that lets the database sleep, switch that off.",
+            fix="Restart the server and read its log. On a host that lets the database sleep, switch that off. If the log says that a "
+            "role does not exist, entries of it end pg_cron each second: as a superuser, "
+            "DELETE FROM cron.job WHERE username NOT IN (SELECT rolname FROM pg_roles).",
+        )
+
+
+def _roles_gone(exam: Examination) -> Iterator[Found]:
+    """Check that each entry belongs to a role that exists, as far as our role sees entries of others: else pg_cron starts nothing."""
+    if exam.backend.cron_database is None:
+        rows = exam.ask.rows(ROLES_GONE) if exam.server.may_see_cron else []
+    else:
+        there = Questions(exam.backend.cron_database)
+        try:
+            rows = there.rows(ROLES_GONE)
+        except JobManagerError:
+            return  # "The other database" says it
+        finally:
+            there.close()
+    if rows:
+        yield Found(
+            level="failing",
+            text=f"Entries of pg_cron belong to {some([name for name, _ in rows])}, no role of this server: pg_cron ends whenever it "
+            "reads them, and nobody's entries fire.",
+            fix=f"As a superuser: DELETE FROM cron.job WHERE username IN ({', '.join(quoted for _, quoted in rows)}); then, if the role was "  # noqa: S608 - to be read
+            "renamed, `jobmanager init` under its new name.",
         )
 
 
@@ -160,6 +191,7 @@ def _owner(exam: Examination) -> Iterator[Found]:
 
 CHECKS: dict[str, Callable[[Examination], Iterator[Found]]] = {
     "The version of the server": _version,
+    "The roles of entries": _roles_gone,
     "pg_cron": _pg_cron,
     "The functions": _objects,
     "The rights": _rights,

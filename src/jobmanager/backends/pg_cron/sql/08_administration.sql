@@ -17,7 +17,7 @@ BEGIN
         jobmanager.redacted(coalesce(o.command, w.command, jobmanager.command_of(name))),
         coalesce(o.active, false), w.name IS NULL AND p.name IS NULL,
         CASE WHEN p.name IS NOT NULL THEN 'paused' WHEN w.name IS NULL THEN 'of no job' WHEN o.name IS NULL THEN 'not in pg_cron'
-          WHEN NOT o.active THEN 'switched off' WHEN o.schedule <> w.schedule THEN 'scheduled differently'
+          WHEN o.place <> '' THEN o.place WHEN NOT o.active THEN 'switched off' WHEN o.schedule <> w.schedule THEN 'scheduled differently'
           WHEN o.command <> w.command THEN 'commands something else' ELSE '' END,
         j.next_due_at
       FROM jobmanager.our_entries() o FULL JOIN jobmanager.wanted_entries() w USING (name)

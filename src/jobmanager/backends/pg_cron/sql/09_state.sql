@@ -13,8 +13,9 @@ BEGIN
   SELECT count(*) INTO keys FROM jobmanager.live_keys(_namespace);
   entries := false;
   IF jobmanager.has_table('cron', 'job') THEN
-    entries := EXISTS (SELECT FROM jobmanager.our_entries() o FULL JOIN jobmanager.wanted_entries() w USING (name)
-      WHERE o.name IS NULL OR w.name IS NULL OR NOT o.active OR (o.schedule, o.command) IS DISTINCT FROM (w.schedule, w.command));
+    entries := jobmanager.host_is_unsure()
+      OR EXISTS (SELECT FROM jobmanager.our_entries() o FULL JOIN jobmanager.wanted_entries() w USING (name)
+      WHERE o.name IS NULL OR w.name IS NULL OR NOT o.active OR o.place <> '' OR (o.schedule, o.command) IS DISTINCT FROM (w.schedule, w.command));
   END IF;
 END $$;
 
