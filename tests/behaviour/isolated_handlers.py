@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-from jobmanager import CancelRun, NonRetryable, RetryLater
+from jobmanager import CancelRun, JobManager, NonRetryable, RetryLater, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,10 @@ def face(context, days: int = 30, since: "str | None" = None):
         "started_at": context.started_at.isoformat(),
         "previous": str(context.previous_tick),
     }
+
+
+def waits_for(url: str, run_id: str):
+    JobManager(Settings(database_url=url)).wait(run_id, timeout=0.1)
 
 
 MARK = "as imported"

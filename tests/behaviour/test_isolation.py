@@ -513,3 +513,16 @@ def test_no_code_unpickles_what_a_child_sends():
     for name in ("child_process", "child_main", "child_messages", "child_context"):
         source = (Path(isolation.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
         assert not re.search(r"[a-z_]\.recv\(\)|pickle\.loads?\(", source), name
+
+
+def test_a_wait_in_vain_inside_of_a_child_says_that_it_keeps_a_worker(jobs):
+    """Fails if a handler that cannot lend its worker is not told what to do about it."""
+    jobs.add_job("child", "isolated_handlers:mark")
+    waited_for = jobs.trigger_job("child", delay=600)
+
+    run = ended(jobs, "waits_for", {"url": jobs.settings.database_url, "run_id": waited_for.id})
+
+    assert run.status is FAILED
+    assert (
+        "still pending after 0.1 s; it goes on. The handler that waits keeps its worker" in run.error.message
+    )

@@ -49,6 +49,7 @@ BACKOFF = "tests/unit/execution/test_retry_backoff.py::"
 CATCH_UP = "tests/unit/ledger/test_catch_up_edges.py::"
 CLOCKS = "tests/integration/test_outside_clocks.py::"
 ENDS = "tests/unit/execution/test_ends_of_attempts.py::"
+INLINE = "tests/unit/execution/test_inline.py::"
 LINE = "tests/unit/ledger/test_line.py::"
 LOCALE = "tests/unit/test_context_locale.py::"
 OUTCOMES = "tests/faults/test_unknown_outcomes.py::"
@@ -57,6 +58,7 @@ RACE = "tests/faults/test_killed_anywhere.py::test_of_many_processes_that_race_f
 REFUSED = "tests/unit/ledger/test_ticks_that_are_refused.py::"
 SETTLING = "tests/unit/ledger/test_settling.py::"
 SILENCE = "tests/unit/process/test_silent_processes.py::"
+SLOTS = "tests/unit/execution/test_slots.py::"
 SQLITE_CONTRACT = "tests/contract/test_stores.py::TestSqliteStore::"
 STRETCHES = "tests/unit/ledger/test_redrive_of_a_stretch.py::"
 SWEEP_AND_INSERT = "tests/integration/test_postgres_races.py::TestSweepAgainstOpening::"
@@ -275,6 +277,18 @@ ACCOUNT = {
 """What gives every instant one row, and makes up what the policy says."""
 
 ATTEMPTS = {
+    "lent slot": Mutation(
+        "jobmanager.execution.claiming",
+        "lent = slot.lend() if queued or due else None",
+        "lent = None",
+        (INLINE + "test_a_handler_that_waits_on_a_clock_moved_by_hand_has_what_it_waits_for_executed",),
+    ),
+    "place of a lent slot": Mutation(
+        "jobmanager.execution.slots",
+        "self.in_flight += self._end_loans_of(slot)",
+        "self._end_loans_of(slot)",
+        (SLOTS + "test_held_slots_without_those_that_share_a_place_are_in_flight_after_any_steps",),
+    ),
     "backoff factor": Mutation(
         "jobmanager.job",
         "self.base * self.factor ** min(attempt - 1, 64)",

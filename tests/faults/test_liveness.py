@@ -19,6 +19,7 @@ import pytest
 from tests.faults.conftest import until
 
 from jobmanager import JobManager, Retry, RunContext, RunStatus
+from jobmanager.errors import WaitTimeoutError
 from jobmanager.execution import supervisor
 from jobmanager.execution.worker_pool import WorkerPool
 
@@ -159,6 +160,148 @@ def test_busy_threads_keep_no_pending_coroutine_waiting(
 
     assert jobs.wait(run.id).output == "ran"
     never.set()
+
+
+# ---------------------------------------------------------------- handlers that wait for other runs
+
+
+class Executing:
+    """A block in which a handler executes and does not wait; `most` is how many were in one at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = self.most = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.002)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._now -= 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_handlers_that_wait_for_runs_they_started_never_starve(
+    each_store_url: str, make_manager: MakeManager, workers: int
+) -> None:
+    """All workers wait, two deep. Fails if a waiting handler keeps its worker, or if more than `workers` execute meanwhile."""
+    jobs, executing = make_manager(each_store_url, workers=workers), Executing()
+
+    def started_and_awaited(job_id: str) -> object:
+        with executing:
+            run = jobs.trigger_job(job_id)
+        output = jobs.wait(run.id, timeout=50).output
+        with executing:
+            return output
+
+    def leaf() -> str:
+        with executing:
+            return "leaf"
+
+    jobs.add_job("leaf", leaf, overlap="allow")
+    jobs.add_job("branch", lambda: started_and_awaited("leaf"), overlap="allow")
+    jobs.add_job("root", lambda: started_and_awaited("branch"), overlap="allow")
+    jobs.start()
+    runs = [jobs.trigger_job("root") for _ in range(3 * workers)]
+
+    assert [jobs.wait(run.id, timeout=60).output for run in runs] == ["leaf"] * len(runs)
+    assert executing.most <= workers
+    assert_whole(jobs)
+
+
+def test_a_handler_lends_its_worker_to_what_stands_before_the_run_it_waits_for(
+    make_manager: MakeManager,
+) -> None:
+    """One worker; the awaited run is the last of a line, and each fails once. Fails if only the run itself gets the worker."""
+    jobs = make_manager("memory://", workers=1)
+
+    def child(context: RunContext) -> None:
+        if context.attempt == 1:
+            raise ValueError("again")
+
+    def parent() -> str:
+        runs = [jobs.trigger_job("child") for _ in range(3)]
+        return str(jobs.wait(runs[-1].id, timeout=50).status)
+
+    jobs.add_job("child", child, overlap="queue_all", retry=Retry(max_attempts=2, delays=[0.1]))
+    jobs.add_job("parent", parent)
+    jobs.start()
+
+    assert jobs.wait(jobs.trigger_job("parent").id, timeout=60).output == "succeeded"
+    assert_whole(jobs)
+
+
+def test_after_a_wait_in_vain_both_runs_go_on_and_both_are_counted(make_manager: MakeManager) -> None:
+    """Fails if the run that outlives the wait has no slot, or if the handler that goes on has none."""
+    jobs = make_manager("memory://", workers=1)
+    waited, end = threading.Event(), threading.Event()
+
+    def parent() -> None:
+        run = jobs.trigger_job("child")
+        with pytest.raises(WaitTimeoutError, match=r"is still running after 0\.5 s"):
+            jobs.wait(run.id, timeout=0.5)
+        waited.set()
+        end.wait(50)
+
+    jobs.add_job("child", lambda: end.wait(50))
+    jobs.add_job("parent", parent)
+    jobs.start()
+    run = jobs.trigger_job("parent")
+    assert waited.wait(50)
+
+    assert (jobs._assembly.pool.threads.in_flight, jobs._assembly.pool.threads.lent) == (2, 0)
+    end.set()
+    assert jobs.wait(run.id, timeout=50).status is RunStatus.SUCCEEDED
+    assert_whole(jobs)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_handler_that_is_let_go_while_it_waits_leaves_its_slot_to_the_run_in_its_place(
+    make_manager: MakeManager,
+) -> None:
+    """Fails if the slot of a run whose starter has ended is free for another one meanwhile, or stays taken for ever."""
+    jobs = make_manager("memory://", workers=1)
+    began, end = threading.Event(), threading.Event()
+
+    def child() -> None:
+        began.set()
+        end.wait(50)
+
+    jobs.add_job("child", child)
+    jobs.add_job("parent", lambda: jobs.wait(jobs.trigger_job("child").id, timeout=50), timeout=1)
+    jobs.add_job("plain", lambda: "ran")
+    jobs.start()
+    run = jobs.trigger_job("parent")
+    assert began.wait(50)
+    until(lambda: jobs.run(run.id).status is RunStatus.FAILED)
+
+    assert (jobs._assembly.pool.threads.in_flight, jobs._assembly.pool.threads.lent) == (1, 0)
+    end.set()
+    assert jobs.wait(jobs.trigger_job("plain").id, timeout=50).output == "ran"
+    assert_whole(jobs)
+
+
+def test_coroutines_that_wait_hold_no_thread_and_lend_their_places(make_manager: MakeManager) -> None:
+    """More waiting coroutines than the loop has threads, and no place left. Fails if they keep either of them."""
+    jobs = make_manager("memory://", workers=1, coroutines=50)
+
+    async def leaf() -> str:
+        return "leaf"
+
+    async def branch() -> object:
+        run = await jobs.aio.trigger_job("leaf")
+        return (await jobs.aio.wait(run.id, timeout=50)).output
+
+    jobs.add_job("leaf", leaf, overlap="allow")
+    jobs.add_job("branch", branch, overlap="allow")
+    jobs.start()
+    runs = [jobs.trigger_job("branch") for _ in range(60)]
+
+    assert [jobs.wait(run.id, timeout=60).output for run in runs] == ["leaf"] * len(runs)
+    assert_whole(jobs)
 
 
 @pytest.mark.usefixtures("soon")

@@ -430,3 +430,29 @@ def test_the_own_app_can_be_served_by_celery_s_own_command(make_application: Mak
     jobs = declared(application.manager(), "coroutine")
 
     assert jobs.wait(jobs.trigger_job("coroutine").id, timeout=20).output == "hello you"
+
+
+def test_a_handler_that_waits_for_what_needs_its_own_worker_is_told_what_to_do(
+    make_application: MakeApplication,
+) -> None:
+    """One worker, one process. Fails if the wait blocks for ever, or if its end does not say why it was in vain."""
+    source = """
+@jobs.job("child")
+def child():
+    return "done"
+
+@jobs.job("parent")
+def parent():
+    jobs.wait(jobs.trigger_job("child").id, timeout=1)
+"""
+    application = make_application(source)
+    application.worker(pool="prefork", concurrency=1)
+    jobs = declared(application.manager(), "parent")
+
+    run = jobs.wait(jobs.trigger_job("parent").id, timeout=40)
+
+    assert run.error is not None
+    assert "keeps its worker, and the run may need one" in run.error.message
+    assert "another queue for what they wait for" in run.error.message
+    [left] = jobs.runs("child")
+    assert jobs.wait(left.id, timeout=40).output == "done"

@@ -10,12 +10,12 @@ from jobmanager.clock import Clock
 from jobmanager.execution.demand import Demand
 from jobmanager.execution.executor import Executor
 from jobmanager.execution.opening import OpenRequest
-from jobmanager.execution.slots import Reservation, Slot
+from jobmanager.execution.slots import Lane, Reservation, Slot
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.job import Job
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.registry import Registry
-from jobmanager.run import Run
+from jobmanager.run import PENDING, RUNNING, Run
 from jobmanager.stores.base import RunStore
 from jobmanager.validation.printable import get_logger
 
@@ -63,6 +63,11 @@ class Claiming:
         self._dispatch = dispatch
         self._accepting = False
         self._claiming = threading.Lock()
+
+    @property
+    def executes(self) -> bool:
+        """True where this process executes what is due; False where it is sent to others."""
+        return self._executes
 
     @property
     def accepting(self) -> bool:
@@ -163,6 +168,40 @@ class Claiming:
                 break
             self._clock.sleep(pause)
         return taken
+
+    def lend(self, slot: Slot, run: Run) -> Slot | None:
+        """Have an open run, or what its line waits for, begin in place of a handler that waits for it; return the slot lent to it.
+
+        None if nothing needs one: all runs elsewhere, or is not due, or has slots of another kind, or this one is lent.
+        """
+        job = self._registry.jobs.get(run.job_id)
+        if not self._executes or job is None or self._lane_of(job) is not slot.lane:
+            return None
+        line = self._line_of(run) if run.turn == "waits" else [run]
+        queued = [attempt for each in line if (attempt := self._executor.waiting(each.id)) is not None]
+        now = self._clock.now()
+        due = [each.id for each in line if each.status is PENDING and each.due_at <= now]
+        lent = slot.lend() if queued or due else None
+        if lent is None:
+            return None
+        begun = False
+        try:
+            begun = any(self._executor.restart_first(attempt, lent) for attempt in queued[:1])
+            claimed = self._claimed(1, run_ids=due) if due and not begun else []
+            self._executor.start([(each, lent) for each in claimed], first=True)
+            begun = begun or bool(claimed)
+        finally:
+            if not begun:
+                lent.release()
+        return lent if begun else None
+
+    def _lane_of(self, job: Job) -> Lane:
+        return self._pool.coroutines if self._executor.runs_on_loop(job) else self._pool.threads
+
+    def _line_of(self, run: Run) -> list[Run]:
+        """Return the open runs with the key of this one: the first of them that can begin is the one to begin."""
+        found = self._store.history.runs(job_id=run.job_id, statuses=[PENDING, RUNNING], limit=MOST_CLAIMED)
+        return [each for each in found if each.concurrency_key == run.concurrency_key]
 
     def claim_one_here(self) -> bool:
         """Take one due pending run and execute it on this thread; False if none is due, or if others execute."""

@@ -82,10 +82,12 @@ class Executor:
 
     # ---------------------------------------------------------------- taking runs on
 
-    def start(self, taken: Sequence[tuple[Run, Slot | None]], *, here: bool = False) -> None:
+    def start(
+        self, taken: Sequence[tuple[Run, Slot | None]], *, here: bool = False, first: bool = False
+    ) -> None:
         """Hand runs with their slots to the workers and the event loop, or with `here` execute them one by one on this thread.
 
-        What comes too late ends as cut by the shutdown.
+        With `first` they begin before those that wait for a worker. What comes too late ends as cut by the shutdown.
         """
         calls: list[Callable[[Worker | None], None]] = []
         coroutines: list[Start] = []
@@ -104,9 +106,16 @@ class Executor:
             run_here(calls, coroutines)
             return
         if calls:
-            self._pool.submit(calls)
+            self._pool.submit(calls, first=first)
         if coroutines:
             self._pool.spawn(coroutines)
+
+    def restart_first(self, attempt: Attempt, slot: Slot) -> bool:
+        """Begin an attempt that waits for a worker before all others, with this slot; False if it does not wait any more."""
+        if attempt.stays or not attempt.withdraw():
+            return False
+        self.start([(attempt.run, slot)], first=True)
+        return True
 
     def runs_on_loop(self, job: Job) -> bool:
         """Return True if the job's handler is known to be a coroutine function, and is not isolated."""
@@ -291,6 +300,11 @@ class Executor:
     def knows(self, run_id: str) -> bool:
         """Return True if the run waits for a worker here, its handler runs, or its end is on its way into the store."""
         return self._attempts.knows(run_id)
+
+    def waiting(self, run_id: str) -> Attempt | None:
+        """Return the attempt of this run that waits for a worker here, if there is one."""
+        attempt = self._attempts.get(run_id)
+        return None if attempt is None or attempt.begun else attempt
 
     def end_forgotten(self, run: Run) -> None:
         """Record a run of this process that was never started here as cut off, so that it may be tried again."""

@@ -8,6 +8,8 @@ from typing import Self
 
 AHEAD_SECONDS = 1.0
 MOST_AHEAD = 1000
+MOST_LENT = 500
+"""So many slots of a lane are lent at once, each with a thread that waits; runs that wait for one another deeper do not end."""
 
 
 class Slot:
@@ -24,6 +26,14 @@ class Slot:
         """Return the slot to its lane, once; `seconds` is how long its run took, if one ended."""
         if self.held:
             self.lane.put_back(self, seconds)
+
+    def lend(self) -> Slot | None:
+        """Return a slot for the run that the holder waits for, in this one's place; None if that is lent, or back already."""
+        return self.lane.lend(self)
+
+    def keep(self) -> None:
+        """Hold a place of its own, if this slot is lent: the lender goes on. Twice is once."""
+        self.lane.keep(self)
 
     def moved_to(self, lane: Lane) -> Slot:
         """Return this slot if it is of the lane; else give it back and return one of the lane, even where none is free."""
@@ -73,7 +83,8 @@ class Lane:
         self._lock = lock
         self._emptied = emptied
         self.in_flight = 0
-        """How many slots are taken: by runs that execute, or are about to."""
+        """How many slots are taken: by runs that execute, or are about to. A slot and the one lent in its place count once."""
+        self._lenders: dict[Slot, Slot] = {}
         self._mean_seconds: float | None = None
         self._closed = False
 
@@ -83,6 +94,11 @@ class Lane:
         if not self._ahead or self._mean_seconds is None:
             return self.size
         return self.size + int(min(MOST_AHEAD, self.size * AHEAD_SECONDS / max(self._mean_seconds, 1e-4)))
+
+    @property
+    def lent(self) -> int:
+        """How many slots are lent: so many handlers wait for the end of another run of this lane."""
+        return len(self._lenders)
 
     @property
     def has_room(self) -> bool:
@@ -128,11 +144,37 @@ class Lane:
                 return
             slot.held = False
             self.in_flight -= 1
+            if self._lenders:
+                self.in_flight += self._end_loans_of(slot)
             if seconds is not None:
                 mean = self._mean_seconds
                 self._mean_seconds = seconds if mean is None else mean + (seconds - mean) * 0.2
             if not self.in_flight:
                 self._emptied.notify_all()
+
+    # ---------------------------------------------------------------- slots in place of others
+
+    def lend(self, slot: Slot) -> Slot | None:
+        """Return a slot in place of this one, until either is put back; called by the slot."""
+        with self._lock:
+            if not slot.held or slot in self._lenders.values() or len(self._lenders) >= MOST_LENT:
+                return None
+            lent = Slot(self)
+            self._lenders[lent] = slot
+            return lent
+
+    def keep(self, lent: Slot) -> None:
+        """Count a lent slot as one of its own from now on; called by the slot."""
+        with self._lock:
+            if self._lenders.pop(lent, None) is not None:
+                self.in_flight += 1
+
+    def _end_loans_of(self, slot: Slot) -> int:
+        """Forget the loans in which the slot took part, and return how many: what is left of each has the place alone."""
+        ended = [lent for lent, lender in self._lenders.items() if slot in (lent, lender)]
+        for lent in ended:
+            del self._lenders[lent]
+        return len(ended)
 
     def unreserve(self, slots: int) -> None:
         """Take back slots that no attempt got; called by the reservation."""

@@ -83,20 +83,26 @@ class WorkerPool:
 
     # ---------------------------------------------------------------- threads
 
-    def submit(self, calls: Sequence[Call]) -> None:
-        """Call each on a worker thread; at once, one by one, on this thread, in a pool without threads."""
+    def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
+        """Call each on a worker thread, with `first` before those that wait; at once, on this thread, in a pool without threads."""
         if not self.threaded:
             run_here(calls, ())
             return
         with self._lock:
-            self._calls.extend(calls)
+            if first:
+                self._calls.extendleft(calls)
+            else:
+                self._calls.extend(calls)
             self._wake_one()
         self.grow()
 
     def grow(self) -> None:
-        """Start a thread for each call that waits while no thread is idle, up to the size of the pool. Harmless at any time."""
+        """Start a thread for each call that waits while no thread is idle, up to the size of the pool. Harmless at any time.
+
+        A thread whose handler waits for another run, and has lent it its slot, does not count.
+        """
         with self._changed:
-            missing = min(len(self._calls) - self._idle, self.threads.size - self._working)
+            missing = min(len(self._calls) - self._idle, -self._surplus)
             if missing <= 0 or self.exhausted:
                 return
             self._working += missing
@@ -124,22 +130,24 @@ class WorkerPool:
     def _serve(self) -> None:
         worker = Worker()
         while not worker.abandoned:
-            call = self._next_call()
+            call = self._next_call(worker)
             if call is None:
-                break
+                return
             try:
                 call(worker)
             except BaseException:  # noqa: BLE001 - nothing that a handler or our own code raises may end a worker
                 _log_safely("a worker met an error outside a handler")
-        with self._changed:
-            if worker.abandoned:
-                self._abandoned -= 1
-            else:
-                self._working -= 1
-
-    def _next_call(self) -> Call | None:
-        """Return what waits, or what comes next; only a thread that has to wait for it is idle."""
         with self._lock:
+            self._leave(worker)
+
+    def _next_call(self, worker: Worker) -> Call | None:
+        """Return what waits, or what comes next; only a thread that has to wait for it is idle. None: the thread ends, and has left."""
+        with self._lock:
+            if (
+                self._working > self.threads.size and self._surplus > 0
+            ):  # a handler that had lent its slot goes on
+                self._leave(worker)
+                return None
             while not self._calls:
                 self._idle += 1
                 self._work.wait()
@@ -147,7 +155,21 @@ class WorkerPool:
                 self._waking = False
             call = self._calls.popleft()
             self._wake_one()
+            if call is None:
+                self._leave(worker)
             return call
+
+    @property
+    def _surplus(self) -> int:
+        """How many threads there are beyond those that may work; below 0, how many are missing."""
+        return self._working - self.threads.size - self.threads.lent
+
+    def _leave(self, worker: Worker) -> None:
+        """Count a thread that ends no longer; under the lock."""
+        if worker.abandoned:
+            self._abandoned -= 1
+        else:
+            self._working -= 1
 
     def _wake_one(self) -> None:
         """Wake an idle thread if there is a call for it; under the lock.

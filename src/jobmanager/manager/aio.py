@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from jobmanager.manager.operating import Seconds
 
 
+NOTICED_WITHIN = 0.05
+"""Seconds in which a coroutine that waits learns that a run has ended in its process."""
+
+
 class AsyncJobManager:
     """Offer the methods of a JobManager as coroutines: `await jobs.aio.trigger_job(...)`.
 
     Arguments, results and errors are those of the method of the same name. Each call runs on a thread of the loop's default
-    executor, so the loop is free meanwhile. Cancelling the awaiting task does not interrupt the call: it goes on, and its
+    executor, so the loop is free meanwhile; only `wait` holds none. Cancelling the awaiting task does not interrupt the call: it goes on, and its
     result is dropped. The decorators, `lifespan` and `run_forever` exist on JobManager alone.
     """
 
@@ -111,8 +115,15 @@ class AsyncJobManager:
         )
 
     async def wait(self, run_id: str, timeout: Seconds | None = 30) -> Run:  # noqa: ASYNC109 - equal to JobManager.wait
-        """Wait for the end of a run; see `JobManager.wait`."""
-        return await asyncio.to_thread(self._manager.wait, run_id, timeout)
+        """Wait for the end of a run; see `JobManager.wait`. No thread is held meanwhile."""
+        beginning = asyncio.to_thread(self._manager._waiting, run_id, timeout)  # noqa: SLF001 - the other half of the manager
+        with await beginning as waiting:
+            while (run := await asyncio.to_thread(waiting.look)) is None:
+                left = waiting.next_pause()
+                while left > 0 and not waiting.has_ended:
+                    await asyncio.sleep(min(left, NOTICED_WITHIN))
+                    left -= NOTICED_WITHIN
+            return run
 
     async def execute_here(self, run_id: str) -> bool:
         """Execute a due pending run in this process; see `JobManager.execute_here`."""

@@ -363,7 +363,7 @@ class Assembly:
         return Vitals(
             now=self._clock.now(),
             workers=threads.size,
-            waiting=max(0, threads.in_flight - busy) if self.threaded else 0,
+            waiting=max(0, threads.in_flight + threads.lent - busy) if self.threaded else 0,
             busy_workers=busy,
             handlers_begun=self.attempts.handlers_begun,
             abandoned_workers=self.pool.abandoned,

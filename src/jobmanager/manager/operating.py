@@ -13,7 +13,6 @@ from jobmanager.errors import (
     PayloadError,
     RunConflictError,
     TransitionError,
-    WaitTimeoutError,
 )
 from jobmanager.execution.opening import OpenRequest
 from jobmanager.job import Job
@@ -25,6 +24,7 @@ from jobmanager.ledger.queries import Planned
 from jobmanager.ledger.recorder import checked_payload
 from jobmanager.manager.health import REPLY_WITHIN
 from jobmanager.manager.parts import Parts
+from jobmanager.manager.waiting import Waiting
 from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
@@ -114,35 +114,20 @@ class Operating:
 
         Raises WaitTimeoutError after `timeout` seconds (None: no limit), and the run goes on; RunNotFoundError for an unknown
         id. The end of a run of this process is seen at once, that of another process within half a second.
+
+        A handler that waits lends its worker to the run that it waits for, so that waiting handlers never keep one another from
+        ending; on Celery and in a child process it cannot. A coroutine awaits `jobs.aio.wait` instead.
         """
-        deadline = (
-            None
-            if timeout is None
-            else self._parts.clock.monotonic() + duration_of("timeout", timeout).total_seconds()
-        )
-        run_id = self._parts.history.run(run_id).id
-        executor = self._parts.assembly.executor
-        pause = 0.02
-        try:
-            while True:
-                ended = executor.event_of(run_id)
-                run = self._parts.history.run(run_id)
-                if run.status.closed:
-                    return run
-                left = pause if deadline is None else deadline - self._parts.clock.monotonic()
-                if left <= 0:
-                    raise WaitTimeoutError(
-                        f"Run {run_id} is still {run.status} after {timeout} s; it goes on."
-                    )
-                if self._parts.assembly.threaded:
-                    ended.wait(min(pause, left))
-                else:
-                    self._parts.clock.sleep(
-                        min(pause, left)
-                    )  # no other thread could end it meanwhile, but time may
-                pause = min(pause * 1.5, 0.5)
-        finally:
-            executor.forget(run_id)
+        with self._waiting(run_id, timeout) as waiting:
+            while (run := waiting.look()) is None:
+                waiting.sleep()
+            return run
+
+    def _waiting(self, run_id: str, timeout: Seconds | None) -> Waiting:
+        """Begin to wait for a run; RunNotFoundError for an unknown id."""
+        limit = None if timeout is None else duration_of("timeout", timeout).total_seconds()
+        run = self._parts.history.run(run_id)
+        return Waiting(self._parts.assembly, self._parts.history, self._parts.clock, run.id, limit)
 
     def execute_here(self, run_id: str) -> bool:
         """Execute a due pending run in this process, which was not started, unless a started one may take it; True if taken.

@@ -108,3 +108,16 @@ def test_a_redriven_run_is_executed_with_its_further_attempts(jobs: JobManager, 
 
     assert (redriven.status, redriven.output) == (RunStatus.SUCCEEDED, 4)
     assert jobs.redrive_all() == []
+
+
+def test_a_handler_that_waits_on_a_clock_moved_by_hand_has_what_it_waits_for_executed(
+    clock: FakeClock,
+) -> None:
+    """Fails if the run that a handler started stays pending while its one slot is taken: time would stand still."""
+    jobs = JobManager(Settings(database_url="memory://", workers=1), clock=clock)
+    jobs.add_job("child", lambda: "done")
+    jobs.add_job("parent", lambda: jobs.wait(jobs.trigger_job("child").id).output, every=60)
+    with jobs:
+        clock.advance(seconds=60)
+        assert [run.output for run in jobs.runs("parent")] == ["done"]
+        assert jobs._assembly.pool.in_flight == 0
