@@ -306,9 +306,9 @@ class Redis:
 
 
 class RabbitMQ:
-    """A server of our own with a name, a port mapper and a folder that no other one has."""
+    """A server of our own with a name, a port mapper and a folder that no other one has; `conf` is for the application rabbit."""
 
-    def __init__(self) -> None:
+    def __init__(self, conf: Mapping[str, int] | None = None) -> None:
         program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
         if not program.exists():
             pytest.skip("needs RabbitMQ: apt-get install rabbitmq-server")
@@ -326,9 +326,12 @@ class RabbitMQ:
             "RABBITMQ_LOG_BASE": str(self.folder),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
             "ERL_EPMD_PORT": str(mapper),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
+        terms = ", ".join(f"{{{name}, {value}}}" for name, value in (conf or {}).items())
+        (self.folder / "advanced.config").write_text(f"[{{rabbit, [{terms}]}}].\n")
         self.process = subprocess.Popen(
             [*_with_us(), program],
             env=self._environment,

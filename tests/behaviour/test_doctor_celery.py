@@ -191,6 +191,21 @@ def test_a_limit_holds_for_jobs_without_a_timeout(manager):
     assert one(manager(app_with(task_time_limit=60)), "no timeout of their own: work", "note")
 
 
+@pytest.mark.parametrize("timeout", [None, 3600])
+def test_a_worker_that_a_long_run_would_end(manager, timeout):
+    amqp = {"broker_url": f"amqp://127.0.0.1:{free_port()}//"}
+    finding = one(manager(app_with(**amqp), timeout=timeout), "consumer_timeout", "warning")
+    assert "as these may: work." in finding.text
+    assert "broker_channel_error_retry=True" in finding.fix
+
+
+def test_no_worker_is_ended_by_a_short_run_or_where_the_application_connects_again(manager):
+    amqp = {"broker_url": f"amqp://127.0.0.1:{free_port()}//"}
+    short, again = manager(app_with(**amqp), timeout=60), app_with(**amqp, broker_channel_error_retry=True)
+    for jobs in (short, manager(again), manager(broker=amqp["broker_url"])):
+        assert not [finding for finding in found(jobs) if "consumer_timeout" in finding.text]
+
+
 def test_a_queue_that_the_application_does_not_know_and_does_not_make(manager):
     from kombu import Queue
 

@@ -15,7 +15,7 @@ import pytest
 from tests.faults.conftest import shape
 from tests.faults.proxy import Proxy
 from tests.integration.celery_processes import Application, until
-from tests.servers import Redis
+from tests.servers import RabbitMQ, Redis
 
 from jobmanager import Every, JobManager, RunStatus, Settings
 from jobmanager.backends.celery import CeleryBackend, Scheduler
@@ -70,6 +70,16 @@ def broker() -> Iterator[Redis]:
     server = Redis(persistent=True).start()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="module")
+def impatient_rabbitmq() -> Iterator[str]:
+    """A RabbitMQ that closes the channel of a consumer that acknowledges nothing for a second."""
+    server = RabbitMQ({"consumer_timeout": 1_000, "channel_tick_interval": 300})
+    try:
+        yield server.url
+    finally:
+        server.remove()
 
 
 @pytest.fixture
@@ -464,3 +474,43 @@ def test_two_ways_to_keep_the_time_at_once_and_one_after_the_other(
     until(lambda: min(_accounted_until(jobs, job_id) for job_id in ("each", "one")) > ended, seconds=60)
 
     account_holds(jobs, application, begun, ended)
+
+
+@pytest.mark.parametrize(
+    ("pool", "concurrency"), [("threads", 1), pytest.param("prefork", 2, marks=pytest.mark.faults)]
+)
+@pytest.mark.timeout(180)
+def test_a_run_longer_than_rabbitmq_s_patience_takes_no_worker_out(
+    make_application: MakeApplication, impatient_rabbitmq: str, pool: str, concurrency: int
+) -> None:
+    """Fails if the worker ends when its channel is closed, stops taking messages, or executes the one that comes again."""
+    application = make_application(impatient_rabbitmq, QUIET)
+    worker = application.worker(pool=pool, concurrency=concurrency)
+    jobs = application.manager()
+    for job_id in ("long", "each"):
+        jobs.add_job(job_id, "shop:nothing_here")
+
+    run = jobs.trigger_job("long", {"seconds": 4})
+    worker.says("delivery acknowledgement on channel")
+
+    assert jobs.wait(jobs.trigger_job("each").id, timeout=60).status is RunStatus.SUCCEEDED
+    assert jobs.wait(run.id, timeout=60).status is RunStatus.SUCCEEDED
+    assert jobs.wait(jobs.trigger_job("each").id, timeout=60).status is RunStatus.SUCCEEDED
+    assert len(application.effects("long")) == 1
+    assert len(application.effects("each")) == 2
+    assert worker.end() == 0, worker.log()
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_ends_with_celery_s_code_where_a_queue_exists_in_another_form(
+    make_application: MakeApplication, impatient_rabbitmq: str
+) -> None:
+    """Fails if a channel that is refused for good is opened again and again: the worker would live and take nothing."""
+    with make_app(impatient_rabbitmq).connection_for_write() as connection:
+        connection.default_channel.queue_declare("classic", durable=True, auto_delete=False)
+    source = '\njobs.add_job("work", lambda: 1, queue="classic")\n'
+    application = make_application(impatient_rabbitmq, source)
+    worker = application.command("jobmanager", "--app", "shop:jobs", "worker", "--pool", "solo")
+
+    assert worker.wait(60) == 1, worker.log()
+    assert "inequivalent arg 'x-queue-type'" in worker.log()

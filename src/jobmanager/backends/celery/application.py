@@ -48,6 +48,8 @@ def make_app(broker_url: str) -> Celery:
         app.conf.broker_transport_options = {"socket_connect_timeout": 5, "socket_timeout": 10}
     if is_amqp(app):
         app.conf.task_default_queue_type = app.conf.task_create_missing_queue_type = "quorum"
+        app.conf.broker_channel_error_retry = True  # see `consumer.py`
+        app.conf.worker_consumer = "jobmanager.backends.celery.consumer:Consumer"
     return app
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from jobmanager.job import Job
 
 WITHIN = 2.0  # seconds
 LISTED = 5
+CONSUMER_TIMEOUT = timedelta(minutes=30)  # RabbitMQ's default
 REFUSED_LOGIN = ("ACCESS_REFUSED", "NOAUTH", "WRONGPASS", "username-password", "Authentication required")
 
 T = TypeVar("T")
@@ -26,6 +28,7 @@ def examine(app: Celery, jobs: Sequence[Job], *, queue: str, group_max: int) -> 
     yield broker
     yield from _messages(app)
     yield from _limits(app, jobs, group_max)
+    yield from _patience(app, jobs)
     yield from _company(app)
     used: dict[str, list[str]] = {}
     for job in jobs:
@@ -124,6 +127,22 @@ def _limits(app: Celery, jobs: Sequence[Job], group_max: int) -> Iterator[Found]
                 level="note",
                 text=f"{name} of the application ends runs after {limit:g} s that have no timeout of their own: {_some(free)}",
             )
+
+
+def _patience(app: Celery, jobs: Sequence[Job]) -> Iterator[Found]:
+    """Judge whether a long run can end its worker: our own application sees to that."""
+    if not is_amqp(app) or app.conf.broker_channel_error_retry:
+        return
+    long = [job.id for job in jobs if job.timeout is None or job.timeout > CONSUMER_TIMEOUT]
+    if long:
+        yield Found(
+            level="warning",
+            text=(
+                "A worker of this application ends when a run takes longer than RabbitMQ's consumer_timeout (30 minutes "
+                f"unless it is configured), as these may: {_some(long)}."
+            ),
+            fix="Set broker_channel_error_retry=True in the application, or give these jobs a timeout of 30 minutes at most.",
+        )
 
 
 def _company(app: Celery) -> Iterator[Found]:
