@@ -25,7 +25,7 @@ from tests.pg_net.stand_in import StandIn
 from tests.pg_net.target import Received, Reply, redirect
 from tests.servers import FreshDatabases, PgCron
 
-from jobmanager import JobManager, Settings
+from jobmanager import JobManager, RunStatus, Settings
 from jobmanager.backends.pg_cron import setup
 from jobmanager.backends.pg_cron.admin import PgCronAdmin
 from jobmanager.backends.pg_cron.backend import PgCronBackend
@@ -770,6 +770,9 @@ def deployed(
         yield operator, loop
 
 
+LINKS = ("database", "entries", "secret", "URL", "pg_cron", "call now")
+
+
 def levels(verified: Any) -> dict[str, str]:
     return {check["check"]: check["level"] for check in verified["checks"]}
 
@@ -780,9 +783,7 @@ def test_verify_goes_along_every_link(deployed: tuple[Operator, Loop]) -> None:
 
     verified = operator.gets("verify", "hello", "--timeout", "30s")
 
-    assert levels(verified) == dict.fromkeys(
-        ("database", "entries", "secret", "URL", "pg_cron", "call now", "run now", "runs", "calls"), "ok"
-    )
+    assert levels(verified) == dict.fromkeys((*LINKS, "run now", "worker", "recorder", "runs", "calls"), "ok")
     assert len(loop.manager.runs("hello", "succeeded")) == 1
     assert SECRET not in operator.says("verify", "--timeout", "30s")
 
@@ -851,6 +852,57 @@ def test_verify_fails_where_the_run_fails(deployed: tuple[Operator, Loop]) -> No
     [run] = [check for check in verified["checks"] if check["check"] == "run now"]
     assert run["level"] == "failing"
     assert "of work failed" in run["text"]
+
+
+JOBS_IN_TROUBLE = """
+jobs.add_job("busy", "nowhere:handler")
+jobs.add_job("slow", "nowhere:handler", overlap="allow")
+jobs.add_job("lost", "nowhere:handler")
+jobs.add_job("paused", lambda: 1)
+jobs.add_job("off", lambda: 1, enabled_when=False)
+jobs.add_job("needy", lambda name: name)
+"""
+TROUBLE = {
+    "busy": ("note", "was active, so none was started; it is running", 0),
+    "slow": ("warning", "of slow is running after", 0),
+    "paused": ("ok", "of paused succeeded", 0),
+    "off": ("warning", "none was started: Job 'off' is disabled", 0),
+    "needy": ("warning", "none was started: Job 'needy': Handler 'needy' needs name", 0),
+    "lost": ("failing", "of lost failed: Handler 'lost': 'nowhere:handler' cannot be imported", 1),
+    "unknown": ("failing", "none was started: No job 'unknown' is declared", 1),
+}
+
+
+@pytest.mark.slow
+def test_verify_reports_every_link_whatever_the_job_does(
+    deployed: tuple[Operator, Loop], tmp_path: Path
+) -> None:
+    """Fails if a conflict, a refusal or a handler that does not end hides the links, or counts as a broken one."""
+    operator, loop = deployed
+    (tmp_path / "shop_in_care.py").write_text(APPLICATION + JOBS_IN_TROUBLE)
+    end = threading.Event()
+    loop.manager.add_job("busy", lambda: end.wait(100))
+    loop.manager.add_job("slow", lambda: end.wait(100), overlap="allow")
+    loop.manager.add_job("lost", "nowhere:handler")
+    loop.manager.add_job("paused", lambda: 1)
+    loop.manager.add_job("off", lambda: 1, enabled_when=False)
+    loop.manager.add_job("needy", lambda name: name)
+    loop.manager.sync()
+    loop.manager.stop_job("paused")
+    active = loop.manager.trigger_job("busy")
+    until(lambda: loop.manager.run(active.id).status is RunStatus.RUNNING)
+    try:
+        for job, (level, said, code) in TROUBLE.items():
+            verified = operator.gets("verify", job, "--timeout", "3s" if job == "slow" else "30s", code=code)
+            checks = {check["check"]: check for check in verified["checks"]}
+            assert {name: checks[name]["level"] for name in LINKS} == dict.fromkeys(LINKS, "ok"), job
+            assert (checks["run now"]["level"], said in checks["run now"]["text"]) == (level, True), verified
+            assert checks["worker"]["level"] == ("note" if job == "unknown" else "ok"), verified
+            assert checks["recorder"]["level"] == ("ok" if job in {"paused", "lost"} else "note"), verified
+            assert ("began run" in checks["worker"]["text"]) is (job in {"busy", "slow", "paused", "lost"})
+    finally:
+        end.set()
+    assert [run.id for run in loop.manager.runs("busy")] == [active.id]
 
 
 def test_verify_names_entries_and_a_silent_pg_cron(ready: Operator) -> None:

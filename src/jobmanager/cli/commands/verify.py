@@ -24,7 +24,10 @@ from jobmanager.cli.verbs import verb
 )
 @click.pass_obj
 def verify(here: Session, job: str | None, patience: str) -> None:
-    """Test each link from pg_cron to the application. Without JOB no run is started. Exit 1 if a link is broken."""
+    """Test each link from pg_cron to the application. Without JOB no run is started. Exit 1 if a link is broken.
+
+    Every link is reported whatever JOB does: where a run of it is active, that one is looked at, and none is started.
+    """
     limit = duration(patience)
     settings = settings_of(here)
     if job is not None and here.jobs.resolution.backend != "pg_cron":

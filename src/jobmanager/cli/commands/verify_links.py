@@ -8,7 +8,7 @@ import http.client
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,12 +19,13 @@ from jobmanager.cli.output.phrases import both, count, length, tail
 from jobmanager.cli.session import Session
 from jobmanager.clock import SystemClock
 from jobmanager.doctor.finding import Finding
-from jobmanager.errors import WaitTimeoutError
-from jobmanager.run import Run
+from jobmanager.errors import JobManagerError, JobNotFoundError, RunConflictError, WaitTimeoutError
+from jobmanager.run import Run, RunStatus
 from jobmanager.settings import Settings, key_of
 
 PATIENCE = 10.0  # seconds for one response
 LOOK_EVERY = 0.5
+ENDS = (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
 PROBE = b'{"v":1,"call":0,"kind":"ticks","runs":[]}'
 """The body of a call that asks for nothing: the endpoint accepts it, and nothing happens."""
 
@@ -53,7 +54,7 @@ def looked_at(
     yield awake
     if ticker["transport"] == "pg_net" and awake.level == "ok":
         yield _call_now(here, care, limit)
-    yield _run_now(here, care, job, limit)
+    yield from _run_now(here, care, job, limit)
     yield _runs(care)
     yield _calls(care)
 
@@ -246,31 +247,113 @@ def _call_now(here: Session, care: PgCronAdmin, limit: timedelta) -> Finding:
     )
 
 
-def _run_now(here: Session, care: PgCronAdmin, job: str | None, limit: timedelta) -> Finding:
+# ---------------------------------------------------------------- a run of the job
+
+
+def _run_now(here: Session, care: PgCronAdmin, job: str | None, limit: timedelta) -> Iterator[Finding]:
+    """Start a run, or follow the one that is active, and return the findings on it, on its worker and on the record of its end."""
     if job is None:
-        return Finding(
+        yield Finding(
             check="run now", level="note", text="none was started; `jobmanager verify JOB` starts one"
         )
-    run = here.jobs.trigger_job(job, requested_by=here.user)
+        return
+    active = False
     try:
-        with _waiting(here, f"waiting for run {tail(run.id)} of {job}"):
-            run = here.jobs.wait(run.id, limit)
-    except WaitTimeoutError:
+        run = here.jobs.trigger_job(job, requested_by=here.user)
+    except RunConflictError as conflict:
+        run, active = here.jobs.run(conflict.run_id), True
+    except JobManagerError as refused:
+        yield Finding(
+            check="run now",
+            level="failing" if isinstance(refused, JobNotFoundError) else "warning",
+            text=f"none was started: {refused}",
+            fix="Put that right, or verify another job; what stands above and below is tested all the same.",
+        )
+        yield _readiness(here, job)
+        yield _newest_end(here, job)
+        return
+    if not (active and run.status is RunStatus.RUNNING):
+        with suppress(WaitTimeoutError), _waiting(here, f"waiting for run {tail(run.id)} of {job}"):
+            here.jobs.wait(run.id, limit)
+        run = here.jobs.run(run.id)
+    yield _outcome(run, limit, active=active)
+    yield _readiness(here, job, care, run)
+    if run.status.closed:
+        yield Finding(check="recorder", level="ok", text=f"the end of run {tail(run.id)} is on record")
+    else:
+        yield _newest_end(here, job)
+
+
+def _outcome(run: Run, limit: timedelta, *, active: bool) -> Finding:
+    name = f"run {tail(run.id)} of {run.job_id}"
+    if active:
+        name = f"{name} was active, so none was started; it"
+    said = str(run.status)
+    if run.status is RunStatus.SUCCEEDED:
+        return Finding(check="run now", level="ok", text=f"{name} {said}")
+    if run.status.closed:
+        missing = run.error is not None and run.error.kind == "handler_missing"
         return Finding(
             check="run now",
             level="failing",
-            text=f"run {tail(run.id)} of {job} is {here.jobs.run(run.id).status} after {length(limit)}; {_called(care, run)}",
-            fix="Put right what is above, or below, and ask again: the run goes on by itself.",
+            text=f"{name} {said}" + (f": {run.error.message}" if run.error else ""),
+            fix="Import the module of the handler where the application runs."
+            if missing
+            else f"`jobmanager runs show {tail(run.id)}` has the traceback and the log.",
         )
-    if run.status.value == "succeeded":
+    if run.started_at is None:
         return Finding(
-            check="run now", level="ok", text=f"run {tail(run.id)} of {job} succeeded; {_called(care, run)}"
+            check="run now",
+            level="failing",
+            text=f"{name} is {said} after {length(limit)}",
+            fix="Put right what is above, or below, and ask again: the run goes on by itself.",
         )
     return Finding(
         check="run now",
-        level="failing",
-        text=f"run {tail(run.id)} of {job} {run.status}" + (f": {run.error.message}" if run.error else ""),
-        fix=f"`jobmanager runs show {tail(run.id)}` has the traceback and the log.",
+        level="note" if active else "warning",
+        text=f"{name} is {said}" + ("" if active else f" after {length(limit)}"),
+        fix=f"`jobmanager runs show {tail(run.id)}` says how far it is; it goes on by itself.",
+    )
+
+
+def _readiness(here: Session, job: str, care: PgCronAdmin | None = None, run: Run | None = None) -> Finding:
+    """Return the finding on what executes the job: that its run was begun, or that processes live which would begin one."""
+    if run is not None and care is not None and run.started_at is not None:
+        late = length(max(run.started_at - run.due_at, timedelta(0)))
+        return Finding(
+            check="worker",
+            level="ok",
+            text=f"began run {tail(run.id)} {late} after it was due; {_called(care, run)}",
+        )
+    found = len(here.jobs.executors(job))
+    if found:
+        living = count(found, "living process executes it", "living processes execute it")
+        stuck = run is not None
+        return Finding(
+            check="worker",
+            level="failing" if stuck else "ok",
+            text=f"{living}, and none has begun the run" if stuck else living,
+            fix="All their workers may be busy: `jobmanager runs list --status running` shows with what."
+            if stuck
+            else "",
+        )
+    return Finding(
+        check="worker",
+        level="failing" if run is not None else "note",
+        text=f"no living process executes {job}; a call of the database has to start one",
+        fix="Start the application, with the module that declares the job.",
+    )
+
+
+def _newest_end(here: Session, job: str) -> Finding:
+    """Return the finding on the record of ends, where the run has not ended: of the newest run that was executed."""
+    ended = here.jobs.runs(job, ENDS, limit=1)
+    if not ended:
+        return Finding(check="recorder", level="note", text=f"no end of a run of {job} is on record")
+    [run] = ended
+    at = f" of {both(run.finished_at)}" if run.finished_at else ""
+    return Finding(
+        check="recorder", level="ok", text=f"the newest end on record is that of run {tail(run.id)}{at}"
     )
 
 
