@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -163,3 +165,53 @@ def test_what_a_handler_leaves_is_kept_alike_with_the_replacement_character(
         assert run.error.message == kept
         assert text not in (run.error.traceback or "")
     assert [line.text for _, _, line in jobs.store.history.lines(run.id)] == [f"line {kept}"]
+
+
+# ---------------------------------------------------------------- the line that is to blame
+
+MISTAKEN: dict[str, tuple[Callable[[JobManager], object], str]] = {
+    "unknown job": (lambda jobs: jobs.trigger_job("wrok"), "No job 'wrok' is declared. Did you mean 'work'?"),
+    "payload": (lambda jobs: jobs.trigger_job("typed", {"days": "x"}), "Job 'typed': Handler 'typed' refuses days='x'"),
+    "unknown key": (lambda jobs: jobs.trigger_job("typed", {"dyas": 1}), "Did you mean 'days'?"),
+    "missing": (lambda jobs: jobs.trigger_job("typed"), "Handler 'typed' needs days"),
+    "no JSON": (lambda jobs: jobs.trigger_job("work", {"a": {1}}), "Job 'work': "),
+    "delay": (lambda jobs: jobs.trigger_job("work", delay="soon"), "Job 'work': delay='soon'"),
+    "at": (lambda jobs: jobs.trigger_job("work", at=5), "Job 'work': at=5 is no datetime"),
+    "both": (lambda jobs: jobs.trigger_job("work", delay=1, at=DAY), "Job 'work': Give either delay or at"),
+    "priority": (lambda jobs: jobs.trigger_job("work", priority="high"), "Job 'work': priority='high'"),
+    "notify": (lambda jobs: jobs.trigger_job("work", notify=True), "Job 'work': notify=True"),
+    "timeout": (lambda jobs: jobs.wait("some-run", timeout="soon"), "timeout='soon'"),
+    "status": (lambda jobs: jobs.runs(status="lost"), "status='lost'"),
+    "limit": (lambda jobs: jobs.redrive_all(limit=-1), "limit=-1"),
+    "moment": (lambda jobs: jobs.simulate(DAY, 5), "end=5 is no datetime"),
+    "by": (lambda jobs: jobs.stop_all_jobs(by=3), "by=3"),
+    "job to pause": (lambda jobs: jobs.stop_job("wrok"), "No job 'wrok' is declared or stored."),
+    "override": (lambda jobs: jobs.override_job("work", timeout="x"), "Job 'work': timeout='x'"),
+    "backfill": (lambda jobs: jobs.backfill("work", 1, DAY), "Job 'work': start=1 is no datetime"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKEN)
+def test_an_error_about_a_call_names_its_file_and_line(mistake: str) -> None:
+    """Fails if the sentence does not say which of many calls is meant, or names a line of the library."""
+    call, said = MISTAKEN[mistake]
+    with closing(JobManager(Settings(backend="noop", database_url="memory://")).store) as store:
+        jobs = JobManager(Settings(backend="noop", database_url="memory://"), store=store)
+        jobs.add_job("work", lambda context: context.payload)
+        jobs.add_job("typed", typed)
+        with pytest.raises(JobManagerError) as refused:
+            call(jobs)
+    assert said in str(refused.value)
+    assert str(refused.value).endswith(f"(at {__file__}:{call.__code__.co_firstlineno})")
+
+
+def typed(days: int) -> int:
+    return days
+
+
+async def test_an_error_about_an_awaited_call_names_the_line_that_awaits_it() -> None:
+    jobs = JobManager(Settings(backend="noop", database_url="memory://"))
+    line = sys._getframe().f_lineno + 2
+    with pytest.raises(JobNotFoundError) as refused:
+        await jobs.aio.trigger_job("nope")
+    assert str(refused.value) == f"No job 'nope' is declared. (at {__file__}:{line})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -209,9 +210,9 @@ def test_a_gate_that_is_neither_true_nor_false_is_named(jobs: JobManager, result
         jobs.start()
 
 
-async def test_a_refusal_of_a_coroutine_names_no_line_of_the_standard_library(jobs: JobManager) -> None:
+async def test_a_refusal_of_a_task_names_no_line_of_the_standard_library(jobs: JobManager) -> None:
     with pytest.raises(PayloadError) as wrong:
-        await jobs.aio.trigger_job("door", priority="high")  # type: ignore[arg-type]
+        await asyncio.create_task(jobs.aio.trigger_job("door", priority="high"))  # type: ignore[arg-type]
     assert str(wrong.value).endswith("32,767.")
 
 

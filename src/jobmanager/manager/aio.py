@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from jobmanager.job import Job, JobOptions, PolicyWords
 from jobmanager.ledger.backfill import MadeUp
@@ -16,12 +16,15 @@ from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerTarget
 from jobmanager.run import JobMetrics, JobStatus, Run
 from jobmanager.stores.values import Instance
+from jobmanager.validation.texts import MISTAKES, add_place
 
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager
     from jobmanager.manager.operating import Seconds
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
 NOTICED_WITHIN = 0.05
 """Seconds in which a coroutine that waits learns that a run has ended in its process."""
 
@@ -41,21 +44,21 @@ class AsyncJobManager:
 
     async def start(self) -> JobManager:
         """Start the manager; see `JobManager.start`. Signal handlers stay as they are: this is not the main thread."""
-        return await asyncio.to_thread(self._manager.start)
+        return await _on_thread(self._manager.start)
 
     async def stop(self, drain: Seconds | None = None) -> None:
         """Stop the manager; see `JobManager.stop`."""
-        await asyncio.to_thread(self._manager.stop, drain)
+        await _on_thread(self._manager.stop, drain)
 
     async def check(self) -> None:
         """Check the declared jobs; see `JobManager.check`."""
-        await asyncio.to_thread(self._manager.check)
+        await _on_thread(self._manager.check)
 
     # ---------------------------------------------------------------- declaring
 
     async def add_job(self, job_id: str, handler: HandlerTarget, **options: Unpack[JobOptions]) -> Job:
         """Declare a job; see `JobManager.add_job`."""
-        return await asyncio.to_thread(self._manager.add_job, job_id, handler, **options)
+        return await _on_thread(self._manager.add_job, job_id, handler, **options)
 
     async def schedule_job(
         self,
@@ -66,9 +69,7 @@ class AsyncJobManager:
         **policies: Unpack[PolicyWords],
     ) -> Job:
         """Declare a job by interval; see `JobManager.schedule_job`."""
-        return await asyncio.to_thread(
-            self._manager.schedule_job, job_id, name, handler, interval, **policies
-        )
+        return await _on_thread(self._manager.schedule_job, job_id, name, handler, interval, **policies)
 
     async def schedule_cron_job(
         self,
@@ -81,7 +82,7 @@ class AsyncJobManager:
         **policies: Unpack[PolicyWords],
     ) -> Job:
         """Declare a job by cron expression; see `JobManager.schedule_cron_job`."""
-        return await asyncio.to_thread(
+        return await _on_thread(
             self._manager.schedule_cron_job, job_id, name, handler, cron, timezone=timezone, **policies
         )
 
@@ -101,7 +102,7 @@ class AsyncJobManager:
         notify: bool = False,
     ) -> Run:
         """Start a run by hand; see `JobManager.trigger_job`."""
-        return await asyncio.to_thread(
+        return await _on_thread(
             self._manager.trigger_job,
             job_id,
             payload,
@@ -116,7 +117,7 @@ class AsyncJobManager:
 
     async def wait(self, run_id: str, timeout: Seconds | None = 30) -> Run:  # noqa: ASYNC109 - equal to JobManager.wait
         """Wait for the end of a run; see `JobManager.wait`. No thread is held meanwhile."""
-        beginning = asyncio.to_thread(self._manager._waiting, run_id, timeout)  # noqa: SLF001 - the other half of the manager
+        beginning = _on_thread(self._manager._waiting, run_id, timeout)  # noqa: SLF001 - the other half of the manager
         with await beginning as waiting:
             while (run := await asyncio.to_thread(waiting.look)) is None:
                 left = waiting.next_pause()
@@ -127,45 +128,45 @@ class AsyncJobManager:
 
     async def execute_here(self, run_id: str) -> bool:
         """Execute a due pending run in this process; see `JobManager.execute_here`."""
-        return await asyncio.to_thread(self._manager.execute_here, run_id)
+        return await _on_thread(self._manager.execute_here, run_id)
 
     async def is_executed_here(self, run_id: str) -> bool:
         """Return whether this process owns the run; see `JobManager.is_executed_here`."""
-        return await asyncio.to_thread(self._manager.is_executed_here, run_id)
+        return await _on_thread(self._manager.is_executed_here, run_id)
 
     async def executors(self, job_id: str) -> list[Instance]:
         """List the living processes that execute a job; see `JobManager.executors`."""
-        return await asyncio.to_thread(self._manager.executors, job_id)
+        return await _on_thread(self._manager.executors, job_id)
 
     async def cancel(self, run_id: str) -> Run:
         """Ask a run to end; see `JobManager.cancel`."""
-        return await asyncio.to_thread(self._manager.cancel, run_id)
+        return await _on_thread(self._manager.cancel, run_id)
 
     async def redrive(self, run_id: str) -> Run:
         """Open a closed run again; see `JobManager.redrive`."""
-        return await asyncio.to_thread(self._manager.redrive, run_id)
+        return await _on_thread(self._manager.redrive, run_id)
 
     async def redrive_all(self, job: str | None = None, *, limit: int = 100) -> list[Run]:
         """Open dead letters again; see `JobManager.redrive_all`."""
-        return await asyncio.to_thread(self._manager.redrive_all, job, limit=limit)
+        return await _on_thread(self._manager.redrive_all, job, limit=limit)
 
     async def dead_letters(self, job: str | None = None, *, limit: int = 50) -> list[Run]:
         """List the dead letters; see `JobManager.dead_letters`."""
-        return await asyncio.to_thread(self._manager.dead_letters, job, limit=limit)
+        return await _on_thread(self._manager.dead_letters, job, limit=limit)
 
     async def discard(self, run_id: str) -> Run:
         """Take a failed run off the dead letters; see `JobManager.discard`."""
-        return await asyncio.to_thread(self._manager.discard, run_id)
+        return await _on_thread(self._manager.discard, run_id)
 
     async def backfill(
         self, job_id: str, start: datetime, end: datetime, *, dry_run: bool = False, by: str | None = None
     ) -> list[MadeUp]:
         """Open instants of the past; see `JobManager.backfill`."""
-        return await asyncio.to_thread(self._manager.backfill, job_id, start, end, dry_run=dry_run, by=by)
+        return await _on_thread(self._manager.backfill, job_id, start, end, dry_run=dry_run, by=by)
 
     async def run(self, run_id: str) -> Run:
         """Return one run; see `JobManager.run`."""
-        return await asyncio.to_thread(self._manager.run, run_id)
+        return await _on_thread(self._manager.run, run_id)
 
     async def runs(
         self,
@@ -176,45 +177,45 @@ class AsyncJobManager:
         limit: int = 50,
     ) -> list[Run]:
         """List runs, newest first; see `JobManager.runs`."""
-        return await asyncio.to_thread(self._manager.runs, job, status, before=before, limit=limit)
+        return await _on_thread(self._manager.runs, job, status, before=before, limit=limit)
 
     # ---------------------------------------------------------------- jobs
 
     async def stop_job(self, job_id: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Pause a job; see `JobManager.stop_job`."""
-        await asyncio.to_thread(self._manager.stop_job, job_id, reason=reason, by=by)
+        await _on_thread(self._manager.stop_job, job_id, reason=reason, by=by)
 
     async def resume_job(self, job_id: str, *, by: str | None = None) -> None:
         """Resume a job; see `JobManager.resume_job`."""
-        await asyncio.to_thread(self._manager.resume_job, job_id, by=by)
+        await _on_thread(self._manager.resume_job, job_id, by=by)
 
     async def stop_all_jobs(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Pause every job; see `JobManager.stop_all_jobs`."""
-        await asyncio.to_thread(self._manager.stop_all_jobs, reason=reason, by=by)
+        await _on_thread(self._manager.stop_all_jobs, reason=reason, by=by)
 
     async def resume_all_jobs(self, *, by: str | None = None) -> None:
         """Resume every paused job; see `JobManager.resume_all_jobs`."""
-        await asyncio.to_thread(self._manager.resume_all_jobs, by=by)
+        await _on_thread(self._manager.resume_all_jobs, by=by)
 
     async def override_job(self, job_id: str, *, by: str | None = None, **words: Any) -> None:
         """Change a job without touching code; see `JobManager.override_job`."""
-        await asyncio.to_thread(self._manager.override_job, job_id, by=by, **words)
+        await _on_thread(self._manager.override_job, job_id, by=by, **words)
 
     async def reset_job(self, job_id: str, *, by: str | None = None) -> None:
         """Remove every override of a job; see `JobManager.reset_job`."""
-        await asyncio.to_thread(self._manager.reset_job, job_id, by=by)
+        await _on_thread(self._manager.reset_job, job_id, by=by)
 
     async def get_job_status(self, job_id: str) -> JobStatus | None:
         """Return the status of a job; see `JobManager.get_job_status`."""
-        return await asyncio.to_thread(self._manager.get_job_status, job_id)
+        return await _on_thread(self._manager.get_job_status, job_id)
 
     async def get_all_job_statuses(self) -> list[JobStatus]:
         """Return the status of every job; see `JobManager.get_all_job_statuses`."""
-        return await asyncio.to_thread(self._manager.get_all_job_statuses)
+        return await _on_thread(self._manager.get_all_job_statuses)
 
     async def get_job_metrics(self) -> JobMetrics:
         """Return counts over all runs; see `JobManager.get_job_metrics`."""
-        return await asyncio.to_thread(self._manager.get_job_metrics)
+        return await _on_thread(self._manager.get_job_metrics)
 
     async def health(
         self,
@@ -225,14 +226,21 @@ class AsyncJobManager:
         told: Callable[[datetime], str] | None = None,
     ) -> HealthReport:
         """Return what stands still although it should move; see `JobManager.health`."""
-        return await asyncio.to_thread(
-            self._manager.health, late=late, thorough=thorough, within=within, told=told
-        )
+        return await _on_thread(self._manager.health, late=late, thorough=thorough, within=within, told=told)
 
     async def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """Compute what would fire; see `JobManager.simulate`."""
-        return await asyncio.to_thread(self._manager.simulate, start, end)
+        return await _on_thread(self._manager.simulate, start, end)
 
     async def sync(self, plan: bool = False) -> list[Change]:  # noqa: FBT001, FBT002 - equal to JobManager.sync
         """Carry declarations over to store and backend; see `JobManager.sync`."""
-        return await asyncio.to_thread(self._manager.sync, plan)
+        return await _on_thread(self._manager.sync, plan)
+
+
+async def _on_thread(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call the method on a thread; its errors about arguments name the line that awaits it."""
+    try:
+        return await asyncio.to_thread(method, *args, **kwargs)
+    except MISTAKES as error:
+        add_place(error, awaited=True)
+        raise

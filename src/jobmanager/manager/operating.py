@@ -31,7 +31,7 @@ from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
 from jobmanager.stores.values import Instance, JobRow, JobState
 from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
 from jobmanager.validation.printable import get_logger
-from jobmanager.validation.texts import Located, shown
+from jobmanager.validation.texts import Located, naming_its_caller, shown
 
 logger = get_logger(__name__)
 
@@ -43,6 +43,7 @@ class Operating:
 
     _parts: Parts
 
+    @naming_its_caller
     def trigger_job(
         self,
         job_id: str,
@@ -109,6 +110,7 @@ class Operating:
         if handler is not None and not isinstance(handler.target, str):
             handler.arguments(job.config, payload)
 
+    @naming_its_caller
     def wait(self, run_id: str, timeout: Seconds | None = 30) -> Run:
         """Block until the run has ended and return it.
 
@@ -197,6 +199,7 @@ class Operating:
             claims.claim_these([run_id])
             self._inline(self._parts.history.run(run_id))
 
+    @naming_its_caller
     def dead_letters(self, job: str | None = None, *, limit: int = 50) -> list[Run]:
         """List the failed runs that were neither redriven nor discarded, newest first, of one job or of all."""
         return self._parts.history.runs(job, (), None, limit, dead=True)
@@ -205,6 +208,7 @@ class Operating:
         """Take a failed run off the dead letters; it stays on record. Twice is safe. Raises RunNotFoundError."""
         return self._parts.ready().store.maintenance.discard(self._parts.history.run(run_id).id)
 
+    @naming_its_caller
     def redrive_all(self, job: str | None = None, *, limit: int = 100) -> list[Run]:
         """Redrive the newest `limit` dead letters, oldest first, and return them; those of disabled jobs are skipped."""
         redriven = []
@@ -215,6 +219,7 @@ class Operating:
                 logger.warning("run_id=%s not redriven: %s", run.id, error)
         return redriven
 
+    @naming_its_caller
     def backfill(
         self, job_id: str, start: datetime, end: datetime, *, dry_run: bool = False, by: str | None = None
     ) -> list[MadeUp]:
@@ -238,6 +243,7 @@ class Operating:
         """Return the run with this id, or with this unambiguous end of an id; RunNotFoundError otherwise."""
         return self._parts.history.run(run_id)
 
+    @naming_its_caller
     def runs(
         self,
         job: str | None = None,
@@ -256,6 +262,7 @@ class Operating:
 
     # ---------------------------------------------------------------- jobs
 
+    @naming_its_caller
     def stop_job(self, job_id: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Pause the job in the store, for all processes: its ticks are recorded as skipped (paused). Twice is safe.
 
@@ -265,6 +272,7 @@ class Operating:
             check_arguments(reason=reason, by=by)
         self._change_state(job_id, "paused", reason, by)
 
+    @naming_its_caller
     def resume_job(self, job_id: str, *, by: str | None = None) -> None:
         """End a pause: the next tick is the first instant after now; instants of the pause are not caught up. Twice is safe.
 
@@ -274,6 +282,7 @@ class Operating:
             check_arguments(by=by)
         self._change_state(job_id, "active", None, by)
 
+    @naming_its_caller
     def stop_all_jobs(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Pause every active job of this manager."""
         check_arguments(reason=reason, by=by)
@@ -281,6 +290,7 @@ class Operating:
             if self._row(job_id).state == "active":
                 self.stop_job(job_id, reason=reason, by=by)
 
+    @naming_its_caller
     def resume_all_jobs(self, *, by: str | None = None) -> None:
         """Resume every paused job of this manager."""
         check_arguments(by=by)
@@ -288,6 +298,7 @@ class Operating:
             if self._row(job_id).state == "paused":
                 self.resume_job(job_id, by=by)
 
+    @naming_its_caller
     def override_job(self, job_id: str, *, by: str | None = None, **words: Any) -> None:
         """Override options of a job in the store: `cron`, `timezone`, `every`, `config`, `timeout`, `max_attempts`, policies.
 
@@ -300,6 +311,7 @@ class Operating:
             given = checked(words)
         self._override(job_id, added(self._row(job_id).override or {}, given), by)
 
+    @naming_its_caller
     def reset_job(self, job_id: str, *, by: str | None = None) -> None:
         """Remove every override of the job: the declaration in the code holds again. Twice is safe."""
         with Located(f"Job {shown(job_id)}"):
@@ -360,6 +372,7 @@ class Operating:
         """
         return self._parts.health.report(late=late, thorough=thorough, within=within, told=told)
 
+    @naming_its_caller
     def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """Compute what would fire in (start, end], in order, and why; nothing is written and nothing fires.
 
@@ -367,6 +380,7 @@ class Operating:
         """
         return self._parts.history.simulate(moment_of("start", start), moment_of("end", end))
 
+    @naming_its_caller
     def sync(self, plan: bool = False) -> list[Change]:  # noqa: FBT001, FBT002 - sync(plan=True) is the published name
         """Carry declarations over to the store and the backend, and return the changes; `plan=True` only returns them."""
         check_arguments(plan=plan)

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from jobmanager.errors import ConfigurationError, CronError, JobManagerError, PayloadError
+from jobmanager.errors import (
+    ConfigurationError,
+    CronError,
+    JobManagerError,
+    JobNotFoundError,
+    PayloadError,
+)
 
 MOST_SHOWN = 80
 _LIBRARY = __name__.partition(".")[0]
+P = ParamSpec("P")
+R = TypeVar("R")
+MISTAKES = (ConfigurationError, CronError, PayloadError, JobNotFoundError)
+"""The errors of whoever wrote the call: they name its line."""
+
 _NOT_ITS_CALLERS = (f"{_LIBRARY}.cli.", f"{_LIBRARY}.web.")
 
 
@@ -54,11 +67,11 @@ def shown(value: object) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
-def calling_line() -> str | None:
-    """Return `file:line` of the code that called the library.
+def calling_line(*, awaited: bool = False) -> str | None:
+    """Return `file:line` of the code that called the library, with `awaited` of the coroutine that awaits it.
 
-    Return None for calls from the command line, from a web server, from `dataclasses`, and from a thread that the standard
-    library began, as those of `jobs.aio` are: no line there says what the application asked for.
+    Return None for calls from the command line, from a web server, from `dataclasses`, from a thread that the standard library
+    began, and for a coroutine that is a task of its own: no line there says what the application asked for.
     """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - public in all but name, and cheap
     while frame is not None:
@@ -67,7 +80,8 @@ def calling_line() -> str | None:
             return None
         room = module.partition(".")[0]
         if room != _LIBRARY and (room == "__main__" or room not in sys.stdlib_module_names):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            is_coroutine = frame.f_code.co_flags & (CO_COROUTINE | CO_ASYNC_GENERATOR)
+            return None if awaited and not is_coroutine else f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return None
 
@@ -94,8 +108,26 @@ def locate(error: JobManagerError, subject: str) -> None:
     """Complete the text of an error: its subject in front, unless it is there, and the line of the caller behind."""
     text = str(error)
     if not text.startswith(subject):
-        text = f"{subject}: {text}"
-    place = calling_line()
+        error.args = (f"{subject}: {text}",)
+    add_place(error)
+
+
+def add_place(error: JobManagerError, *, awaited: bool = False) -> None:
+    """Complete the text of an error by the line of the caller, where it is known and not there; see `calling_line`."""
+    text, place = str(error), calling_line(awaited=awaited)
     if place and place not in text:
-        text = f"{text} (at {place})"
-    error.args = (text,)
+        error.args = (f"{text} (at {place})",)
+
+
+def naming_its_caller(method: Callable[P, R]) -> Callable[P, R]:
+    """Return the method so that errors about its arguments name the line that called it."""
+
+    @wraps(method)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except MISTAKES as error:
+            add_place(error)
+            raise
+
+    return called
