@@ -121,7 +121,10 @@ class HandlerNotFoundError(JobManagerError, LookupError):
 
 
 class JobDisabledError(JobManagerError):
-    """The job `job_id` is disabled or deleted, so it cannot be started by hand."""
+    """The job `job_id` is disabled or deleted, or JOBMANAGER_DISABLED is set: nothing is started or changed by hand.
+
+    `job_id` is '' where the call was about all jobs.
+    """
 
     def __init__(self, message: str, *, job_id: str) -> None:
         super().__init__(message)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import inspect
 import logging
-from collections.abc import Callable
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,7 @@ from tests.calls import OTHER_SECRET, RUNS, SECRET, Replied, ask, ask_wsgi, bear
 
 from jobmanager import JobManager, Settings
 from jobmanager.backends.local import LocalBackend
+from jobmanager.cli import main
 from jobmanager.errors import JobDisabledError, SwitchedOffError
 from jobmanager.testing import FakeClock
 from jobmanager.web import asgi, wsgi
@@ -136,3 +142,131 @@ def test_what_waits_when_the_switch_is_set_goes_on_when_it_is_not(tmp_path: Path
     assert (ran, str(after.run(run.id).status)) == (["work"], "succeeded")
     for made in (before, off, after):
         made.store.close()
+
+
+# ---------------------------------------------------------------- every method and every verb
+
+READS = {
+    "check", "dead_letters", "executors", "get_all_job_statuses", "get_job_metrics", "get_job_status", "health",
+    "is_executed_here", "run", "runs", "simulate", "wait",
+}  # fmt: skip
+DECLARES = {"add_job", "handler", "job", "schedule_cron_job", "schedule_job"}
+LIVES = {
+    "after_fork", "after_fork_in_parent", "before_fork", "lifespan", "run_forever", "start", "stop",
+}  # fmt: skip
+DAY = timedelta(days=1)
+WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
+    "backfill": lambda jobs, _: jobs.backfill("work", NOON - DAY, NOON),
+    "cancel": lambda jobs, ids: jobs.cancel(ids["pending"]),
+    "discard": lambda jobs, ids: jobs.discard(ids["failed"]),
+    "execute_here": lambda jobs, ids: jobs.execute_here(ids["pending"]),
+    "override_job": lambda jobs, _: jobs.override_job("work", priority=3),
+    "redrive": lambda jobs, ids: jobs.redrive(ids["failed"]),
+    "redrive_all": lambda jobs, _: jobs.redrive_all(),
+    "reset_job": lambda jobs, _: jobs.reset_job("overridden"),
+    "resume_all_jobs": lambda jobs, _: jobs.resume_all_jobs(),
+    "resume_job": lambda jobs, _: jobs.resume_job("paused"),
+    "stop_all_jobs": lambda jobs, _: jobs.stop_all_jobs(),
+    "stop_job": lambda jobs, _: jobs.stop_job("work"),
+    "sync": lambda jobs, _: jobs.sync(),
+    "trigger_job": lambda jobs, _: jobs.trigger_job("work"),
+}
+VERBS = {
+    "trigger": ("trigger", "work"),
+    "redrive": ("redrive", "{failed}"),
+    "cancel": ("cancel", "{pending}"),
+    "pause": ("jobs", "pause", "work"),
+    "pause all": ("jobs", "pause", "--all"),
+    "resume": ("jobs", "resume", "paused"),
+    "resume all": ("jobs", "resume", "--all"),
+    "override": ("override", "work", "priority=3"),
+    "reset": ("override", "overridden", "--reset"),
+    "backfill": ("backfill", "work", "--from", "2026-03-09", "--to", "2026-03-10"),
+    "dead redrive": ("dead", "redrive"),
+    "dead discard": ("dead", "discard", "{failed}"),
+    "purge": ("purge", "--older-than", "0s", "--yes"),
+    "sync": ("sync", "--apply"),
+}
+SHOP = """
+import os
+from jobmanager import JobManager
+jobs = JobManager()
+if "JOBMANAGER_DISABLED" in os.environ:
+    jobs.add_job("newcomer", lambda: 1)
+jobs.add_job("work", lambda: 1, cron="0 * * * *")
+for job in ("paused", "overridden"):
+    jobs.add_job(job, lambda: 1)
+
+@jobs.job("bad")
+def bad(): raise OSError("no disk")
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[JobManager, dict[str, str]]]:
+    """The manager of an application whose store holds something for each method to change; the switch is set."""
+    (tmp_path / "shop_switched_off.py").write_text(SHOP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = importlib.import_module("shop_switched_off").jobs
+    ids = {"pending": before.trigger_job("work").id, "failed": before.trigger_job("bad").id}
+    before.stop_job("paused")
+    before.override_job("overridden", priority=2)
+    assert before.execute_here(ids["failed"])
+    assert before.wait(ids["failed"], timeout=50).status == "failed"
+    before.stop()
+    before.store.close()
+    del sys.modules["shop_switched_off"]
+    monkeypatch.setenv("JOBMANAGER_DISABLED", "true")
+    jobs = importlib.import_module("shop_switched_off").jobs
+    yield jobs, ids
+    jobs.store.close()
+    sys.modules.pop("shop_switched_off", None)
+
+
+def content(folder: Path) -> list[str]:
+    with closing(sqlite3.connect(folder / "jobmanager.db")) as connection:
+        return list(connection.iterdump())
+
+
+def test_no_method_is_forgotten() -> None:
+    names = {name for name, _ in inspect.getmembers(JobManager, callable) if not name.startswith("_")}
+    assert names == READS | DECLARES | LIVES | WRITES.keys()
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_every_method_that_writes_is_refused_and_writes_nothing(
+    shop: tuple[JobManager, dict[str, str]], tmp_path: Path, name: str
+) -> None:
+    jobs, ids = shop
+    before = content(tmp_path)
+    if name == "execute_here":  # it says whether it took the run
+        assert WRITES[name](jobs, ids) is False
+    else:
+        with pytest.raises(JobDisabledError, match=r"^(Job|Run|No|Nothing) .* JOBMANAGER_DISABLED=true"):
+            WRITES[name](jobs, ids)
+    assert content(tmp_path) == before
+
+
+def test_a_job_that_is_declared_while_the_switch_is_set_is_not_stored(
+    shop: tuple[JobManager, dict[str, str]], tmp_path: Path
+) -> None:
+    jobs, _ = shop
+    before = content(tmp_path)
+    with jobs:
+        jobs.schedule_job("later", "Later", lambda: 1, interval=60)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_that_writes_is_refused_and_writes_nothing(
+    shop: tuple[JobManager, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    _, ids = shop
+    before = content(tmp_path)
+
+    code = main(["--app", "shop_switched_off:jobs", *(word.format(**ids) for word in VERBS[name])])
+
+    said = capsys.readouterr()
+    assert (code, "JOBMANAGER_DISABLED=true" in said.err) == (3, True), said
+    assert content(tmp_path) == before

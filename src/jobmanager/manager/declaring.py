@@ -104,6 +104,6 @@ class Declaring:
     ) -> Job:
         options.update(policies)  # type: ignore[typeddict-item]  # every policy is an option
         job = self.add_job(job_id, handler, **options)
-        if self._parts.started:
+        if self._parts.started and not self._parts.settings.disabled:
             self._parts.assembly.sync()
         return job

@@ -70,7 +70,7 @@ class Operating:
             due_at = _moment(now, delay, at)
             checked = checked_payload(dict(payload) if isinstance(payload, Mapping) else payload)
             self._check_payload(job, checked or {})
-        self._parts.check_job_switch(job.id)
+        self._parts.check_not_disabled(f"Job {job.id!r} is not started", job.id)
         assembly = self._parts.ready()
         by_hand = ByHand(
             payload=checked, priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify
@@ -169,9 +169,11 @@ class Operating:
     def cancel(self, run_id: str) -> Run:
         """Ask a run to end, and return it: a pending one is cancelled at once, a closed one stays as it is.
 
-        A running one ends when its handler reads `context.cancelled`. Twice is safe. Raises RunNotFoundError.
+        A running one ends when its handler reads `context.cancelled`. Twice is safe. Raises RunNotFoundError and JobDisabledError.
         """
-        run = self._parts.ready().store.runs.cancel(self._parts.history.run(run_id).id)
+        found = self._parts.history.run(run_id)
+        self._parts.check_not_disabled(f"Run {found.id} is not cancelled", found.job_id)
+        run = self._parts.ready().store.runs.cancel(found.id)
         attempt = self._parts.assembly.attempts.get(run.id)
         if attempt is not None:
             attempt.ask_to_end("requested")
@@ -184,7 +186,7 @@ class Operating:
         RunNotFoundError.
         """
         found = self._parts.history.run(run_id)
-        self._parts.check_job_switch(found.job_id)
+        self._parts.check_not_disabled(f"Run {found.id} is not redriven", found.job_id)
         run = self._parts.ready().account.redrive(found.id)
         self._execute_soon([run.id])
         return run if self._parts.assembly.threaded else self._inline(run)
@@ -205,12 +207,18 @@ class Operating:
         return self._parts.history.runs(job, (), None, limit, dead=True)
 
     def discard(self, run_id: str) -> Run:
-        """Take a failed run off the dead letters; it stays on record. Twice is safe. Raises RunNotFoundError."""
-        return self._parts.ready().store.maintenance.discard(self._parts.history.run(run_id).id)
+        """Take a failed run off the dead letters; it stays on record. Twice is safe. Raises RunNotFoundError and JobDisabledError."""
+        found = self._parts.history.run(run_id)
+        self._parts.check_not_disabled(f"Run {found.id} is not discarded", found.job_id)
+        return self._parts.ready().store.maintenance.discard(found.id)
 
     @naming_its_caller
     def redrive_all(self, job: str | None = None, *, limit: int = 100) -> list[Run]:
-        """Redrive the newest `limit` dead letters, oldest first, and return them; those of disabled jobs are skipped."""
+        """Redrive the newest `limit` dead letters, oldest first, and return them; those of disabled jobs are skipped.
+
+        JobDisabledError while JOBMANAGER_DISABLED is set.
+        """
+        self._parts.check_not_disabled("Nothing is redriven", job or "")
         redriven = []
         for run in reversed(self.dead_letters(job, limit=limit)):
             try:
@@ -231,7 +239,7 @@ class Operating:
             check_arguments(by=by, dry_run=dry_run)
             start, end = moment_of("start", start), moment_of("end", end)
         if not dry_run:
-            self._parts.check_job_switch(job_id)
+            self._parts.check_not_disabled(f"Job {shown(job_id)} is not backfilled", job_id)
         self._row(job_id)
         made_up = backfill(self._parts.ready().store, job_id, start, end, dry_run=dry_run, by=by)
         if not dry_run:
@@ -284,16 +292,18 @@ class Operating:
 
     @naming_its_caller
     def stop_all_jobs(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Pause every active job of this manager."""
+        """Pause every active job of this manager. JobDisabledError while JOBMANAGER_DISABLED is set."""
         check_arguments(reason=reason, by=by)
+        self._parts.check_not_disabled("No job is paused")
         for job_id in self._parts.registry.jobs:
             if self._row(job_id).state == "active":
                 self.stop_job(job_id, reason=reason, by=by)
 
     @naming_its_caller
     def resume_all_jobs(self, *, by: str | None = None) -> None:
-        """Resume every paused job of this manager."""
+        """Resume every paused job of this manager. JobDisabledError while JOBMANAGER_DISABLED is set."""
         check_arguments(by=by)
+        self._parts.check_not_disabled("No job is resumed")
         for job_id in self._parts.registry.jobs:
             if self._row(job_id).state == "paused":
                 self.resume_job(job_id, by=by)
@@ -304,18 +314,23 @@ class Operating:
 
         The declaration in the code never overwrites them, and nothing fires. They add to earlier overrides; `cron`, `timezone` or
         `every` replace an earlier schedule, and None there gives the schedule back to the code.
-        Raises ConfigurationError or CronError for what a declaration would not accept either.
+        Raises ConfigurationError or CronError for what a declaration would not accept either, JobNotFoundError and JobDisabledError.
         """
         with Located(f"Job {shown(job_id)}"):
             check_arguments(by=by)
             given = checked(words)
+        self._parts.check_not_disabled(f"Job {shown(job_id)} is not changed", job_id)
         self._override(job_id, added(self._row(job_id).override or {}, given), by)
 
     @naming_its_caller
     def reset_job(self, job_id: str, *, by: str | None = None) -> None:
-        """Remove every override of the job: the declaration in the code holds again. Twice is safe."""
+        """Remove every override of the job: the declaration in the code holds again. Twice is safe.
+
+        Raises JobNotFoundError and JobDisabledError.
+        """
         with Located(f"Job {shown(job_id)}"):
             check_arguments(by=by)
+        self._parts.check_not_disabled(f"Job {shown(job_id)} is not changed", job_id)
         self._override(job_id, None, by)
 
     def _override(self, job_id: str, override: dict[str, Any] | None, by: str | None) -> None:
@@ -329,6 +344,7 @@ class Operating:
         assembly.job_sync.refresh()
 
     def _change_state(self, job_id: str, state: JobState, reason: str | None, by: str | None) -> None:
+        self._parts.check_not_disabled(f"Job {shown(job_id)} is not changed", job_id)
         row = self._row(job_id)
         if not row.open:
             raise JobDisabledError(
@@ -382,9 +398,13 @@ class Operating:
 
     @naming_its_caller
     def sync(self, plan: bool = False) -> list[Change]:  # noqa: FBT001, FBT002 - sync(plan=True) is the published name
-        """Carry declarations over to the store and the backend, and return the changes; `plan=True` only returns them."""
+        """Carry declarations over to the store and the backend, and return the changes; `plan=True` only returns them.
+
+        JobDisabledError while JOBMANAGER_DISABLED is set, unless with `plan`.
+        """
         check_arguments(plan=plan)
         if not plan:
+            self._parts.check_not_disabled("No declaration is carried over")
             changes = self._parts.assembly.job_sync.plan() if self._parts.store.exists() else []
             self._parts.assembly.sync()
             return changes

@@ -119,12 +119,11 @@ class Parts:
                 finding="no_time_kept",
             )
 
-    def check_job_switch(self, job_id: str) -> None:
-        """Raise JobDisabledError for a start by hand while the kill switch is set."""
+    def check_not_disabled(self, what: str, job_id: str = "") -> None:
+        """Raise JobDisabledError for a start or change by hand while the kill switch is set; `what` says what is not done."""
         if self.settings.disabled:
             raise JobDisabledError(
-                f"Job {job_id!r} is not started: JOBMANAGER_DISABLED=true. Unset it where jobs should run.",
-                job_id=job_id,
+                f"{what}: JOBMANAGER_DISABLED=true. Unset it where jobs should run.", job_id=job_id
             )
 
     @property

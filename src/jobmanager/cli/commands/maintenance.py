@@ -100,11 +100,12 @@ def print_findings(here: Session, found: list[Finding]) -> None:
 def purge(here: Session, older_than: str | None, job: str | None, yes: bool) -> None:
     """Delete runs that ended long ago.
 
-    Running processes do the same every six hours.
+    Running processes do the same every six hours. While JOBMANAGER_DISABLED is set nothing is deleted.
     """
     from jobmanager.ledger.retention import forget_old_runs
 
     manager = here.ledger
+    manager._parts.check_not_disabled("No run is deleted")  # noqa: SLF001 - as every method that writes does
     now = manager.store.now()
     age = manager.settings.retention if older_than is None else duration(older_than)
     if age < manager.settings.retention and here.console.is_terminal and not (yes or here.as_json):

@@ -90,10 +90,7 @@ _KNOWN: tuple[tuple[type[JobManagerError], tuple[int, str]], ...] = (
         RunNotFoundError,
         (USAGE, "`jobmanager runs list` shows the runs; if several ids end alike, give more of it."),
     ),
-    (
-        JobDisabledError,
-        (CONFLICT, "`jobmanager jobs list` shows since when; `jobmanager explain JOB` says why."),
-    ),
+    (JobDisabledError, (CONFLICT, "`jobmanager explain JOB` says why.")),
     (TransitionError, (CONFLICT, "`jobmanager runs show RUN` shows its outcome.")),
     (WaitTimeoutError, (FAILED, "`jobmanager logs RUN -f` follows it.")),
     (PayloadError, (USAGE, "`jobmanager jobs show JOB` shows what its handler takes.")),
