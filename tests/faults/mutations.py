@@ -269,8 +269,8 @@ ACCOUNT = {
     ),
     "a stretch ends at a row": Mutation(
         MISSING,
-        "sorted({bisect_left(older, instant) for instant in account.covered} | {0, len(older)})",
-        "[0, len(older)]",
+        "sorted({bisect_left(instants, instant) for instant in covered} | {0, len(instants)})",
+        "[0, len(instants)]",
         (SETTLING + "test_older_holes_are_folded_around_the_rows_between_them",),
     ),
 }

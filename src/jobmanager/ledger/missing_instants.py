@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice, pairwise
@@ -79,13 +79,17 @@ def record_missed(
     """Record the newest instants one by one; older ones as one row for each stretch that no other row interrupts."""
     singles = min(len(missing), SINGLE_ROWS) if account.complete else 0
     older, newest = missing[: len(missing) - singles], missing[len(missing) - singles :]
-    cuts = sorted({bisect_left(older, instant) for instant in account.covered} | {0, len(older)})
-    for start, end in pairwise(cuts):
-        stretch = older[start:end]
+    for stretch in _stretches(older, account.covered):
         txn.insert(replace(_missed(txn, stretch[-1], outages), first_for=stretch[0], ticks=len(stretch)))
     for instant in newest:
         row = _missed(txn, instant, outages)
         txn.insert(replace(row, id=account.ids.get(instant, row.id)))
+
+
+def _stretches(instants: Sequence[datetime], covered: Collection[datetime]) -> Iterator[Sequence[datetime]]:
+    """Cut the instants where another row stands between them."""
+    cuts = sorted({bisect_left(instants, instant) for instant in covered} | {0, len(instants)})
+    return (instants[start:end] for start, end in pairwise(cuts))
 
 
 def _missed(txn: JobTransaction, instant: datetime, outages: Outages) -> Run:
@@ -94,24 +98,25 @@ def _missed(txn: JobTransaction, instant: datetime, outages: Outages) -> Run:
     return replace(row_of(txn, instant, MISSED, "transport"), error=outages.at(instant) or NO_TICK)
 
 
-def grow_pause(txn: JobTransaction, missing: Sequence[datetime]) -> None:
-    """One row stands for the whole pause; it grows while the pause lasts and its schedule is the same."""
-    if not missing:
-        return
-    row = txn.pause_row()
-    if row is None or not _of_this_schedule(txn, row):
-        txn.insert(
-            replace(row_of(txn, missing[-1], SKIPPED, "paused"), first_for=missing[0], ticks=len(missing))
-        )
-    else:
-        txn.grow(
-            replace(
-                row,
-                scheduled_for=missing[-1],
-                first_for=row.first_for or row.scheduled_for,
-                ticks=row.ticks + len(missing),
+def grow_pause(txn: JobTransaction, missing: Sequence[datetime], account: Missing) -> None:
+    """One row stands for the whole pause; it grows while the pause lasts and its schedule is the same.
+
+    What other rows stand between, such as ticks that ran before it, is a row for each stretch.
+    """
+    for stretch in _stretches(missing, account.covered):
+        row = txn.pause_row()
+        if row is None or row.instant > stretch[0] or not _of_this_schedule(txn, row):
+            first = row_of(txn, stretch[-1], SKIPPED, "paused")
+            txn.insert(replace(first, first_for=stretch[0], ticks=len(stretch)))
+        else:
+            txn.grow(
+                replace(
+                    row,
+                    scheduled_for=stretch[-1],
+                    first_for=row.first_for or row.scheduled_for,
+                    ticks=row.ticks + len(stretch),
+                )
             )
-        )
 
 
 def _of_this_schedule(txn: JobTransaction, row: Run) -> bool:

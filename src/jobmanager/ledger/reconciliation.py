@@ -116,7 +116,8 @@ class Reconciliation:
             if not ids:
                 return 0
             txn.delete_unaccepted(list(ids.values()))
-            return self._fill(txn, Missing(sorted(ids), set(), max(ids), ids=ids))
+            covered = txn.instants(min(ids), max(ids))
+            return self._fill(txn, Missing(sorted(ids), covered, max(ids), ids=ids))
 
     def _settle(self, txn: JobTransaction) -> tuple[int, bool]:
         """One bite of it: how many runs were opened, and whether nothing is left."""
@@ -214,7 +215,7 @@ class Reconciliation:
         if not missing:
             return 0
         if txn.job.state == "paused":
-            grow_pause(txn, missing)
+            grow_pause(txn, missing, account)
             return 0
         again = caught_up(txn, account)
         chosen = set(again)
@@ -237,7 +238,7 @@ class Reconciliation:
             logger.error("job=%s had an unreadable schedule: %s", txn.job.id, error)
             return
         if txn.job.state == "paused":
-            grow_pause(txn, missing)
+            grow_pause(txn, missing, account)
             return
         earliest = txn.now - self._grace
         on_time = [instant for instant in missing if instant > earliest]
@@ -245,7 +246,7 @@ class Reconciliation:
             on_time = on_time[-1:] if txn.is_executed(earliest) else []
         record_missed(txn, missing[: len(missing) - len(on_time)], account, self._outages)
         if becomes == "paused":
-            grow_pause(txn, on_time)
+            grow_pause(txn, on_time, account)
             return
         for instant in on_time:
             if becomes == "active":

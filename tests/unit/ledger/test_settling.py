@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tests.tick_source import TickSource
 
 from jobmanager import JobManager, Retry, Run, RunStatus, Settings
+from jobmanager.ledger.missing_instants import row_of
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.sql.memory import MemoryStore
 from jobmanager.stores.values import JobRow
@@ -110,6 +112,67 @@ def test_older_holes_are_folded_around_the_rows_between_them(
     stretches = [(run.first_for, run.scheduled_for, run.ticks) for run in rows(jobs) if run.ticks > 1]
     assert stretches == [(minute(1), minute(19), 19), (minute(21), minute(99), 79)]
     assert sum(run.ticks for run in rows(jobs)) == 199
+
+
+def test_a_pause_is_a_row_for_each_stretch_around_the_ticks_that_ran_before_it(
+    start: Callable[..., JobManager], clock: FakeClock, ticks: TickSource
+) -> None:
+    """Fails if the row of the pause says that it covers an instant that has a row of its own."""
+    jobs = start(cron=None, every=10)
+    clock.step(timedelta(seconds=20))
+    ticks.bring("work", minute(2 / 6))
+    clock.step(timedelta(seconds=10))
+    jobs.stop_job("work")
+
+    covered = [(run.first_for or run.instant, run.instant, run.ticks, run.reason) for run in rows(jobs)]
+    first, second, third = (minute(number / 6) for number in (1, 2, 3))
+    assert covered == [(first, first, 1, "paused"), (second, second, 1, None), (third, third, 1, "paused")]
+
+
+def announce(store: RunStore, *instants: datetime) -> None:
+    """Insert the rows of these ticks as the database announces them: no process has accepted them."""
+    with store.jobs.lock("work") as txn:
+        for instant in instants:
+            row = row_of(txn, instant, RunStatus.PENDING, None, trigger="schedule")
+            txn.insert(replace(row, accepted_at=None, turn=None))
+        txn.save(replace(txn.job, accounted_until=max(instants)))
+
+
+def test_an_announcement_that_is_settled_after_the_pause_began_leaves_the_row_of_the_pause_as_it_is(
+    start: Callable[..., JobManager], clock: FakeClock, store: RunStore
+) -> None:
+    jobs = start()
+    account = jobs._assembly.account
+    clock.step(timedelta(minutes=1))
+    announce(store, minute(1))
+    jobs.stop_job("work")
+    clock.step(timedelta(minutes=5))
+    with store.jobs.lock("work") as txn:  # as by a process that looked for announcements before the pause
+        account._settle(txn)
+    account.settle("work")
+    clock.step(timedelta(minutes=5))
+    account.settle("work")
+
+    covered = [(run.first_for or run.instant, run.instant, run.ticks, run.reason) for run in rows(jobs)]
+    assert covered == [
+        (minute(1), minute(1), 1, "paused"),
+        (minute(2), minute(10), 9, "paused"),
+    ]
+
+
+def test_many_late_announcements_are_folded_around_the_rows_between_them(
+    start: Callable[..., JobManager], clock: FakeClock, ticks: TickSource, store: RunStore
+) -> None:
+    jobs = start(catch_up="none")
+    clock.step(timedelta(minutes=20))
+    ticks.bring("work", minute(20))
+    clock.step(timedelta(minutes=181))
+    announce(store, *(minute(number) for number in range(1, 200) if number != 20))
+    jobs._assembly.account.settle("work")
+
+    stretches = [(run.first_for, run.scheduled_for, run.ticks) for run in rows(jobs) if run.ticks > 1]
+    assert stretches == [(minute(1), minute(19), 19), (minute(21), minute(99), 79)]
+    assert sum(run.ticks for run in rows(jobs)) == 200
 
 
 def test_every_overdue_job_is_settled_in_one_sweep(
