@@ -28,6 +28,7 @@ help:
 	@echo "make test        every test"
 	@echo "make faults      the whole fault programme: every fault on every store, some minutes"
 	@echo "make chaos       processes killed and cut off at random: SEED=7 SECONDS=45 STORE=postgres SEEDS=10"
+	@echo "                 with local, Celery and pg_cron in turn: BACKENDS=mixed"
 	@echo "make test-fast   what needs no server and hardly waits: a minute"
 	@echo "make tox         the whole gate: lint, types, layers, three Pythons, oldest versions, wheel, docs"
 	@echo "make lint        style, types and layers only"
@@ -77,7 +78,7 @@ faults: .venv/.tests servers
 
 chaos: .venv/.tests servers
 	@$(BIN)/python tests/faults/chaos/run.py $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
-		--seconds $(or $(SECONDS),45) --store $(or $(STORE),sqlite)
+		--seconds $(or $(SECONDS),45) $(if $(STORE),--store $(STORE)) $(if $(BACKENDS),--backends $(BACKENDS))
 
 tox: .venv/.tools servers
 	@$(BIN)/tox run $(ARGS)

@@ -418,3 +418,14 @@ class TestRest:
         ledger.opened("r2", tick=T0 + 1, status="pending", owner=None, turn="waits", concurrency_key="k")
 
         assert checker.unrest(ledger.database, T0, {11}) == []
+
+
+class TestLogs:
+    def test_only_a_traceback_of_celery_itself_is_no_fault(self) -> None:
+        stamp = "2026-11-29 12:32:32,992 14560 "
+        theirs = f"{stamp}WARNING celery.worker.consumer.consumer: connection lost\nTraceback (most recent call last):\n"
+        ours = f"{stamp}ERROR jobmanager.backends.celery: it failed\nTraceback (most recent call last):\n"
+
+        assert checker.faults_in(theirs) == []
+        assert len(checker.faults_in(theirs + ours)) == 1
+        assert len(checker.faults_in(f"{stamp}CRITICAL celery.worker: unrecoverable\n")) == 1

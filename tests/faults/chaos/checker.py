@@ -6,6 +6,7 @@ It imports nothing of the library and computes itself which instants were due. N
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections import Counter, defaultdict
@@ -16,16 +17,29 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-STEP = {"skip": 1, "queue": 1, "queue-all": 2, "cancel": 2, "allow": 1, "flaky": 1, "all": 1, "paused": 1}
+STEP = {
+    "skip": 1,
+    "queue": 1,
+    "queue-all": 2,
+    "cancel": 2,
+    "allow": 1,
+    "flaky": 1,
+    "all": 1,
+    "paused": 1,
+    "timed": 2,
+}
 MOST_ATTEMPTS = {"queue": 2, "allow": 3, "flaky": 3, "by-hand": 3}
 GIVEN_BACK = {"shutdown", "returned"}  # reasons of a pending run whose next start uses no further attempt
-ONE_AT_A_TIME = ("skip", "queue", "queue-all", "cancel", "flaky", "all", "paused")
+ONE_AT_A_TIME = ("skip", "queue", "queue-all", "cancel", "flaky", "all", "paused", "timed")
 
 ALLOWED = {
     (None, "running"), (None, "pending"), (None, "skipped"), (None, "missed"),
     ("pending", "running"), ("pending", "missed"), ("pending", "cancelled"), ("pending", "skipped"),
     ("running", "succeeded"), ("running", "failed"), ("running", "cancelled"), ("running", "pending"),
 }  # fmt: skip
+
+STAMPED = re.compile(r"\d{4}-\d\d-\d\d ")
+FOREIGN = re.compile(r" (celery|kombu)(\.\S+)?: ")  # they show the traceback of a broker that went away
 
 SQLITE_LOG = """
 CREATE TABLE chaos_log (seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, run TEXT, old_status TEXT, new_status TEXT,
@@ -108,6 +122,18 @@ class Database:
             names = [column.name for column in cursor.description or ()]
             return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor]
 
+    def save(self, path: Path) -> None:
+        """Write the rows that a history is read from, for people: the server goes when the run ends."""
+        every = {
+            "runs": self.rows("runs", RUN, RUN_INSTANTS),
+            "jobs": self.rows("jobs", ("id", "state", "schedule_rev"), ("history_from", "accounted_until")),
+            "instances": self.rows(
+                "instances", ("id", "pid", "backend"), ("started_at", "seen_at", "dead_at")
+            ),
+            "log": self.rows("chaos_log", LOGGED),
+        }
+        path.write_text(json.dumps(every, indent=0))
+
     def _sqlite(self) -> sqlite3.Connection:
         return sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=10, isolation_level=None)
 
@@ -130,6 +156,18 @@ class Verdict:
 
 RUN = ("id", "job_id", "status", "reason", "trigger", "attempt", "max_attempts", "owner", "turn", "ticks", "output", "error",
        "concurrency_key", "idempotency_key")  # fmt: skip
+LOGGED = (
+    "seq",
+    "at",
+    "run",
+    "old_status",
+    "new_status",
+    "old_attempt",
+    "new_attempt",
+    "old_owner",
+    "new_owner",
+    "new_reason",
+)
 RUN_INSTANTS = ("scheduled_for", "first_for", "due_at", "started_at", "finished_at")
 
 
@@ -195,6 +233,7 @@ def _check_starts(
 ) -> Counter[tuple[str, int]]:
     starts = Counter((event["run"], event["attempt"]) for event in events if event["event"] == "start")
     verdict.counts["starts"] = sum(starts.values())
+    verdict.counts.update(f"starts by {event.get('role')}" for event in events if event["event"] == "start")
     for (run, attempt), count in starts.items():
         if count > 1 + given_back[run, attempt]:
             verdict.add("I4", f"attempt {attempt} of {run} started {count} times")
@@ -279,20 +318,8 @@ def _check_outcomes(
 
 
 def _check_transitions(verdict: Verdict, database: Database, runs: dict[str, Any], grace: float) -> None:
-    columns = (
-        "seq",
-        "at",
-        "run",
-        "old_status",
-        "new_status",
-        "old_attempt",
-        "new_attempt",
-        "old_owner",
-        "new_owner",
-        "new_reason",
-    )
     reason_of: dict[str, str | None] = {}
-    for row in sorted(database.rows("chaos_log", columns), key=lambda row: row["seq"]):
+    for row in sorted(database.rows("chaos_log", LOGGED), key=lambda row: row["seq"]):
         before, after, run = row["old_status"], row["new_status"], runs.get(row["run"])
         kept = reason_of.get(row["run"]) in GIVEN_BACK  # the start goes on with the attempt of the last one
         reason_of[row["run"]] = row["new_reason"]
@@ -374,6 +401,19 @@ def _check_keys(verdict: Verdict, events: list[dict[str, Any]], runs: dict[str, 
             verdict.add("key", f"{key} was answered with {len(found)} runs")
         for run in found - runs.keys():
             verdict.add("key", f"{key} was answered with {run}, which has no row")
+
+
+def faults_in(log: str) -> list[str]:
+    """Return what the log of the processes must not have: a traceback that is not of Celery's own, or worse."""
+    found: list[str] = []
+    last = ""
+    for line in log.splitlines():
+        if line.startswith("Fatal Python error") or " CRITICAL " in line:
+            found.append(line)
+        elif line.startswith("Traceback") and not FOREIGN.search(last):
+            found.append(f"a process raised after: {last}")
+        last = line if STAMPED.match(line) else last
+    return found[:3]
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
