@@ -421,11 +421,12 @@ class TestRest:
 
 
 class TestLogs:
-    def test_only_a_traceback_of_celery_itself_is_no_fault(self) -> None:
+    def test_a_traceback_is_a_fault_unless_it_is_celerys_own(self) -> None:
         stamp = "2026-11-29 12:32:32,992 14560 "
         theirs = f"{stamp}WARNING celery.worker.consumer.consumer: connection lost\nTraceback (most recent call last):\n"
         ours = f"{stamp}ERROR jobmanager.backends.celery: it failed\nTraceback (most recent call last):\n"
 
         assert checker.faults_in(theirs) == []
         assert len(checker.faults_in(theirs + ours)) == 1
-        assert len(checker.faults_in(f"{stamp}CRITICAL celery.worker: unrecoverable\n")) == 1
+        assert checker.faults_in(f"{stamp}CRITICAL celery.worker.request: Couldn't ack\n") == []
+        assert len(checker.faults_in(f"{stamp}CRITICAL jobmanager.process.watchdog: stands still\n")) == 1
