@@ -79,7 +79,7 @@ class AttemptState:
         self._lease_ok = lease_ok
         self._keep_lines = keep_lines
         self._lock = threading.Lock()
-        self._lines: list[tuple[datetime, int, str]] = []
+        self._lines: list[tuple[datetime, int, str]] | None = None
         self._taken = 0
         self._bytes = 0
 
@@ -99,7 +99,7 @@ class AttemptState:
 
     def note_timeout(self) -> None:
         """Ask to end if the timeout is over: where a supervisor looks after attempts, it has done so already."""
-        if not self.timed_out and self.seconds_over() >= 0:
+        if self.job.timeout is not None and not self.timed_out and self.seconds_over() >= 0:
             self.ask_to_end("timeout")
 
     def lease_ok(self) -> bool:
@@ -119,21 +119,26 @@ class AttemptState:
         if not self._keep_lines:
             return
         with self._lock:
-            if self._taken + len(self._lines) > MAX_LINES or self._bytes > MAX_LINE_BYTES:
+            lines = self._lines = self._lines or []
+            if self._taken + len(lines) > MAX_LINES or self._bytes > MAX_LINE_BYTES:
                 return
             self._bytes += len(text)
-            if self._taken + len(self._lines) == MAX_LINES or self._bytes > MAX_LINE_BYTES:
+            if self._taken + len(lines) == MAX_LINES or self._bytes > MAX_LINE_BYTES:
                 level, text = logging.WARNING, "[log cut here: more than 1,000 lines or 256 KiB in one run]"
-            self._lines.append((self._clock.now(), level, text))
+            lines.append((self._clock.now(), level, text))
 
     def take_lines(self) -> tuple[LogLine, ...]:
         """Return the lines captured since they were last taken, oldest first."""
         if not self._lines:
             return ()
+        return tuple(LogLine(at, logging.getLevelName(level), text) for at, level, text in self.cut_lines())
+
+    def cut_lines(self) -> list[tuple[datetime, int, str]]:
+        """Return the lines captured since they were last taken, as moment, level and text."""
         with self._lock:
-            taken, self._lines = self._lines, []
+            taken, self._lines = self._lines or [], None
             self._taken += len(taken)
-        return tuple(LogLine(at, logging.getLevelName(level), text) for at, level, text in taken)
+        return taken
 
 
 class RunContext:

@@ -26,11 +26,13 @@ HandlerTarget = Callable[..., Any] | str
 class Handler:
     """A callable under a key, or the "package.module:function" from which it is imported at first use."""
 
-    __slots__ = ("key", "target")
+    __slots__ = ("is_known_coroutine", "key", "target")
 
     def __init__(self, key: str, target: HandlerTarget) -> None:
         self.key: str = key
         self.target: HandlerTarget = target
+        self.is_known_coroutine: bool = not isinstance(target, str) and _is_async(target)
+        """Whether the handler is a coroutine function that is imported already."""
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -38,12 +40,8 @@ class Handler:
         if not isinstance(self.target, str):
             return self.target
         self.target = _imported(self.key, self.target)
+        self.is_known_coroutine = _is_async(self.target)
         return self.target
-
-    @property
-    def is_known_coroutine(self) -> bool:
-        """Whether the handler is a coroutine function that is imported already; reading this imports nothing."""
-        return not isinstance(self.target, str) and _is_async(self.target)
 
     def arguments(self, config: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
         """Validate config and payload (the payload wins) and return the keyword arguments; PayloadError if they do not fit."""
@@ -216,7 +214,6 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
     return Parameters(function)
 
 
-@lru_cache(maxsize=4096)
 def _is_async(function: Callable[..., Any]) -> bool:
     called = type(function).__call__ if not inspect.isroutine(function) else function
     return inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(called)

@@ -445,7 +445,7 @@ def test_no_call_waits_while_a_thread_may_be_started_for_it() -> None:
         for _ in range(500):
             together = threading.Barrier(5)
             for _ in range(4):
-                pool.submit([lambda _, together=together: together.wait(60)])  # type: ignore[misc]
+                pool.submit(lambda barrier, _: barrier.wait(60), [together])
             together.wait(60)
     pool.stop()
 
@@ -457,11 +457,11 @@ def test_no_error_ends_a_worker(error: type[BaseException], caplog: pytest.LogCa
     pool = WorkerPool(2, threaded=True)
     ran = threading.Event()
 
-    def fails(_: object) -> None:
+    def fails(*_: object) -> None:
         raise error("from a call")
 
-    pool.submit([fails] * 10)
-    pool.submit([lambda _: ran.set()])
+    pool.submit(fails, range(10))
+    pool.submit(lambda event, _: event.set(), [ran])
     assert ran.wait(60)
     assert pool._working <= 2
     pool.stop()

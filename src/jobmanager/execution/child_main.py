@@ -230,8 +230,5 @@ class ChildAttempt(AttemptState):
 
     def add_line(self, level: int, text: str) -> None:
         super().add_line(level, text)
-        with self._lock:
-            lines, self._lines = self._lines, []
-            self._taken += len(lines)
-        for _, kept, line in lines:
+        for _, kept, line in self.cut_lines():
             self._parent.tell("line", kept, line)

@@ -91,21 +91,19 @@ class Claiming:
 
         No slots where others execute; with `require_live_heartbeat` none if the store would not take what this process owns.
         """
-        nothing: list[Slot | None] = [None] * len(requests)
-        if not self._executes or not any(request.here for request in requests):
-            return nothing  # and no beat: a process that only asks must not count as living
+        slots: list[Slot | None] = [None] * len(requests)
+        here = [place for place, request in enumerate(requests) if request.here]
+        if not self._executes or not here:
+            return slots  # and no beat: a process that only asks must not count as living
         if require_live_heartbeat and not self.is_alive():
-            return nothing
-        on_loop = [self._executor.runs_on_loop(request.job) for request in requests]
-        coroutines = sum(on_loop)
-        with (
-            self._pool.threads.reserve(len(requests) - coroutines) as threads,
-            self._pool.coroutines.reserve(coroutines) as tasks,
-        ):
-            return [
-                (tasks if loop else threads).take() if request.here else None
-                for request, loop in zip(requests, on_loop, strict=True)
-            ]
+            return slots
+        on_loop = {place for place in here if self._executor.runs_on_loop(requests[place].job)}
+        tasks = self._pool.coroutines.take(len(on_loop))
+        threads = self._pool.threads.take(len(here) - len(on_loop))
+        for place in here:
+            free = tasks if place in on_loop else threads
+            slots[place] = free.pop() if free else None
+        return slots
 
     def is_alive(self) -> bool:
         """Return True if the store takes runs that this process owns; registers where nothing beats (noop)."""

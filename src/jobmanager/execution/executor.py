@@ -11,9 +11,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError
@@ -32,7 +31,7 @@ from jobmanager.execution.outcome import (
     not_begun,
 )
 from jobmanager.execution.slots import Slot
-from jobmanager.execution.worker_pool import Start, Worker, WorkerPool, run_here
+from jobmanager.execution.worker_pool import Worker, WorkerPool, finish
 from jobmanager.job import Job
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.observe import Observer, tell_ended
@@ -89,8 +88,8 @@ class Executor:
 
         With `first` they begin before those that wait for a worker. What comes too late ends as cut by the shutdown.
         """
-        calls: list[Callable[[Worker | None], None]] = []
-        coroutines: list[Start] = []
+        plain: list[Attempt] = []
+        coroutines: list[Attempt] = []
         for run, slot in taken:
             job = self._job_of(run)
             on_loop = self.runs_on_loop(job)
@@ -98,17 +97,18 @@ class Executor:
             self._attempts.add(attempt)
             if self._drained:
                 self._cut(attempt)
-            elif on_loop:
-                coroutines.append(partial(self._execute_on_loop, attempt))
             else:
-                calls.append(partial(self.execute, attempt))
+                (coroutines if on_loop else plain).append(attempt)
         if here:
-            run_here(calls, coroutines)
+            for attempt in plain:
+                self.execute(attempt)
+            for attempt in coroutines:
+                finish(self._execute_on_loop(attempt))
             return
-        if calls:
-            self._pool.submit(calls, first=first)
+        if plain:
+            self._pool.submit(self.execute, plain, first=first)
         if coroutines:
-            self._pool.spawn(coroutines)
+            self._pool.spawn(self._execute_on_loop, coroutines)
 
     def restart_first(self, attempt: Attempt, slot: Slot) -> bool:
         """Begin an attempt that waits for a worker before all others, with this slot; False if it does not wait any more."""
@@ -137,7 +137,7 @@ class Executor:
         outcome: Outcome | None = None
         try:
             if self._is_for_the_loop(attempt):
-                self._pool.spawn([partial(self._execute_on_loop, attempt)])
+                self._pool.spawn(self._execute_on_loop, [attempt])
                 return
             if self._begin(attempt, self._heartbeat.ok() or self._heartbeat.wait_until_ok()):
                 outcome = self._invoke(attempt)

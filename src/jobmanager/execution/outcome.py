@@ -50,7 +50,7 @@ def outcome_of(attempt: AttemptState, returned: Any, raised: BaseException | Non
     if raised is not None and issubclass(kind, CancelRun):
         return Outcome(CANCELLED, "handler", error=failure("exception", raised, brief=True))
     attempt.note_timeout()
-    if attempt.seconds_over() >= TIMEOUT_GRACE.total_seconds():
+    if attempt.timed_out and attempt.seconds_over() >= TIMEOUT_GRACE.total_seconds():
         return timed_out(attempt)
     cause = attempt.stop
     if cause == "shutdown" and not attempt.stop_seen and issubclass(kind, Exception):

@@ -86,18 +86,22 @@ class Runner:
 
     def _deliver(self, ticks: Sequence[Tick]) -> None:
         jobs = self._registry.jobs
-        known = [(jobs[tick.job_id], tick) for tick in ticks if tick.job_id in jobs]
-        announced = [tick.run_id for _, tick in known if tick.run_id is not None]
+        announced = [tick.run_id for tick in ticks if tick.run_id is not None and tick.job_id in jobs]
         hold = self._announced.acquire(announced) if announced else NOTHING
-        if announced:
-            known = [(job, tick) for job, tick in known if tick.run_id is None or tick.run_id in hold.ids]
-        if not known or not self._claims.accepting:
+        mine = {None, *hold.ids}
+        requests = [
+            OpenRequest(jobs[tick.job_id], tick)
+            for tick in ticks
+            if tick.job_id in jobs and tick.run_id in mine
+        ]
+        if not requests or not self._claims.accepting:
             hold.release()
             return
-        job, tick = known[-1]
-        self._last_tick.scheduled_for = tick.scheduled_for
-        self._last_tick.lag = (self._clock.now() - job.due_at(tick.scheduled_for)).total_seconds()
-        self.open([OpenRequest(job, tick) for job, tick in known], hold=hold)
+        last = next(tick for tick in reversed(ticks) if tick.job_id in jobs)
+        self._last_tick.scheduled_for = last.scheduled_for
+        lag = self._clock.now() - jobs[last.job_id].due_at(last.scheduled_for)
+        self._last_tick.lag = lag.total_seconds()
+        self.open(requests, hold=hold)
 
     def accept(self, request: OpenRequest) -> OpenResult:
         """Open one run, wait until that is durable, and get it executed. Raises what the store says against it."""
@@ -185,7 +189,8 @@ class Runner:
 
     def _hand_on(self, opened: Sequence[Run], opening: Opening) -> None:
         """Execute what has a slot, and send or get claimed the rest."""
-        ours = [(run, opening.slots.pop(run.id)) for run in opened if run.id in opening.slots]
+        slots = opening.slots
+        ours = [(run, slots.pop(run.id)) for run in opened if run.id in slots]
         if ours:
             self._executor.start(ours)
         if len(ours) < len(opened):

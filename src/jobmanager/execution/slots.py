@@ -106,15 +106,22 @@ class Lane:
         capacity = self.capacity
         return 10 * (capacity - self.in_flight) >= capacity
 
+    def take(self, wanted: int) -> list[Slot]:
+        """Return up to `wanted` slots, as many as are free."""
+        return [Slot(self) for _ in range(self._reserved(wanted, 1))]
+
     def reserve(self, wanted: int, *, share: int = 1) -> Reservation:
         """Reserve up to `wanted` slots, and of the free ones only one in `share`."""
+        return Reservation(self, self._reserved(wanted, share))
+
+    def _reserved(self, wanted: int, share: int) -> int:
         if not wanted or self._closed:
-            return Reservation(self, 0)
+            return 0
         with self._lock:
             free = self.capacity - self.in_flight
             given = max(0, min(wanted, -(-free // share)))
             self.in_flight += given
-        return Reservation(self, given)
+        return given
 
     def reserve_unbounded(self, wanted: int) -> Reservation:
         """Reserve slots even where none is free: for runs that a caller waits for."""

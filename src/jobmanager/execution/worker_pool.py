@@ -18,9 +18,10 @@ logger = get_logger(__name__)
 
 MOST_ABANDONED = 10  # times the number of workers
 
-Call = Callable[["Worker | None"], None]
-"""A call that a worker thread makes with itself as the argument; None where the caller's own thread does the work."""
-Start = Callable[[], Coroutine[Any, Any, None]]
+Act = Callable[[Any, "Worker | None"], None]
+"""What a worker thread does with an item of work; its second argument is the worker, None where the caller's own thread does it."""
+Start = Callable[[Any], Coroutine[Any, Any, None]]
+"""The coroutine that does an item of work."""
 
 
 class Worker:
@@ -48,7 +49,7 @@ class WorkerPool:
         self.threaded = threaded
         """False on a clock moved by hand: then calls are made on the thread that submits them."""
         self._work = threading.Condition(self._lock)
-        self._calls: deque[Call | None] = deque()
+        self._calls: deque[tuple[Act, Any] | None] = deque()
         self._idle = 0
         self._waking = False
         """True from waking an idle thread until it looks for a call: only then is the next one woken."""
@@ -83,12 +84,14 @@ class WorkerPool:
 
     # ---------------------------------------------------------------- threads
 
-    def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
-        """Call each on a worker thread, with `first` before those that wait; at once, on this thread, in a pool without threads."""
+    def submit(self, act: Act, items: Sequence[Any], *, first: bool = False) -> None:
+        """Call `act` with each item on a worker thread, with `first` before what waits; at once, on this thread, in a pool without threads."""
         if not self.threaded:
-            run_here(calls, ())
+            for item in items:
+                act(item, None)
             return
         with self._lock:
+            calls = [(act, item) for item in items]
             if first:
                 self._calls.extendleft(calls)
             else:
@@ -134,13 +137,13 @@ class WorkerPool:
             if call is None:
                 return
             try:
-                call(worker)
+                call[0](call[1], worker)
             except BaseException:  # noqa: BLE001 - nothing that a handler or our own code raises may end a worker
                 _log_safely("a worker met an error outside a handler")
         with self._lock:
             self._leave(worker)
 
-    def _next_call(self, worker: Worker) -> Call | None:
+    def _next_call(self, worker: Worker) -> tuple[Act, Any] | None:
         """Return what waits, or what comes next; only a thread that has to wait for it is idle. None: the thread ends, and has left."""
         with self._lock:
             if (
@@ -187,15 +190,16 @@ class WorkerPool:
         with self._changed:
             self._loop = loop
 
-    def spawn(self, starts: Sequence[Start]) -> None:
-        """Start coroutines on the event loop, all in one call; to their end, one by one, in a pool without threads."""
+    def spawn(self, start: Start, items: Sequence[Any]) -> None:
+        """Start the coroutine of each item on the event loop, all in one call; to its end, one by one, in a pool without threads."""
         if not self.threaded:
-            run_here((), starts)
+            for item in items:
+                finish(start(item))
             return
         with contextlib.suppress(
             RuntimeError
         ):  # the loop was closed just now: what cannot begin goes back to pending
-            self._running_loop().call_soon_threadsafe(_start_tasks, starts)
+            self._running_loop().call_soon_threadsafe(_start_tasks, start, items)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._changed:
@@ -276,14 +280,6 @@ class OwnLoop:
             self.loop.close()
 
 
-def run_here(calls: Sequence[Call], starts: Sequence[Start]) -> None:
-    """Call each on this thread, one by one, to its end."""
-    for call in calls:
-        call(None)
-    for start in starts:
-        _finish(start())
-
-
 def _log_safely(text: str) -> None:
     """Log the error at hand; if even its traceback cannot be made, that it was."""
     try:
@@ -295,15 +291,15 @@ def _log_safely(text: str) -> None:
 _tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
-def _start_tasks(starts: Sequence[Start]) -> None:
-    for start in starts:
-        task = asyncio.get_running_loop().create_task(start(), context=contextvars.copy_context())
+def _start_tasks(start: Start, items: Sequence[Any]) -> None:
+    for item in items:
+        task = asyncio.get_running_loop().create_task(start(item), context=contextvars.copy_context())
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
 
 
-def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run to the end on this thread; on another one if this thread is inside a loop already (an async test)."""
+def finish(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end on this thread; on another one if this thread is inside a loop already (an async test)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

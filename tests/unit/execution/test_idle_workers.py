@@ -17,7 +17,7 @@ def until(condition: Callable[[], object]) -> None:
 def all_at_once(pool: WorkerPool, calls: int) -> None:
     """Submit calls of which none returns before all have begun."""
     together = threading.Barrier(calls + 1)
-    pool.submit([lambda _: together.wait(60)] * calls)  # type: ignore[list-item,return-value]
+    pool.submit(lambda barrier, _: barrier.wait(60), [together] * calls)
     together.wait(60)
 
 
@@ -38,7 +38,7 @@ def test_calls_that_come_one_by_one_wake_threads_as_well() -> None:
     for _ in range(200):
         together = threading.Barrier(5)
         for _ in range(4):
-            pool.submit([lambda _, together=together: together.wait(60)])  # type: ignore[misc]
+            pool.submit(lambda barrier, _: barrier.wait(60), [together])
         together.wait(60)
     pool.stop()
 

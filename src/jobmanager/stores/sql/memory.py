@@ -51,10 +51,10 @@ class MemoryDatabase(SqliteDatabase):
     def reading(self) -> Iterator[Connection]:
         # There is one connection, so a reader waits for the writer. Who reads while it writes itself must read by the writer's
         # hand: the end of any other would roll back what was written.
-        lock = self._take_lock()
+        lock = self.take_lock()
         try:
-            with self._translated():
-                yield self._opened_writer()
+            with self.translated():
+                yield self.opened_writer()
         finally:
             lock.release()
 

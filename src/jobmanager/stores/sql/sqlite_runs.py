@@ -31,8 +31,8 @@ from jobmanager.stores.values import Written
 
 KEPT = ", ".join(f"'{reason}'" for reason in sorted(KEEPS_ATTEMPT))
 
-GUARDS = """SELECT id, state, schedule_rev, accounted_until FROM jobmanager_jobs
- WHERE id IN (SELECT value FROM json_each(?))"""
+GUARD = "SELECT id, state, schedule_rev, accounted_until FROM jobmanager_jobs WHERE id = ?"
+GUARDS = GUARD.replace("= ?", "IN (SELECT value FROM json_each(?))")
 ALIVE = "SELECT 1 FROM jobmanager_instances WHERE id = ? AND dead_at IS NULL"
 OPEN = f"""INSERT INTO jobmanager_runs ({", ".join(OPENED)}, ticks) VALUES ({", ".join("?" * len(OPENED))}, 1)
  ON CONFLICT DO NOTHING"""  # noqa: S608 - constants only
@@ -106,7 +106,10 @@ class SqliteRuns(SqlRuns):
 
     def _allowed(self, driver: sqlite3.Connection, opens: Sequence[Run], now: datetime) -> list[Run]:
         """Return the runs that no guard refuses."""
-        guards = driver.execute(GUARDS, (json.dumps([run.job_id for run in opens]),))
+        if len(opens) == 1:
+            guards = driver.execute(GUARD, (opens[0].job_id,))
+        else:
+            guards = driver.execute(GUARDS, (json.dumps([run.job_id for run in opens]),))
         jobs = {row[0]: row for row in guards}
         living = {
             owner
