@@ -228,6 +228,18 @@ def test_run_on_noop_announces_no_instant(shop):
     assert said[-1] == 'Nothing fires by itself: backend=noop reason="JOBMANAGER_BACKEND=noop".\n'
 
 
+def test_log_lines_tell_the_time_with_its_zone(shop):
+    """Fails if a reader elsewhere has to guess the zone of the host."""
+    shop.environ["TZ"] = "Asia/Tokyo"
+    process = shop.server()
+    process.terminate()
+    _, logged = process.communicate(timeout=PATIENCE)
+
+    lines = [line for line in logged.splitlines() if "job=tick" in line]
+    assert lines
+    assert all(re.match(r"\d\d:\d\d:\d\d JST succeeded ", line) for line in lines)
+
+
 # ---------------------------------------------------------------- trigger --wait
 
 
@@ -329,9 +341,11 @@ def test_logs_are_followed_to_the_end(shop):
 
 def test_the_demo_needs_no_application_and_leaves_nothing(shop):
     del shop.environ["JOBMANAGER_APP"]
+    shop.environ["TZ"] = "Asia/Tokyo"
     said = shop("demo", "--seconds", "2.5")
     assert (said.returncode, said.stderr) == (0, "")
     *lines, summary = said.stdout.splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d JST  ", line) for line in lines if line)
     assert any(" heartbeat " in line and "succeeded" in line for line in lines)
     assert summary.endswith("Every tick has its row.")
     assert [path.name for path in shop.folder.iterdir() if path.suffix != ".py" and path.is_file()] == []

@@ -187,7 +187,7 @@ def _line(run: Run) -> str:
     from jobmanager.cli.commands.runs import said
 
     moment = (run.finished_at or run.opened_at).astimezone()
-    return f"{moment:%H:%M:%S}  {tail(run.id)}  {run.job_id:<14} {run.status.value:<10} {length(run.duration):>7}  {said(run).plain}".rstrip()
+    return f"{moment:%H:%M:%S %Z}  {tail(run.id)}  {run.job_id:<14} {run.status.value:<10} {length(run.duration):>7}  {said(run).plain}".rstrip()
 
 
 def _sum_up(here: Session, manager: JobManager) -> None:

@@ -139,10 +139,10 @@ def _log_to_stderr(here: Session) -> None:
 
 
 class _OneLine(logging.Formatter):
-    """Formats records as `14:02:11 succeeded job=heartbeat run_id=...`; those above INFO name their level."""
+    """Formats records as `14:02:11 CET succeeded job=heartbeat run_id=...`; those above INFO name their level."""
 
     def __init__(self, *, coloured: bool) -> None:
-        super().__init__(datefmt="%H:%M:%S")
+        super().__init__(datefmt="%H:%M:%S %Z")
         self._coloured = coloured
 
     def format(self, record: logging.LogRecord) -> str:
