@@ -342,6 +342,11 @@ class RabbitMQ:
         )
         _await(self.process, self.port, seconds=60)
 
+    def control(self, *words: str) -> None:
+        """Do what `rabbitmqctl` does with these words."""
+        program = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
+        subprocess.run([program, *words], env=self._environment, check=True, capture_output=True, timeout=60)
+
     def remove(self) -> None:
         """End it and its port mapper, and leave nothing behind."""
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -502,13 +507,19 @@ def redis_url(redis_server: Redis) -> str:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_url() -> Iterator[str]:
-    """A running broker."""
+def rabbitmq_server() -> Iterator[RabbitMQ]:
+    """A running server that several tests share: what a test changes there it changes back."""
     server = RabbitMQ()
     try:
-        yield server.url
+        yield server
     finally:
         server.remove()
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq_server: RabbitMQ) -> str:
+    """A running broker."""
+    return rabbitmq_server.url
 
 
 @pytest.fixture(scope="session")

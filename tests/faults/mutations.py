@@ -502,6 +502,26 @@ BACKENDS = {
         "message.queue",
         (MESSAGES + "test_a_group_holds_runs_of_one_queue_priority_and_limit",),
     ),
+    "runs that are refused are kept": Mutation(
+        PUBLISHER,
+        "if isinstance(error, self._refusals):",
+        "if False:",
+        (
+            MESSAGES
+            + "test_a_redis_that_refuses_is_told_once_and_gets_everything_when_it_takes_messages_again[full]",
+        ),
+        on_a_server=True,
+    ),
+    "a reply of RabbitMQ is waited for": Mutation(
+        PUBLISHER,
+        "            producer.channel.basic_qos(0, 0, a_global=False)\n",
+        "            pass\n",
+        (
+            MESSAGES
+            + "test_a_rabbitmq_that_refuses_is_told_once_and_gets_everything_when_it_takes_messages_again[alarm]",
+        ),
+        on_a_server=True,
+    ),
     "queues declared again": Mutation(
         PUBLISHER,
         "        self._declared.clear()\n",

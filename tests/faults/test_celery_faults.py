@@ -501,6 +501,28 @@ def test_a_run_longer_than_rabbitmq_s_patience_takes_no_worker_out(
     assert worker.end() == 0, worker.log()
 
 
+def test_a_redis_that_refuses_for_a_while_ends_no_worker(
+    make_application: MakeApplication, broker: Redis
+) -> None:
+    """A fail-over leaves a replica. Fails if Celery's "Unrecoverable error" ends the worker, or if it tries without a pause."""
+    import redis
+
+    application = make_application(broker.url, QUIET)
+    worker = application.worker(pool="prefork", concurrency=1)
+    jobs = application.manager()
+    jobs.add_job("each", "shop:nothing_here")
+    with redis.Redis(port=broker.port) as client:
+        client.replicaof("127.0.0.1", "1")
+        worker.says("broker refuses this worker")
+        run = jobs.trigger_job("each")
+        client.replicaof("NO", "ONE")
+
+    assert jobs.wait(run.id, timeout=60).status is RunStatus.SUCCEEDED
+    assert len(application.effects("each")) == 1
+    assert worker.log().count("broker refuses this worker") <= 3
+    assert worker.end() == 0, worker.log()
+
+
 @pytest.mark.timeout(180)
 def test_a_worker_ends_with_celery_s_code_where_a_queue_exists_in_another_form(
     make_application: MakeApplication, impatient_rabbitmq: str

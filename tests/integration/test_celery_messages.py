@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.faults.conftest import until
-from tests.servers import Redis
+from tests.servers import RabbitMQ, Redis
 
 from jobmanager.backends.celery import CeleryBackend
 from jobmanager.backends.celery.application import is_amqp, make_app
@@ -185,6 +186,177 @@ def test_a_queue_that_was_deleted_is_declared_again_on_a_new_connection(rabbitmq
 
     assert [ids(message) for message in received(app, 1, queue)] == [["after"]]
     publisher.stop(5)
+
+
+# ---------------------------------------------------------------- a broker that replies and refuses
+
+REFUSALS = {
+    "full": (
+        [("CONFIG", "SET", "maxmemory", "1")],
+        [("CONFIG", "SET", "maxmemory", "0")],
+        "OutOfMemoryError",
+    ),
+    "replica": (
+        [("REPLICAOF", "127.0.0.1", "1")],
+        [("REPLICAOF", "NO", "ONE")],
+        "ReadOnlyError",
+    ),
+    "no right to write": (
+        [("ACL", "SETUSER", "default", "-lpush")],
+        [("ACL", "SETUSER", "default", "+@all")],
+        "NoPermissionError",
+    ),
+    "no right to the queue": (
+        [("ACL", "SETUSER", "default", "resetkeys", "~_kombu*")],
+        [("ACL", "SETUSER", "default", "allkeys")],
+        "NoPermissionError",
+    ),
+    "cannot save": (
+        [("CONFIG", "SET", "save", "3600 1"), ("BGSAVE",)],
+        [("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")],
+        "MISCONF",
+    ),
+}
+"""What refuses, what ends that, and what the log names."""
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the publisher warned of."""
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def do(broker: Redis, commands: list[tuple[str, ...]]) -> None:
+    """Have the server execute these."""
+    import redis
+
+    with redis.Redis(port=broker.port) as client:
+        for command in commands:
+            client.execute_command(*command)
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.parametrize("how", REFUSALS)
+def test_a_redis_that_refuses_is_told_once_and_gets_everything_when_it_takes_messages_again(
+    broker: Redis, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Fails if each message is tried and given up alone: all would be away until the sweep sends them again."""
+    refuse, allow, told = REFUSALS[how]
+    caplog.set_level("INFO", logger="jobmanager")
+    app = make_app(broker.url)
+    publisher = Publisher(app)
+    publisher.put(Message("before", QUEUE, 0))
+    assert publisher.flush(30)
+    if how == "cannot save":
+        shutil.rmtree(broker.folder)
+    do(broker, refuse)
+    if how == "cannot save":
+        until(lambda: saving_failed(broker))
+
+    sent = [f"run-{number}" for number in range(300)]
+    for run_id in sent:
+        publisher.put(Message(run_id, QUEUE, 0))
+    until(lambda: warnings_of(caplog))
+    assert not publisher.flush(1.5), "it is asked again, and refuses"
+    [warning] = warnings_of(caplog)
+    do(broker, allow)
+
+    assert publisher.flush(30)
+    publisher.put(Message("after", QUEUE, 0))
+    assert publisher.flush(30)
+    publisher.stop(5)
+    assert "broker refuses runs for queue jobmanager" in warning
+    assert told in warning
+    assert "broker takes runs again" in caplog.text
+    assert [ids(message)[0] for message in received(app, 302)] == ["before", *sent, "after"]
+
+
+def saving_failed(broker: Redis) -> bool:
+    """Whether the server knows that it cannot save."""
+    import redis
+
+    with redis.Redis(port=broker.port) as client:
+        return client.info("persistence")["rdb_last_bgsave_status"] == "err"
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_a_queue_that_is_refused_holds_no_other_up(broker: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    """A right to one queue that is missing may never come. Fails if others wait for it."""
+    do(broker, [("ACL", "SETUSER", "default", "resetkeys", f"~{QUEUE}*", "~_kombu*")])
+    app = make_app(broker.url)
+    publisher = Publisher(app)
+
+    for number in range(3):
+        with publisher._changed:  # so that both are in one batch
+            publisher.put(Message(f"refused-{number}", "reports", 0))
+            publisher.put(Message(f"taken-{number}", QUEUE, 0))
+        assert ids(received(app, 1)[0]) == [f"taken-{number}"]
+    assert not publisher.flush(0)
+    [warning] = warnings_of(caplog)
+    assert "broker refuses runs for queue reports" in warning
+    do(broker, [("ACL", "SETUSER", "default", "allkeys")])
+
+    assert publisher.flush(30)
+    publisher.stop(5)
+    assert [ids(message) for message in received(app, 3, "reports")] == [
+        ["refused-0"],
+        ["refused-1"],
+        ["refused-2"],
+    ]
+
+
+RABBITMQ_REFUSALS = {
+    "alarm": (
+        ("set_vm_memory_high_watermark", "0.000001"),
+        ("set_vm_memory_high_watermark", "0.4"),
+        "short of memory or disk",
+    ),
+    "no right to write": (
+        ("set_permissions", "guest", ".*", "", ".*"),
+        ("set_permissions", "guest", ".*", ".*", ".*"),
+        "ACCESS_REFUSED",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("how", RABBITMQ_REFUSALS)
+def test_a_rabbitmq_that_refuses_is_told_once_and_gets_everything_when_it_takes_messages_again(
+    rabbitmq_server: RabbitMQ, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """RabbitMQ replies to no message: fails if the publisher takes for sent what was only written to a socket."""
+    refuse, allow, told = RABBITMQ_REFUSALS[how]
+    caplog.set_level("INFO", logger="jobmanager")
+    app = make_app(rabbitmq_server.url)
+    queue = f"refused-{how.replace(' ', '-')}"
+    publisher = Publisher(app, queue=queue)
+    sent = [f"run-{number}" for number in range(20)]
+    try:
+        rabbitmq_server.control(*refuse)
+        publisher.put(Message(sent[0], queue, 0))
+        until(lambda: warnings_of(caplog), 15)
+        for run_id in sent[1:]:
+            publisher.put(Message(run_id, queue, 0))
+        assert not publisher.flush(1.5), "it is asked again, and refuses"
+        [warning] = warnings_of(caplog)
+    finally:
+        rabbitmq_server.control(*allow)
+
+    assert publisher.flush(30)
+    publisher.put(Message("after", queue, 0))
+    assert publisher.flush(30)
+    assert f"broker refuses runs for queue {queue}" in warning
+    assert told in warning
+    assert "broker takes runs again" in caplog.text
+    # What was written before it was known may come twice.
+    found: list[str] = []
+    while "after" not in found:
+        found += ids(received(app, 1, queue)[0])
+    publisher.stop(5)
+    assert list(dict.fromkeys(found)) == [*sent, "after"]
 
 
 # Its broker takes a moment: else the message may be out before the next line although nobody waited for it.

@@ -29,6 +29,8 @@ def make_app(broker_url: str) -> Celery:
     app.conf.update(
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # a broker that is away for hours ends no worker
+        broker_channel_error_retry=True,  # nor does one that refuses for a while
+        worker_consumer="jobmanager.backends.celery.consumer:Consumer",
         task_default_queue=QUEUE,
         task_serializer="json",
         accept_content=["json"],  # never pickle
@@ -48,8 +50,6 @@ def make_app(broker_url: str) -> Celery:
         app.conf.broker_transport_options = {"socket_connect_timeout": 5, "socket_timeout": 10}
     if is_amqp(app):
         app.conf.task_default_queue_type = app.conf.task_create_missing_queue_type = "quorum"
-        app.conf.broker_channel_error_retry = True  # see `consumer.py`
-        app.conf.worker_consumer = "jobmanager.backends.celery.consumer:Consumer"
     return app
 
 
