@@ -17,9 +17,11 @@ import psycopg
 from tests.servers import Pooler
 
 from jobmanager.errors import StoreUnavailableError
-from jobmanager.run import RUNNING, SUCCEEDED, Ending, Run
+from jobmanager.ledger.overlap import apply_overlap
+from jobmanager.run import PENDING, RUNNING, SKIPPED, SUCCEEDED, Ending, Run, RunStatus
 from jobmanager.stores.sql import postgres_writes as writes
 from jobmanager.stores.sql.postgres import PostgresStore
+from jobmanager.stores.sql.transaction import SqlJobTransaction
 from jobmanager.testing import FakeClock
 from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
@@ -97,6 +99,48 @@ class TestOrderOfLocks(Ground):
         )
 
         assert {row.definition_rev for row in self.store.jobs.rows()} == {11}
+
+
+class TestClaimWhileTheOverlapIsDecided(Ground):
+    """A claim does not wait for the job's lock, so a run may begin to hold the key between the look at it and the insert."""
+
+    def waiting_run(self, overlap: str) -> tuple[str, Run]:
+        """A job with this policy and one run that waits for its key, and the process that will claim it."""
+        self.job(overlap=overlap, queue_cap=5)
+        waits = self.tick(30, turn="waits")
+        with self.store.jobs.lock("job") as txn:
+            assert txn.insert(waits)
+        return self.process(declares=["job"]), waits
+
+    @pytest.mark.parametrize(
+        ("overlap", "status"),
+        [("skip", SKIPPED), ("queue", PENDING), ("queue_all", PENDING), ("cancel_running", PENDING)],
+    )
+    @pytest.mark.parametrize("together", [False, True])
+    def test_a_tick_has_its_row_although_a_claim_takes_the_key_meanwhile(
+        self, overlap: str, status: RunStatus, together: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        process, waits = self.waiting_run(overlap)
+        look = SqlJobTransaction.waiting
+
+        def claimed_first(txn: SqlJobTransaction, key: str) -> list[Run]:
+            self.other.runs.claim(process, "default", 10)
+            return look(txn, key)
+
+        monkeypatch.setattr(SqlJobTransaction, "waiting", claimed_first)
+        tick = self.tick(10, turn="holds")
+        if together:
+            with self.store.jobs.lock_many([tick]) as txns:
+                found = apply_overlap(txns["job"], tick)
+        else:
+            with self.store.jobs.lock("job") as txn:
+                found = apply_overlap(txn, tick)
+
+        assert self.row(waits).status is RUNNING
+        assert (found.finding, self.row(tick).status) == (
+            "skipped" if overlap == "skip" else "opened",
+            status,
+        )
 
 
 class TestSweepAgainstOpening(Ground):

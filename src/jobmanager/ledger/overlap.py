@@ -12,6 +12,8 @@ from typing import Literal
 from jobmanager.run import MISSED, PENDING, SKIPPED, Failure, Run
 from jobmanager.stores.job_transaction import JobTransaction
 
+MOST_LOOKS = 5  # at a key that claims take meanwhile; after them the run waits for it
+
 OpenOutcome = Literal[
     "opened", "duplicate", "stale", "paused", "disabled", "accounted", "early", "late", "deadline", "dead", "skipped", "conflict",
     "missed",
@@ -47,6 +49,14 @@ def apply_overlap(txn: JobTransaction, run: Run, *, held_up: Failure | None = No
     """
     if run.turn != "holds":
         return _inserted(txn, run)
+    for _ in range(MOST_LOOKS):
+        result = _by_policy(txn, run, held_up)
+        if result.finding != "duplicate" or _has_row(txn, run):
+            return result
+    return _inserted(txn, as_waiting(run))
+
+
+def _by_policy(txn: JobTransaction, run: Run, held_up: Failure | None) -> OpenResult:
     holder = txn.holder(run.concurrency_key)
     if holder is not None and txn.job.overlap == "skip":
         return _refused(txn, run, holder, held_up)  # the runs that wait do not count
@@ -63,6 +73,18 @@ def apply_overlap(txn: JobTransaction, run: Run, *, held_up: Failure | None = No
         case "cancel_running":
             return _inserted(txn, _make_way(txn, run, queue))
     return _refused(txn, run, queue.first, held_up)
+
+
+def _has_row(txn: JobTransaction, run: Run) -> bool:
+    """Return whether the run, its tick or its idempotency key has a row; if none has, a claim took the key since it was looked at.
+
+    Claims do not wait for the job's lock: a run that waited may begin to hold the key at any moment.
+    """
+    return (
+        txn.get(run.id) is not None
+        or (run.scheduled_for is not None and txn.run_for(run.scheduled_for) is not None)
+        or (run.idempotency_key is not None and txn.run_with_key(run.idempotency_key) is not None)
+    )
 
 
 def as_waiting(run: Run) -> Run:

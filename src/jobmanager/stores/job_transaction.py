@@ -11,7 +11,10 @@ from jobmanager.stores.values import JobRow
 
 
 class JobTransaction(ABC):
-    """One job under its lock: everything read stays true until the block ends, then all of it is committed at once."""
+    """One job under its lock: until the block ends nothing else opens, settles or changes it, then all of it is committed at once.
+
+    Claims and endings go on meanwhile: a key that was free may be held by a run that waited for it.
+    """
 
     job: JobRow
     now: datetime

@@ -238,6 +238,11 @@ class KnownRuns:
     def _read(self, query: sa.Select[Any]) -> list[Run]:
         return self._database.runs_from(self._connection.execute(query).mappings())
 
+    def forget(self, job_id: str, run: Run) -> None:
+        """Ask again for the tick and the key of a run that could not be inserted: they have changed since they were read."""
+        self.ticks.discard((job_id, run.scheduled_for))
+        self.keys.discard(run.concurrency_key)
+
     def close(self, run: Run) -> None:
         """Write this closed row at the end."""
         self._closed.append(run_values(run))
@@ -267,11 +272,13 @@ class ManyJobsTransaction(SqlJobTransaction):
         return super().holder(concurrency_key)
 
     def insert(self, run: Run) -> bool:
-        if run.scheduled_for is not None:
-            self._known.by_tick[self.job.id, run.scheduled_for] = run
         if run.status.closed:
             self._known.close(run)
-            return True
+        elif not super().insert(run):
+            self._known.forget(self.job.id, run)
+            return False
+        if run.scheduled_for is not None:
+            self._known.by_tick[self.job.id, run.scheduled_for] = run
         if run.turn == "holds":
             self._known.holders[run.concurrency_key] = run
-        return super().insert(run)
+        return True
