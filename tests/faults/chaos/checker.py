@@ -133,6 +133,7 @@ class Database:
                 "instances", ("id", "pid", "backend"), ("started_at", "seen_at", "dead_at")
             ),
             "log": self.rows("chaos_log", LOGGED),
+            "watermarks": self.rows("chaos_jobs", ("seq", "job", "old_until", "new_until")),
         }
         path.write_text(json.dumps(every, indent=0))
 

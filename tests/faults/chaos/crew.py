@@ -8,18 +8,20 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import program
+import psutil
 from ground import Ground, send
 
 PROCESSES = 4
 PATIENCE = 20.0  # seconds that a process may take to end after SIGTERM
 
-# The processes of each backend; a worker is one process whose threads execute.
+# The processes of each backend; a worker executes in its threads, the one with children in them.
 ROLES: Mapping[str, Sequence[str]] = {
     "local": ["local"] * PROCESSES,
-    "celery": ["beat", "worker", "beat", "worker"],
+    "celery": ["beat", "worker", "beat", "prefork"],
     "pg_cron": ["pg_cron"] * PROCESSES,
 }
 
@@ -40,6 +42,7 @@ class Crew:
         self._folder = folder
         self._chance = chance
         self._role: dict[int, str] = {}
+        self._children: dict[int, set[int]] = {}
         self._stopped: dict[int, float] = {}
         self._ending: dict[int, float] = {}
         self._next: list[float] = []
@@ -62,9 +65,12 @@ class Crew:
         pid = os.fork()
         if pid == 0:
             try:
+                os.setpgid(0, 0)
                 program.main(role, self.urls, self._folder, seed)
             finally:
                 os._exit(3)
+        os.setpgid(pid, pid)
+        self._children[pid] = set()
         return pid
 
     # ---------------------------------------------------------------- what happens to them
@@ -78,13 +84,18 @@ class Crew:
         elif not awake:
             return
         elif dice < 0.55:
-            self._kill(self._chance.choice(awake))
-            self._replace()
+            pid = self._chance.choice(awake)
+            children = sorted(self._family(pid) - {pid})
+            if children and self._chance.random() < 0.5:
+                self._kill_child(self._chance.choice(children))
+            else:
+                self._kill(pid)
+                self._replace()
         elif dice < 0.92:
             pid = self._chance.choice(awake)
             self.done["stops"] += 1
-            self.disturbed.add(pid)
-            send(pid, signal.SIGSTOP)
+            self.disturbed |= self._family(pid)
+            send(-pid, signal.SIGSTOP)
             self._stopped[pid] = time.monotonic() + self._chance.uniform(0.3, 2.7) * program.LEASE
         else:
             self._terminate(self._chance.choice(awake))
@@ -93,7 +104,7 @@ class Crew:
     def _outage(self, ground: str, name: str) -> None:
         self.done[name] += 1
         if ground == "store":  # what ends meanwhile may have to leave its ends to the others
-            self.disturbed |= self._ending.keys()
+            self.disturbed.update(*map(self._family, self._ending))
         self._ground[ground].go()
         self._back_at[ground] = time.monotonic() + self._chance.uniform(0.3, 4.0)
 
@@ -102,15 +113,27 @@ class Crew:
 
     def _kill(self, pid: int, name: str = "kills") -> None:
         self.done[name] += 1
-        self.disturbed.add(pid)
-        send(pid, signal.SIGKILL)
+        self.disturbed |= self._family(pid)
+        send(-pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         self._forget(pid)
+
+    def _kill_child(self, pid: int) -> None:
+        self.done["kills"] += 1
+        self.disturbed.add(pid)
+        send(pid, signal.SIGKILL)
+
+    def _family(self, pid: int) -> set[int]:
+        """Return the pids of a process and of all children that it was seen to have."""
+        if self._role.get(pid) == "prefork":
+            with suppress(psutil.Error):
+                self._children[pid] |= {child.pid for child in psutil.Process(pid).children()}
+        return {pid} | self._children[pid]
 
     def _terminate(self, pid: int) -> None:
         self.done["terms"] += 1
         if "store" in self._back_at:
-            self.disturbed.add(pid)
+            self.disturbed |= self._family(pid)
         send(pid, signal.SIGTERM)
         self._ending[pid] = time.monotonic() + PATIENCE
 
@@ -127,7 +150,7 @@ class Crew:
         for pid, until in list(self._stopped.items()):
             if until <= now:
                 del self._stopped[pid]
-                send(pid, signal.SIGCONT)
+                send(-pid, signal.SIGCONT)
         self._bury(now)
         for ground, at in list(self._back_at.items()):
             if at <= now:
@@ -142,10 +165,12 @@ class Crew:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 fell = pid not in self._ending
-                self._forget(pid)
+                send(-pid, signal.SIGKILL)  # what it left behind
                 if fell:
                     self.fallen.append(f"{role} {pid} ended with {os.waitstatus_to_exitcode(status)}")
-                    self.disturbed.add(pid)
+                    self.disturbed |= {pid} | self._children[pid]
+                self._forget(pid)
+                if fell:
                     self._replace()
             elif self._ending.get(pid, now) < now:
                 send(pid, signal.SIGABRT)  # its log tells where each of its threads stands
@@ -161,15 +186,15 @@ class Crew:
 
     def living(self) -> Collection[int]:
         """Return the pids that exist and were not told to end."""
-        return self._role.keys() - self._ending.keys()
+        return set[int]().union(*map(self._family, self._role.keys() - self._ending.keys()))
 
     def _staying(self) -> Collection[int]:
-        """Return the pids of the chosen backend's processes."""
-        return self.living()
+        """Return the processes of the chosen backend."""
+        return self._role.keys() - self._ending.keys()
 
     def end(self) -> None:
         """End all of them, and wait for it."""
-        for pid in self.living():
+        for pid in self._role.keys() - self._ending.keys():
             self._terminate(pid)
         while self._role:
             self.tend()
@@ -178,7 +203,7 @@ class Crew:
     def kill(self) -> None:
         """Leave none behind, whatever happened."""
         for pid in self._role:
-            send(pid, signal.SIGKILL)
+            send(-pid, signal.SIGKILL)
 
 
 class MovingCrew(Crew):
@@ -198,7 +223,7 @@ class MovingCrew(Crew):
             self._turns = self._chance.sample(sorted(ROLES.keys() - {self.backend}), len(ROLES) - 1)
             self._turns.append(self.backend)
         self.backend = self._turns.pop(0)
-        self._move_at = time.monotonic() + self._chance.uniform(3.0, 9.0)
+        self._move_at = time.monotonic() + self._chance.uniform(5.0, 10.0)
 
     def act(self) -> None:
         if time.monotonic() > self._move_at:
@@ -214,7 +239,7 @@ class MovingCrew(Crew):
         self._choose()
         overlap = self._chance.random() < 0.5
         now = time.monotonic()
-        for pid in self.living():
+        for pid in self._role.keys() - self._ending.keys():
             self._leaving.setdefault(pid, now + (self._chance.uniform(0.5, 3.0) if overlap else 0.0))
         pause = 0.0 if overlap else self._chance.uniform(0.2, 3.0)
         self._next = [now + pause + self._chance.uniform(0.0, 0.5) for _ in range(PROCESSES)]

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ import jobmanager.stores.sql.sqlite  # noqa: F401
 from jobmanager import JobManager, JobManagerError, Retry, RunContext, Settings
 
 LEASE, GRACE, SWEEP = 1.5, 2.0, 0.5
+CELERY = ("beat", "worker", "prefork")
 SECRET = "whsec_" + base64.b64encode(hashlib.sha256(b"chaos").digest()).decode()
 
 jobs: JobManager
@@ -152,19 +154,24 @@ def disturb(effects: Effects, chance: random.Random) -> None:
 
 def note_stalls(effects: Effects) -> None:
     """Note each time that the machine gave this process no time for half a lease: the others may take it for dead then."""
-    before = time.monotonic()
-    while True:
-        time.sleep(LEASE / 20)
-        now = time.monotonic()
-        if now - before > LEASE / 2:
-            effects.intention("stalled", seconds=now - before)
-        before = now
+
+    def look() -> None:
+        before = time.monotonic()
+        while True:
+            time.sleep(LEASE / 20)
+            now = time.monotonic()
+            if now - before > LEASE / 2:
+                effects.intention("stalled", seconds=now - before)
+            before = now
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 def preload() -> None:
     """Load what processes of every backend need, before any is forked."""
     for name in (
         "celery.bin.celery",
+        "celery.concurrency.prefork",
         "celery.concurrency.thread",
         "kombu.transport.redis",
         "jobmanager.backends.celery",
@@ -202,8 +209,9 @@ def main(role: str, urls: Mapping[str, str], folder: Path, seed: int) -> None:
     begin_log(folder / "log")
     chance = random.Random(seed)
     effects = Effects(folder / "effects", role)
-    threading.Thread(target=note_stalls, args=(effects,), daemon=True).start()
-    backend = "celery" if role in ("beat", "worker") else role
+    note_stalls(effects)
+    os.register_at_fork(after_in_child=partial(note_stalls, effects))
+    backend = "celery" if role in CELERY else role
     os.environ.update(environment(backend, urls))
     if backend == "pg_cron":
         keep_seconds()
@@ -270,9 +278,14 @@ def celery_command(role: str) -> None:
     from jobmanager.stores.sql import runs
 
     runs.LOST_AFTER = timedelta(seconds=3)
-    words = ["--app", f"{__name__}:jobs", role, "--loglevel", "info"]
-    if role == "worker":
-        words += ["--pool", "threads", "--concurrency", "6", "--name", f"{os.getpid()}@chaos"]
+    words = ["--app", f"{__name__}:jobs", "beat" if role == "beat" else "worker", "--loglevel", "info"]
+    if role != "beat":
+        pool = (
+            ("--pool", "prefork", "--concurrency", "3")
+            if role == "prefork"
+            else ("--pool", "threads", "--concurrency", "6")
+        )
+        words += [*pool, "--name", f"{os.getpid()}@chaos"]
     code = app.run(words)
     logging.shutdown()
     os._exit(code)

@@ -148,7 +148,9 @@ def _report(verdict: Verdict, seed: int, seconds: float, kind: str, crew: Crew, 
         flush=True,
     )
     if kind == "mixed":
-        by = ", ".join(f"{c['starts by ' + role]} {role}" for role in ("local", "pg_cron", "worker"))
+        by = ", ".join(
+            f"{c['starts by ' + role]} {role}" for role in ("local", "pg_cron", "worker", "prefork")
+        )
         print(
             f"      {d['moves']} moves, {d['brokers']} outages of the broker, {len(crew.fallen)} processes ended by themselves;"
             f" starts by {by}; ends with {crew.backend}",
