@@ -1,6 +1,7 @@
 """What `doctor` says on Celery: brokers that answer, refuse, hang or are none, the application's settings, and who is missing."""
 
 import os
+import shutil
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from datetime import timedelta
 
 import pytest
 from celery import Celery
+from tests.faults.conftest import until
 from tests.servers import Redis, free_port
 
 from jobmanager import JobManager, Settings
@@ -140,6 +142,90 @@ def test_a_broker_that_wants_a_password_is_told_without_it(manager):
         server.remove()
     assert "Correct user and password" in finding.fix
     assert "hunter2" not in finding.text
+
+
+# What it refuses beats and workers, and what the fix has to say.
+REFUSALS = {
+    "full": (("CONFIG", "SET", "maxmemory", "1"), "maxmemory"),
+    "replica": (("REPLICAOF", "127.0.0.1", "1"), "name the primary in JOBMANAGER_CELERY_BROKER_URL"),
+    "cannot save": (("BGSAVE",), "CONFIG SET save ''"),
+    "no command": (("ACL", "SETUSER", "default", "-brpop"), "lists under 'Rights'"),
+    "no queue": (("ACL", "SETUSER", "default", "resetkeys", "~_kombu*", "~unacked*"), "lists under 'Rights'"),
+    "no acknowledgements": (
+        ("ACL", "SETUSER", "default", "resetkeys", "~_kombu*", "~jobmanager*"),
+        "lists under 'Rights'",
+    ),
+    "no script": (("ACL", "SETUSER", "default", "-@scripting"), "lists under 'Rights'"),
+    "no channel": (("ACL", "SETUSER", "default", "resetchannels"), "lists under 'Rights'"),
+}
+
+
+@pytest.fixture
+def redis_of_ours():
+    """A Redis that a test may spoil."""
+    server = Redis().start()
+    yield server
+    server.remove()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("how", REFUSALS)
+def test_a_redis_that_answers_and_cannot_be_used(manager, redis_of_ours, how):
+    """Fails if a reply to a knock is enough: beats and workers would be refused."""
+    import redis
+
+    command, advice = REFUSALS[how]
+    with redis.Redis(port=redis_of_ours.port) as client:
+        if how == "cannot save":
+            client.config_set("save", "3600 1")
+            shutil.rmtree(redis_of_ours.folder)
+            client.set("unsaved", "1")
+        client.execute_command(*command)
+        if how == "cannot save":
+            until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+    [finding] = found(manager(broker=redis_of_ours.url), "failing")
+    assert "cannot be used" in finding.text
+    assert advice in finding.fix
+    assert "Until then runs are opened and stay pending" in finding.fix
+
+
+@pytest.mark.servers
+def test_using_a_redis_leaves_nothing_there(manager, redis_of_ours):
+    import redis
+
+    jobs = manager(broker=redis_of_ours.url)
+    assert found(jobs) == []
+    with redis.Redis(port=redis_of_ours.port) as client:
+        assert [key for key in client.scan_iter() if b"doctor" in key or b"unacked" in key] == []
+        assert client.llen("jobmanager") == 0
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(180)
+def test_a_rabbitmq_that_answers_and_cannot_be_used(manager, rabbitmq_server):
+    """A queue in another form, a missing right and an alarm; and a queue that nobody has made yet is no finding."""
+    broker, queue = rabbitmq_server.url, "left-behind"
+    assert found(manager(broker=broker, queue="never-made")) == []
+    with make_app(broker).connection_for_write() as connection:
+        connection.default_channel.queue_declare(queue, durable=True, auto_delete=False)
+
+    jobs = manager(broker=broker, queue=queue)
+    finding = one(jobs, "can take from queue 'left-behind'", "failing")
+    assert "exists in another form" in finding.text
+    assert "inequivalent arg 'x-queue-type'" in finding.text
+    assert "rabbitmqctl delete_queue left-behind" in finding.fix
+    kept = Celery("shop", broker=broker, set_as_current=False)
+    assert not [finding for finding in found(manager(kept, queue=queue)) if queue in finding.text]
+
+    try:
+        rabbitmq_server.control("set_permissions", "guest", ".*", "^jobmanager\\.x$", ".*")
+        assert "lists under 'Rights'" in one(jobs, "ACCESS_REFUSED", "failing").fix
+        rabbitmq_server.control("set_permissions", "guest", ".*", ".*", ".*")
+        rabbitmq_server.control("set_vm_memory_high_watermark", "0.000001")
+        assert "rabbitmqctl status" in one(jobs, "short of memory", "failing").fix
+    finally:
+        rabbitmq_server.control("set_permissions", "guest", ".*", ".*", ".*")
+        rabbitmq_server.control("set_vm_memory_high_watermark", "0.4")
 
 
 @pytest.mark.servers

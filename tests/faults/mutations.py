@@ -518,7 +518,7 @@ BACKENDS = {
         "            pass\n",
         (
             MESSAGES
-            + "test_a_rabbitmq_that_refuses_is_told_once_and_gets_everything_when_it_takes_messages_again[alarm]",
+            + "test_a_rabbitmq_that_refuses_is_told_once_and_gets_everything_when_it_takes_messages_again[no right to write]",
         ),
         on_a_server=True,
     ),

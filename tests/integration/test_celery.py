@@ -402,6 +402,29 @@ def test_a_queue_that_cannot_be_used_holds_nobody_else_up(make_application: Make
     assert "no queue nowhere" in worker.log()
 
 
+def test_the_rights_that_the_page_lists_are_enough(make_application: MakeApplication, redis_url: str) -> None:
+    """Fails if beat, worker or doctor needs a right that operators are not told of."""
+    import redis
+
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "celery.md").read_text()
+    [rights] = re.findall(r"^ACL SETUSER .*$", page, re.MULTILINE)
+    with redis.Redis.from_url(redis_url) as client:
+        client.execute_command(*rights.split())
+        try:
+            application = make_application(broker=redis_url.replace("://", "://jobs:PASSWORD@"))
+            beat, worker = application.beat(), application.worker()
+            jobs = application.manager()
+            until(lambda: len(jobs.runs("tick", status="succeeded")) >= 2)
+            doctor = application.command("jobmanager", "--app", "shop:jobs", "doctor")
+
+            assert doctor.wait(60) == 0, doctor.log()
+            assert "workers that answer: 1" in doctor.log()
+            assert (beat.end(), worker.end()) == (0, 0)
+            assert not re.search("NOPERM|NoPermission|no permissions", beat.log() + worker.log())
+        finally:
+            client.execute_command("ACL", "DELUSER", "jobs")
+
+
 def test_a_beat_with_a_name_answers_celery_s_ping(make_application: MakeApplication) -> None:
     application = make_application()
     beat = application.beat("--name", "beat7@here")

@@ -38,6 +38,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery has no types
         """Connect again; raise what RabbitMQ replied to a request of ours, such as that a queue exists in another form."""
         # What a channel is closed for without a request, as for the time-out, names no method: (0, 0).
         asked = getattr(exc, "method_sig", None) or (0, 0)
-        if isinstance(exc, self.channel_errors) and asked != (0, 0):
+        refused = isinstance(exc, self.channel_errors)
+        if refused and asked != (0, 0):
             raise exc
         super().on_connection_error_after_connected(exc)
+        if refused:
+            time.sleep(CONNECT_AGAIN_AFTER)

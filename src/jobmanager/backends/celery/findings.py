@@ -3,42 +3,67 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from amqp.exceptions import AccessRefused
 from celery import Celery
+from kombu.entity import Queue
 
 from jobmanager.backends.base import Found
-from jobmanager.backends.celery.application import TASK, is_amqp
+from jobmanager.backends.celery.application import TASK, is_amqp, queue_named
+from jobmanager.backends.celery.probe import WITHIN, connected, mismatch, use
 from jobmanager.job import Job
 
-WITHIN = 2.0  # seconds
 LISTED = 5
 CONSUMER_TIMEOUT = timedelta(minutes=30)  # RabbitMQ's default
-REFUSED_LOGIN = ("ACCESS_REFUSED", "NOAUTH", "WRONGPASS", "username-password", "Authentication required")
+REFUSED_LOGIN = ("Login was refused", "NOAUTH", "WRONGPASS", "username-password", "Authentication required")
+"""What brokers say of a wrong password."""
+RIGHTS = "Grant its user the rights that docs/howto/celery.md lists under 'Rights'."
+REFUSALS = {
+    "maxmemory": "Raise its maxmemory, or remove what else fills it.",
+    "read only replica": "It is a replica: name the primary in {variable}.",
+    "MISCONF": "Redis cannot save to its disk: see its log, free the disk, or switch saving off with CONFIG SET save ''.",
+    "no permissions": RIGHTS,
+    "ACCESS_REFUSED": RIGHTS,
+    "short of memory or disk": "`rabbitmqctl status` names its alarms: free memory or disk, or raise the limits.",
+}
+"""What brokers say that reply and refuse, and what to do."""
 
 T = TypeVar("T")
 
 
 def examine(app: Celery, jobs: Sequence[Job], *, queue: str, group_max: int) -> Iterator[Found]:
     """All that can be said without a store, the broker first."""
-    broker = _broker(app)
+    used: dict[str, list[str]] = {}
+    for job in jobs:
+        used.setdefault(job.queue or queue, []).append(job.id)
+    queues = _declared(app, used, queue)
+    broker = _broker(app, queues)
     yield broker
     yield from _messages(app)
     yield from _limits(app, jobs, group_max)
     yield from _patience(app, jobs)
     yield from _company(app)
-    used: dict[str, list[str]] = {}
-    for job in jobs:
-        used.setdefault(job.queue or queue, []).append(job.id)
     yield from _unknown_queues(app, used)
     if broker.level == "ok":
+        yield from _forms(app, used, queues)
         yield from _queues(app, used)
 
 
-def _broker(app: Celery) -> Found:
+def _declared(app: Celery, names: Iterable[str], own: str) -> list[Queue]:
+    """Return these queues as the application declares them, without those that it does not know."""
+    queues = []
+    for name in names:
+        with suppress(KeyError):
+            queues.append(queue_named(app, name, own=name == own))
+    return queues
+
+
+def _broker(app: Celery, queues: Sequence[Queue]) -> Found:
     variable = "JOBMANAGER_CELERY_BROKER_URL" if app.main == "jobmanager" else "the application's broker_url"
     away = "Until then runs are opened and stay pending."
     try:
@@ -50,29 +75,56 @@ def _broker(app: Celery) -> Found:
             fix=f"Install it, or name redis://host:6379/0 or amqp://user:password@host// in {variable}.",
         )
     try:
-        _within(WITHIN, lambda: _knock(app))
+        _within(2 * WITHIN, lambda: _knock(app, queues))
     except TimeoutError:
         return Found(
             level="failing",
-            text=f"The broker {shown} does not answer within {WITHIN:g} s.",
+            text=f"The broker {shown} does not answer within {2 * WITHIN:g} s.",
             fix=f"See whether it hangs, a firewall drops what is sent there, or {variable} names another port. {away}",
         )
     except Exception as error:  # noqa: BLE001 - brokers raise what they like, and all of it means: out of reach
         text = f"The broker {shown} cannot be used: {_without_password(app, error)}"
         if any(word in str(error) for word in REFUSED_LOGIN):
             return Found(level="failing", text=text, fix=f"Correct user and password in {variable}. {away}")
-        fix = f"Start it if it does not run, see whether this host reaches it, or correct {variable}. {away}"
-        return Found(level="failing", text=text, fix=fix)
-    return Found(level="ok", text=f"the broker {shown} answers")
+        away_or = f"Start it if it does not run, see whether this host reaches it, or correct {variable}."
+        refused = (advice for words, advice in REFUSALS.items() if words in str(error))
+        fix = next(refused, away_or).format(variable=variable)
+        return Found(level="failing", text=text, fix=f"{fix} {away}")
+    return Found(level="ok", text=f"the broker {shown} answers and takes messages")
 
 
-def _knock(app: Celery) -> None:
-    limits: dict[str, Any] = (
-        {} if is_amqp(app) else {"socket_timeout": WITHIN, "socket_connect_timeout": WITHIN}
-    )
-    options = {**(app.conf.broker_transport_options or {}), **limits}
-    with app.connection_for_write(connect_timeout=WITHIN, transport_options=options) as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=WITHIN)
+def _knock(app: Celery, queues: Sequence[Queue]) -> None:
+    with connected(app) as connection:
+        use(connection, queues)
+
+
+def _forms(app: Celery, used: dict[str, list[str]], queues: Sequence[Queue]) -> Iterator[Found]:
+    """Judge whether RabbitMQ has the queues in the form in which the application declares them."""
+    if not is_amqp(app):
+        return
+    with connected(app) as connection:
+        for queue in queues:
+            error = mismatch(connection, queue)
+            if error is None:
+                continue
+            refused = isinstance(error, AccessRefused)
+            fix = (
+                RIGHTS
+                if refused
+                else (
+                    f"Stop the workers, delete it (`rabbitmqctl delete_queue {queue.name}`) and start them: no run is lost, what is "
+                    "pending is sent again. Or declare it in task_queues as it is."
+                )
+            )
+            yield Found(
+                level="failing",
+                text=(
+                    f"No worker can take from queue {queue.name!r}, where the runs of {_some(used[queue.name])} go: "
+                    f"{'RabbitMQ refuses it' if refused else 'it exists in another form than the application declares'}, "
+                    f"{error.reply_text}."
+                ),
+                fix=fix,
+            )
 
 
 def _without_password(app: Celery, error: Exception) -> str:
