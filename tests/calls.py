@@ -21,7 +21,7 @@ from standardwebhooks import Webhook
 
 from jobmanager import Settings
 from jobmanager.errors import JobNotFoundError, RunNotFoundError
-from jobmanager.run import Accepted, RunStatus, Ticked
+from jobmanager.run import Accepted, RunStatus, Ticked, TickedJobs
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(7, 39))).decode()
 OTHER_SECRET = "correct-horse-battery-staple-0123456789-XYZ"
@@ -77,6 +77,13 @@ class Host:
         if job_id not in self.jobs:
             raise JobNotFoundError(f"no job {job_id}", job_id=job_id)
         return self.early.pop(0) if self.early else Ticked("opened", RUNS[0], DUE)
+
+    def tick_all(self, *, waited_for: datetime | None = None) -> TickedJobs:
+        self._note("tick_all", waited_for)
+        if self.early:
+            early = self.early.pop(0)
+            return TickedJobs({}, early.due_in, early.scheduled_for, early.may_be_held)
+        return TickedJobs({job: Ticked("opened", RUNS[0], DUE, (RUNS[0],)) for job in self.jobs})
 
     def plan(self) -> None:
         self._note("plan")

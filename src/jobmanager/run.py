@@ -138,6 +138,19 @@ class Ticked:
     may_be_held: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class TickedJobs:
+    """The outcome of a ticker's call that names no job, for each job that had an instant to open.
+
+    `due_in`: seconds until the instant `waits_for` of some job, which the call comes too early for; then nothing was opened.
+    """
+
+    jobs: Mapping[str, Ticked]
+    due_in: float | None = None
+    waits_for: datetime | None = None
+    may_be_held: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByHand:
     """The options of a start by hand; `scope` is the tenant part of the concurrency key."""

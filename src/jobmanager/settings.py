@@ -387,6 +387,11 @@ class Settings:
         kind=flag,
         meaning="Answer a call only when its runs have ended: for hosts that stop after the answer",
     )
+    wait_seconds: float = _setting(
+        default=25,
+        kind=Seconds(_YEAR, zero=True),
+        meaning="How long such a call goes on to begin what is due, and waits for what other threads execute",
+    )
     pg_cron_url: str | None = _setting(
         default=None, kind=Text(_pg_cron_url), meaning="The database that has pg_cron, if not DATABASE_URL's"
     )

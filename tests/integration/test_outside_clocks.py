@@ -16,7 +16,7 @@ from tests.calls import SECRET
 from tests.effort import sampled
 from tests.postgres_clock import postgres_on
 
-from jobmanager import JobManager, Retry, Settings
+from jobmanager import JobManager, Retry, RunContext, Settings
 from jobmanager.run import SUCCEEDED, Run
 from jobmanager.stores import store_for
 from jobmanager.testing import FakeClock
@@ -50,8 +50,8 @@ class Site:
         """Let the host sleep until then: no thread of the application runs meanwhile."""
         self.clock.step(moment - self.clock.now())
 
-    def call(self, work: Work | None = None, *, job: str = "daily", **more: Any) -> Said:
-        """Call as a ticker that comes again when it is told to; return the last response."""
+    def call(self, work: Work | None = None, *, job: str | None = "daily", **more: Any) -> Said:
+        """Call as a ticker that comes again when it is told to; return the last response. None means all jobs."""
         while True:
             response = (work or self.works[0]).tick(job, **more)
             said: Said = json.loads(response.body)
@@ -481,3 +481,135 @@ def test_a_paused_job_is_neither_held_nor_opened(make_site: MakeSite) -> None:
 
     assert site.call()["finding"] == "paused"
     assert site.ran == []
+
+
+# ---------------------------------------------------------------- one call for all jobs
+
+
+def with_more_jobs(site: Site) -> list[str]:
+    """Declare further jobs of 02:00, and some that are not due then; return all that are."""
+    for jobs in site.processes:
+        for name in ("second", "third"):
+            jobs.add_job(name, lambda: site.ran.append(FIRST), cron="0 2 * * *", timezone="UTC")
+        jobs.add_job("monthly", lambda: 1 / 0, cron="0 2 1 * *")
+        jobs.add_job("manual", lambda: 1 / 0)
+        jobs.add_job("off", lambda: 1 / 0, cron="0 2 * * *", enabled_when=False)
+        jobs.sync()
+    return ["daily", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("store", "wait", "offset", "processes"),
+    sampled(cases([True, False], [-5, -0.5, 0, 0.5, 61, 1_500, 3_500], [1, 2]), every=11),
+)
+def test_one_call_runs_what_is_due_of_every_job_once(
+    make_site: MakeSite, store: str, wait: bool, offset: float, processes: int
+) -> None:
+    """Fails if a job is left out, runs twice, or loses its instant to a call that comes early, late, twice or in two processes."""
+    site = make_site(store, wait=wait, processes=processes)
+    names = with_more_jobs(site)
+    for instant in INSTANTS[:3]:
+        site.sleep_until(instant + timedelta(seconds=offset))
+        first = site.call(job=None)
+        again = [site.call(work, job=None) for work in site.works]
+        site.clock.advance()
+        assert [one["job"] for one in first["jobs"]] == names
+        assert {one["finding"] for one in first["jobs"]} == {"opened"}
+        assert {datetime.fromisoformat(one["scheduled_for"]) for one in first["jobs"]} == {instant}
+        assert not wait or first["outcomes"] == {"succeeded": 3}
+        runs = {one["job"]: one["run"] for one in first["jobs"]}
+        for said in again:
+            assert {one["job"]: one["run"] for one in said["jobs"]}.items() <= runs.items()
+            assert {one["finding"] for one in said["jobs"]} <= {"duplicate"}
+
+    for name in names:
+        assert [run.scheduled_for for run in site.runs(name)] == INSTANTS[:3]
+        assert site.statuses(name) == ["succeeded"] * 3
+    assert [site.runs(name) for name in ("monthly", "manual", "off")] == [[], [], []]
+    assert len(site.ran) == 9
+
+
+def test_what_is_due_of_all_jobs_is_opened_in_one_transaction(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if each job is opened by a commit of its own."""
+    site = make_site("sqlite", wait=False)
+    names = with_more_jobs(site)
+    opened: list[list[str]] = []
+    recorder = site.jobs._assembly.recorder
+    real = recorder.open
+
+    def open_(runs: Sequence[Run], *rest: Any, **more: Any) -> None:
+        opened.append([run.job_id for run in runs])
+        real(runs, *rest, **more)
+
+    monkeypatch.setattr(recorder, "open", open_)
+    site.sleep_until(FIRST)
+    site.call(job=None)
+
+    assert opened == [names]
+
+
+@pytest.mark.parametrize(
+    ("early", "status"), [(5.5, 425), (29.9, 425), (30.1, 202), (59.9, 202), (3_600, 202)]
+)
+def test_a_call_for_all_jobs_is_early_for_no_more_than_half_a_minute(
+    make_site: MakeSite, early: float, status: int
+) -> None:
+    """Fails if a ticker of every minute is told to come again in the minute before each instant."""
+    site = make_site(wait=False)
+    site.sleep_until(FIRST - timedelta(seconds=early))
+
+    response = site.works[0].tick(None)
+
+    assert (response.status, site.runs()) == (status, [])
+    assert json.loads(response.body) == (
+        {"finding": "early", "due_in": early} if status == 425 else {"jobs": []}
+    )
+
+
+def test_jobs_of_every_second_hold_no_call_for_long(make_site: MakeSite) -> None:
+    """Fails if a call waits for one instant after the other."""
+    site = make_site(backend="local", cron=None, every=1)
+    began = site.clock.now()
+
+    site.call(job=None)
+
+    assert site.clock.now() - began <= timedelta(seconds=1.5)
+
+
+def test_a_call_for_all_jobs_works_off_what_is_pending_before_its_instants(make_site: MakeSite) -> None:
+    """Fails if a run that is pending has the tick of its job skipped, on a host that sleeps between calls."""
+    failed = ValueError("the first attempt")
+
+    def handler(context: RunContext) -> None:
+        if context.attempt == 1 and context.scheduled_for == FIRST:
+            raise failed
+
+    site = make_site(handler=handler, retry=Retry(max_attempts=2, delays=[3_600]))
+    for instant in INSTANTS[:2]:
+        site.sleep_until(instant)
+        said = site.call(job=None)
+    assert said["outcomes"] == {"succeeded": 1}
+    assert site.statuses() == ["succeeded", "succeeded"]
+
+
+def test_the_time_that_a_call_takes_is_bounded_by_a_setting() -> None:
+    """Fails if JOBMANAGER_WAIT_SECONDS is not what ends the working off of other jobs."""
+    clock = FakeClock(NOON)
+    settings = Settings(
+        backend="external", database_url="memory://", secret=SECRET, wait=True, wait_seconds=10
+    )
+    jobs = JobManager(settings, clock=clock)
+    jobs.add_job("daily", lambda: None, cron="0 2 * * *")
+    # Time passes, and no thread of the application runs meanwhile.
+    jobs.add_job("long", lambda: clock._pass(timedelta(seconds=4)), overlap="allow")
+    work = Work(jobs, clock)
+    work.tick(None)
+    for _ in range(5):
+        jobs.trigger_job("long", delay=3_600)
+    clock.step(timedelta(hours=2))
+    work.tick(None)
+
+    assert sorted(str(run.status) for run in jobs.runs("long")) == ["pending"] * 2 + ["succeeded"] * 3
+    jobs.stop()

@@ -13,7 +13,7 @@ from jobmanager.clock import Clock
 from jobmanager.context import CancelCause
 from jobmanager.errors import UnsupportedError
 from jobmanager.job import Job
-from jobmanager.run import Accepted, Run, Tick, Ticked
+from jobmanager.run import Accepted, Run, Tick, Ticked, TickedJobs
 from jobmanager.schedule import Cron
 from jobmanager.settings import Settings
 
@@ -68,7 +68,7 @@ class Found:
 class Host(Protocol):
     """The manager, as seen by a backend whose processes an outside system starts. Any thread may call it.
 
-    The methods that bring work (`execute`, `accept`, `tick`, `plan`, `sweep`) start the manager if it is not started; after a
+    The methods that bring work (`execute`, `accept`, `tick`, `tick_all`, `plan`, `sweep`) start the manager if it is not started; after a
     stop they raise StoppedError instead, until it is started again. Where nothing is to run (JOBMANAGER_DISABLED, or a backend that
     keeps no time) they raise SwitchedOffError.
     """
@@ -96,6 +96,13 @@ class Host(Protocol):
         """Open a run for the last due instant of the job, or for the given one, unless there is one.
 
         Raises JobNotFoundError for an unknown job. Where the setting WAIT is on it executes what is due before it returns.
+        """
+        ...
+
+    def tick_all(self, *, waited_for: datetime | None = None) -> TickedJobs:
+        """Open the last due instant of every job, unless it has a run, all in one transaction; else as `tick`.
+
+        `waited_for` is the instant of an earlier call that was too early: of those after it none is waited for again.
         """
         ...
 

@@ -107,6 +107,10 @@ class Runner:
         """Open one run, wait until that is durable, and get it executed. Raises what the store says against it."""
         return self._settled(self.open([request], waited_for=True))[0]
 
+    def accept_all(self, requests: Sequence[OpenRequest]) -> list[OpenResult]:
+        """Do what `accept` does for many runs, in one transaction as far as they are on time; the order is not that of the requests."""
+        return self._settled(self.open(requests, waited_for=True))
+
     def accept_announced(self, run_ids: Sequence[str]) -> Accepted:
         """Decide what becomes of these announced runs, wait until that is durable, and get executed what is to run.
 

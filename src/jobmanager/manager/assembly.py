@@ -202,6 +202,7 @@ class Assembly:
             clock=clock,
             grace=settings.grace,
             waits=settings.wait,
+            budget=timedelta(seconds=settings.wait_seconds),
         )
         self.threaded = threaded
         """False on a clock moved by hand and on noop: then runs execute inline, in the caller's thread."""

@@ -1,4 +1,4 @@
-"""The tick of a job that an outside ticker calls for: which instant is meant, and what became of it."""
+"""The tick of one job, or of all, that an outside ticker calls for: which instant is meant, and what became of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobmanager.ledger.queries import effective
 from jobmanager.manager.sweep import Sweep
 from jobmanager.process.heartbeat import LastTick
 from jobmanager.registry import Registry
-from jobmanager.run import MICROSECOND, MISSED, PENDING, SKIPPED, Run, Tick, Ticked
+from jobmanager.run import MICROSECOND, MISSED, PENDING, SKIPPED, Run, Tick, Ticked, TickedJobs
 from jobmanager.schedule import Schedule
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import JobRow
@@ -25,8 +25,8 @@ HOLD = timedelta(seconds=5)
 EARLY = timedelta(seconds=60)
 """A call that comes so much before its instant is told to come again."""
 
-BUDGET = timedelta(seconds=25)
-"""How long a call that waits for its runs goes on to begin others that are due."""
+EARLY_FOR_ALL = timedelta(seconds=30)
+"""The same of a call that names no job: a ticker of every minute is not early for what is due in the next one."""
 
 SWEEP_AFTER = timedelta(seconds=60)
 MOST_OPEN = 1000
@@ -53,7 +53,9 @@ class CalledTicks:
         clock: Clock,
         grace: timedelta,
         waits: bool,
+        budget: timedelta,
     ) -> None:
+        """`budget`: how long a call that waits for its runs goes on to begin others that are due."""
         self._registry = registry
         self._store = store
         self._runner = runner
@@ -64,6 +66,7 @@ class CalledTicks:
         self._clock = clock
         self._grace = grace
         self._waits = waits
+        self._budget = budget
 
     def tick(self, job_id: str, scheduled_for: datetime | None = None) -> Ticked:
         """Open a run for the job's last due instant, or for the one that is given; `early` comes with the time until it is due.
@@ -73,17 +76,37 @@ class CalledTicks:
         """
         if not self._waits:
             return self._tick(job_id, scheduled_for)
-        until = self._clock.monotonic() + BUDGET.total_seconds()
+        until = self._clock.monotonic() + self._budget.total_seconds()
         self._follow_changes()  # no thread of a process that sleeps between calls did
         self._execute(self._open_runs(job_id), until)  # what holds the job's key would have the tick skipped
         ticked = self._tick(job_id, scheduled_for)
         if ticked.finding != "early":
-            self._execute(ticked.runs, until)
-            if self._sweep.is_older_than(SWEEP_AFTER):
-                self._sweep.look()
-            while self._clock.monotonic() < until and self._claims.claim_one_here():
-                pass
+            self._work_off(ticked.runs, until)
         return ticked
+
+    def tick_all(self, waited_for: datetime | None = None) -> TickedJobs:
+        """Open a run for the last due instant of every job that has none yet, all in one go.
+
+        A call that is a little early for a job opens nothing and says how long to wait: up to five seconds in any case, up to half a
+        minute where nothing else is due. It is called again with `waited_for`, and opens what is due then. Raises
+        StoreUnavailableError, after which it may be repeated.
+        """
+        until = self._clock.monotonic() + self._budget.total_seconds()
+        if self._waits:
+            self._follow_changes()
+        now = self._store.now()
+        due, coming = self._due_and_coming(now)
+        if coming is not None and (waited_for is None or coming <= waited_for):
+            due_in, held = coming - now, coming - now <= HOLD
+            if held or not due:
+                return TickedJobs({}, due_in.total_seconds(), coming, may_be_held=held)
+        if self._waits:
+            for job, _, _ in due:
+                self._execute(self._open_runs(job.id), until)
+        ticked = self._open_all(due, now)
+        if self._waits:
+            self._work_off([run_id for each in ticked.values() for run_id in each.runs], until)
+        return TickedJobs(ticked)
 
     def _tick(self, job_id: str, scheduled_for: datetime | None) -> Ticked:
         job = self._registry.job(job_id)
@@ -123,6 +146,28 @@ class CalledTicks:
             early = self._ahead(job, schedule, coming, now)
         return early or taken or self._past(job, row, last, now)
 
+    def _due_and_coming(self, now: datetime) -> tuple[list[tuple[Job, JobRow, datetime]], datetime | None]:
+        """Return the jobs with the last instant that is not accounted for, and when the next instant is due that the call may mean."""
+        rows = {row.id: row for row in self._store.jobs.rows(ids=list(self._registry.jobs))}
+        due: list[tuple[Job, JobRow, datetime]] = []
+        means: list[datetime] = []
+        for job in list(self._registry.jobs.values()):
+            row = rows.get(job.id)
+            schedule = effective(job, row)
+            if row is None or schedule is None or not row.open:
+                continue
+            last, coming = schedule.previous_before(now + MICROSECOND), schedule.next_after(now)
+            if last is not None and job.due_at(last) > now:  # by its jitter
+                last, coming = schedule.previous_before(last), last
+            if last is not None and last > row.accounted_until:
+                due.append((job, row, last))
+            if coming is None or row.state != "active" or not _is_nearer(job.due_at(coming), last, now):
+                continue
+            ahead = self._ahead(job, schedule, coming, now)
+            if ahead is not None and (ahead.may_be_held or HOLD < job.due_at(coming) - now <= EARLY_FOR_ALL):
+                means.append(job.due_at(coming))
+        return due, min(means, default=None)
+
     def _given(self, job: Job, row: JobRow, schedule: Schedule, now: datetime, instant: datetime) -> Ticked:
         """Return what becomes of an instant that the caller names, if it is one of the schedule."""
         if schedule.previous_before(instant + MICROSECOND) != instant:
@@ -160,6 +205,27 @@ class CalledTicks:
         result = self._runner.accept(OpenRequest(job, Tick(job.id, instant, row.schedule_rev)))
         if result.finding != "late":
             return _found(result.finding, result.run, instant)
+        return self._caught_up(job, row, instant, now)
+
+    def _open_all(self, due: Sequence[tuple[Job, JobRow, datetime]], now: datetime) -> dict[str, Ticked]:
+        """Open the instants of many jobs in one go; return what became of each."""
+        requests = [OpenRequest(job, Tick(job.id, instant, row.schedule_rev)) for job, row, instant in due]
+        opened = {
+            result.run.job_id: result.run
+            for result in (self._runner.accept_all(requests) if requests else ())
+            if result.finding == "opened" and result.run is not None
+        }
+        ticked = {}
+        for job, row, instant in due:
+            run = opened.get(job.id)
+            ticked[job.id] = (
+                self._caught_up(job, row, instant, now) if run is None else _found("opened", run, instant)
+            )
+            self._note(job, ticked[job.id], now)
+        return ticked
+
+    def _caught_up(self, job: Job, row: JobRow, instant: datetime, now: datetime) -> Ticked:
+        """Return what the account made of an instant that is too late, or has a run, with all that it opened for the job."""
         newest = self._store.history.runs(job_id=job.id, limit=row.catch_up_cap + BESIDE)
         opened = [
             run
@@ -183,6 +249,14 @@ class CalledTicks:
         now = self._store.now()
         due = [run for run in pending if run.due_at <= now and not run.announced]
         return tuple(run.id for run in sorted(due, key=lambda run: (run.due_at, run.scheduled_for or now)))
+
+    def _work_off(self, run_ids: Sequence[str], until: float) -> None:
+        """Execute these runs on this thread, check the account if that is due, and go on with what else is pending."""
+        self._execute(run_ids, until)
+        if self._sweep.is_older_than(SWEEP_AFTER):
+            self._sweep.look()
+        while self._clock.monotonic() < until and self._claims.claim_one_here():
+            pass
 
     def _execute(self, run_ids: Sequence[str], until: float) -> None:
         """Execute these runs on this thread, one after the other, as far as they are pending and there is time to begin."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from jobmanager.job import Job
 from jobmanager.manager.assembly import Assembly
-from jobmanager.run import Accepted, Ticked
+from jobmanager.run import Accepted, Ticked, TickedJobs
 
 
 class Begin(Protocol):
@@ -57,6 +57,10 @@ class ManagerHost:
     def tick(self, job_id: str, *, scheduled_for: datetime | None = None) -> Ticked:
         self._go_on()
         return self._assembly().called.tick(job_id, scheduled_for)
+
+    def tick_all(self, *, waited_for: datetime | None = None) -> TickedJobs:
+        self._go_on()
+        return self._assembly().called.tick_all(waited_for)
 
     def plan(self) -> None:
         self._go_on()

@@ -132,9 +132,8 @@ class Asgi:
         if probe is not None:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._probing, self._probes.respond, probe)
-        job = route.job
-        if job is not None and asked.method == "GET":
-            return await self._tick(job, None)
+        if route.is_tick and asked.method == "GET":
+            return await self._tick(route.job, None)
         try:
             async with asyncio.timeout(LONGEST):
                 body = await _body(receive)
@@ -142,13 +141,13 @@ class Asgi:
             return TOO_SLOW
         if body is None:
             return None
-        if job is not None:
-            instant = self._endpoint.instant(body)
-            return instant if isinstance(instant, Response) else await self._tick(job, instant)
+        if route.is_tick:
+            instant = self._endpoint.instant(route, body)
+            return instant if isinstance(instant, Response) else await self._tick(route.job, instant)
         call = self._endpoint.call(asked, body)
         return call if isinstance(call, Response) else await self._once(call)
 
-    async def _tick(self, job: str, instant: datetime | None) -> Response:
+    async def _tick(self, job: str | None, instant: datetime | None) -> Response:
         """Return the response to a ticker; a call that came a little early waits here, and takes no thread meanwhile."""
         do = self._batcher().do
         ticked = await do(lambda: self._work.tick_now(job, instant))
@@ -157,7 +156,7 @@ class Asgi:
         with self._work.holding() as held:
             while isinstance(ticked, Early) and (seconds := held.wait(ticked)):
                 await asyncio.sleep(seconds)
-                ticked = await do(lambda: self._work.tick_now(job, instant))
+                ticked = await do(ticked.again)
             return held.response(ticked)
 
     async def _once(self, call: Call) -> Response:

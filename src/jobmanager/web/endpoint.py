@@ -47,19 +47,25 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One of ours: the path of the database's calls, the tick of `job`, or a `probe` of the host, which needs no key."""
+    """One of ours: the path of the database's calls, the tick of `job` or of all, or a `probe` of the host, which needs no key."""
 
     job: str | None = None
     probe: Probe | None = None
+    all_jobs: bool = False
+
+    @property
+    def is_tick(self) -> bool:
+        """True for the calls of tickers that are no database of ours."""
+        return self.all_jobs or self.job is not None
 
     @property
     def methods(self) -> tuple[str, ...]:
         if self.probe is not None:
             return ("GET", "HEAD")
-        return ("POST",) if self.job is None else ("GET", "POST")
+        return ("GET", "POST") if self.is_tick else ("POST",)
 
 
-RUN = Route()
+RUN, TICK_ALL = Route(), Route(all_jobs=True)
 PROBES: tuple[Probe, ...] = get_args(Probe)
 
 
@@ -77,7 +83,8 @@ class Endpoint:
         self._run_path = settings.run_path
         folder = settings.run_path.rpartition("/")[0]
         self._tick_path = f"{folder}/tick/"
-        self._probe_paths = {f"{folder}/{probe}": Route(probe=probe) for probe in PROBES}
+        self._other_paths = {f"{folder}/{probe}": Route(probe=probe) for probe in PROBES}
+        self._other_paths[f"{folder}/tick"] = TICK_ALL
         self._clock = clock
         self._calls = Limit(limits.calls_per_second, limits.calls_at_once, clock.monotonic)
         self._failures = Limit(limits.failures_per_second, limits.failures_at_once, clock.monotonic)
@@ -96,8 +103,8 @@ class Endpoint:
         # What stands before it must be where we are mounted, or a part of that: a mount may hold the path's beginning.
         if ours and not after and mount.startswith(before):
             return RUN
-        for probe_path, route in self._probe_paths.items():
-            before, ours, after = whole.rpartition(probe_path)
+        for other_path, route in self._other_paths.items():
+            before, ours, after = whole.rpartition(other_path)
             if ours and not after and mount.startswith(before):
                 return route
         before, ours, job = whole.rpartition(self._tick_path)
@@ -142,21 +149,24 @@ class Endpoint:
         except BodyError as error:
             return wrong(str(error))
 
-    def instant(self, body: bytes) -> datetime | Response | None:
+    def instant(self, route: Route, body: bytes) -> datetime | Response | None:
         """Return the instant that the body of a tick names, None if it names none, or the response that says what is wrong."""
         if len(body) > LARGEST:
             return TOO_LARGE
         try:
-            return read_instant(body)
+            instant = read_instant(body)
         except BodyError as error:
             return wrong(str(error))
+        if instant is not None and route.job is None:
+            return wrong(f"scheduled_for needs a job: call {self._tick_path}JOB")
+        return instant
 
     def _signed_by(self, asked: Asked) -> Signed:
         return self._keys.signed(asked.headers, self._clock.now().timestamp())
 
     def _takes_bearer(self, route: Route) -> bool:
         """Return True for tickers that are no database of ours and cannot sign, and where the setting says bearer."""
-        return route.job is not None or not self._signs
+        return route.is_tick or not self._signs
 
     def _refusal(self, route: Route, asked: Asked, error: RefusedError) -> Response:
         address = _address(asked.client)

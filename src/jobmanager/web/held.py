@@ -17,10 +17,11 @@ LONGEST_HELD = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Early:
-    """A call that came `seconds` before its instant and may wait; `come_again` is the response to one that does not."""
+    """A call that came `seconds` before its instant and may wait, to be tried `again` then; `come_again` is the response to one that does not."""
 
     seconds: float
     come_again: Response
+    again: Callable[[], Response | Early]
 
 
 class Held:

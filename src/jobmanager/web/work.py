@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
+from functools import partial
 from typing import Protocol, TypeVar
 
 from jobmanager.clock import Clock
@@ -20,7 +21,7 @@ from jobmanager.errors import (
     SwitchedOffError,
 )
 from jobmanager.process.throttled_log import ThrottledLogger
-from jobmanager.run import Accepted, Run, RunStatus, Ticked
+from jobmanager.run import Accepted, Run, RunStatus, Ticked, TickedJobs
 from jobmanager.settings import Settings
 from jobmanager.validation.printable import get_logger
 from jobmanager.web.body import Call
@@ -36,9 +37,6 @@ from jobmanager.web.response import (
     switched_off,
 )
 
-LONGEST_WAIT = 25.0
-"""Seconds that a response waits for runs that other threads execute. Those of its own thread it cannot leave."""
-
 logger = get_logger(__name__)
 
 T = TypeVar("T")
@@ -52,6 +50,8 @@ class WorkHost(Protocol):
     def execute(self, run_ids: Sequence[str]) -> object: ...
 
     def tick(self, job_id: str, *, scheduled_for: datetime | None = None) -> Ticked: ...
+
+    def tick_all(self, *, waited_for: datetime | None = None) -> TickedJobs: ...
 
     def plan(self) -> object: ...
 
@@ -136,8 +136,8 @@ class Work:
             return self._failure(done)
         return json_response(202, {"call": call.call, "accepted": 0, "known": 0})
 
-    def tick(self, job_id: str, scheduled_for: datetime | None = None) -> Response:
-        """Open the due instant of a job that a ticker names, or the one it asks for; return what became of it.
+    def tick(self, job_id: str | None, scheduled_for: datetime | None = None) -> Response:
+        """Open the due instant of a job that a ticker names, or the one it asks for, or those of all jobs; return what became of it.
 
         A call that came a little early waits on this thread until its instant.
         """
@@ -147,25 +147,42 @@ class Work:
         with self.holding() as held:
             while isinstance(ticked, Early) and (seconds := held.wait(ticked)):
                 self._clock.sleep(seconds)
-                ticked = self.tick_now(job_id, scheduled_for)
+                ticked = ticked.again()
             return held.response(ticked)
 
     def holding(self) -> AbstractContextManager[Held]:
         """Count a call that waits, as long as the block lasts."""
         return self._places.hold(self._clock.monotonic)
 
-    def tick_now(self, job_id: str, scheduled_for: datetime | None = None) -> Response | Early:
+    def tick_now(self, job_id: str | None, scheduled_for: datetime | None = None) -> Response | Early:
         """Do what `tick` does, but return `Early` for a call that has to wait, instead of waiting."""
+        if job_id is None:
+            return self._tick_all()
         ticked = self._tried(lambda: self._jobs.host.tick(job_id, scheduled_for=scheduled_for))
         if isinstance(ticked, Exception):
             return self._failure(ticked)
         facts = _facts(job_id, ticked)
         if ticked.due_in is not None:
             come_again = early(facts, ticked.due_in)
-            return Early(ticked.due_in, come_again) if ticked.may_be_held else come_again
+            again = partial(self.tick_now, job_id, scheduled_for)
+            return Early(ticked.due_in, come_again, again) if ticked.may_be_held else come_again
+        return self._ticked(facts, ticked.runs or ([ticked.run_id] if ticked.run_id else []))
+
+    def _tick_all(self, waited_for: datetime | None = None) -> Response | Early:
+        ticked = self._tried(lambda: self._jobs.host.tick_all(waited_for=waited_for))
+        if isinstance(ticked, Exception):
+            return self._failure(ticked)
+        if ticked.due_in is not None:
+            come_again = early({"finding": "early"}, ticked.due_in)
+            again = partial(self._tick_all, ticked.waits_for)
+            return Early(ticked.due_in, come_again, again) if ticked.may_be_held else come_again
+        facts = {"jobs": [_facts(job_id, each) for job_id, each in ticked.jobs.items()]}
+        return self._ticked(facts, [run for each in ticked.jobs.values() for run in each.runs])
+
+    def _ticked(self, facts: Mapping[str, object], runs: Sequence[str]) -> Response:
+        """Return the response to a tick, where it waits for its runs with their outcomes."""
         if not self.waits:
             return json_response(202, facts)
-        runs = ticked.runs or ([ticked.run_id] if ticked.run_id else [])
         outcomes = self._tried(lambda: self._executed(runs))
         if isinstance(outcomes, Exception):
             return self._failure(outcomes)
@@ -176,7 +193,7 @@ class Work:
     def _executed(self, runs: Sequence[str]) -> Mapping[str, int]:
         """Return how many of the runs have which status, now that none of them is being executed any more."""
         self._jobs.host.execute(runs)
-        deadline = self._clock.monotonic() + LONGEST_WAIT
+        deadline = self._clock.monotonic() + self._jobs.settings.wait_seconds
         return Counter(status for run in runs for status in self._status(run, deadline))
 
     def _status(self, run_id: str, deadline: float) -> list[str]:

@@ -56,15 +56,15 @@ class Wsgi:
         if refusal is not None:
             give_up_body(environ)
             return refusal
-        if route.job is not None and asked.method == "GET":
+        if route.is_tick and asked.method == "GET":
             return self._work.tick(route.job)
         try:
             with self._deadlines.bounding(environ):
                 body = _body(environ)
         except OSError:  # the connection ended, or was ended for its silence
             return TOO_SLOW
-        if route.job is not None:
-            instant = self._endpoint.instant(body)
+        if route.is_tick:
+            instant = self._endpoint.instant(route, body)
             return instant if isinstance(instant, Response) else self._work.tick(route.job, instant)
         call = self._endpoint.call(asked, body)
         return call if isinstance(call, Response) else self._once(call)

@@ -410,9 +410,8 @@ async def test_in_wait_mode_runs_that_another_thread_executes_are_waited_for():
     assert (await answering).said["outcomes"] == {"succeeded": 2}
 
 
-async def test_in_wait_mode_the_answer_does_not_wait_for_ever(monkeypatch):
-    monkeypatch.setattr(work, "LONGEST_WAIT", 0.1)
-    jobs = Jobs(wait=True)
+async def test_in_wait_mode_the_answer_does_not_wait_for_ever():
+    jobs = Jobs(wait=True, wait_seconds=0.1)
     jobs.run = lambda run_id: SimpleNamespace(status=RunStatus.RUNNING)  # type: ignore[method-assign]
     assert (await call(asgi(jobs))).said["outcomes"] == {"running": 2}
 
@@ -487,6 +486,58 @@ async def test_a_ticker_of_another_kind_names_the_job(method):
         "scheduled_for": "2026-01-02T03:04:00+00:00",
     }
     assert (jobs.host.asked, jobs.starts) == ([("tick", "report")], 1)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("over", ["asgi", "wsgi"])
+async def test_a_ticker_that_names_no_job_calls_for_all(over, method):
+    """Fails if the path without a job is not ours, or needs another key than that with one."""
+    jobs = Jobs()
+    request = {"path": "/jobs/tick", "method": method}
+    if over == "asgi":
+        answer = await ask(asgi(jobs), b"ignored", bearer(), **request)
+        refused = await ask(asgi(jobs), b"", bearer("wrong"), **request)
+    else:
+        answer = ask_wsgi(wsgi(jobs), b"ignored", bearer(), **request)
+        refused = ask_wsgi(wsgi(jobs), b"", bearer("wrong"), **request)
+
+    assert answer.status == 202
+    opened = {
+        "job": "report",
+        "finding": "opened",
+        "run": RUNS[0],
+        "scheduled_for": "2026-01-02T03:04:00+00:00",
+    }
+    assert answer.said == {"jobs": [opened]}
+    assert jobs.host.asked == [("tick_all", None)]
+    assert refused.status == 401
+
+
+async def test_a_call_for_all_jobs_that_is_early_is_held_or_told_to_come_again():
+    """Fails if such a call is tried again without the instant that it waits for: a frequent job would hold it for ever."""
+    jobs = Jobs(wait=True)
+    jobs.host.early += [early(0.01), early(20, may_be_held=False)]
+    again = await ask(asgi(jobs), b"", bearer(), path="/jobs/tick")
+    assert (again.status, again.headers["retry-after"], again.said) == (
+        425,
+        "20",
+        {"finding": "early", "due_in": 20},
+    )
+    assert jobs.host.asked == [("tick_all", None), ("tick_all", DUE)]
+    jobs.host.early += [early(0.01)]
+    held = await ask(asgi(jobs), b"", bearer(), path="/jobs/tick")
+    assert (held.status, held.said["outcomes"]) == (200, {"succeeded": 1})
+
+
+@pytest.mark.parametrize("over", ["asgi", "wsgi"])
+async def test_an_instant_is_that_of_a_job(over):
+    jobs, body = Jobs(), b'{"scheduled_for": "2026-01-02T03:04:00Z"}'
+    if over == "asgi":
+        answer = await ask(asgi(jobs), body, bearer(), path="/jobs/tick")
+    else:
+        answer = ask_wsgi(wsgi(jobs), body, bearer(), path="/jobs/tick")
+    assert (answer.status, answer.said["error"]) == (400, "scheduled_for needs a job: call /jobs/tick/JOB")
+    assert jobs.host.asked == []
 
 
 async def test_an_unknown_job_is_told_to_those_who_may_know():

@@ -10,7 +10,7 @@ from tests.calls import OTHER_SECRET, RUNS, SECRET, bearer, body_of, signed
 from jobmanager import Settings
 from jobmanager.clock import SystemClock
 from jobmanager.web.body import LARGEST, Call
-from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
+from jobmanager.web.endpoint import TICK_ALL, Asked, Endpoint, Route, headers_of
 from jobmanager.web.limit import Limits
 from jobmanager.web.response import Response
 
@@ -73,9 +73,9 @@ def test_the_path_of_the_calls_is_found_wherever_it_is_mounted(mount, path, run_
         ("", "/x/jobs/run"),
         ("", "/jobs/x/../run"),
         ("/x", "/y/jobs/run"),
-        ("", "/jobs/tick"),
-        ("", "/jobs/tick/"),
         ("", "/x/jobs/tick/report"),
+        ("", "/x/jobs/tick"),
+        ("", "/jobs/ticks"),
     ],
 )
 def test_no_other_path_is_ours(mount, path):
@@ -96,6 +96,20 @@ def test_no_other_path_is_ours(mount, path):
 )
 def test_a_tick_names_its_job_beside_the_path_of_the_calls(mount, path, run_path):
     assert endpoint(run_path=run_path).route(asked(path=path, mount=mount)) == Route("report")
+
+
+@pytest.mark.parametrize(
+    ("mount", "path", "run_path"),
+    [
+        ("", "/jobs/tick", "/jobs/run"),
+        ("", "/jobs/tick/", "/jobs/run"),
+        ("/jobs", "/tick", "/jobs/run"),
+        ("/api", "/api/jobs/tick", "/jobs/run"),
+        ("", "/tick", "/cron"),
+    ],
+)
+def test_a_tick_without_a_job_is_one_of_all_jobs(mount, path, run_path):
+    assert endpoint(run_path=run_path).route(asked(path=path, mount=mount)) == TICK_ALL
 
 
 def refused(made: Endpoint, request: Asked, route: Route = RUN) -> Response | None:
