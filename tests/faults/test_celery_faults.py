@@ -338,6 +338,34 @@ def test_a_warm_shutdown_is_a_drain_as_on_every_backend(
     assert shape(jobs.run(blind.id)) == ("failed", "shutdown")
 
 
+THEIRS = """
+from celery import Celery
+celery = Celery("theirs", broker=os.environ["BROKER"])
+jobs = JobManager(backend=CeleryBackend(app=celery))
+"""
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_worker_of_celery_s_own_command_tells_its_handlers_and_cuts_none(
+    make_application: MakeApplication, broker: Redis, pool: str
+) -> None:
+    """Fails if a handler that looks is not told of the shutdown, or if one is cut although Celery waits for it."""
+    application = make_application(broker.url, QUIET, head=THEIRS, drain_seconds=2)
+    command = ("celery", "-A", "shop", "worker", "-P", pool, "-c", "2", "-l", "info")
+    worker = application.command(*command).says(" ready.")
+    jobs = application.manager()
+    for job_id in ("long", "tracked"):
+        jobs.add_job(job_id, "shop:nothing_here")
+    looks = jobs.trigger_job("tracked")
+    blind = jobs.trigger_job("long", {"seconds": 6})
+    until(lambda: application.effects("tracked") and application.effects("long"))
+
+    assert worker.end(seconds=60) == 0, worker.log()
+    after = jobs.run(looks.id)
+    assert (after.status, after.reason, after.next_attempt) == (RunStatus.PENDING, "shutdown", 1)
+    assert jobs.run(blind.id).status is RunStatus.SUCCEEDED, worker.log()
+
+
 def test_a_flushed_broker_loses_no_run(make_application: MakeApplication, broker: Redis) -> None:
     """Fails without the second sending: the message is gone, and the run would stay pending for ever."""
     application = make_application(broker.url, QUIET)

@@ -77,6 +77,10 @@ class Host(Protocol):
         """Return the queues that declared jobs name."""
         ...
 
+    def drain(self) -> timedelta:
+        """Return how long running handlers may take when a process ends."""
+        ...
+
     def start(self, *, executes: bool) -> None:
         """Start the manager in this process, as `start()` does; `executes`: pending runs are brought here. Twice is once."""
         ...
@@ -182,7 +186,10 @@ class Backend(ABC):
         return None
 
     def drain_left(self) -> float | None:
-        """Return how many seconds are left of a drain that the outside system began in this process; None if it began none."""
+        """Return how many seconds are left of a drain that the outside system began in this process; None if it began none.
+
+        Below 0 what still runs is cut. 0 may last: the outside system waits for handlers as long as they take.
+        """
         return None
 
     def is_guest(self) -> bool:

@@ -66,7 +66,7 @@ class Supervisor:
         left = self._drain_left()
         if left is not None and left <= self._drain.total_seconds() / 3:
             self._executor.ask_to_stop()
-        if left is not None and left <= 0:
+        if left is not None and left < 0:
             self._executor.cut()
         for attempt in self._attempts.begun():
             self._enforce_timeout(attempt)

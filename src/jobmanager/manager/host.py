@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from jobmanager.job import Job
@@ -31,8 +31,10 @@ class ManagerHost:
         assembly: Callable[[], Assembly],
         *,
         jobs: Mapping[str, Job],
+        drain: Callable[[], timedelta],
         check_switch: Callable[[], None],
     ) -> None:
+        self.drain = drain
         self._check_switch = check_switch
         self._begin = begin
         self._start_if_not_stopped = go_on

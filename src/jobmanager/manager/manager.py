@@ -206,6 +206,7 @@ class JobManager(Declaring, Operating):
             self.stop,
             lambda: self._parts.assembly,
             jobs=self._parts.registry.jobs,
+            drain=lambda: self._parts.settings.drain,
             check_switch=self._parts.check_switch,
         )
 

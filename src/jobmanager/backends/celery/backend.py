@@ -71,7 +71,7 @@ class CeleryBackend(Backend):
         self._delivering = threading.RLock()  # a signal may end us in the middle of a delivery
         self._publisher = Publisher(app, queue=queue, group_max=group_max)
         self.drain = Drain()
-        """How long running handlers may take once Celery shuts down; `jobmanager worker` gives it a length."""
+        """How long running handlers may take once Celery shuts down; `jobmanager worker` ends with it."""
         self._worker = Worker(app, self)
 
     @classmethod
@@ -233,6 +233,11 @@ class CeleryBackend(Backend):
                 "This CeleryBackend belongs to no JobManager; make it with JobManager(backend=...)."
             )
         self._host.execute(run_ids)
+
+    def begin_drain(self) -> None:
+        """Tell the handlers of this worker and its children, in time, that it shuts down. Called by the worker's signals."""
+        if self._host is not None:
+            self.drain.begin(self._host.drain())
 
     def end_worker(self) -> None:
         """Leave this process. Twice is safe."""

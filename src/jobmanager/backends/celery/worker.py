@@ -122,7 +122,7 @@ class Worker:
 
     def _on_shutting_down(self, how: str, **_: Any) -> None:
         if self._serves and how == "Warm":
-            self._backend.drain.begin()
+            self._backend.begin_drain()
 
     def _on_shutdown(self, **_: Any) -> None:
         if self._serves:

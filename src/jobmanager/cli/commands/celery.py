@@ -59,7 +59,7 @@ def worker(
             hint="Use --pool prefork, threads or solo.",
         )
     backend = _introduce(here, "worker", queues)
-    backend.drain.length = here.jobs.settings.drain
+    backend.drain.ends = True
     arguments = ["--quiet", "worker", "--pool", pool, "--loglevel", level]
     for option, value in (("--concurrency", concurrency), ("--queues", queues), ("--hostname", name)):
         if value is not None:
