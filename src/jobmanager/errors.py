@@ -17,6 +17,7 @@ JobManagerError
 ├── RunConflictError                     a run of that job is active; carries its id
 ├── RunCancelledError                    raised inside a handler by raise_if_cancelled()
 ├── TransitionError                      a run may not go from that status to this one
+├── EditConflictError                another edit of that job came first
 ├── WaitTimeoutError (TimeoutError)
 └── StoreError
     ├── StoreUnavailableError            locked, full, read-only, unreachable: try again
@@ -98,6 +99,15 @@ class CronError(JobManagerError, ValueError):
         self.position = position
         self.value = value
         self.hint = hint
+
+
+class EditConflictError(JobManagerError):
+    """Another edit of the job `job_id` came first: it has the revision `rev` now. Nothing was changed."""
+
+    def __init__(self, message: str, *, job_id: str, rev: int) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.rev = rev
 
 
 class JobNotFoundError(JobManagerError, LookupError):

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any, get_type_hints
 
@@ -26,10 +27,12 @@ HandlerTarget = Callable[..., Any] | str
 class Handler:
     """A callable under a key, or the "package.module:function" from which it is imported at first use."""
 
-    __slots__ = ("is_known_coroutine", "key", "target")
+    __slots__ = ("creatable", "is_known_coroutine", "key", "target")
 
-    def __init__(self, key: str, target: HandlerTarget) -> None:
+    def __init__(self, key: str, target: HandlerTarget, *, creatable: bool = True) -> None:
         self.key: str = key
+        self.creatable: bool = creatable
+        """Whether operators may make jobs of it."""
         self.target: HandlerTarget = target
         self.is_known_coroutine: bool = not isinstance(target, str) and _is_async(target)
         """Whether the handler is a coroutine function that is imported already."""
@@ -46,6 +49,15 @@ class Handler:
     def arguments(self, config: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
         """Validate config and payload (the payload wins) and return the keyword arguments; PayloadError if they do not fit."""
         return parameters_of(self.function).fill(self.key, config, payload)
+
+    def info(self) -> HandlerInfo:
+        """Return what an operator needs to know of it; HandlerNotFoundError if it cannot be imported."""
+        return HandlerInfo(
+            key=self.key,
+            description=inspect.getdoc(self.function) or "",
+            arguments=parameters_of(self.function).schema(),
+            creatable=self.creatable,
+        )
 
     def check_config(self, config: Mapping[str, Any]) -> None:
         """Raise PayloadError if the config alone does not fit; missing arguments may still come with a payload."""
@@ -65,6 +77,16 @@ class Handler:
         return partial(self.function, **arguments) if arguments else self.function
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerInfo:
+    """A handler as operators see it: its key, its docstring, and the JSON schema of its arguments beside the context."""
+
+    key: str
+    description: str
+    arguments: Mapping[str, Any]
+    creatable: bool
+
+
 class Registry:
     """The jobs by id and the handlers by key. Filled while the application is imported; read by any thread."""
 
@@ -76,7 +98,7 @@ class Registry:
         """`file:line` of each declaration that has one."""
         self.handlers: dict[str, Handler] = {}
 
-    def add_handler(self, key: str, target: HandlerTarget) -> None:
+    def add_handler(self, key: str, target: HandlerTarget, *, creatable: bool = True) -> None:
         """Register a handler; twice is safe.
 
         Raises DuplicateJobError for another target under the same key, ConfigurationError for what cannot be called.
@@ -87,7 +109,7 @@ class Registry:
             )
         known = self.handlers.get(key)
         if known is None:
-            self.handlers[key] = Handler(key, target)
+            self.handlers[key] = Handler(key, target, creatable=creatable)
         elif known.target is not target and known.target != target:
             raise DuplicateJobError(
                 f"Handler {key!r} is registered twice, for {_name(known.target)} and for {_name(target)}. "
@@ -105,6 +127,10 @@ class Registry:
         self.jobs.setdefault(job.id, job)
         if declared_at is not None:
             self.declared_at.setdefault(job.id, declared_at)
+
+    def take_stored(self, jobs: Mapping[str, Job | None]) -> None:
+        """Take over jobs that operators made, or changed; None takes one away. Who reads the jobs meanwhile keeps what it read."""
+        self.jobs = {job_id: job for job_id, job in {**self.jobs, **jobs}.items() if job is not None}
 
     def place(self, job_id: str, phrase: str = " (declared at {})") -> str:
         """Return a phrase with the line that declares the job; nothing where it is not known."""
@@ -163,6 +189,22 @@ class Parameters:
             )
             for name in self.names
             if name in hints and hints[name] is not Any
+        }
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the arguments; an argument that JSON cannot describe takes anything."""
+        properties: dict[str, Any] = {}
+        for name in self.names:
+            try:
+                described = self._validators[name].json_schema() if name in self._validators else {}
+            except Exception:  # noqa: BLE001 - a type of the application's own, which pydantic cannot describe
+                described = {}
+            properties[name] = described
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": self.required,
+            "additionalProperties": self.free,
         }
 
     def fill(self, key: str, config: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:

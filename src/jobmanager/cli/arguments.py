@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.clock import HOW_TO_WRITE, parse_duration
+
+if TYPE_CHECKING:
+    from jobmanager.validation.options import Option
 
 
 def duration(text: str) -> timedelta:
@@ -68,6 +72,60 @@ def payload(text: str | None) -> dict[str, Any] | None:
             hint="""The handler's arguments go by name: --payload '{"days": 7}'""",
         )
     return value
+
+
+def option_words(texts: Sequence[str], options: Mapping[str, Option], now: datetime) -> dict[str, Any]:
+    """Read `word=value` for each option as it takes it: durations, numbers, moments, `none`, and JSON for config and retry."""
+    return dict(_option_word(text, options, now) for text in texts)
+
+
+def _option_word(text: str, options: Mapping[str, Option], now: datetime) -> tuple[str, Any]:
+    from jobmanager.validation.kinds import Duration, Flag, Whole
+
+    word, sign, value = text.partition("=")
+    if not sign:
+        raise UsageError(f"{text!r} says nothing.", hint="Write word=value, for example timeout=5m.")
+    described = options.get(word)
+    kind = None if described is None else described.kind
+    if value.lower() in ("none", "null") and (described is None or described.optional):
+        return word, None
+    if word == "config":
+        return word, payload(value)
+    if word == "retry":
+        return word, _retry(value)
+    if word == "at":
+        return word, moment(value, now)
+    if word == "every" or isinstance(kind, Duration):
+        return word, duration(value)
+    if isinstance(kind, Flag):
+        return word, _choice(word, value, {"true": True, "false": False})
+    if not isinstance(kind, Whole):
+        return word, value
+    try:
+        return word, int(value)
+    except ValueError:
+        raise UsageError(f"{word}={value!r} is not a number.", hint=f"Write {word}=3.") from None
+
+
+def _choice(word: str, value: str, choices: Mapping[str, Any]) -> Any:
+    try:
+        return choices[value.lower()]
+    except KeyError:
+        raise UsageError(f"{word}={value!r} is neither {' nor '.join(choices)}.") from None
+
+
+def _retry(value: str) -> Any:
+    """Read a number of attempts, or the words of a Retry as JSON."""
+    from jobmanager.job import Retry
+
+    if value.isdecimal():
+        return int(value)
+    try:
+        return Retry(**(payload(value) or {}))
+    except TypeError as error:
+        raise UsageError(
+            f"retry={value!r}: {error}.", hint="""Write retry=3 or retry='{"max_attempts": 3, "base": 10}'."""
+        ) from None
 
 
 _KINDS: dict[type, str] = {

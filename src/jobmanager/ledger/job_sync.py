@@ -9,8 +9,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobmanager.backends.timetable import ScheduledJob
-from jobmanager.errors import ConfigurationError, CronError, StoreError, StoreUnavailableError
+from jobmanager.errors import (
+    ConfigurationError,
+    CronError,
+    DuplicateJobError,
+    StoreError,
+    StoreUnavailableError,
+)
 from jobmanager.job import STORED_OPTIONS, Job, stored_policies
+from jobmanager.ledger.definition import job_of
 from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.ledger.overrides import in_force
 from jobmanager.ledger.reconciliation import Reconciliation
@@ -80,6 +87,7 @@ class JobSync:
         if seq == self._seq:
             return False
         page = self._store.jobs.summaries(changed_since=self._seq, limit=PAGE)
+        stored: dict[str, Job | None] = {}
         while page:
             special = [brief.id for brief in page if not self._keep_plain(brief)]
             for row in self._store.jobs.rows(ids=special) if special else ():
@@ -87,9 +95,29 @@ class JobSync:
                 self._rows[row.id] = row
                 if row.id in self._registry.declared:
                     self._registry.jobs[row.id] = self._in_force(row)
+                elif row.definition is not None or row.id in self._registry.jobs:
+                    stored[row.id] = self._defined(row)
             page = self._store.jobs.summaries(changed_since=self._seq, after=page[-1].id, limit=PAGE)
+        if stored:
+            self._registry.take_stored(stored)
         self._seq = seq
         return True
+
+    def _defined(self, row: JobRow) -> Job | None:
+        """Return the job that an operator made; None if it is deleted, of another namespace, or of a handler that is not here."""
+        if row.definition is None or row.state == "deleted" or row.namespace != self._namespace:
+            return None
+        try:
+            job = job_of(row.id, row.definition)
+        except UNUSABLE as error:
+            logger.error("job=%s has a definition that cannot be used here: %s", row.id, error)
+            return None
+        return job if job.handler in self._registry.handlers else None
+
+    def defined(self, job: Job, definition: Mapping[str, Any]) -> JobRow:
+        """Return the row of a job that an operator makes or edits."""
+        now = self._store.now()
+        return replace(self._row(job, now, enabled=True), definition=definition)
 
     def _keep_plain(self, stored: JobSummary) -> bool:
         """Keep what is needed of a job of ours that is stored as the code says; False if it is another one."""
@@ -114,6 +142,7 @@ class JobSync:
             and (stored.next_due_at is None) == (declared.schedule is None)
             and stored.schedule == _text(declared)
             and stored.declared == declared.declared()
+            and stored.definition is None
         )
 
     def plan(self) -> list[Change]:
@@ -123,7 +152,11 @@ class JobSync:
             *(Change(job_id=row.id, action="create", detail=row.schedule) for row in new),
             *(Change(job_id=row.id, action="update", detail=self._what(row)) for row in edited),
             *(Change(job_id=job_id, action=state) for job_id, state in states.items()),
-            *(Change(job_id=job_id, action="undeclared") for job_id in sorted(self.unknown)),
+            *(
+                Change(job_id=job_id, action="undeclared")
+                for job_id in sorted(self.unknown)
+                if self._rows[job_id].definition is None
+            ),
         ]
 
     def carry_over(self) -> None:
@@ -141,10 +174,7 @@ class JobSync:
             self._store.jobs.declare(policies)
         for row in edited:
             before = self._rows[row.id]
-            if before.namespace != row.namespace:
-                logger.warning(
-                    "job=%s was declared by namespace %s; it is ours now", row.id, before.namespace
-                )
+            _warn_of_new_owner(before, row)
             if row.id not in policies:
                 logger.warning("job=%s schedule changes from %r to %r", row.id, before.schedule, row.schedule)
                 self._change(row.id, declaration=row)
@@ -178,19 +208,28 @@ class JobSync:
             if row is None:
                 new.append(self._row(job, now, enabled=enabled))
                 continue
+            self._check_owner(job, row)
             declared = self._row(job, now, enabled=enabled, override=row.override)
             if self._what(declared):
                 edited.append(declared)
-            if enabled and row.state == "disabled" and row.state_reason in OURS:
+            if enabled and (row.state == "deleted" or (row.state == "disabled" and row.state_reason in OURS)):
                 states[job.id] = "active"
             elif not enabled and row.open:
                 states[job.id] = "disabled"
         return new, edited, states
 
+    def _check_owner(self, declared: Job, row: JobRow) -> None:
+        """Raise DuplicateJobError if an operator of another namespace made a job of this id."""
+        if row.definition is not None and row.namespace != self._namespace and row.state != "deleted":
+            raise DuplicateJobError(
+                f"Job {row.id!r} was made by an operator in namespace {row.namespace!r}"
+                f"{self._registry.place(declared.id, ', and is declared here at {}')}. Give one of them another id."
+            )
+
     def _what(self, declared: JobRow) -> str:
         """Names of what differs from the stored row."""
         row = self._rows[declared.id]
-        names = ("schedule", "namespace", "declared", *STORED_OPTIONS)
+        names = ("schedule", "namespace", "declared", "definition", *STORED_OPTIONS)
         return ", ".join(name for name in names if getattr(row, name) != getattr(declared, name))
 
     def overridden(self, job_id: str, override: Mapping[str, Any] | None) -> JobRow:
@@ -240,7 +279,7 @@ class JobSync:
         self.refresh()
         gone = self.unknown - self._store.processes.declared_by_living(self._namespace)
         for job_id in sorted(gone):
-            if self._rows[job_id].open:
+            if self._rows[job_id].open and self._rows[job_id].definition is None:
                 logger.warning("job=%s is declared by no living process any more; it is disabled", job_id)
                 self._change(job_id, state="disabled", reason=UNDECLARED, by="code")
 
@@ -275,6 +314,13 @@ class JobSync:
         except CronError as error:
             logger.error("job=%s has a stored schedule this version cannot read: %s", job.id, error)
             return replace(job, schedule=None)
+
+
+def _warn_of_new_owner(before: JobRow, row: JobRow) -> None:
+    if before.definition is not None:
+        logger.warning("job=%s was made by an operator; from now on its declaration holds", row.id)
+    elif before.namespace != row.namespace:
+        logger.warning("job=%s was declared by namespace %s; it is ours now", row.id, before.namespace)
 
 
 def _text(job: Job) -> str:

@@ -19,8 +19,8 @@ _JOB = {name: item for name, item in POLICY_OPTIONS.items() if item.overridable}
 _RETRY = {name: item for name, item in RETRY_OPTIONS.items() if item.overridable}
 OVERRIDABLE = {**_JOB, **_RETRY}
 """The options that can be overridden, by name; a schedule can be as well."""
-_SCHEDULE = ("cron", "timezone", "every")
-WORDS = frozenset({*_SCHEDULE, *OVERRIDABLE})
+SCHEDULE_WORDS = ("cron", "timezone", "every")
+WORDS = frozenset({*SCHEDULE_WORDS, *OVERRIDABLE})
 
 
 def checked(words: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def checked(words: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"{unknown[0]!r} cannot be overridden.{closest_name(unknown[0], WORDS)} Known are {', '.join(sorted(WORDS))}."
         )
-    given = [word for word in _SCHEDULE if words.get(word) is not None]
+    given = [word for word in SCHEDULE_WORDS if words.get(word) is not None]
     if "every" in given and len(given) > 1:
         raise ConfigurationError(
             f"{' and '.join(given)} exclude each other; give cron with timezone, or every."
@@ -52,7 +52,7 @@ def added(before: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]
     if words.get("cron") is not None or words.get("timezone") is not None:
         kept.pop("every", None)
     kept.update(words)
-    return {word: value for word, value in kept.items() if value is not None or word not in _SCHEDULE}
+    return {word: value for word, value in kept.items() if value is not None or word not in SCHEDULE_WORDS}
 
 
 def _plain(word: str, value: Any) -> Any:

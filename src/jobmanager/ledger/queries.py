@@ -68,7 +68,8 @@ class History:
     def statuses(self, job_ids: Sequence[str] | None = None) -> list[JobStatus]:
         """Status of these jobs, or of all, by id; unknown ids are left out."""
         rows = {row.id: row for row in self._store.jobs.rows()} if self._store.exists() else {}
-        wanted = sorted({*rows, *self._registry.jobs}) if job_ids is None else filter(may_be_id, job_ids)
+        kept = {job_id for job_id, row in rows.items() if row.state != "deleted"}
+        wanted = sorted({*kept, *self._registry.jobs}) if job_ids is None else filter(may_be_id, job_ids)
         known = [job_id for job_id in wanted if job_id in rows or job_id in self._registry.jobs]
         last = self._store.history.last_runs([job_id for job_id in known if job_id in rows]) if rows else {}
         return [self._status(job_id, rows.get(job_id), last.get(job_id, [])) for job_id in known]

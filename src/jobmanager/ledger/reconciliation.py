@@ -12,12 +12,14 @@ from datetime import datetime, timedelta
 
 from jobmanager.errors import (
     CronError,
+    EditConflictError,
     JobDisabledError,
     RunNotFoundError,
     StoreUnavailableError,
     TransitionError,
 )
 from jobmanager.job import STORED_OPTIONS
+from jobmanager.ledger.audit import Auditor
 from jobmanager.ledger.missing_instants import (
     Missing,
     caught_up,
@@ -59,10 +61,12 @@ class Reconciliation:
         *,
         grace: timedelta,
         outages: Outages,
+        auditor: Auditor,
         on_step: Callable[[], object] = lambda: None,
     ) -> None:
         """`on_step` is called between jobs: a first sweep over very many takes long, and goes on."""
         self._store = store
+        self._auditor = auditor
         self._grace = grace
         self._outages = outages
         self._on_step = on_step
@@ -147,13 +151,23 @@ class Reconciliation:
         reason: str | None = None,
         by: str | None = None,
         declaration: JobRow | None = None,
+        action: str | None = None,
+        if_rev: int | None = None,
     ) -> JobRow:
         """Settle the job by its old rule up to now, then give it a new state, or a new declaration, from the next instant on.
 
-        Nothing changes, and nothing is written, if it is so already.
+        Nothing changes, and nothing is written, if it is so already. With `action` the audit has an entry of that name. Raises
+        EditConflictError if the job's revision is not `if_rev`.
         """
         with self._store.jobs.lock(job_id) as txn:
             before = txn.job
+            if if_rev is not None and before.definition_rev != if_rev:
+                raise EditConflictError(
+                    f"Job {job_id!r} was changed meanwhile: it has revision {before.definition_rev}, not {if_rev}. "
+                    "Read it again and repeat the edit.",
+                    job_id=job_id,
+                    rev=before.definition_rev,
+                )
             after = before if declaration is None else _declared_anew(before, declaration)
             if state is not None and state != before.state:
                 after = replace(after, state=state, state_reason=reason, state_by=by, state_at=txn.now)
@@ -171,7 +185,10 @@ class Reconciliation:
                     accounted_until=end,
                     next_due_at=schedule.next_after(end) if schedule and after.open else None,
                 )
-            txn.save(replace(after, definition_rev=before.definition_rev + 1))
+            after = replace(after, definition_rev=before.definition_rev + 1)
+            txn.save(after)
+            if action is not None:
+                txn.audit(self._auditor.entry(action, before, after, by=by, at=txn.now))
             if before.open and not after.open:
                 txn.close_pending()
             return txn.job
@@ -185,7 +202,8 @@ class Reconciliation:
             is_active = txn.job.state == "active"
         if failing and is_active:
             logger.error("job=%s is paused: its last %d runs failed", job_id, wanted)
-            self.change(job_id, state="paused", reason="failures", by="pause_after_failures")
+            by = "pause_after_failures"
+            self.change(job_id, state="paused", reason="failures", by=by, action="pause")
         return failing and is_active
 
     def redrive(self, run_id: str) -> Run:
@@ -278,5 +296,5 @@ def in_line_again(txn: JobTransaction, run: Run) -> Run:
 
 
 def _declared_anew(before: JobRow, declaration: JobRow) -> JobRow:
-    taken = ("namespace", "declared", "override", "schedule", *STORED_OPTIONS)
+    taken = ("namespace", "declared", "override", "definition", "schedule", *STORED_OPTIONS)
     return replace(before, **{name: getattr(declaration, name) for name in taken})

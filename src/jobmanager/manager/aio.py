@@ -13,9 +13,9 @@ from jobmanager.ledger.job_sync import Change
 from jobmanager.ledger.queries import Planned
 from jobmanager.manager.health import REPLY_WITHIN
 from jobmanager.process.health import HealthReport
-from jobmanager.registry import HandlerTarget
+from jobmanager.registry import HandlerInfo, HandlerTarget
 from jobmanager.run import JobMetrics, JobStatus, Run
-from jobmanager.stores.values import Instance
+from jobmanager.stores.values import AuditEntry, Instance
 from jobmanager.validation.texts import MISTAKES, add_place
 
 if TYPE_CHECKING:
@@ -204,6 +204,50 @@ class AsyncJobManager:
     async def reset_job(self, job_id: str, *, by: str | None = None) -> None:
         """Remove every override of a job; see `JobManager.reset_job`."""
         await _on_thread(self._manager.reset_job, job_id, by=by)
+
+    # ---------------------------------------------------------------- stored jobs
+
+    async def handlers(self) -> list[HandlerInfo]:
+        """Return the handlers of this process; see `JobManager.handlers`."""
+        return await _on_thread(self._manager.handlers)
+
+    async def create_job(self, job_id: str, *, handler: str, by: str | None = None, **options: Any) -> Job:
+        """Make a stored job; see `JobManager.create_job`."""
+        return await _on_thread(self._manager.create_job, job_id, handler=handler, by=by, **options)
+
+    async def update_job(
+        self, job_id: str, *, by: str | None = None, if_rev: int | None = None, **options: Any
+    ) -> Job:
+        """Edit a job; see `JobManager.update_job`."""
+        return await _on_thread(self._manager.update_job, job_id, by=by, if_rev=if_rev, **options)
+
+    async def delete_job(self, job_id: str, *, by: str | None = None) -> None:
+        """Delete a stored job; see `JobManager.delete_job`."""
+        await _on_thread(self._manager.delete_job, job_id, by=by)
+
+    async def enable_job(self, job_id: str, *, by: str | None = None) -> None:
+        """Enable a disabled job; see `JobManager.enable_job`."""
+        await _on_thread(self._manager.enable_job, job_id, by=by)
+
+    async def disable_job(self, job_id: str, *, reason: str | None = None, by: str | None = None) -> None:
+        """Disable a job; see `JobManager.disable_job`."""
+        await _on_thread(self._manager.disable_job, job_id, reason=reason, by=by)
+
+    async def seed(self, jobs: Mapping[str, Mapping[str, Any]], *, by: str | None = "seed") -> list[str]:
+        """Make the stored jobs that are missing; see `JobManager.seed`."""
+        return await _on_thread(self._manager.seed, jobs, by=by)
+
+    async def history(self, job_id: str, *, limit: int = 50) -> list[AuditEntry]:
+        """Return the changes of a job; see `JobManager.history`."""
+        return await _on_thread(self._manager.history, job_id, limit=limit)
+
+    async def audit(
+        self, *, job: str | None = None, before: str | None = None, limit: int = 50
+    ) -> list[AuditEntry]:
+        """Return what was changed by hand; see `JobManager.audit`."""
+        return await _on_thread(self._manager.audit, job=job, before=before, limit=limit)
+
+    # ---------------------------------------------------------------- what there is
 
     async def get_job_status(self, job_id: str) -> JobStatus | None:
         """Return the status of a job; see `JobManager.get_job_status`."""

@@ -28,6 +28,7 @@ from jobmanager.execution.supervisor import (
     Supervisor,
 )
 from jobmanager.execution.worker_pool import WorkerPool
+from jobmanager.ledger.audit import Auditor
 from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.ledger.job_sync import JobSync
 from jobmanager.ledger.outages import Outages
@@ -92,15 +93,19 @@ class Assembly:
         self.background = BackgroundTasks(clock, outage=outage)
         self.watching = BackgroundTasks(clock, name="jobmanager-supervisor", outage=outage)
         outages = Outages(clock)
+        redactor = Redactor(settings.secret_values())
+        self.auditor = Auditor(redactor)
         self.account = Reconciliation(
-            store, grace=settings.grace, outages=outages, on_step=self.background.note_progress
+            store,
+            grace=settings.grace,
+            outages=outages,
+            auditor=self.auditor,
+            on_step=self.background.note_progress,
         )
         self.job_sync = JobSync(registry, store, self.account, namespace=settings.namespace)
         self.pool = WorkerPool(settings.workers, threaded=threaded, coroutines=settings.coroutines)
         self.commits = GroupCommit(store, clock, threaded=threaded, quiet=outage, outages=outages)
-        self.recorder = Recorder(
-            store, self.commits, grace=settings.grace, redactor=Redactor(settings.secret_values())
-        )
+        self.recorder = Recorder(store, self.commits, grace=settings.grace, redactor=redactor)
         self.failure_detector = FailureDetector(
             store, clock, length=settings.lease, on_dead=partial(self.background.run_task_soon, SWEEP)
         )
@@ -117,7 +122,7 @@ class Assembly:
             clock,
             namespace=settings.namespace,
             length=settings.lease,
-            declares=registry.jobs.keys(),
+            declares=lambda: (registry.jobs, registry.handlers),
             executes=keeps_time,
             backend=backend.name,
             listener=Liveness(self.failure_detector, self.attempts),
@@ -392,7 +397,12 @@ class Assembly:
 
     def follow_changes(self) -> None:
         """Take over what other processes or operators changed."""
-        if self._up and self.job_sync.refresh():
+        if not self._up:
+            return
+        known = set(self._registry.jobs)
+        if self.job_sync.refresh():
+            if known != self._registry.jobs.keys():
+                self.heartbeat.announce()  # others made jobs, or deleted them: their runs are claimed by what is announced
             self.backend.sync(self.job_sync.scheduled(self._settings.grace))
 
     def _sweep(self) -> None:

@@ -55,14 +55,18 @@ class Declaring:
             self._parts.registry.add_job(job, declared_at=calling_line())
         return job
 
-    def handler(self, key: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    def handler(self, key: str, *, creatable: bool = True) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Register the decorated function as a handler under a key, and as a job of that id without a schedule.
 
-        Other jobs may name the key. Raises DuplicateJobError if another function has it.
+        Other jobs may name the key, with `creatable=False` only those that code declares. Raises DuplicateJobError if another
+        function has it.
         """
 
         def register(function: Callable[P, R]) -> Callable[P, R]:
-            self.add_job(key, function)
+            with Located(f"Handler {shown(key)}"):
+                check_id(key)
+                self._parts.registry.add_handler(key, function, creatable=creatable)
+            self.add_job(key, key)
             return function
 
         return register

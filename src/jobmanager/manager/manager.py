@@ -24,6 +24,7 @@ from jobmanager.manager.declaring import Declaring
 from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.operating import Operating, Seconds
 from jobmanager.manager.parts import Parts
+from jobmanager.manager.storing import Storing
 from jobmanager.observe import Observer
 from jobmanager.process import log_handlers
 from jobmanager.process.real_threads import check_real_threads
@@ -49,7 +50,7 @@ def inert() -> Iterator[None]:
         _inert.on = False
 
 
-class JobManager(Declaring, Operating):
+class JobManager(Declaring, Operating, Storing):
     """Declares jobs, keeps time for them, starts runs by hand, and reads and changes jobs and runs.
 
     Nothing connects before `start()` or the first use. Any thread may call the methods. `settings` defaults to the

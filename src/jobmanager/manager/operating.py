@@ -8,6 +8,7 @@ from typing import Any
 
 from jobmanager.clock import later
 from jobmanager.errors import (
+    ConfigurationError,
     JobDisabledError,
     JobNotFoundError,
     PayloadError,
@@ -63,7 +64,7 @@ class Operating:
         inline and is returned ended. With `key` an existing run of the job with that key is returned instead. Raises
         RunConflictError (with the active run's id), JobDisabledError, JobNotFoundError or PayloadError.
         """
-        job = self._parts.registry.job(job_id)
+        job = self._parts.job(job_id)
         now = self._parts.clock.now()
         with Located(f"Job {job.id!r}"):
             check_arguments(priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify)
@@ -335,11 +336,16 @@ class Operating:
 
     def _override(self, job_id: str, override: dict[str, Any] | None, by: str | None) -> None:
         assembly = self._parts.ready()
-        self._parts.registry.job(job_id)
+        self._parts.job(job_id)
         with Located(f"Job {job_id!r}"):
+            if job_id not in self._parts.registry.declared:
+                raise ConfigurationError(
+                    "an operator made it, so there is nothing to override; edit it with update_job."
+                )
             row = assembly.job_sync.overridden(job_id, override)
             self._parts.backend_class.check(in_force(self._parts.registry.declared[job_id], override))
-        assembly.account.change(job_id, declaration=row, by=by)
+        action = "reset" if override is None else "override"
+        assembly.account.change(job_id, declaration=row, by=by, action=action)
         assembly.follow_changes()
         assembly.job_sync.refresh()
 
@@ -351,7 +357,8 @@ class Operating:
                 f"Job {job_id!r} is {row.state} ({row.state_reason}); it can be neither paused nor resumed.",
                 job_id=job_id,
             )
-        self._parts.assembly.account.change(job_id, state=state, reason=reason, by=by)
+        action = "pause" if state == "paused" else "resume"
+        self._parts.assembly.account.change(job_id, state=state, reason=reason, by=by, action=action)
         self._parts.assembly.follow_changes()
 
     def _row(self, job_id: str) -> JobRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -11,6 +12,7 @@ from jobmanager.backends.base import Backend, Host
 from jobmanager.backends.resolver import Resolution, load_backend_class, resolve
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import ConfigurationError, JobDisabledError, SwitchedOffError
+from jobmanager.job import Job
 from jobmanager.ledger.queries import History
 from jobmanager.manager.assembly import Assembly
 from jobmanager.manager.health import HealthCheck
@@ -19,6 +21,7 @@ from jobmanager.registry import Registry
 from jobmanager.settings import Settings
 from jobmanager.stores import store_for
 from jobmanager.stores.base import RunStore
+from jobmanager.validation.call_arguments import may_be_id
 from jobmanager.validation.texts import locate, shown
 
 
@@ -37,6 +40,7 @@ class Parts:
     ) -> None:
         _check_parts(settings=settings, backend=backend, store=store, clock=clock, observers=observers)
         self._host = host
+        self.environ: Mapping[str, str] = os.environ
         self.settings: Settings = Settings.from_env() if settings is None else settings
         self.clock: Clock = clock or SystemClock()
         self._given_backend = backend
@@ -104,6 +108,12 @@ class Parts:
         """Return the assembly, with the store installed and the declarations in it."""
         self.assembly.install()
         return self.assembly
+
+    def job(self, job_id: str) -> Job:
+        """Return the job in force, also one that an operator has just made; JobNotFoundError, with the closest id, if there is none."""
+        if may_be_id(job_id) and job_id not in self.registry.jobs and self.store.exists():
+            self.assembly.job_sync.refresh()
+        return self.registry.job(job_id)
 
     def check_switch(self) -> None:
         """Raise SwitchedOffError where calls from outside are to run nothing: the kill switch is set, or no time is kept."""

@@ -65,7 +65,7 @@ class Heartbeat:
         *,
         namespace: str,
         length: timedelta,
-        declares: Collection[str] = (),
+        declares: Callable[[], tuple[Collection[str], Collection[str]]] = lambda: ((), ()),
         executes: bool = True,
         backend: str | None = None,
         listener: HeartbeatListener | None = None,
@@ -130,7 +130,7 @@ class Heartbeat:
     def announce(self) -> None:
         """Tell the others what this process declares and does now; before the first beat there is nothing to tell."""
         if self._registered:
-            self._store.processes.register(self._instance, self._declares)
+            self._store.processes.register(self._instance, *self._declares())
 
     def stop(self, timeout: float = 2.0) -> None:
         """Stop beating and deregister, so that no process has to wait for the lease to end. Twice is safe.
@@ -208,7 +208,7 @@ class Heartbeat:
                 # It lives from now on, not since it was built or last stopped: the account asks who lived when.
                 now = self._clock.now()
                 self._instance = replace(self._instance, started_at=now, seen_at=now)
-                self._store.processes.register(self._instance, self._declares)
+                self._store.processes.register(self._instance, *self._declares())
                 self._registered = True
             last_tick_at, lag = self._vital_signs()
             since = self._lives_since

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from jobmanager.run import Attempt, Ending, JobMetrics, LogLine, Progress, Run, RunStatus
 from jobmanager.stores.job_transaction import JobTransaction
-from jobmanager.stores.values import Instance, JobRow, JobSummary, Tally, Written, tally_of
+from jobmanager.stores.values import AuditEntry, Instance, JobRow, JobSummary, Tally, Written, tally_of
 
 OPEN = (RunStatus.PENDING, RunStatus.RUNNING)
 MOST_TALLIED = 1_000_000
@@ -51,6 +51,14 @@ class StoredJobs(ABC):
     @abstractmethod
     def add(self, rows: Sequence[JobRow]) -> None:
         """Insert rows that are not there yet; existing ones stay as they are."""
+
+    @abstractmethod
+    def create(self, row: JobRow, entry: AuditEntry) -> JobRow | None:
+        """Insert a job that an operator makes, with the entry of the audit; the row that is there under its id, if there is one.
+
+        A deleted job makes room: the new one takes its row, a further revision of its schedule, and its history. Returns None
+        if the job was made.
+        """
 
     @abstractmethod
     def declare(self, rows: Mapping[str, JobRow]) -> None:
@@ -165,8 +173,10 @@ class StoredProcesses(ABC):
     """The processes that share the store: which of them live, what each declares, and which has a role."""
 
     @abstractmethod
-    def register(self, instance: Instance, declares: Collection[str] = ()) -> None:
-        """Write down that this process lives, and which jobs its code declares; again when it declares others."""
+    def register(
+        self, instance: Instance, declares: Collection[str] = (), handlers: Collection[str] = ()
+    ) -> None:
+        """Write down that this process lives, which jobs and which handlers it has; again when it has others."""
 
     @abstractmethod
     def beat(
@@ -197,6 +207,10 @@ class StoredProcesses(ABC):
     @abstractmethod
     def declared_by_living(self, namespace: str) -> set[str]:
         """Return the ids of all jobs that some process of the namespace declares that is not dead."""
+
+    @abstractmethod
+    def handlers_of_living(self, namespace: str) -> set[str]:
+        """Return the keys of all handlers that some process of the namespace has that is not dead."""
 
     @abstractmethod
     def acquire_role(self, role: str, instance_id: str) -> bool:
@@ -255,6 +269,15 @@ class RunHistory(ABC):
     @abstractmethod
     def lines(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
         """List captured lines as (position, attempt, line), from position `after` on."""
+
+    @abstractmethod
+    def audit(
+        self, namespace: str, *, job_id: str | None = None, before: str | None = None, limit: int = 50
+    ) -> list[AuditEntry]:
+        """Return a page of the audit of a namespace or of one of its jobs, newest first.
+
+        `before` is the id of the last entry of the page before.
+        """
 
     @abstractmethod
     def metrics(self) -> JobMetrics:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from jobmanager.run import Run
-from jobmanager.stores.values import JobRow
+from jobmanager.stores.values import AuditEntry, JobRow
 
 
 class JobTransaction(ABC):
@@ -104,6 +104,10 @@ class JobTransaction(ABC):
     @abstractmethod
     def reopen(self, run: Run, *, max_attempts: int, turn: str | None) -> Run:
         """Make a closed run pending, due now; its outcome becomes a row of attempts."""
+
+    @abstractmethod
+    def audit(self, entry: AuditEntry) -> None:
+        """Write an entry of the audit."""
 
     @abstractmethod
     def save(self, job: JobRow) -> None:

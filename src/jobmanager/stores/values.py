@@ -28,6 +28,8 @@ class JobRow(Policies):
     next_due_at: datetime | None
     history_from: datetime
     override: Mapping[str, Any] | None = None
+    definition: Mapping[str, Any] | None = None
+    """The words of a job that an operator made; None for one that code declares."""
     definition_rev: int = 1
     schedule_rev: int = 1
     state: JobState = "active"
@@ -58,6 +60,7 @@ class JobSummary(NamedTuple):
     override: Mapping[str, Any] | None
     schedule_rev: int
     next_due_at: datetime | None
+    definition: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,24 @@ class Instance:
     dead_at: datetime | None = None
     backend: str | None = None
     """The name of the backend that the process was started with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One change that a person or a service made: of which job, from what to what. `before` and `after` hold what differs.
+
+    `rev` is the job's revision that the change made; None where it made none.
+    """
+
+    id: str
+    at: datetime
+    namespace: str
+    action: str
+    job_id: str
+    by: str | None = None
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    rev: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

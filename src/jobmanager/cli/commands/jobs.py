@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobmanager.cli.commands import stored
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.output.phrases import both, clock, compact, count, distance, length, utc
 from jobmanager.cli.output.records import run_record
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
     from jobmanager.manager.manager import JobManager
 
-jobs = Verbs("jobs", help="The jobs: list, show, next, pause, resume.", default=["list"])
+jobs = Verbs(
+    "jobs", help="The jobs: list, show, next, pause, resume; create, edit, delete.", default=["list"]
+)
 JOB_ID = click.argument("job", metavar="JOB", help="Its id.")
 SHOWN_RUNS, SHOWN_FIRES = 5, 5
 
@@ -157,7 +160,7 @@ def show(here: Session, job: str) -> None:
                 *((name.replace("_", " "), told) for name, told in policies_in_words(view)),
                 ("override", _override(view)),
                 ("known", "" if view.row else "no process has started with it yet"),
-                ("declared", "" if view.job else "not by this application"),
+                ("declared", _source(view)),
             ],
         ),
     )
@@ -165,6 +168,13 @@ def show(here: Session, job: str) -> None:
         here.print("", heading("Next"), _fires_table(here, view, coming))
     here.print("", heading("Last runs"))
     here.print(runs_table(here, runs, of_one_job=True) if runs else "none on record")
+
+
+def _source(view: View) -> str:
+    """Return where the job comes from; '' for the code of this application."""
+    if view.row is not None and view.row.definition is not None:
+        return f"by an operator, revision {view.row.definition_rev}: `jobmanager jobs history {view.id}`"
+    return "" if view.job else "not by this application"
 
 
 def _override(view: View) -> str:
@@ -304,3 +314,7 @@ def _print_states(here: Session, job: str | None, remark: str) -> None:
         here.print(line)
     if remark:
         here.print(dim(remark))
+
+
+for _verb in stored.VERBS:
+    jobs.add_command(_verb)

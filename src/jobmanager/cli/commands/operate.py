@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.exceptions import Exit
 
-from jobmanager.cli.arguments import duration, moment, payload
+from jobmanager.cli.arguments import duration, moment, option_words
 from jobmanager.cli.commands.runs import find, runs_table
 from jobmanager.cli.output.failures import FAILED, UsageError
 from jobmanager.cli.output.phrases import both, count, iso, tail
@@ -84,7 +84,9 @@ def override(here: Session, job: str, words: tuple[str, ...], reset: bool) -> No
     if reset:
         here.jobs.reset_job(job, by=here.user)
     else:
-        here.jobs.override_job(job, by=here.user, **dict(_word(text) for text in words or ()))
+        from jobmanager.ledger.overrides import OVERRIDABLE
+
+        here.jobs.override_job(job, by=here.user, **option_words(words, OVERRIDABLE, here.jobs.store.now()))
     row = here.jobs.store.jobs.get(job)
     told = dict(row.override or {}) if row else {}
     if here.as_json:
@@ -95,29 +97,6 @@ def override(here: Session, job: str, words: tuple[str, ...], reset: bool) -> No
         )
     else:
         here.print(f"{job}: no override; the code decides.")
-
-
-def _word(text: str) -> tuple[str, Any]:
-    """Read one `word=value` as the option of that name takes it."""
-    from jobmanager.ledger.overrides import OVERRIDABLE
-    from jobmanager.validation.kinds import Duration, Whole
-
-    word, sign, value = text.partition("=")
-    if not sign:
-        raise UsageError(f"{text!r} says nothing.", hint="Write word=value, for example timeout=5m.")
-    described = OVERRIDABLE.get(word)
-    if word == "config":
-        return word, payload(value)
-    if described is not None and described.optional and value.lower() in ("none", "null"):
-        return word, None
-    if word == "every" or (described is not None and isinstance(described.kind, Duration)):
-        return word, duration(value)
-    if described is None or not isinstance(described.kind, Whole):
-        return word, value
-    try:
-        return word, int(value)
-    except ValueError:
-        raise UsageError(f"{word}={value!r} is not a number.", hint=f"Write {word}=3.") from None
 
 
 # ---------------------------------------------------------------- backfill and dead letters

@@ -60,7 +60,8 @@ def views(manager: JobManager, wanted: str | None = None) -> list[View]:
     rows = {
         row.id: row
         for row in stored
-        if row.namespace == manager.settings.namespace or row.id in manager.registry.jobs
+        if (row.namespace == manager.settings.namespace or row.id in manager.registry.jobs)
+        and (row.state != "deleted" or row.id == wanted)
     }
     known = {*rows, *manager.registry.jobs}
     if wanted is not None and wanted not in known:
@@ -73,7 +74,9 @@ def views(manager: JobManager, wanted: str | None = None) -> list[View]:
     found = []
     for job_id in ids:
         job, row = manager.registry.declared.get(job_id), rows.get(job_id)
-        if job is not None and row is not None:
+        if row is not None and row.definition is not None:
+            job = _defined(row)
+        elif job is not None and row is not None:
             job = in_force(job, row.override)
         state, _, why = closed_because(job, row).partition(": ")
         found.append(
@@ -91,11 +94,23 @@ def views(manager: JobManager, wanted: str | None = None) -> list[View]:
     return found
 
 
+def _defined(row: JobRow) -> Job | None:
+    """Return the job that an operator made; None if a newer version wrote what this one cannot read."""
+    from jobmanager.errors import ConfigurationError, CronError
+    from jobmanager.ledger.definition import job_of
+
+    try:
+        return job_of(row.id, row.definition or {})
+    except (ConfigurationError, CronError, LookupError, TypeError):
+        return None
+
+
 def job_record(view: View) -> dict[str, Any]:
     """Return a job as a JSON document."""
     return {
         "id": view.id,
         "name": view.name,
+        "source": "code" if view.row is None or view.row.definition is None else "stored",
         "declared_here": view.job is not None,
         "schedule": view.schedule.text if view.schedule else None,
         "schedule_in_words": view.words,

@@ -27,7 +27,7 @@ from jobmanager.stores.sql.rows import (
     run_from,
 )
 from jobmanager.stores.sql.tables import STATUSES
-from jobmanager.stores.values import Tally
+from jobmanager.stores.values import AuditEntry, Tally
 
 
 class SqlHistory(SqlFacet, RunHistory):
@@ -130,6 +130,19 @@ class SqlHistory(SqlFacet, RunHistory):
             for query in (newest, sa.select(runs).where(is_open).order_by(c.id).limit(limit)):
                 found |= self.database.sorted_out(connection.execute(query).mappings())[1]
         return found
+
+    def audit(
+        self, namespace: str, *, job_id: str | None = None, before: str | None = None, limit: int = 50
+    ) -> list[AuditEntry]:
+        c = self.tables.audit.c
+        page = sa.select(self.tables.audit).where(c.namespace == namespace)
+        if job_id is not None:
+            page = page.where(c.job_id == job_id)
+        if before is not None:
+            page = page.where(c.id < before)
+        with self.database.reading() as connection:
+            rows = connection.execute(page.order_by(c.id.desc()).limit(limit)).mappings()
+            return [AuditEntry(**row) for row in rows]
 
     def metrics(self) -> JobMetrics:
         c = self.tables.runs.c

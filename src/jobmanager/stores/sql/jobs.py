@@ -23,12 +23,14 @@ from jobmanager.stores.sql.rows import (
     job_values,
 )
 from jobmanager.stores.sql.transaction import KnownRuns, ManyJobsTransaction, SqlJobTransaction
-from jobmanager.stores.values import JobRow, JobSummary
+from jobmanager.stores.values import AuditEntry, JobRow, JobSummary
 
 Made = TypeVar("Made")
 
 LOCKED_AT_ONCE = 1000
-DECLARED = {"declared", "namespace", *(item.column for item in STORED_OPTIONS.values())}
+NEW = -1
+"""The change counter of a row that only its own transaction sees."""
+DECLARED = {"declared", "namespace", "definition", *(item.column for item in STORED_OPTIONS.values())}
 
 
 class SqlJobs(SqlFacet, StoredJobs):
@@ -114,6 +116,22 @@ class SqlJobs(SqlFacet, StoredJobs):
                 self.database.insert_ignoring(self.tables.jobs),
                 [job_values(replace(row, change_seq=seq)) for row in rows],
             )
+
+    def create(self, row: JobRow, entry: AuditEntry) -> JobRow | None:
+        with self.database.writing() as connection:
+            jobs = self.tables.jobs
+            connection.execute(self.database.insert_ignoring(jobs), job_values(replace(row, change_seq=NEW)))
+            there = self.database.find_job(connection, self.database.locked(sa.select(jobs)), row.id)
+            if there is None or (there.state != "deleted" and there.change_seq != NEW):
+                return there
+            if there.change_seq != NEW:
+                row = replace(
+                    row, schedule_rev=there.schedule_rev + 1, definition_rev=there.definition_rev + 1
+                )
+            row = replace(row, change_seq=self.database.next_change(connection))
+            connection.execute(sa.update(jobs).where(jobs.c.id == row.id).values(**job_values(row)))
+            SqlJobTransaction(self.database, connection, row).audit(replace(entry, rev=row.definition_rev))
+        return None
 
     def declare(self, rows: Mapping[str, JobRow]) -> None:
         jobs = self.tables.jobs

@@ -21,14 +21,17 @@ from jobmanager.stores.values import Instance
 class SqlProcesses(SqlFacet, StoredProcesses):
     """Heartbeats and burials."""
 
-    def register(self, instance: Instance, declares: Collection[str] = ()) -> None:
-        job_ids = sorted(declares)
-        digest = hashlib.sha256("\n".join(job_ids).encode()).hexdigest() if job_ids else None
+    def register(
+        self, instance: Instance, declares: Collection[str] = (), handlers: Collection[str] = ()
+    ) -> None:
+        job_ids, keys = sorted(declares), sorted(handlers)
+        names = "\n".join([*job_ids, "", *keys])
+        digest = hashlib.sha256(names.encode()).hexdigest() if job_ids or keys else None
         with self.database.writing() as connection:
             if digest is not None:
                 connection.execute(
                     self.database.insert_ignoring(self.tables.declarations),
-                    {"digest": digest, "job_ids": job_ids},
+                    {"digest": digest, "job_ids": job_ids, "handlers": keys},
                 )
             table = self.tables.instances
             connection.execute(
@@ -38,8 +41,14 @@ class SqlProcesses(SqlFacet, StoredProcesses):
             connection.execute(sa.update(table).where(table.c.id == instance.id).values(**now))
 
     def declared_by_living(self, namespace: str) -> set[str]:
+        return self._of_living(namespace, self.tables.declarations.c.job_ids)
+
+    def handlers_of_living(self, namespace: str) -> set[str]:
+        return self._of_living(namespace, self.tables.declarations.c.handlers)
+
+    def _of_living(self, namespace: str, column: sa.Column[Any]) -> set[str]:
         instances, declarations = self.tables.instances, self.tables.declarations
-        living = sa.select(declarations.c.job_ids).where(
+        living = sa.select(column).where(
             declarations.c.digest.in_(
                 sa.select(instances.c.declares).where(
                     instances.c.namespace == namespace, instances.c.dead_at.is_(None)
@@ -47,7 +56,7 @@ class SqlProcesses(SqlFacet, StoredProcesses):
             )
         )
         with self.database.reading() as connection:
-            return {job_id for job_ids in connection.scalars(living) for job_id in job_ids}
+            return {name for names in connection.scalars(living) for name in names}
 
     def beat(
         self,

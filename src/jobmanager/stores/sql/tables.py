@@ -16,7 +16,7 @@ from jobmanager.run import EPOCH, KEEPS_ATTEMPT, MICROSECOND
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -75,6 +75,7 @@ class Tables:
     declarations: sa.Table
     roles: sa.Table
     keepers: sa.Table
+    audit: sa.Table
 
 
 POLICY_TYPES = {OneOf: sa.Text, Whole: sa.Integer, Duration: sa.Float, Flag: sa.Boolean}
@@ -134,6 +135,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("change_seq", sa.BigInteger, nullable=False, index=True),
         sa.Column("override_by", sa.Text),
         sa.Column("override_at", Instant),
+        sa.Column("definition", json),
         one_of("state", ("active", "paused", "disabled", "deleted")),
     )
     runs = table(
@@ -247,6 +249,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         "declarations",
         sa.Column("digest", sa.Text, primary_key=True),
         sa.Column("job_ids", json, nullable=False),
+        sa.Column("handlers", json, nullable=False, server_default=sa.text("'[]'")),
     )
     # What one process of all may do at a time; whoever lives and has the row is that one.
     roles = table(
@@ -261,4 +264,20 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("backend", sa.Text, nullable=False),
         sa.Column("since", Instant, nullable=False),
     )
-    return Tables(metadata, meta, jobs, runs, attempts, run_logs, instances, declarations, roles, keepers)
+    # Never changed and never joined: a row is what somebody did, and says it without the rows it speaks of.
+    audit = table(
+        "audit",
+        sa.Column("id", sa.Text().with_variant(sa.UUID(as_uuid=False), "postgresql"), primary_key=True),
+        sa.Column("at", Instant, nullable=False),
+        sa.Column("namespace", sa.Text, nullable=False),
+        sa.Column("by", sa.Text),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("job_id", sa.Text, nullable=False),
+        sa.Column("before", json),
+        sa.Column("after", json),
+        sa.Column("rev", sa.Integer),
+    )
+    sa.Index(f"{prefix}audit_job", audit.c.job_id, audit.c.id)
+    return Tables(
+        metadata, meta, jobs, runs, attempts, run_logs, instances, declarations, roles, keepers, audit
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ from jobmanager.stores.sql.rows import (
     run_from,
     run_values,
 )
-from jobmanager.stores.values import JobRow
+from jobmanager.stores.values import AuditEntry, JobRow
 
 ACCOUNT_ONLY = ("accounted_until", "next_due_at", "history_from")
 
@@ -205,6 +205,9 @@ class SqlJobTransaction(JobTransaction):
         )
         self._connection.execute(sa.update(self._runs).where(self._runs.c.id == run.id).values(**fresh))
         return replace(run, **fresh)
+
+    def audit(self, entry: AuditEntry) -> None:
+        self._connection.execute(sa.insert(self._database.tables.audit), asdict(entry))
 
     def save(self, job: JobRow) -> None:
         jobs = self._database.tables.jobs

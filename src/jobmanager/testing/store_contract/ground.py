@@ -12,7 +12,7 @@ import pytest
 
 from jobmanager.run import FAILED, PENDING, RUNNING, SUCCEEDED, Ending, Failure, Run, RunStatus, new_id
 from jobmanager.stores.base import RunStore
-from jobmanager.stores.values import Instance, JobRow, Written
+from jobmanager.stores.values import AuditEntry, Instance, JobRow, Written
 from jobmanager.testing.clock import FakeClock
 
 HOUR = timedelta(hours=1)
@@ -55,7 +55,12 @@ class StoreGround:
 
     def job(self, job_id: str = "job", **fields: Any) -> JobRow:
         """Return a stored job with a schedule, accounted for until an hour ago."""
-        row = JobRow(
+        self.store.jobs.add([self.unsaved(job_id, **fields)])
+        return self.stored_job(job_id)
+
+    def unsaved(self, job_id: str = "job", **fields: Any) -> JobRow:
+        """Return the row of such a job, which the store does not have yet."""
+        return JobRow(
             **{
                 "id": job_id,
                 "namespace": "default",
@@ -67,8 +72,22 @@ class StoreGround:
                 **fields,
             }
         )
-        self.store.jobs.add([row])
-        return self.stored_job(job_id)
+
+    def entry(
+        self, job_id: str, action: str, *, namespace: str = "default", seconds_later: int = 0
+    ) -> AuditEntry:
+        """Return an entry of the audit, made so many seconds after the beginning of the test."""
+        at = self.now + seconds(seconds_later)
+        return AuditEntry(
+            id=new_id(at),
+            at=at,
+            namespace=namespace,
+            action=action,
+            job_id=job_id,
+            by="ana",
+            before={"state": "active"},
+            after={"state": "paused", "state_reason": "Größe"},
+        )
 
     def stored_job(self, job_id: str = "job") -> JobRow:
         """Return the job as the store has it."""
@@ -76,7 +95,14 @@ class StoreGround:
         assert row is not None, f"no job {job_id!r}"
         return row
 
-    def process(self, *, namespace: str = "default", declares: Collection[str] = (), **fields: Any) -> str:
+    def process(
+        self,
+        *,
+        namespace: str = "default",
+        declares: Collection[str] = (),
+        handlers: Collection[str] = (),
+        **fields: Any,
+    ) -> str:
         """Return the id of a registered instance that lives."""
         instance_id = new_id(self.now)
         instance = Instance(
@@ -91,7 +117,7 @@ class StoreGround:
                 **fields,
             }
         )
-        self.store.processes.register(instance, declares)
+        self.store.processes.register(instance, declares, handlers)
         return instance_id
 
     def run_of(self, job_id: str = "job", *, owner: str | None = None, **fields: Any) -> Run:

@@ -80,6 +80,18 @@ class ProcessPromises(StoreGround):
         self.store.processes.deregister(same)
         assert self.store.processes.declared_by_living("default") == {"b", "c"}
 
+    def test_the_handlers_of_the_living_are_known_by_namespace(self) -> None:
+        """Fails if two processes with the same jobs and other handlers are taken for one."""
+        first = self.process(declares=["a"], handlers=["send"])
+        self.process(declares=["a"], handlers=["send", "sync"])
+        self.process(namespace="shop", handlers=["pack"])
+
+        assert self.store.processes.handlers_of_living("default") == {"send", "sync"}
+        assert self.store.processes.handlers_of_living("shop") == {"pack"}
+        self.store.processes.deregister(first)
+        assert self.store.processes.handlers_of_living("default") == {"send", "sync"}
+        assert self.store.processes.declared_by_living("shop") == set()
+
     # ---------------------------------------------------------------- who keeps the time
 
     def test_the_backend_that_keeps_the_time_is_known_by_namespace(self) -> None:

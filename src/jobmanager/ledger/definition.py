@@ -1,0 +1,112 @@
+"""Definitions: the jobs that operators make, as words of the decorator in JSON. They name a handler by its key, never by a path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from jobmanager.errors import ConfigurationError
+from jobmanager.job import KNOWN_OPTIONS, POLICY_OPTIONS, RETRY_OPTIONS, Job, Retry, make_job
+from jobmanager.ledger.overrides import SCHEDULE_WORDS, added
+from jobmanager.schedule import At, Every
+from jobmanager.validation.options import Option, closest_name
+from jobmanager.validation.texts import shown
+
+OF_CODE = frozenset({"enabled_when"})
+WORDS = KNOWN_OPTIONS - OF_CODE
+"""The options that a stored job takes: those of the decorator, but for conditions, which `enable_job` and `disable_job` replace."""
+_RETRY_OF_CODE = frozenset({"retry_on", "give_up_on"})
+
+
+def defined(job_id: str, handler: Any, words: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the definition of a job as JSON: the handler's key and the words, durations in seconds.
+
+    Raises ConfigurationError or CronError for what a declaration would not accept either, and for what only code can say.
+    """
+    unknown = [word for word in words if word not in WORDS]
+    if unknown:
+        name = unknown[0]
+        if name in OF_CODE:
+            raise ConfigurationError(
+                f"{name}= belongs to code; use disable_job and enable_job for a stored job."
+            )
+        raise ConfigurationError(
+            f"{name!r} is not an option.{closest_name(name, WORDS)} Known are {', '.join(sorted(WORDS))}."
+        )
+    if not isinstance(handler, str) or ":" in handler:
+        raise ConfigurationError(
+            f"handler={shown(handler)} is no handler key. A stored job names a registered handler; `jobs.handlers()` lists them."
+        )
+    job = make_job(job_id, handler, {**words})  # type: ignore[typeddict-item]  # just looked at
+    plain = {
+        "handler": handler,
+        **{word: _plain(word, getattr(job, word, value)) for word, value in words.items()},
+    }
+    plain |= _schedule_words(job)
+    try:
+        json.dumps(plain, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"A stored job is kept as JSON: {error}.") from error
+    return {word: value for word, value in plain.items() if value is not None}
+
+
+def edited(definition: Mapping[str, Any], words: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return handler and words of a definition in which these words hold; None gives an option its default back."""
+    before = dict(definition)
+    handler = before.pop("handler")
+    handler = words.get("handler", handler)
+    if any(words.get(word) is not None for word in ("cron", "every", "at")):
+        before = {
+            word: value for word, value in before.items() if word not in ("cron", "every", "at", "timezone")
+        }
+    after = added(before, {word: value for word, value in words.items() if word != "handler"})
+    return handler, {word: _read(word, value) for word, value in after.items() if value is not None}
+
+
+def job_of(job_id: str, definition: Mapping[str, Any]) -> Job:
+    """Return the job that a definition means; errors are those of a declaration that says the same."""
+    words = {word: _read(word, value) for word, value in definition.items() if word != "handler"}
+    return make_job(job_id, definition["handler"], words)  # type: ignore[arg-type]  # checked when it was stored
+
+
+def _schedule_words(job: Job) -> dict[str, Any]:
+    """Return the words of the schedule that have another form in JSON."""
+    if isinstance(job.schedule, Every):
+        return {"every": job.schedule.interval.total_seconds()}
+    return {"at": job.schedule.moment.isoformat()} if isinstance(job.schedule, At) else {}
+
+
+def _plain(word: str, value: Any) -> Any:
+    item = POLICY_OPTIONS.get(word)
+    if item is None:
+        return value
+    if not isinstance(value, Retry):
+        return item.plain(value)
+    of_code = [name for name in _RETRY_OF_CODE if getattr(value, name) != RETRY_OPTIONS[name].default]
+    if of_code:
+        raise ConfigurationError(f"retry: {of_code[0]}= names classes of code, which a stored job cannot.")
+    return {
+        name: _listed(item, getattr(value, name))
+        for name, item in RETRY_OPTIONS.items()
+        if name not in _RETRY_OF_CODE
+    }
+
+
+def _listed(item: Option, value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else item.plain(value)
+
+
+def _read(word: str, value: Any) -> Any:
+    if word == "retry" and isinstance(value, Mapping):
+        return Retry(**value)
+    if word == "at" and isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            raise ConfigurationError(f"at={shown(value)} is no instant; use ISO 8601 with a zone.") from None
+    return value
+
+
+__all__ = ["SCHEDULE_WORDS", "WORDS", "defined", "edited", "job_of"]

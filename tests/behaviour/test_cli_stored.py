@@ -1,0 +1,110 @@
+"""`jobs create`, `edit`, `delete`, `enable`, `disable`, `history` and `audit`: what they print, what their JSON says, how they exit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobmanager.cli import main
+
+APPLICATION = """
+from jobmanager import JobManager
+jobs = JobManager()
+
+@jobs.handler("export")
+def export(region: str = "all", days: int = 1): return days
+
+@jobs.job("coded", every=60)
+def coded(): pass
+"""
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    name = f"shop_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(APPLICATION)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("USER", "ana")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: str) -> tuple[int, str]:
+        sys.modules.pop(name, None)
+        code = main(["--app", f"{name}:jobs", *words])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    yield call
+    sys.modules.pop(name, None)
+
+
+def of(run: Run, *words: str) -> Any:
+    code, said = run(*words, "--json")
+    assert code == 0, said
+    return json.loads(said)
+
+
+def test_a_job_is_made_shown_edited_and_deleted(run: Run) -> None:
+    made = of(run, "jobs", "create", "nightly", "--handler", "export", "cron=0 3 * * *", "timeout=5m")
+    assert (made["id"], made["source"], made["schedule"]) == ("nightly", "stored", "cron 0 3 * * * in UTC")
+    code, said = run("jobs", "edit", "nightly", "cron=0 4 * * *", 'config={"region": "eu"}', "retry=3")
+    assert code == 0
+    assert said.startswith("nightly: changed, at 04:00 every day; next ")
+    assert said.endswith("Nothing was fired.\n")
+    code, said = run("jobs", "show", "nightly")
+    assert "by an operator, revision 2: `jobmanager jobs history nightly`" in said
+    assert "nightly" in run("jobs", "list")[1]
+    assert of(run, "jobs", "delete", "nightly", "--yes") == {"job": "nightly", "state": "deleted"}
+    assert "nightly" not in run("jobs", "list")[1]
+
+
+def test_the_history_says_what_differs(run: Run) -> None:
+    run("jobs", "create", "nightly", "--handler", "export", "cron=0 3 * * *")
+    run("jobs", "edit", "nightly", "cron=0 4 * * *", "--if-rev", "1")
+    edit, made = of(run, "jobs", "history", "nightly")
+    assert (edit["action"], edit["rev"], made["action"], made["rev"]) == ("edit", 2, "create", 1)
+    assert edit["before"]["definition"] == {"handler": "export", "cron": "0 3 * * *"}
+    _, said = run("jobs", "history", "nightly")
+    assert "cron=0 3 * * * -> 0 4 * * *" in said
+    code, said = run("jobs", "edit", "nightly", "cron=0 5 * * *", "--if-rev", "1")
+    assert code != 0
+    assert "was changed meanwhile: it has revision 2, not 1" in said
+
+
+def test_disabling_and_enabling_hold_for_jobs_of_the_code_too(run: Run) -> None:
+    assert of(run, "jobs", "disable", "coded", "--reason", "no contract")["state"] == "disabled"
+    assert run("trigger", "coded")[0] != 0
+    assert of(run, "jobs", "enable", "coded")["state"] == "active"
+    entries = of(run, "audit", "--job", "coded")
+    assert [entry["action"] for entry in entries] == ["enable", "disable"]
+    assert {entry["by"] for entry in entries} == {"ana"}
+    assert len(of(run, "audit", "--limit", "1", "--before", entries[0]["id"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("jobs", "create", "nightly", "--handler", "exprot"), "Did you mean 'export'?"),
+        (("jobs", "create", "nightly", "--handler", "export", "crn=0 3 * * *"), "Did you mean 'cron'?"),
+        (("jobs", "create", "nightly", "--handler", "export", "cron"), "says nothing"),
+        (("jobs", "create", "nightly", "--handler", "export", "keep_runs=many"), "is not a number"),
+        (("jobs", "create", "nightly", "--handler", "export", "retry={}x"), "not JSON"),
+        (("jobs", "create", "coded", "--handler", "export"), "exists already, declared by code"),
+        (("jobs", "edit", "coded"), "Say what to change."),
+        (("jobs", "edit", "none", "priority=3"), "No job 'none'"),
+        (("jobs", "delete", "coded", "--yes"), "is declared by code and cannot be deleted"),
+        (("jobs", "history", "none"), "No job 'none'"),
+    ],
+)
+def test_an_error_says_what_to_do_and_writes_nothing(run: Run, words: tuple[str, ...], said: str) -> None:
+    run("jobs", "list")
+    code, told = run(*words)
+    assert code != 0
+    assert said in told
+    assert not of(run, "audit")
