@@ -134,6 +134,27 @@ def test_a_stored_job_has_every_policy_of_a_declared_one(
     assert reading.registry.jobs["made"] == declared
 
 
+@pytest.mark.parametrize(
+    ("words", "schedule"),
+    [
+        ({"cron": "0 4 * * *"}, "cron 0 4 * * * in Europe/Berlin"),
+        ({"timezone": "Asia/Tokyo"}, "cron 0 3 * * * in Asia/Tokyo"),
+        ({"every": 60}, "every 60s"),
+        ({"at": NOON}, "at 2026-03-02T12:00:00Z"),
+        ({"priority": 3}, "cron 0 3 * * * in Europe/Berlin"),
+        ({"cron": None, "timezone": None}, None),
+    ],
+)
+def test_an_edit_of_the_schedule_changes_what_it_names(
+    application: Application, words: dict[str, Any], schedule: str | None
+) -> None:
+    """Fails if a new cron line loses its zone, or if a new kind of schedule keeps a part of the old one."""
+    jobs = application.process()
+    jobs.create_job("nightly", handler="export", cron="0 3 * * *", timezone="Europe/Berlin")
+    edited = jobs.update_job("nightly", **words)
+    assert (edited.schedule and edited.schedule.text) == schedule
+
+
 def test_two_edits_at_once_and_the_second_is_told(application: Application) -> None:
     jobs = application.process()
     jobs.create_job("nightly", handler="export", cron="0 3 * * *")

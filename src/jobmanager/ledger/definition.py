@@ -17,6 +17,7 @@ from jobmanager.validation.texts import shown
 OF_CODE = frozenset({"enabled_when"})
 WORDS = KNOWN_OPTIONS - OF_CODE
 """The options that a stored job takes: those of the decorator, but for conditions, which `enable_job` and `disable_job` replace."""
+_SCHEDULES = frozenset({"cron", "timezone", "every", "at"})
 _RETRY_OF_CODE = frozenset({"retry_on", "give_up_on"})
 
 
@@ -57,10 +58,10 @@ def edited(definition: Mapping[str, Any], words: Mapping[str, Any]) -> tuple[str
     before = dict(definition)
     handler = before.pop("handler")
     handler = words.get("handler", handler)
-    if any(words.get(word) is not None for word in ("cron", "every", "at")):
-        before = {
-            word: value for word, value in before.items() if word not in ("cron", "every", "at", "timezone")
-        }
+    given = [word for word in ("cron", "every", "at") if words.get(word) is not None]
+    if given:  # another kind of schedule takes the place of the one before; a cron line keeps its zone
+        kept = {"cron", "timezone"} if given == ["cron"] else set()
+        before = {word: value for word, value in before.items() if word not in _SCHEDULES - kept}
     after = added(before, {word: value for word, value in words.items() if word != "handler"})
     return handler, {word: _read(word, value) for word, value in after.items() if value is not None}
 
@@ -90,7 +91,7 @@ def _plain(word: str, value: Any) -> Any:
     return {
         name: _listed(item, getattr(value, name))
         for name, item in RETRY_OPTIONS.items()
-        if name not in _RETRY_OF_CODE
+        if getattr(value, name) != item.default
     }
 
 
