@@ -212,6 +212,20 @@ def test_handlers_that_wait_for_runs_they_started_never_starve(
     assert_whole(jobs)
 
 
+@pytest.mark.servers
+def test_a_handler_that_waits_lends_its_worker_on_pg_cron_too(
+    pg_cron_url: str, make_manager: MakeManager
+) -> None:
+    """Fails if the run has to wait until the database calls for it: with one worker that waits, no call could begin it."""
+    jobs = make_manager(pg_cron_url, workers=1, backend="pg_cron", pg_cron_transport="notify")
+    jobs.add_job("child", lambda: "done")
+    jobs.add_job("parent", lambda: jobs.wait(jobs.trigger_job("child").id, timeout=50).output)
+    jobs.start()
+
+    assert jobs.wait(jobs.trigger_job("parent").id, timeout=60).output == "done"
+    assert_whole(jobs)
+
+
 def test_a_handler_lends_its_worker_to_what_stands_before_the_run_it_waits_for(
     make_manager: MakeManager,
 ) -> None:
