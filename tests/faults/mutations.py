@@ -472,6 +472,7 @@ PUBLISHER = "jobmanager.backends.celery.publisher"
 MESSAGES = "tests/integration/test_celery_messages.py::"
 SQL = "jobmanager/backends/pg_cron/sql/"
 IN_SQL = "tests/integration/test_pg_cron_guards.py::"
+TRANSPORTS = "tests/integration/test_pg_cron_transports.py::"
 BYTES = "tests/integration/test_pg_cron_answer_bytes.py::"
 GAPS = "tests/integration/test_pg_cron_plan_gaps.py::"
 
@@ -559,7 +560,8 @@ BACKENDS = {
     ),
     "only jobs of an application that is called announced": Mutation(
         SQL + "04_fire.sql",
-        "       AND EXISTS (SELECT FROM jobmanager.active_tickers t WHERE t.namespace = j.namespace)\n",
+        """       AND EXISTS (SELECT FROM jobmanager.active_tickers t WHERE t.namespace = j.namespace
+         AND (_http IS NULL OR (t.transport = 'http') = _http))\n""",
         "",
         (IN_SQL + "test_an_application_that_keeps_its_own_time_is_not_announced",),
         on_a_server=True,
@@ -569,6 +571,30 @@ BACKENDS = {
         "       AND (_entry IS NULL OR jobmanager.entry_name(j.id) = _entry)\n",
         "",
         (IN_SQL + "test_an_entry_announces_its_own_job_alone",),
+        on_a_server=True,
+    ),
+    "an entry announces for those that it calls": Mutation(
+        SQL + "04_fire.sql",
+        "\n         AND (_http IS NULL OR (t.transport = 'http') = _http))",
+        ")",
+        (TRANSPORTS + "test_one_entry_announces_nothing_for_applications_that_it_does_not_call",),
+        on_a_server=True,
+    ),
+    "every pass calls by http": Mutation(
+        SQL + "05_sweep.sql",
+        "    CALL jobmanager.call_by_http();\n    EXIT",
+        "    EXIT",
+        (
+            TRANSPORTS
+            + "test_of_the_two_entries_at_a_full_minute_whichever_is_held_up_the_tick_is_called_for[sweep-http-runs]",
+        ),
+        on_a_server=True,
+    ),
+    "an entry that fires elsewhere is made anew": Mutation(
+        SQL + "06_entries.sql",
+        " OR NOT o.active OR o.place <> '';",
+        " OR NOT o.active;",
+        ("tests/integration/test_pg_cron_moved.py::test_a_dump_restored_on_another_server_fires_there",),
         on_a_server=True,
     ),
     "no plan leaves a job due": Mutation(

@@ -929,6 +929,13 @@ def test_nothing_is_wrong_with_an_entry_for_each_job(ground: Prerequisites) -> N
     assert bad(jobs) == []
 
 
+def test_one_pass_a_minute_is_a_note(ground: Prerequisites) -> None:
+    jobs = ground.notified()
+    extension = ground.do("SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'")[0][0]
+    told = [finding.text for finding in examine(jobs) if "one pass a minute" in finding.text]
+    assert len(told) == (extension in ("1.3", "1.4", "1.4-1")), told
+
+
 def test_nothing_is_wrong_for_an_owner_without_other_rights(ground: Prerequisites) -> None:
     jobs = ground.manager(ground.owner()).start()
     assert bad(jobs) == []

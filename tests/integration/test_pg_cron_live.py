@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from tests.faults.conftest import until
 from tests.pg_net.loop import SECRET
 from tests.pg_net.stand_in import StandIn
-from tests.servers import free_port
+from tests.servers import PgCron, free_port
 
 from jobmanager import JobManager, Settings
 
@@ -34,6 +36,63 @@ def work(context):
 
 app = asgi(jobs)
 """
+
+
+@pytest.fixture(scope="module")
+def pg_cron_server() -> Iterator[PgCron]:
+    """With four passes a minute, whatever the version: the outcome of a call is known after a quarter of a minute."""
+    server = PgCron({"cron.use_background_workers": "off"})
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+# What happens when, noted by the database itself.
+NOTED = """
+CREATE TABLE public.noted (what text, at timestamptz DEFAULT clock_timestamp());
+CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO public.noted (what) SELECT CASE WHEN TG_TABLE_NAME = 'epoch' THEN 'pass' ELSE 'call ' || (to_jsonb(NEW)->>'run_id') END;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER note AFTER UPDATE ON jobmanager.epoch FOR EACH ROW EXECUTE FUNCTION public.note();
+CREATE TRIGGER note AFTER INSERT OR UPDATE ON jobmanager.run_calls FOR EACH ROW EXECUTE FUNCTION public.note();
+SELECT cron.schedule('foreign', '* * * * *', $$INSERT INTO public.noted (what) VALUES ('foreign')$$);
+"""
+
+
+def kept_alone(**settings: str) -> Iterator[PgCron]:
+    """A server that keeps the time of a job of every minute, for an application of which no process lives."""
+    server = PgCron({f"cron.{name}": value for name, value in settings.items()})
+    try:
+        server.start().clear()
+        jobs = JobManager(Settings(database_url=server.url, backend="pg_cron", pg_cron_transport="notify"))
+        jobs.add_job("work", print, cron="* * * * *")
+        jobs.sync()
+        jobs.store.close()
+        with psycopg.connect(server.url, autocommit=True) as database:
+            database.execute(NOTED)
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def by_workers() -> Iterator[PgCron]:
+    """The minutes go by while the first test of this module waits for its own."""
+    yield from kept_alone(use_background_workers="on")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def by_connections() -> Iterator[PgCron]:
+    yield from kept_alone(use_background_workers="off")
+
+
+def noted(server: PgCron, what: str) -> list[datetime]:
+    with psycopg.connect(server.url) as database:
+        rows = database.execute("SELECT at FROM public.noted WHERE what LIKE %s ORDER BY at", (what,))
+        return [row[0] for row in rows]
 
 
 @pytest.fixture
@@ -117,3 +176,42 @@ def test_a_fire_that_met_nobody_is_brought_by_the_next_start_and_the_next_one_is
         )
         assert recovered < 60
     ledger.store.close()
+
+
+def first_calls(server: PgCron) -> list[datetime]:
+    """When the run of the first minute was called for."""
+    with psycopg.connect(server.url) as database:
+        row = database.execute("SELECT min(what) FROM public.noted WHERE what LIKE 'call %'").fetchone()
+    return noted(server, row[0]) if row is not None and row[0] is not None else []
+
+
+def test_by_connections_there_are_four_passes_a_minute_and_a_run_is_called_for_in_the_third_and_sixth(
+    by_connections: PgCron,
+) -> None:
+    """The times that docs/howto/pg-cron.md names: 29 s and 74 s after the full minute."""
+    until(lambda: len(first_calls(by_connections)) >= 3, 160)
+
+    first, second, third = first_calls(by_connections)[:3]
+    passes = [at for at in noted(by_connections, "pass") if at > first - timedelta(seconds=10)][:6]
+
+    def number(call: datetime) -> int:
+        return sum(at <= call + timedelta(seconds=1) for at in passes)
+
+    assert (number(second), number(third)) == (3, 6)
+    gaps = [(later - at).total_seconds() for at, later in itertools.pairwise(passes[:4])]
+    assert min(gaps) > 13, gaps
+
+
+def test_by_workers_of_an_old_pg_cron_there_is_one_pass_a_minute_that_holds_no_other_entry_up(
+    by_workers: PgCron,
+) -> None:
+    """Fails with four: until 1.5 the launcher waits for its worker, and entries of others started after 44 s."""
+    with psycopg.connect(by_workers.url) as database:
+        version = database.execute("SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'").fetchone()
+    if version is None or not version[0].startswith(("1.3", "1.4")):
+        pytest.skip("needs pg_cron 1.4: apt-get install postgresql-15-cron")
+    until(lambda: len(noted(by_workers, "foreign")) >= 2, 160)
+
+    minutes = [at.replace(second=0, microsecond=0) for at in noted(by_workers, "pass")]
+    assert len(minutes) == len(set(minutes))
+    assert max(at.second for at in noted(by_workers, "foreign")) < 30

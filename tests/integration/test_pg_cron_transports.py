@@ -244,6 +244,72 @@ def test_a_refusal_over_http_is_named(http: Loop) -> None:
     assert http.outcomes() == ["unauthorized"]
 
 
+# Holds one session back, at the row that it is about to write, until the test lets it go on.
+HELD = """
+CREATE FUNCTION public.held() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF current_setting('application_name') = 'held' THEN
+    PERFORM pg_advisory_xact_lock(42);
+  END IF;
+  RETURN NEW;
+END $$;
+"""
+ENTRIES = {"sweep": "CALL jobmanager.sweep_minute(1)", "http": "CALL jobmanager.fire_http(NULL)"}
+
+
+@pytest.mark.parametrize("at", ["runs", "calls"])
+@pytest.mark.parametrize(("held", "free"), [("sweep", "http"), ("http", "sweep")])
+def test_of_the_two_entries_at_a_full_minute_whichever_is_held_up_the_tick_is_called_for(
+    http: Loop, held: str, free: str, at: str
+) -> None:
+    """Fails if what the sweep announces is left to an entry that has looked already: the tick waited a minute, and was late."""
+    http.connection.execute(HELD)
+    http.connection.execute(
+        f"CREATE TRIGGER held BEFORE INSERT ON jobmanager.{at} FOR EACH ROW EXECUTE FUNCTION public.held()".encode()
+    )
+    http.ask("SELECT jobmanager.current_epoch()")
+    url = http.manager.settings.database_url
+    http.make_due()
+    with psycopg.connect(url, autocommit=True, application_name="held") as slow:
+        http.connection.execute("SELECT pg_advisory_lock(42)")
+        thread = threading.Thread(target=slow.execute, args=(ENTRIES[held],))
+        thread.start()
+        try:
+            until(lambda: http.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"), 30)
+            http.connection.execute(ENTRIES[free].encode())
+        finally:
+            http.connection.execute("SELECT pg_advisory_unlock(42)")
+            thread.join(60)
+
+    http.succeeded()
+    assert http.outcomes() == ["accepted"]
+
+
+def test_one_entry_announces_nothing_for_applications_that_it_does_not_call(http: Loop) -> None:
+    """Two applications, one of them reached by http: fails if either's tick is left to the sweep's next pass."""
+    http.connection.execute(
+        "INSERT INTO jobmanager.tickers SELECT 'other', 'notify', layout, auth, url, timeout_ms FROM jobmanager.tickers"
+    )
+    http.make_due()
+
+    assert http.ask("SELECT jobmanager.fire(NULL)") == 0
+    assert http.ask("SELECT count(*) FROM jobmanager.runs") == 0
+    http.connection.execute("UPDATE jobmanager.jobs SET namespace = 'other'")
+    http.connection.execute("CALL jobmanager.fire_http(NULL)")
+    assert http.ask("SELECT count(*) FROM jobmanager.runs") == 0
+    assert http.ask("SELECT jobmanager.fire(NULL)") > 0
+
+
+def test_over_http_too_an_application_is_called_to_plan_and_to_look_after_the_dead(http: Loop) -> None:
+    http.connection.execute("UPDATE jobmanager.jobs SET schedule = 'cron 7 7 * * * in UTC'")
+
+    http.connection.execute("CALL jobmanager.sweep_minute(1)")
+    http.connection.execute("CALL jobmanager.sweep_minute(1)")
+
+    called = http.connection.execute("SELECT kind, outcome FROM jobmanager.calls").fetchall()
+    assert called == [("plan", "accepted")]
+
+
 # ---------------------------------------------------------------- beside other backends
 
 

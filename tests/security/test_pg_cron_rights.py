@@ -39,7 +39,7 @@ from jobmanager.testing import FakeClock, RunStoreContract
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
-COMMITTING = {"sweep_minute", "fire_http"}  # a SET clause forbids COMMIT
+COMMITTING = {"sweep_minute", "fire_http", "call_by_http"}  # a SET clause forbids COMMIT
 TRIGGERS = {"edited_in_sql", "entry_follows"}
 FOR_DEPLOYERS = {
     "put_key",

@@ -132,7 +132,7 @@ def _elsewhere(exam: Examination) -> Iterator[Found]:
 
 
 def _silence(exam: Examination) -> Iterator[Found]:
-    """Check that the sweep passes four times a minute."""
+    """Check that the sweep makes its passes."""
     ticker = exam.ticker
     if ticker is None:
         if exam.is_installed:
@@ -189,6 +189,13 @@ def _bounds(exam: Examination) -> Iterator[Found]:
             text=f"{exam.owner_name!r} cannot read pg_cron's settings, so nothing is known of its bounds: GRANT pg_read_all_settings",
         )
         return
+    by_workers = settings.get("cron.use_background_workers") == "on"
+    if by_workers and exam.server.waits_for_workers:
+        yield Found(
+            level="note",
+            text=f"pg_cron {exam.server.extension} starts nothing while one of its background workers is busy, so the sweep makes one pass "
+            "a minute; four need pg_cron 1.5, or cron.use_background_workers = off",
+        )
     yield from _too_few(exam, at_once, most=int(settings["cron.max_running_jobs"]))
 
 

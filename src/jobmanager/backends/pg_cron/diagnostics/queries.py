@@ -28,6 +28,7 @@ class Server:
     now: datetime
     extension: str | None
     could_have_pg_cron: bool
+    waits_for_workers: bool
     schedulers: list[str]
     senders: list[str]
     has_pg_net: bool
@@ -41,11 +42,12 @@ class Server:
 KEEPER = """SELECT backend FROM jobmanager.keepers WHERE namespace = %s"""
 SCHEDULERS = """SELECT datname::text FROM pg_stat_activity WHERE application_name = 'pg_cron scheduler' AND datname IS NOT NULL"""
 
-SERVER = """SELECT current_database()::text AS database, current_user::text AS role, current_setting('server_version_num')::int AS version,
+SERVER = r"""SELECT current_database()::text AS database, current_user::text AS role, current_setting('server_version_num')::int AS version,
   clock_timestamp() AS now, (SELECT extversion FROM pg_extension WHERE extname = 'pg_cron') AS extension,
   EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_cron') AS could_have_pg_cron,
+  EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_cron' AND default_version ~ '^1\.[0-4]\M') AS waits_for_workers,
   ARRAY(SELECT datname::text FROM pg_stat_activity WHERE application_name = 'pg_cron scheduler' AND datname IS NOT NULL) AS schedulers,
-  ARRAY(SELECT datname::text FROM pg_stat_activity WHERE application_name LIKE 'pg\\_net %' AND datname IS NOT NULL) AS senders,
+  ARRAY(SELECT datname::text FROM pg_stat_activity WHERE application_name LIKE 'pg\_net %' AND datname IS NOT NULL) AS senders,
   EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'net' AND p.proname = 'http_post'
     AND oidvectortypes(p.proargtypes) = 'text, jsonb, jsonb, jsonb, integer') AS has_pg_net,
   EXISTS (SELECT FROM pg_extension WHERE extname = 'http') AS has_http,

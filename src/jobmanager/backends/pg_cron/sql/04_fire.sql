@@ -73,10 +73,12 @@ BEGIN
     accounted_until = greatest(accounted_until, missed[cardinality(missed)]) WHERE id = j.id;
 END $$;
 
-CREATE OR REPLACE FUNCTION jobmanager.announce(_entry text, _grace interval, _now timestamptz)
+DROP FUNCTION IF EXISTS jobmanager.announce(text, interval, timestamptz);
+CREATE OR REPLACE FUNCTION jobmanager.announce(_entry text, _grace interval, _now timestamptz, _http boolean DEFAULT NULL)
 RETURNS TABLE (run_id uuid, job_id text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- Announce what has been due for longer than `_grace`: of one entry, or with NULL of all. Jobs that others hold are left out.
+-- Announce what has been due for longer than `_grace`: of one entry, or with NULL of all. Jobs that others hold are left out, and with
+-- `_http` those that are called for otherwise: announced by a session that does not call for them, they would wait for the sweep.
 #variable_conflict use_column
 DECLARE
   due text[];
@@ -89,7 +91,8 @@ BEGIN
     SELECT j.id, j.next_due_at, j.catch_up_window_seconds FROM jobmanager.jobs j
      WHERE j.next_due_at <= _now - _grace AND j.state = 'active'
        AND (_entry IS NULL OR jobmanager.entry_name(j.id) = _entry)
-       AND EXISTS (SELECT FROM jobmanager.active_tickers t WHERE t.namespace = j.namespace)
+       AND EXISTS (SELECT FROM jobmanager.active_tickers t WHERE t.namespace = j.namespace
+         AND (_http IS NULL OR (t.transport = 'http') = _http))
        AND NOT EXISTS (SELECT FROM jobmanager.parked p WHERE p.job_id = j.id)
      ORDER BY j.next_due_at LIMIT 5000 FOR NO KEY UPDATE OF j SKIP LOCKED) found;
   IF due IS NULL THEN
@@ -191,9 +194,8 @@ DECLARE
   each record;
 BEGIN
   FOR each IN
-    SELECT j.namespace, array_agg(a.run_id ORDER BY a.run_id) AS runs FROM jobmanager.announce(_entry, interval '0', moment) a
-      JOIN jobmanager.jobs j ON j.id = a.job_id JOIN jobmanager.tickers t USING (namespace)
-     WHERE t.transport <> 'http' GROUP BY j.namespace
+    SELECT j.namespace, array_agg(a.run_id ORDER BY a.run_id) AS runs FROM jobmanager.announce(_entry, interval '0', moment, false) a
+      JOIN jobmanager.jobs j ON j.id = a.job_id GROUP BY j.namespace
   LOOP
     PERFORM jobmanager.post(each.namespace, 'ticks', each.runs, moment);
     found := found + cardinality(each.runs);
@@ -205,5 +207,5 @@ CREATE OR REPLACE FUNCTION jobmanager.run_due() RETURNS int
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 -- For an application that has just started: announce what is due by now, without waiting for the next wake-up. No moment can be given,
 -- so that a role with no other right opens nothing but what is due.
-  SELECT jobmanager.fire(NULL)
+  SELECT jobmanager.fire(NULL) + (SELECT count(*)::int FROM jobmanager.announce(NULL, interval '0', clock_timestamp(), true))
 $$;

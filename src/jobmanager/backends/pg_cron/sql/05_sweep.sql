@@ -144,21 +144,20 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
      WHERE r.status = 'running' AND (i.id IS NULL OR i.dead_at IS NOT NULL OR i.seen_at < _now - interval '45 seconds'))
 $$;
 
+CREATE OR REPLACE FUNCTION jobmanager.wanted_calls(_now timestamptz, _transport text) RETURNS TABLE (namespace text, kind text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- Return which applications have to plan, or to look after the dead, and were not called for that for a minute.
+  SELECT t.namespace, wanted.kind FROM jobmanager.active_tickers t, LATERAL (VALUES
+      ('plan', jobmanager.needs_planning(t.namespace)), ('sweep', jobmanager.has_orphans(t.namespace, _now))) AS wanted(kind, needed)
+   WHERE wanted.needed AND t.transport = _transport AND NOT EXISTS (SELECT FROM jobmanager.calls c WHERE c.namespace = t.namespace
+     AND c.kind = wanted.kind AND c.sent_at > _now - interval '60 seconds')
+$$;
+
 CREATE OR REPLACE FUNCTION jobmanager.wake(_now timestamptz) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- Call an application that has to plan or to look after the dead, at most once a minute. Who listens lives, and does both by itself.
-DECLARE
-  each record;
-BEGIN
-  FOR each IN
-    SELECT t.namespace, wanted.kind FROM jobmanager.active_tickers t, LATERAL (VALUES
-        ('plan', jobmanager.needs_planning(t.namespace)), ('sweep', jobmanager.has_orphans(t.namespace, _now))) AS wanted(kind, needed)
-     WHERE wanted.needed AND t.transport = 'pg_net' AND NOT EXISTS (SELECT FROM jobmanager.calls c WHERE c.namespace = t.namespace
-       AND c.kind = wanted.kind AND c.sent_at > _now - interval '60 seconds')
-  LOOP
-    PERFORM jobmanager.post(each.namespace, each.kind, '{}', _now);
-  END LOOP;
-END $$;
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- Call them by pg_net; by http in call_by_http. Who listens lives, and does both by itself.
+  SELECT jobmanager.post(w.namespace, w.kind, '{}', _now) FROM jobmanager.wanted_calls(_now, 'pg_net') w
+$$;
 
 CREATE OR REPLACE FUNCTION jobmanager.prune(_keep interval DEFAULT '7 days') RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -205,19 +204,6 @@ BEGIN
   RETURN called;
 END $$;
 
--- Must be the only statement of its command: it commits between its passes. A procedure that commits cannot pin its search path, so
--- here, as in fire_http, every name and operator has its schema.
-CREATE OR REPLACE PROCEDURE jobmanager.sweep_minute(_passes int) LANGUAGE plpgsql AS $$
-BEGIN
-  FOR pass IN 1.._passes LOOP
-    PERFORM jobmanager.sweep();
-    COMMIT;
-    IF pass OPERATOR(pg_catalog.<) _passes THEN
-      PERFORM pg_catalog.pg_sleep(14.5);
-    END IF;
-  END LOOP;
-END $$;
-
 CREATE OR REPLACE FUNCTION jobmanager.next_http_call(_now timestamptz, OUT call bigint, OUT url text, OUT headers jsonb, OUT body text, OUT timeout_ms int)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 -- The next call of an application that is reached by the extension `http`; NULL if there is none.
@@ -225,36 +211,21 @@ DECLARE
   due record;
   made record;
 BEGIN
-  SELECT * INTO due FROM jobmanager.due_for_call(_now, 'http') LIMIT 1;
+  IF NOT EXISTS (SELECT FROM jobmanager.active_tickers WHERE transport = 'http') THEN
+    RETURN;
+  END IF;
+  SELECT namespace, 'ticks' AS kind, runs[1:100] AS runs INTO due FROM jobmanager.due_for_call(_now, 'http') LIMIT 1;
+  IF due.namespace IS NULL THEN
+    SELECT namespace, kind, '{}'::uuid[] AS runs INTO due FROM jobmanager.wanted_calls(_now, 'http') LIMIT 1;
+  END IF;
   IF due.namespace IS NULL THEN
     RETURN;
   END IF;
-  SELECT * INTO made FROM jobmanager.open_call(due.namespace, 'ticks', due.runs[1:100], _now);
+  SELECT * INTO made FROM jobmanager.open_call(due.namespace, due.kind, due.runs, _now);
   SELECT t.url, t.timeout_ms INTO url, timeout_ms FROM jobmanager.tickers t WHERE t.namespace = due.namespace;
   call := made.call;
   body := made.body::text;
   headers := jobmanager.headers_of(due.namespace, call, body, _now);
-END $$;
-
--- The extension `http` waits for the answer, so what is announced is committed before it is called for. The first call that
--- does not get through ends the pass: a slow application would hold this place for long.
-CREATE OR REPLACE PROCEDURE jobmanager.fire_http(_entry text) LANGUAGE plpgsql AS $$
-DECLARE
-  made record;
-  answer record;
-BEGIN
-  PERFORM jobmanager.announce(_entry, interval '0', pg_catalog.clock_timestamp());
-  COMMIT;
-  FOR turn IN 1..50 LOOP
-    SELECT * INTO made FROM jobmanager.next_http_call(pg_catalog.clock_timestamp());
-    COMMIT;
-    EXIT WHEN made.call IS NULL;
-    SELECT * INTO answer FROM jobmanager.http_answer(made.url, made.headers, made.body, made.timeout_ms);
-    PERFORM jobmanager.label_answer(made.call, interval '0', answer.status, false, answer.error, answer.content,
-      pg_catalog.clock_timestamp());
-    COMMIT;
-    EXIT WHEN answer.status IS NULL;
-  END LOOP;
 END $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.http_answer(_url text, _headers jsonb, _body text, _timeout_ms int, OUT status int, OUT content text, OUT error text)
@@ -269,4 +240,60 @@ BEGIN
     INTO status, content USING _url, _headers, _body;
 EXCEPTION WHEN others THEN
   error := SQLERRM;
+END $$;
+
+-- The extension `http` waits for the answer, so what is announced is committed before it is called for. The first call that
+-- does not get through ends the pass, and so do ten seconds: a slow application would hold this place for long.
+CREATE OR REPLACE PROCEDURE jobmanager.call_by_http() LANGUAGE plpgsql AS $$
+DECLARE
+  ends pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '10 seconds';
+  made record;
+  answer record;
+BEGIN
+  FOR turn IN 1..50 LOOP
+    SELECT * INTO made FROM jobmanager.next_http_call(pg_catalog.clock_timestamp());
+    COMMIT;
+    EXIT WHEN made.call IS NULL;
+    SELECT * INTO answer FROM jobmanager.http_answer(made.url, made.headers, made.body, made.timeout_ms);
+    PERFORM jobmanager.label_answer(made.call, interval '0', answer.status, false, answer.error, answer.content,
+      pg_catalog.clock_timestamp());
+    COMMIT;
+    EXIT WHEN answer.status IS NULL OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) ends;
+  END LOOP;
+END $$;
+
+-- What the sweep announces at the same second it calls for itself, in call_by_http: whoever comes first, no tick waits for the next minute.
+CREATE OR REPLACE PROCEDURE jobmanager.fire_http(_entry text) LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM jobmanager.announce(_entry, interval '0', pg_catalog.clock_timestamp(), true);
+  COMMIT;
+  CALL jobmanager.call_by_http();
+END $$;
+
+CREATE OR REPLACE FUNCTION jobmanager.holds_up_others() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- Return whether pg_cron starts no entry, of anybody, while this session is at work: before 1.5 its launcher waits for each of its
+-- background workers. What counts is the library; an extension that was not updated keeps the version it was created with.
+  SELECT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = pg_backend_pid() AND a.backend_type = 'pg_cron')
+    AND EXISTS (SELECT FROM pg_available_extensions e WHERE e.name = 'pg_cron' AND e.default_version ~ '^1\.[0-4]\M')
+$$;
+
+CREATE OR REPLACE FUNCTION jobmanager.wait_for_pass(_pass int, _began timestamptz) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT pg_sleep(greatest(extract(epoch FROM _began + (_pass - 1) * interval '14.5 seconds' - clock_timestamp()), 0))
+$$;
+
+-- Must be the only statement of its command: it commits between its passes. A procedure that commits cannot pin its search path, so
+-- here, as in call_by_http, every name and operator has its schema.
+CREATE OR REPLACE PROCEDURE jobmanager.sweep_minute(_passes int) LANGUAGE plpgsql AS $$
+DECLARE
+  began pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+  FOR pass IN 1.._passes LOOP
+    PERFORM jobmanager.wait_for_pass(pass, began);
+    PERFORM jobmanager.sweep();
+    COMMIT;
+    CALL jobmanager.call_by_http();
+    EXIT WHEN jobmanager.holds_up_others();
+  END LOOP;
 END $$;

@@ -39,13 +39,15 @@ CREATE OR REPLACE FUNCTION jobmanager.our_entries(_entry text DEFAULT NULL, _hos
 RETURNS TABLE (name text, schedule text, command text, active boolean, place text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 -- `place`: where an entry fires if not here, '' if here. A restore, a move and ALTER DATABASE RENAME leave entries as they were.
+DECLARE
+  host text := coalesce(_host, jobmanager.cron_host());
 BEGIN
   IF NOT jobmanager.has_table('cron', 'job') THEN
     RETURN;
   END IF;
   RETURN QUERY SELECT c.jobname::text, c.schedule::text, c.command::text, c.active, CASE
       WHEN c.database <> current_database() THEN 'of another database'
-      WHEN c.nodeport <> current_setting('port')::int OR c.nodename <> coalesce(_host, jobmanager.cron_host()) THEN 'of another server' ELSE '' END
+      WHEN c.nodeport <> current_setting('port')::int OR c.nodename <> host THEN 'of another server' ELSE '' END
     FROM cron.job c WHERE (_entry IS NULL OR c.jobname = _entry) AND c.username = current_user
       AND c.jobname ~ '^jm_([0-9a-f]{24}|dispatch|sweep|http)$'
       AND (c.command = jobmanager.command_of(c.jobname::text) OR c.command ~ '^CALL jobmanager\.sweep_minute\(\d\)$');
