@@ -25,6 +25,7 @@ BEGIN
   END IF;
   IF to_regnamespace('net') IS NOT NULL THEN
     GRANT USAGE ON SCHEMA net TO jobmanager;
+    GRANT SELECT ON net._http_response, net.http_request_queue TO jobmanager; -- since pg_net 0.12 every role may
   END IF;
 
   -- For `jobmanager doctor` alone, which compares pg_cron's settings with what is needed.

@@ -54,6 +54,7 @@ class Prerequisites:
         self.target.reply = endpoint()
         self.made: list[JobManager] = []
         self._stand_in: StandIn | None = None
+        self.pg_net: str | None = None  # its version, if it is on record
         self._sessions: list[psycopg.Connection[Any]] = []
         self.session = self.connect()
 
@@ -71,7 +72,7 @@ class Prerequisites:
     def stand_in(self) -> StandIn:
         """pg_net's stand-in, which is at work once it was asked for."""
         if self._stand_in is None:
-            self._stand_in = StandIn(self.url)
+            self._stand_in = StandIn(self.url, self.pg_net)
             self._stand_in.install()
             self._stand_in.start()
         return self._stand_in
@@ -432,6 +433,19 @@ def worker_elsewhere(ground: Prerequisites) -> JobManager:
     return jobs
 
 
+def old_pg_net(ground: Prerequisites) -> JobManager:
+    """Its worker has no name, and that it does not run must not be said."""
+    ground.pg_net = "0.13.0"
+    return ground.called()
+
+
+def pg_net_whose_responses_may_not_be_read(ground: Prerequisites) -> JobManager:
+    ground.pg_net = "0.11.0"
+    url = ground.owner()
+    ground.stand_in  # noqa: B018 - it is there from now on
+    return ground.called(url=url)
+
+
 def no_key(ground: Prerequisites) -> JobManager:
     return ground.called(key=None)
 
@@ -556,7 +570,7 @@ def timed_out(ground: Prerequisites) -> JobManager:
     return jobs
 
 
-def stale(ground: Prerequisites) -> JobManager:
+def sent_late(ground: Prerequisites) -> JobManager:
     jobs = ground.called()
     ground.target.reply = endpoint(Reply(status=401))
     ground.do("SELECT pg_advisory_lock(hashtextextended('jobmanager.sweep', 0))")
@@ -672,6 +686,8 @@ FAULTS: list[tuple[Callable[[Prerequisites], JobManager], str, str]] = [
     (no_http, "http, which the database does not have", "CREATE EXTENSION http"),
     (no_worker, "pg_net's worker does not run", "net.worker_restart()"),
     (worker_elsewhere, "serves database elsewhere", "pg_net.database_name = 'postgres'"),
+    (old_pg_net, "pg_net is 0.13.0; the oldest that is supported is 0.14", "ALTER EXTENSION pg_net UPDATE"),
+    (pg_net_whose_responses_may_not_be_read, "may not read pg_net's responses", "GRANT SELECT ON net._http_response, net.http_request_queue"),
     (no_key, "no signing key", "jobmanager init"),
     (another_key, "is not the secret that the database signs with", "jobmanager secret rotate"),
     (no_secret_here, "JOBMANAGER_SECRET is not set here", "jobmanager secret rotate"),
@@ -704,7 +720,7 @@ FAULTS: list[tuple[Callable[[Prerequisites], JobManager], str, str]] = [
     (called_and(Reply(status=429)), "ended as rate_limited", "limits"),
     (called_and(Reply(status=500)), "ended as server_error", "its log"),
     (called_and(Reply(hang_up=True)), "ended as network", "firewalls"),
-    (stale, "ended as stale", "net.worker_restart()"),
+    (sent_late, "ended as worker_stalled", "5 minutes late"),
     (lost, "ended as lost", "truncated"),
     (worker_stalled, "ended as worker_stalled", "net.worker_restart()"),
     (crashed, "ended as lost_crash", "crashed"),
@@ -922,6 +938,13 @@ def test_nothing_is_wrong_with_pg_net_and_our_endpoint(ground: Prerequisites) ->
         assert ground.do("SELECT outcome FROM jobmanager.calls ORDER BY id DESC LIMIT 1") == [("accepted",)]
         assert bad(jobs) == []
         assert any("refuses an unsigned call" in finding.text for finding in examine(jobs))
+
+
+@pytest.mark.parametrize("version", ["0.14.0", "0.20.4"])
+def test_nothing_is_wrong_with_a_pg_net_that_is_supported(ground: Prerequisites, version: str) -> None:
+    ground.pg_net = version
+    jobs = ground.called()
+    assert [finding.text for finding in bad(jobs) if "pg_net" in finding.text] == []
 
 
 def test_nothing_is_wrong_with_an_entry_for_each_job(ground: Prerequisites) -> None:

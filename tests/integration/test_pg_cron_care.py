@@ -216,6 +216,25 @@ def test_without_the_right_init_prints_what_a_superuser_may_run_and_changes_noth
     assert operator.ask("SELECT DISTINCT username FROM cron.job") == "shop"
 
 
+def test_with_an_old_pg_net_init_prints_the_right_to_read_its_responses(operator: Operator) -> None:
+    """Until 0.12 only its owner has it, and without it no call gets its outcome."""
+    stand_in = StandIn(operator.url, "0.11.0")
+    stand_in.install()
+    try:
+        operator.ask(
+            "CREATE ROLE shop LOGIN; GRANT CREATE ON DATABASE postgres TO shop; GRANT USAGE ON SCHEMA cron, net TO shop"
+        )
+        superuser = operator.url
+        operator.be_at(superuser.replace("postgres@", "shop@"))
+        lacking = operator.gets("init", "--yes", "--url", URL, code=1)["error"]["sql"]
+        assert lacking == ['GRANT SELECT ON net._http_response, net.http_request_queue TO "shop";']
+        with psycopg.connect(superuser, autocommit=True) as connection:
+            connection.execute(lacking[0])
+        assert operator.gets("init", "--yes", "--url", URL)["url"] == f"{URL}/jobs/run"
+    finally:
+        stand_in.close()
+
+
 def test_what_is_printed_for_people_can_be_piped_to_a_superuser(
     operator: Operator, capsys: pytest.CaptureFixture[str]
 ) -> None:

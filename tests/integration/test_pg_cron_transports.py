@@ -375,6 +375,16 @@ def test_a_tick_that_was_announced_is_opened_by_whatever_backend_brings_it(
         local.store.close()
 
 
+def fired_in_overlap(here: Ground, outside: JobManager) -> None:
+    """Let the database announce although a process of another backend lives, whose sweep after the start may take the time again."""
+
+    def fired() -> bool:
+        keeps_time(outside, "pg_cron")
+        return here.fire() == 1
+
+    until(fired, 30)
+
+
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_tick_that_was_announced_is_opened_by_the_call_of_a_clock_outside(
     ground: Callable[..., Ground], *, wait: bool
@@ -387,9 +397,8 @@ def test_a_tick_that_was_announced_is_opened_by_the_call_of_a_clock_outside(
     )
     outside.start()
     try:
-        keeps_time(outside, "pg_cron")
         instant = here.make_due()
-        assert here.fire() == 1
+        fired_in_overlap(here, outside)
         [announced] = outside.runs("job-0")
 
         ticked = outside.host.tick("job-0", scheduled_for=instant)

@@ -17,6 +17,19 @@ OBJECTS = Path(__file__).with_name("stand_in.sql")
 RESTARTS_AFTER_SECONDS = 1
 PAUSE_SECONDS = 1
 
+# As CREATE EXTENSION would note it.
+ON_RECORD = """
+INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+  SELECT 999998, 'pg_net', oid, 'net'::regnamespace, false, %s FROM pg_roles WHERE rolname = current_user
+"""
+# Until 0.12 everybody might call, and only its owner might look.
+RIGHTS_BEFORE_0_12 = """
+REVOKE ALL ON ALL TABLES IN SCHEMA net FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA net FROM PUBLIC;
+REVOKE ALL ON SCHEMA net FROM PUBLIC;
+ALTER FUNCTION net.http_post SECURITY DEFINER
+"""
+
 EXPIRE = """
 DELETE FROM net._http_response WHERE ctid IN (
     SELECT ctid FROM net._http_response WHERE created < now() - %s::interval ORDER BY created LIMIT %s
@@ -58,8 +71,10 @@ class StandIn:
     reorder = False  # the last request is sent first, each after the answer of the one before
     delay = 0.0  # seconds before a batch is sent; its rows are in the queue meanwhile. Less of it lets a waiting batch go
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, version: str | None = None) -> None:
+        """With `version` the extension is on record with it, and rights and the worker's name are as they were then."""
         self.url = url
+        self.version = version
         self._curl = Curl()
         self._threads = ThreadPoolExecutor(self.batch_size, "pg_net request")
         self._stopping = threading.Event()
@@ -70,6 +85,13 @@ class StandIn:
         """Make what an application calls."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(OBJECTS.read_text())
+            if self.version is not None:
+                connection.execute(ON_RECORD, (self.version,))
+            if self._is_older_than(0, 12):
+                connection.execute(RIGHTS_BEFORE_0_12)
+
+    def _is_older_than(self, *release: int) -> bool:
+        return self.version is not None and tuple(map(int, self.version.split("."))) < release
 
     def start(self) -> Self:
         """Start the worker, or start it again after `stop`, and wait until it hears."""
@@ -93,16 +115,23 @@ class StandIn:
         """End it for good."""
         self.stop()
         self._threads.shutdown()
+        if self.version is not None:
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                connection.execute("DELETE FROM pg_extension WHERE oid = 999998")
 
     def _live(self) -> None:
         while not self._stopping.is_set():
             try:
-                with self._session("pg_net 0.20.4") as queue, self._session("ear") as ear:
+                with self._session(self._name()) as queue, self._session("ear") as ear:
                     ear.execute("LISTEN pg_net")
                     self._up.set()
                     self._serve(queue, ear)
             except (EndedError, psycopg.Error):
                 self._stopping.wait(RESTARTS_AFTER_SECONDS)
+
+    def _name(self) -> str:
+        """The name in pg_stat_activity, which the worker has since 0.14; a background worker before that had none."""
+        return "" if self._is_older_than(0, 14) else f"pg_net {self.version or '0.20.4'}"
 
     def _session(self, name: str) -> psycopg.Connection:
         return psycopg.connect(self.url, autocommit=True, application_name=name)

@@ -18,6 +18,8 @@ LOOK = """SELECT current_user, current_database(), u.rolsuper, u.rolcanlogin,
  to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') IS NOT NULL,
  coalesce(has_schema_privilege(to_regnamespace('cron'), 'USAGE'), false),
  coalesce(has_schema_privilege(to_regnamespace('net'), 'USAGE'), false),
+ (SELECT bool_and(has_table_privilege(t.oid, 'SELECT')) FROM pg_class t
+   WHERE t.relnamespace = to_regnamespace('net') AND t.relname IN ('_http_response', 'http_request_queue')),
  coalesce(has_schema_privilege(to_regnamespace('jobmanager'), 'CREATE'), has_database_privilege(current_database(), 'CREATE')),
  (SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'jobmanager')
  FROM pg_roles u WHERE u.rolname = current_user"""
@@ -53,6 +55,8 @@ class Prerequisites:
     has_http_post: bool
     may_use_cron: bool
     may_use_net: bool
+    may_read_responses: bool | None
+    """Of pg_net, which lets every role do so since 0.12; None where it is not."""
     may_create: bool
     owner: str | None
     """Of the schema jobmanager, if there is one."""
@@ -166,6 +170,8 @@ def _missing_grants(
         missing.append(f"GRANT USAGE ON SCHEMA cron TO {role};")
     if transport in ("auto", "pg_net") and ground.has_http_post and not ground.may_use_net:
         missing.append(f"GRANT USAGE ON SCHEMA net TO {role};")
+    if transport in ("auto", "pg_net") and ground.has_http_post and ground.may_read_responses is False:
+        missing.append(f"GRANT SELECT ON net._http_response, net.http_request_queue TO {role};")
     if tables and not ground.may_create:
         missing.append(f"GRANT CREATE ON DATABASE {_quoted(ground.database)} TO {role};")
     if cron and not tables:

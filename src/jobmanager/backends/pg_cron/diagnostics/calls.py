@@ -29,7 +29,6 @@ OUTCOMES = {
     "network": "See whether the database's host may connect to it at all: firewalls, certificates, proxies.",
     "unauthorized": "The application has another JOBMANAGER_SECRET than the database, or something before it wants a login: give its "
     "processes the same secret, and let that path through.",
-    "stale": "pg_net sent it more than 5 minutes late: its worker stood still. SELECT net.worker_restart(), and see what fills net.http_request_queue.",
     "wrong_path": "Nothing answers there: mount jobmanager.web in the application, and let JOBMANAGER_PUBLIC_URL and JOBMANAGER_RUN_PATH name that place.",
     "wrong_method": "Something else answers there, and takes no POST: correct JOBMANAGER_RUN_PATH, or a redirect that makes a GET of it.",
     "not_ours": "The answer was not the endpoint's: a redirect, a login page or a proxy. Name the final URL in JOBMANAGER_PUBLIC_URL, and let that path through.",
@@ -39,7 +38,7 @@ OUTCOMES = {
     "timeout": "The application answers too slowly: give it more threads or processes. With JOBMANAGER_WAIT handlers must end within 25 s.",
     "lost": "pg_net has no answer for it: its queue was truncated, or pg_net.ttl is shorter than a minute.",
     "lost_crash": "The server or pg_net's worker crashed with the call under way: read the server's log. Its runs are called for again.",
-    "worker_stalled": "pg_net's worker does not empty its queue: SELECT net.worker_restart(), or restart the server.",
+    "worker_stalled": "pg_net's worker does not empty its queue, or did so more than 5 minutes late: SELECT net.worker_restart(), or restart the server.",
     "no_listener": "No process listened: start the application, with jobs.start().",
 }
 

@@ -32,6 +32,7 @@ class Server:
     schedulers: list[str]
     senders: list[str]
     has_pg_net: bool
+    pg_net: str | None
     has_http: bool
     may_use: bool | None
     may_create: bool
@@ -47,9 +48,10 @@ SERVER = r"""SELECT current_database()::text AS database, current_user::text AS 
   EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_cron') AS could_have_pg_cron,
   EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_cron' AND default_version ~ '^1\.[0-4]\M') AS waits_for_workers,
   ARRAY(SELECT datname::text FROM pg_stat_activity WHERE application_name = 'pg_cron scheduler' AND datname IS NOT NULL) AS schedulers,
-  ARRAY(SELECT datname::text FROM pg_stat_activity WHERE application_name LIKE 'pg\_net %' AND datname IS NOT NULL) AS senders,
+  ARRAY(SELECT datname::text FROM pg_stat_activity WHERE (application_name LIKE 'pg\_net %' OR backend_type LIKE 'pg\_net %') AND datname IS NOT NULL) AS senders,
   EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'net' AND p.proname = 'http_post'
     AND oidvectortypes(p.proargtypes) = 'text, jsonb, jsonb, jsonb, integer') AS has_pg_net,
+  (SELECT extversion FROM pg_extension WHERE extname = 'pg_net') AS pg_net,
   EXISTS (SELECT FROM pg_extension WHERE extname = 'http') AS has_http,
   (SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'jobmanager') AS may_use,
   (SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'cron') AS may_see_cron,
@@ -68,6 +70,8 @@ class Owner:
     is_us: bool
     uses: bool | None
     schedules: bool | None
+    reads_responses: bool | None
+    """Of pg_net; None where it is not."""
 
 
 # By the catalogue: a name with its schema fails for a role that has no right in the schema.
@@ -75,7 +79,10 @@ OWNER = """SELECT o.rolname::text AS name, obj_description(p.oid, 'pg_proc') AS 
   pg_has_role(p.proowner, 'USAGE') AS is_us,
   (SELECT has_schema_privilege(p.proowner, oid, 'USAGE') FROM pg_namespace WHERE nspname = 'cron') AS uses,
   (SELECT bool_and(has_function_privilege(p.proowner, f.oid, 'EXECUTE')) FROM pg_proc f JOIN pg_namespace c ON c.oid = f.pronamespace
-    WHERE c.nspname = 'cron' AND (f.proname, f.pronargs) IN (('schedule', 3), ('unschedule', 1))) AS schedules
+    WHERE c.nspname = 'cron' AND (f.proname, f.pronargs) IN (('schedule', 3), ('unschedule', 1))) AS schedules,
+  (SELECT bool_and(has_table_privilege(p.proowner, t.oid, 'SELECT') AND has_schema_privilege(p.proowner, t.relnamespace, 'USAGE'))
+    FROM pg_class t JOIN pg_namespace c ON c.oid = t.relnamespace
+    WHERE c.nspname = 'net' AND t.relname IN ('_http_response', 'http_request_queue')) AS reads_responses
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_roles o ON o.oid = p.proowner
  WHERE n.nspname = 'jobmanager' AND p.proname = 'fire'"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ from jobmanager.backends.pg_cron.diagnostics.context import Examination, counted
 
 TOLERANCE, WORTH_A_NOTE = timedelta(seconds=300), timedelta(seconds=2)
 ROTATION = timedelta(days=1)
+OLDEST_PG_NET = 0, 14
 RESTART = "Restart the application: its start carries settings over."
 
 
@@ -31,23 +33,50 @@ def _transport(exam: Examination) -> Iterator[Found]:
             text="Calls go by pg_net, which the database does not have.",
             fix=f"Add pg_net to shared_preload_libraries and CREATE EXTENSION pg_net, {instead}.",
         )
-    elif ticker.transport == "pg_net" and not server.senders:
-        yield Found(
-            level="failing",
-            text="pg_net's worker does not run: calls wait in its queue.",
-            fix="SELECT net.worker_restart(); if that does not help, see that shared_preload_libraries has pg_net, and restart the server.",
-        )
-    elif ticker.transport == "pg_net" and server.database not in server.senders:
-        yield Found(
-            level="failing",
-            text=f"pg_net's worker serves database {some(server.senders)}, not {server.database!r}: calls wait for ever.",
-            fix=f"Set pg_net.database_name = '{server.database}' and restart the server, {instead}.",
-        )
+    elif ticker.transport == "pg_net":
+        yield from _pg_net(exam, instead)
     if ticker.transport == "notify" and not exam.ask.hears_itself():
         yield Found(
             level="warning",
             text="No notification comes back: JOBMANAGER_DATABASE_URL goes through a transaction pooler, and runs start up to 6 s late.",
             fix="Name the database's own port in JOBMANAGER_DATABASE_URL, or the pooler's in session mode.",
+        )
+
+
+def release_of(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version: (0, 20, 4) for `0.20.4`."""
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def _pg_net(exam: Examination, instead: str) -> Iterator[Found]:
+    """Check that pg_net is new enough, that its responses may be read, and that its worker serves this database."""
+    server, owner = exam.server, exam.owner
+    is_older = server.pg_net is not None and release_of(server.pg_net) < OLDEST_PG_NET
+    if owner is not None and owner.reads_responses is False:
+        yield Found(
+            level="failing",
+            text=f"The owner of the functions, {owner.name!r}, may not read pg_net's responses: no call gets its outcome.",
+            fix=f'Let a superuser run GRANT USAGE ON SCHEMA net TO "{owner.name}"; GRANT SELECT ON net._http_response, '
+            f'net.http_request_queue TO "{owner.name}"; or update pg_net: since 0.12 every role may read them.',
+        )
+    if is_older:
+        yield Found(
+            level="warning",
+            text=f"pg_net is {server.pg_net}; the oldest that is supported is {'.'.join(map(str, OLDEST_PG_NET))}. Before that its worker has no "
+            "name in pg_stat_activity, so whether it runs cannot be seen.",
+            fix="Install a newer pg_net, restart the server and run ALTER EXTENSION pg_net UPDATE.",
+        )
+    if not server.senders and not is_older:
+        yield Found(
+            level="failing",
+            text="pg_net's worker does not run: calls wait in its queue.",
+            fix="SELECT net.worker_restart(); if that does not help, see that shared_preload_libraries has pg_net, and restart the server.",
+        )
+    elif server.senders and server.database not in server.senders:
+        yield Found(
+            level="failing",
+            text=f"pg_net's worker serves database {some(server.senders)}, not {server.database!r}: calls wait for ever.",
+            fix=f"Set pg_net.database_name = '{server.database}' and restart the server, {instead}.",
         )
 
 

@@ -2,7 +2,8 @@
 
 CREATE OR REPLACE FUNCTION jobmanager.outcome_of(_call bigint, _after interval, _status int, _timed_out boolean, _error text, _content text)
 RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
--- Return one word of a closed set. A 2xx that does not name our call is not the endpoint's: a redirect, a login page, a proxy.
+-- Return one word of a closed set. A 2xx that does not name our call is not the endpoint's: a redirect, a login page, a proxy. A 401
+-- after five minutes says that the signature was too old when pg_net sent it.
   SELECT CASE
     WHEN _timed_out OR _status IS NULL AND _error ~* 'time(out|d out)' THEN 'timeout'
     WHEN _status IS NULL AND _error ~* 'resolve (host|name)' THEN 'dns'
@@ -10,7 +11,7 @@ RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     WHEN _status IS NULL THEN 'network'
     WHEN _status BETWEEN 200 AND 299 AND _content ~ ('^\s*\{.*"call"\s*:\s*' || _call || '\M') THEN 'accepted'
     WHEN _status BETWEEN 200 AND 299 THEN 'not_ours'
-    WHEN _status = 401 AND _after > interval '300 seconds' THEN 'stale'
+    WHEN _status = 401 AND _after > interval '300 seconds' THEN 'worker_stalled'
     WHEN _status IN (401, 403) THEN 'unauthorized'
     WHEN _status IN (404, 410) THEN 'wrong_path'
     WHEN _status = 405 THEN 'wrong_method'
@@ -40,13 +41,26 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     detail = CASE WHEN _outcome <> 'accepted' THEN jobmanager.readable(_detail) END WHERE id = _call AND outcome IS NULL
 $$;
 
+CREATE OR REPLACE FUNCTION jobmanager.were_accepted(_call bigint) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- Return whether the application accepted all runs of a call that is open: whatever became of its answer, it arrived.
+  SELECT c.kind = 'ticks' AND NOT EXISTS (SELECT FROM jobmanager.runs r WHERE r.id = ANY (c.run_ids) AND r.accepted_at IS NULL
+    AND (r.status = 'pending' OR r.reason = 'transport')) FROM jobmanager.calls c WHERE c.id = _call
+$$;
+
 CREATE OR REPLACE FUNCTION jobmanager.label_answer(_call bigint, _after interval, _status int, _timed_out boolean, _error text, _content text,
   _now timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
--- Label one call by its answer. An answer that cannot be worked with is labelled by its status alone: it must not end the pass.
+-- Label one call by its answer, and one that was answered too late by its runs. An answer that cannot be worked with is labelled by its
+-- status alone: it must not end the pass.
+DECLARE
+  outcome text;
 BEGIN
-  PERFORM jobmanager.label(_call, jobmanager.outcome_of(_call, _after, _status, _timed_out, _error, _content), _status,
-    coalesce(_error, _content), _now);
+  outcome := jobmanager.outcome_of(_call, _after, _status, _timed_out, _error, _content);
+  IF outcome = 'timeout' AND jobmanager.were_accepted(_call) THEN
+    outcome := 'accepted';
+  END IF;
+  PERFORM jobmanager.label(_call, outcome, _status, coalesce(_error, _content), _now);
 EXCEPTION WHEN others THEN
   PERFORM jobmanager.label(_call, jobmanager.outcome_of(_call, _after, _status, _timed_out, '', ''), _status,
     'the answer cannot be read: ' || SQLERRM, _now);
@@ -81,13 +95,12 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 -- Label calls that will get no response any more. If all their runs were accepted, that is evidence enough; of a lost one the runs
 -- are called for at once.
   WITH silent AS (
-    SELECT c.*, NOT EXISTS (SELECT FROM jobmanager.runs r WHERE r.id = ANY (c.run_ids) AND r.status = 'pending'
-        AND r.accepted_at IS NULL) AS all_accepted
+    SELECT c.*
       FROM jobmanager.calls c JOIN jobmanager.tickers t USING (namespace)
      WHERE c.outcome IS NULL AND (c.epoch <> jobmanager.current_epoch() AND c.request_id IS NOT NULL
         OR c.sent_at < _now - t.timeout_ms * interval '1 millisecond' - interval '10 seconds')),
   judged AS (
-    SELECT id, CASE WHEN all_accepted AND kind = 'ticks' THEN 'accepted'
+    SELECT id, CASE WHEN jobmanager.were_accepted(id) THEN 'accepted'
         WHEN request_id IS NULL THEN 'no_listener'
         WHEN epoch <> jobmanager.current_epoch() THEN 'lost_crash'
         WHEN jobmanager.waits_in_queue(request_id) THEN 'worker_stalled' ELSE 'lost' END AS outcome FROM silent),
