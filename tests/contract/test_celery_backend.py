@@ -223,6 +223,16 @@ def test_what_cannot_work_is_refused_with_the_reason(settings: dict[str, str], s
         CeleryBackend.from_settings(Settings(**settings), clock=SystemClock())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"])
+def test_our_own_application_never_gives_a_broker_up(url: str) -> None:
+    """Celery's default is a hundred tries: a worker would end after a night without a broker."""
+    conf = make_app(url).conf
+
+    assert conf.broker_connection_max_retries is None
+    assert conf.broker_connection_retry_on_startup
+    assert conf.broker_channel_error_retry
+
+
 def test_making_one_connects_to_nothing() -> None:
     backend = CeleryBackend.from_settings(
         Settings(celery_broker_url="redis://127.0.0.1:1/0", database_url="sqlite:///x.db"),

@@ -529,6 +529,29 @@ def test_a_run_longer_than_rabbitmq_s_patience_takes_no_worker_out(
     assert worker.end() == 0, worker.log()
 
 
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.faults)])
+def test_a_busy_worker_goes_on_when_redis_restarts(
+    make_application: MakeApplication, broker: Redis, pool: str
+) -> None:
+    """Fails if the worker ends, cuts the run that it executes, or executes the message that comes again."""
+    application = make_application(broker.url, QUIET)
+    worker = application.worker(pool=pool, concurrency=1)
+    jobs = application.manager()
+    for job_id in ("long", "each"):
+        jobs.add_job(job_id, "shop:nothing_here")
+    run = jobs.trigger_job("long", {"seconds": 3})
+    until(lambda: application.effects("long"))
+
+    broker.stop()
+    worker.says("Connection to broker lost")
+    broker.start()
+
+    assert jobs.wait(run.id, timeout=60).status is RunStatus.SUCCEEDED
+    assert jobs.wait(jobs.trigger_job("each").id, timeout=60).status is RunStatus.SUCCEEDED
+    assert (len(application.effects("long")), len(application.effects("each"))) == (1, 1)
+    assert worker.end() == 0, worker.log()
+
+
 def test_a_redis_that_refuses_for_a_while_ends_no_worker(
     make_application: MakeApplication, broker: Redis
 ) -> None:

@@ -356,6 +356,16 @@ def test_a_worker_that_celery_could_not_keep_up_ends_with_celery_s_code(
     assert "Unrecoverable error: RuntimeError('the step of an application')" in worker.log()
 
 
+def test_a_beat_that_celery_could_not_keep_up_ends_with_a_code_other_than_0(
+    make_application: MakeApplication,
+) -> None:
+    """Fails as the one above, for the other process."""
+    head = OWN_APP + "celery.conf.beat_schedule = 3\n"
+    beat = make_application(broker="memory://", head=head).command("jobmanager", "--app", "shop:jobs", "beat")
+
+    assert beat.wait() != 0, beat.log()
+
+
 def test_messages_in_files_need_no_server_either(make_application: MakeApplication, tmp_path: Path) -> None:
     (tmp_path / "messages").mkdir()
     folders = dict.fromkeys(
