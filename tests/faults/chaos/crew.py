@@ -223,7 +223,8 @@ class MovingCrew(Crew):
             self._turns = self._chance.sample(sorted(ROLES.keys() - {self.backend}), len(ROLES) - 1)
             self._turns.append(self.backend)
         self.backend = self._turns.pop(0)
-        self._move_at = time.monotonic() + self._chance.uniform(5.0, 10.0)
+        shortest = 9.0 if self.backend == "celery" else 5.0  # a worker takes longest to come up
+        self._move_at = time.monotonic() + shortest * self._chance.uniform(1.0, 1.6)
 
     def act(self) -> None:
         if time.monotonic() > self._move_at:

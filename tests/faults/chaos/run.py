@@ -133,10 +133,7 @@ def _report(verdict: Verdict, seed: int, seconds: float, kind: str, crew: Crew, 
     for text in checker.faults_in(log):
         verdict.add("log", f"{text}; see {folder}/log")
     for text in crew.fallen:
-        if not text.startswith(
-            "worker"
-        ):  # Celery ends one that lost its broker, for its supervisor to start it again
-            verdict.add("ended", text)
+        verdict.add("ended", f"nothing ended it: {text}")
     runs = sum(
         c[status]
         for status in ("succeeded", "failed", "cancelled", "skipped", "missed", "pending", "running")
@@ -152,7 +149,7 @@ def _report(verdict: Verdict, seed: int, seconds: float, kind: str, crew: Crew, 
             f"{c['starts by ' + role]} {role}" for role in ("local", "pg_cron", "worker", "prefork")
         )
         print(
-            f"      {d['moves']} moves, {d['brokers']} outages of the broker, {len(crew.fallen)} processes ended by themselves;"
+            f"      {d['moves']} moves, {d['brokers']} outages of the broker;"
             f" starts by {by}; ends with {crew.backend}",
             flush=True,
         )

@@ -1,10 +1,15 @@
 """The columns of a run have one list: the fields of Run, the tables and the hot path agree."""
 
+from contextlib import closing
 from dataclasses import fields, replace
 
-from jobmanager.run import PENDING, RUNNING, Run, new_id
+import pytest
+import sqlalchemy as sa
+
+from jobmanager.run import PENDING, RUNNING, SKIPPED, Run, new_id
 from jobmanager.stores.sql.columns import ACCEPTED, ENDED, OPENED, TO_PENDING, opened_row, to_pending
-from jobmanager.stores.sql.rows import RUN_COLUMNS
+from jobmanager.stores.sql.memory import MemoryStore
+from jobmanager.stores.sql.rows import RUN_COLUMNS, run_values
 from jobmanager.stores.sql.tables import make_tables, micros
 from jobmanager.testing import FakeClock
 
@@ -38,3 +43,14 @@ def test_what_goes_back_to_pending_loses_the_same_in_sql_and_in_values() -> None
     } == to_pending()
     back = replace(RUN, **to_pending(due_at=NOW))
     assert (back.status, back.owner) == (PENDING, None)
+
+
+def test_no_row_is_skipped_for_an_overlap_without_the_run_that_was_in_its_way() -> None:
+    skipped = replace(RUN, status=SKIPPED, reason="overlap", owner=None, finished_at=NOW)
+    with closing(MemoryStore(clock=FakeClock(NOW))) as store:
+        store.install()
+        runs = store.database.tables.runs
+        with store.database.writing() as connection:
+            connection.execute(sa.insert(runs), run_values(replace(skipped, blocked_by="another")))
+            with pytest.raises(sa.exc.IntegrityError, match="overlap_has_blocker"):
+                connection.execute(sa.insert(runs), run_values(replace(skipped, id=new_id(NOW))))
