@@ -33,8 +33,8 @@ class Crew:
 
     def __init__(self, ground: Mapping[str, Ground], folder: Path, chance: random.Random) -> None:
         self.done = Counter[str]()
-        self.fallen: list[str] = []
-        """Processes that ended by themselves."""
+        self.fallen: list[tuple[str, int, int]] = []
+        """Processes that ended by themselves: role, pid and exit code."""
         self.disturbed: set[int] = set()
         self.backend = "local"
         self.urls = {name: each.url for name, each in ground.items()}
@@ -167,7 +167,7 @@ class Crew:
                 fell = pid not in self._ending
                 send(-pid, signal.SIGKILL)  # what it left behind
                 if fell:
-                    self.fallen.append(f"{role} {pid} ended with {os.waitstatus_to_exitcode(status)}")
+                    self.fallen.append((role, pid, os.waitstatus_to_exitcode(status)))
                     self.disturbed |= {pid} | self._children[pid]
                 self._forget(pid)
                 if fell:

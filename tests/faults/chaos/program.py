@@ -286,9 +286,12 @@ def celery_command(role: str) -> None:
             else ("--pool", "threads", "--concurrency", "6")
         )
         words += [*pool, "--name", f"{os.getpid()}@chaos"]
-    code = app.run(words)
+    try:
+        code = app.run(words)
+    except SystemExit as end:
+        code = end.code
     logging.shutdown()
-    os._exit(code)
+    os._exit(code if isinstance(code, int) else 3)
 
 
 def serve(port: int) -> None:
