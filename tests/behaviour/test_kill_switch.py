@@ -147,8 +147,8 @@ def test_what_waits_when_the_switch_is_set_goes_on_when_it_is_not(tmp_path: Path
 # ---------------------------------------------------------------- every method and every verb
 
 READS = {
-    "check", "dead_letters", "executors", "get_all_job_statuses", "get_job_metrics", "get_job_status", "health",
-    "is_executed_here", "run", "runs", "simulate", "wait",
+    "audit", "check", "dead_letters", "executors", "get_all_job_statuses", "get_job_metrics", "get_job_status",
+    "handlers", "health", "history", "is_executed_here", "run", "runs", "simulate", "wait",
 }  # fmt: skip
 DECLARES = {"add_job", "handler", "job", "schedule_cron_job", "schedule_job"}
 LIVES = {
@@ -158,7 +158,11 @@ DAY = timedelta(days=1)
 WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
     "backfill": lambda jobs, _: jobs.backfill("work", NOON - DAY, NOON),
     "cancel": lambda jobs, ids: jobs.cancel(ids["pending"]),
+    "create_job": lambda jobs, _: jobs.create_job("made", handler="work"),
+    "delete_job": lambda jobs, _: jobs.delete_job("work"),
+    "disable_job": lambda jobs, _: jobs.disable_job("work"),
     "discard": lambda jobs, ids: jobs.discard(ids["failed"]),
+    "enable_job": lambda jobs, _: jobs.enable_job("work"),
     "execute_here": lambda jobs, ids: jobs.execute_here(ids["pending"]),
     "override_job": lambda jobs, _: jobs.override_job("work", priority=3),
     "redrive": lambda jobs, ids: jobs.redrive(ids["failed"]),
@@ -166,10 +170,12 @@ WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
     "reset_job": lambda jobs, _: jobs.reset_job("overridden"),
     "resume_all_jobs": lambda jobs, _: jobs.resume_all_jobs(),
     "resume_job": lambda jobs, _: jobs.resume_job("paused"),
+    "seed": lambda jobs, _: jobs.seed({"made": {"handler": "work"}}),
     "stop_all_jobs": lambda jobs, _: jobs.stop_all_jobs(),
     "stop_job": lambda jobs, _: jobs.stop_job("work"),
     "sync": lambda jobs, _: jobs.sync(),
     "trigger_job": lambda jobs, _: jobs.trigger_job("work"),
+    "update_job": lambda jobs, _: jobs.update_job("work", priority=3),
 }
 VERBS = {
     "trigger": ("trigger", "work"),
