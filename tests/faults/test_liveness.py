@@ -392,6 +392,32 @@ def test_what_was_taken_ahead_and_cannot_begin_is_pending_again(
     never.set()
 
 
+@pytest.mark.usefixtures("soon")
+def test_what_was_taken_ahead_is_pending_after_a_stop_though_the_background_thread_is_busy(
+    each_store_url: str, make_manager: MakeManager
+) -> None:
+    """As while it waits for a lock in the store. Fails if the runs stay with the process that ended, and count as crashed."""
+    jobs = make_manager(each_store_url, workers=1)
+    never, free = threading.Event(), threading.Event()
+    jobs.add_job("quick", lambda: None, overlap="allow")
+    jobs.add_job("hangs", lambda: never.wait(100))
+    jobs.start()
+    jobs.wait(jobs.trigger_job("quick").id)
+    jobs.trigger_job("hangs")
+    until(lambda: len(jobs._assembly.attempts.begun()) == 1)
+    jobs._assembly.background.run_soon(lambda: free.wait(100))
+    runs = [jobs.trigger_job("quick") for _ in range(20)]
+    taken = [run for run in runs if run.status is RunStatus.RUNNING]
+    assert taken
+    until(lambda: jobs._assembly.attempts.waiting() == [])
+    jobs.stop(0.1)
+
+    assert {jobs.run(run.id).status for run in runs} == {RunStatus.PENDING}
+    assert {jobs.run(run.id).reason for run in taken} == {"returned"}
+    free.set()
+    never.set()
+
+
 @pytest.mark.servers
 def test_an_end_that_waits_for_a_locked_store_is_one_end(
     postgres_url: str, make_manager: MakeManager, caplog: pytest.LogCaptureFixture

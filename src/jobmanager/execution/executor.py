@@ -229,9 +229,12 @@ class Executor:
 
     # ---------------------------------------------------------------- its end
 
-    def end(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Record how an attempt ended and return its slot. For the caller that claimed the completion; waits for no commit."""
-        self._record(attempt, self._ending(attempt, outcome))
+    def end(self, attempt: Attempt, outcome: Outcome, *, by_writer: bool = False) -> None:
+        """Record how an attempt ended and return its slot. For the caller that claimed the completion.
+
+        With `by_writer` it waits for no store: the writer's thread has it written, also where nothing else is in flight.
+        """
+        self._record(attempt, self._ending(attempt, outcome), by_writer=by_writer)
 
     def _ending(self, attempt: Attempt, outcome: Outcome) -> Ending:
         """Return the outcome as it is written. Never raises: an outcome that no record can hold is an internal error."""
@@ -244,8 +247,8 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 - for example a retry in ten thousand years
             return self._recorder.presentable(ending_of(attempt, internal_error(error), self._clock, elapsed))
 
-    def _record(self, attempt: Attempt, ending: Ending) -> None:
-        write_inline = self._pool.in_flight <= 1
+    def _record(self, attempt: Attempt, ending: Ending, *, by_writer: bool = False) -> None:
+        write_inline = not by_writer and self._pool.in_flight <= 1
         self._attempts.ending(attempt)
         took = (ending.finished_at - ending.started_at).total_seconds()
         attempt.slot.release(seconds=took if attempt.begun else None)

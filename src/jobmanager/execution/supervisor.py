@@ -11,7 +11,7 @@ from jobmanager.execution.attempt import Attempt
 from jobmanager.execution.demand import Demand
 from jobmanager.execution.executor import Executor
 from jobmanager.execution.in_flight import Attempts
-from jobmanager.execution.outcome import TIMEOUT_GRACE, timed_out
+from jobmanager.execution.outcome import TIMEOUT_GRACE, not_begun, timed_out
 from jobmanager.execution.slots import AHEAD_SECONDS
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.recorder import Recorder
@@ -142,6 +142,14 @@ class Supervisor:
         logger.info("%d runs could not begin within a second and are pending again", len(given))
         self._demand.claimed(all_slots=True)
         self._demand.slot_freed()
+
+    def leave_to_writer(self) -> None:
+        """Have the writer give back what the background thread did not: at the stop that thread may be busy, and ends with the process.
+
+        If both do it, the second write changes nothing.
+        """
+        for attempt in list(self._returning):
+            self._executor.end(attempt, not_begun(), by_writer=True)
 
     def _forget(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:

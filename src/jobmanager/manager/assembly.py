@@ -327,6 +327,7 @@ class Assembly:
         left = Budget(self._clock, LONGEST_STOP * 0.7)
         self.watching.stop(left.share(0.2))
         self.background.stop(left.share(0.3))
+        self.supervisor.leave_to_writer()
         self.commits.stop(left.share(0.6))
         self.commits.stop(left.share(0.6))  # the ends of what only now turned out to be opened
         self.pool.stop()
