@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+import traceback
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -67,6 +68,8 @@ class Crew:
             try:
                 os.setpgid(0, 0)
                 program.main(role, self.urls, self._folder, seed)
+            except Exception:
+                traceback.print_exc()  # into the log, where it counts as a fault
             finally:
                 os._exit(3)
         os.setpgid(pid, pid)

@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -28,8 +29,6 @@ import program  # noqa: E402
 from checker import Database, Verdict  # noqa: E402
 from crew import PROCESSES, Crew, MovingCrew  # noqa: E402
 from ground import Broker, Ground, Postgres, PostgresWithCron, Sqlite, send  # noqa: E402
-
-import servers  # noqa: E402
 
 REST_SECONDS = 100
 HEAD = "seed  store     s  ticks   runs starts  again crashed  kills stops terms outages refused violations"
@@ -48,7 +47,7 @@ def chaos(seed: int, seconds: float, kind: str) -> bool:
         database = Database(ground["store"].url)
         calls = kind == "mixed" and chance.random() < 0.5
         if calls:
-            crew.urls["calls"] = f"http://127.0.0.1:{servers.free_port()}"
+            crew.urls["calls"] = f"http://127.0.0.1:{_shared_port(stack)}"
         _in_a_process(lambda: program.prepare(ground["store"].url, kind == "mixed", calls))
         database.log_transitions()
         with _clock(ground["store"].url, calls, folder) if kind == "mixed" else ExitStack():
@@ -83,6 +82,14 @@ def _ground(kind: str, folder: Path, chance: random.Random) -> dict[str, Ground]
         return {"store": Postgres(chance)}
     program.preload()
     return {"store": PostgresWithCron(chance), "broker": Broker(chance)}
+
+
+def _shared_port(stack: ExitStack) -> int:
+    """Return a port for all processes that take calls, kept as long as the run: no connection gets it while none of them lives."""
+    kept = stack.enter_context(socket.socket())
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    kept.bind(("127.0.0.1", 0))
+    return int(kept.getsockname()[1])
 
 
 def _in_a_process(what: Callable[[], None]) -> None:
