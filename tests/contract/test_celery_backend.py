@@ -94,13 +94,6 @@ def scheduled(every: float = 1) -> ScheduledJob:
     )
 
 
-def test_our_own_application_waits_for_its_broker_without_end() -> None:
-    """Celery gives up after a hundred tries, some hours, and ends its worker with code 0."""
-    conf = make_app("redis://127.0.0.1:1/0").conf
-
-    assert (conf.broker_connection_retry_on_startup, conf.broker_connection_max_retries) == (True, None)
-
-
 def test_the_scheduler_of_the_banner_connects_to_nothing() -> None:
     """Celery makes one with `lazy` before it forks or logs; fails if that touches the store or the broker."""
     jobs = JobManager(
