@@ -679,7 +679,7 @@ class TestTheStoreWithTheseRights(RunStoreContract):
 
 # A copy for each test would be a gigabyte in all.
 EMPTY = """
-TRUNCATE jobmanager.jobs, jobmanager.runs, jobmanager.attempts, jobmanager.run_logs, jobmanager.instances, jobmanager.declarations,
+TRUNCATE jobmanager.audit, jobmanager.jobs, jobmanager.runs, jobmanager.attempts, jobmanager.run_logs, jobmanager.instances, jobmanager.declarations,
   jobmanager.roles RESTART IDENTITY;
 UPDATE jobmanager.meta SET change_seq = 0, swept_at = NULL, last_purge_at = NULL"""
 
