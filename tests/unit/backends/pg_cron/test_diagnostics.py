@@ -33,16 +33,26 @@ SERVER = Server(
     now=datetime(2026, 11, 25, tzinfo=UTC),
     extension="1.6",
     could_have_pg_cron=True,
+    waits_for_workers=False,
     schedulers=["app"],
     senders=[],
     has_pg_net=False,
+    pg_net=None,
     has_http=False,
     may_use=True,
     may_create=False,
     may_see_cron=False,
     settings={},
 )
-OWNER = Owner(name="owner", release=objects.release(), can_login=True, is_us=False, uses=True, schedules=True)
+OWNER = Owner(
+    name="owner",
+    release=objects.release(),
+    can_login=True,
+    is_us=False,
+    uses=True,
+    schedules=True,
+    reads_responses=True,
+)
 TICKER = TickerRow(
     transport="notify",
     layout="dispatcher",
