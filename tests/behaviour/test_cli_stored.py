@@ -12,6 +12,8 @@ import pytest
 
 from jobmanager.cli import main
 
+pytestmark = pytest.mark.slow
+
 APPLICATION = """
 from jobmanager import JobManager
 jobs = JobManager()

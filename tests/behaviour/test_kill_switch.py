@@ -240,6 +240,7 @@ def test_no_method_is_forgotten() -> None:
     assert names == READS | DECLARES | LIVES | WRITES.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
 def test_every_method_that_writes_is_refused_and_writes_nothing(
     shop: tuple[JobManager, dict[str, str]], tmp_path: Path, name: str
@@ -264,6 +265,7 @@ def test_a_job_that_is_declared_while_the_switch_is_set_is_not_stored(
     assert content(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_that_writes_is_refused_and_writes_nothing(
     shop: tuple[JobManager, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str

@@ -23,6 +23,8 @@ from jobmanager.errors import (
 )
 from jobmanager.testing import FakeClock
 
+pytestmark = pytest.mark.slow
+
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 Calls = list[Mapping[str, Any]]
