@@ -308,6 +308,7 @@ def test_a_cancel_request_reaches_the_child(jobs):
     assert jobs.wait(run.id, 20).status is CANCELLED
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_flush")
 def test_a_stop_asks_the_child_to_end_and_waits_for_it(jobs):
     run = run_of(jobs, "until_cancelled", retry=Retry(max_attempts=2))

@@ -188,6 +188,7 @@ def test_a_handler_that_saw_the_shutdown_goes_back_to_pending_and_uses_no_attemp
     assert jobs.dead_letters() == []
 
 
+@pytest.mark.slow
 def test_after_ten_interruptions_the_eleventh_counts_as_a_crash(jobs: JobManager) -> None:
     """Fails if a run that never ends within a drain goes round for ever, or fewer are forgiven."""
     work = Interrupted(jobs, Retry())

@@ -104,6 +104,7 @@ def cronsim_keeps_the_rule(case):
     )
 
 
+@pytest.mark.slow
 def test_two_thousand_random_cases_equal_the_walk_minute_by_minute():
     assert differences_to_the_walk(seed=1, count=examples(2_000, sample=200)) == []
 

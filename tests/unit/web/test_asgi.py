@@ -583,6 +583,7 @@ async def test_calls_that_are_held_take_no_thread():
     assert len(jobs.host.asked) == 17
 
 
+@pytest.mark.slow
 async def test_a_call_whose_instant_never_comes_is_told_to_come_again():
     """Fails if a store's clock that runs slow holds a call for ever."""
     jobs = Jobs()
