@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -19,6 +20,9 @@ from jobmanager.stores.sql import migrations
 from jobmanager.stores.sql.database import Connection, Database
 from jobmanager.stores.sql.postgres_link import Link, be_patient, driver_of, roll_back
 from jobmanager.stores.sql.tables import make_tables
+
+if TYPE_CHECKING:
+    import psycopg
 
 INSTALLING = 0x6A6F626D  # "jobm": the advisory lock of the process that makes or changes the tables
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -64,42 +68,20 @@ class PostgresDatabase(Database):
         # A column of type uuid cannot be compared with anything else.
         return UUID.fullmatch(run_id) is not None
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        if self.link.pooled:  # the limits come with the transaction
-            with self.writing() as connection:
-                yield connection
-            return
-        with self.link.told(), self._connected() as connection:
-            driver = driver_of(connection)  # asked now: after a loss it would connect again
-            try:
-                yield connection
-            except BaseException:
-                roll_back(connection, driver)
-                raise
+    @property
+    def pool(self) -> sa.Pool:
+        """The connections that are kept; another one after each `close`."""
+        return self._engine.pool
 
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        with self.link.told(), self._connected() as connection:
-            driver = driver_of(connection)
-            try:
-                driver.execute(self.link.begin)
-                yield connection
-                driver.execute("COMMIT")
-            except BaseException:
-                roll_back(connection, driver)
-                raise
+    def connect(self) -> Connection:
+        """Return a connection of the pool."""
+        return self._engine.connect()
 
-    @contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        pool = self._engine.pool
-        with self._engine.connect() as connection:
-            try:
-                yield connection
-            finally:
-                # Closed meanwhile: nobody would take the connection from the old pool again.
-                if self._engine.pool is not pool:
-                    connection.invalidate()
+    def reading(self) -> AbstractContextManager[Connection]:
+        return _Session(self, begins=self.link.pooled)  # behind a pooler the limits come with the transaction
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        return _Session(self, begins=True)
 
     def insert_ignoring(self, table: sa.Table) -> Any:
         return postgresql.insert(table).on_conflict_do_nothing()
@@ -115,3 +97,57 @@ class PostgresDatabase(Database):
 
     def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
         return sa.extract("epoch", sa.func.avg(self.distance(finished, started)))
+
+
+class _Session:
+    """A connection while statements are made with it, with `begins` inside a transaction. No generators: each run takes two."""
+
+    __slots__ = ("_begins", "_connection", "_database", "_driver", "_pool")
+
+    def __init__(self, database: PostgresDatabase, *, begins: bool) -> None:
+        self._database = database
+        self._begins = begins
+        self._connection: Connection | None = None
+        self._driver: psycopg.Connection[Any] | None = None
+
+    def __enter__(self) -> Connection:
+        self._pool = self._database.pool
+        try:
+            connection = self._connection = self._database.connect()
+            self._driver = driver_of(connection)  # asked now: after a loss it would connect again
+            if self._begins:
+                self._driver.execute(self._database.link.begin)
+        except BaseException as error:  # noqa: BLE001 - raised again
+            self._fail(error)
+        return connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._fail(error)
+        try:
+            if self._begins and self._driver is not None:
+                self._driver.execute("COMMIT")
+        except BaseException as failed:  # noqa: BLE001 - raised again
+            self._fail(failed)
+        self._give_back()
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Roll back, give the connection back, and raise the error as one of a store."""
+        with self._database.link.told():
+            try:
+                if self._connection is not None and self._driver is not None:
+                    roll_back(self._connection, self._driver)
+                raise error
+            finally:
+                self._give_back()
+        raise error  # a type checker cannot know that the block has raised
+
+    def _give_back(self) -> None:
+        if self._connection is None:
+            return
+        # Closed meanwhile: nobody would take the connection from the old pool again.
+        if self._database.pool is not self._pool:
+            self._connection.invalidate()
+        self._connection.close()
