@@ -19,7 +19,7 @@ logger = get_logger(__name__)
 MOST_ABANDONED = 10  # times the number of workers
 
 Act = Callable[[Any, "Worker | None"], None]
-"""What a worker thread does with an item of work; its second argument is the worker, None where the caller's own thread does it."""
+"""Does an item of work; the second argument is the worker thread, None where the caller's own thread does it."""
 Start = Callable[[Any], Coroutine[Any, Any, None]]
 """The coroutine that does an item of work."""
 

@@ -1,4 +1,4 @@
-"""What the audit keeps of a change: who made it, of which job, and what differs. Secrets are hidden before they are written."""
+"""The entries of the audit: who changed which job, and how the job differs. Secrets are hidden before they are written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobmanager.run import new_id
 from jobmanager.stores.values import AuditEntry, JobRow
 
 SHOWN = ("state", "state_reason", "schedule", "override", "definition")
-"""What an entry says of a job; policies stand in override and definition."""
+"""The fields of a job that an entry compares; policies stand in override and definition."""
 
 
 class Auditor:

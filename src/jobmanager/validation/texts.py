@@ -22,7 +22,7 @@ _LIBRARY = __name__.partition(".")[0]
 P = ParamSpec("P")
 R = TypeVar("R")
 MISTAKES = (ConfigurationError, CronError, PayloadError, JobNotFoundError)
-"""The errors of whoever wrote the call: they name its line."""
+"""Mistakes in the call itself: these errors name its line."""
 
 _NOT_ITS_CALLERS = (f"{_LIBRARY}.cli.", f"{_LIBRARY}.web.")
 

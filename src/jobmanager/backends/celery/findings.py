@@ -21,7 +21,7 @@ from jobmanager.job import Job
 LISTED = 5
 CONSUMER_TIMEOUT = timedelta(minutes=30)  # RabbitMQ's default
 REFUSED_LOGIN = ("Login was refused", "NOAUTH", "WRONGPASS", "username-password", "Authentication required")
-"""What brokers say of a wrong password."""
+"""Texts with which brokers refuse a wrong password."""
 RIGHTS = "Grant its user the rights that docs/howto/celery.md lists under 'Rights'."
 REFUSALS = {
     "maxmemory": "Raise its maxmemory, or remove what else fills it.",
@@ -31,7 +31,7 @@ REFUSALS = {
     "ACCESS_REFUSED": RIGHTS,
     "short of memory or disk": "`rabbitmqctl status` names its alarms: free memory or disk, or raise the limits.",
 }
-"""What brokers say that reply and refuse, and what to do."""
+"""Texts with which brokers refuse a message, and what to do about each."""
 
 T = TypeVar("T")
 

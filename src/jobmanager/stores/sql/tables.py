@@ -264,7 +264,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("backend", sa.Text, nullable=False),
         sa.Column("since", Instant, nullable=False),
     )
-    # Never changed and never joined: a row is what somebody did, and says it without the rows it speaks of.
+    # Never changed and never joined: a row tells a change by hand completely, even when the job is gone.
     audit = table(
         "audit",
         sa.Column("id", sa.Text().with_variant(sa.UUID(as_uuid=False), "postgresql"), primary_key=True),
