@@ -184,6 +184,9 @@ def test_a_deleted_job_fires_no_more_and_its_id_may_be_made_again(application: A
         with pytest.raises(JobNotFoundError):
             refused("nightly")
     jobs.create_job("nightly", handler="export", cron="* * * * *", catch_up="all")
+    made_again = jobs.store.jobs.get("nightly")
+    assert made_again is not None
+    assert made_again.next_due_at == application.clock.now() + MINUTE  # what pg_cron's SQL goes by
     application.clock.advance(MINUTE)
     assert [run.status for run in jobs.runs("nightly")].count(RunStatus.SUCCEEDED) == 2
     assert [entry.action for entry in jobs.history("nightly")] == ["create", "delete", "create"]

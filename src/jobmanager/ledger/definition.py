@@ -9,7 +9,7 @@ from typing import Any
 
 from jobmanager.errors import ConfigurationError
 from jobmanager.job import KNOWN_OPTIONS, POLICY_OPTIONS, RETRY_OPTIONS, Job, Retry, make_job
-from jobmanager.ledger.overrides import SCHEDULE_WORDS, added
+from jobmanager.ledger.overrides import added
 from jobmanager.schedule import At, Every
 from jobmanager.validation.options import Option, closest_name
 from jobmanager.validation.texts import shown
@@ -108,6 +108,3 @@ def _read(word: str, value: Any) -> Any:
         except ValueError:
             raise ConfigurationError(f"at={shown(value)} is no instant; use ISO 8601 with a zone.") from None
     return value
-
-
-__all__ = ["SCHEDULE_WORDS", "WORDS", "defined", "edited", "job_of"]

@@ -115,9 +115,10 @@ class JobSync:
         return job if job.handler in self._registry.handlers else None
 
     def defined(self, job: Job, definition: Mapping[str, Any]) -> JobRow:
-        """Return the row of a job that an operator makes or edits."""
+        """Return the row of a job that an operator makes or edits; its first instant is the next one from now."""
         now = self._store.now()
-        return replace(self._row(job, now, enabled=True), definition=definition)
+        first = job.schedule.next_after(now) if job.schedule else None
+        return replace(self._row(job, now, enabled=True), definition=definition, next_due_at=first)
 
     def _keep_plain(self, stored: JobSummary) -> bool:
         """Keep what is needed of a job of ours that is stored as the code says; False if it is another one."""

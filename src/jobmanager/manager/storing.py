@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from jobmanager.errors import ConfigurationError, DuplicateJobError, HandlerNotFoundError, JobNotFoundError
-from jobmanager.job import Job, check_id, stored_policies
+from jobmanager.job import Job, check_id
 from jobmanager.ledger.definition import defined, edited, job_of
 from jobmanager.ledger.overrides import added, checked
 from jobmanager.manager.parts import Parts
@@ -187,7 +186,7 @@ class Storing:
     ) -> JobRow | None:
         """Make the job; return the row that has its id, if one has."""
         assembly = self._parts.ready()
-        row = replace(assembly.job_sync.defined(job, definition), **stored_policies(job))
+        row = assembly.job_sync.defined(job, definition)
         there = assembly.store.jobs.get(job.id)
         if there is not None and (there.state != "deleted" or not even_if_deleted):
             return there
