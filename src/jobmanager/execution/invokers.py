@@ -6,6 +6,7 @@ import contextvars
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jobmanager.access.acting import act_for_nobody
 from jobmanager.context import CancelCause, RunContext, current_run
 from jobmanager.errors import HandlerNotFoundError, PayloadError
 from jobmanager.execution.attempt import Attempt
@@ -48,6 +49,7 @@ class Invokers:
         if isinstance(call, Outcome):
             return call
         current_run.set(context)
+        act_for_nobody()
         if self._observers:
             tell_started(self._observers, context)
         returned, raised = None, None
@@ -65,6 +67,7 @@ class Invokers:
 
     def _called(self, context: RunContext, call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         current_run.set(context)
+        act_for_nobody()
         if self._observers:
             tell_started(self._observers, context)
         try:

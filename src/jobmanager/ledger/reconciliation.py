@@ -188,7 +188,7 @@ class Reconciliation:
             after = replace(after, definition_rev=before.definition_rev + 1)
             txn.save(after)
             if action is not None:
-                txn.audit(self._auditor.entry(action, before, after, by=by, at=txn.now))
+                txn.audit(self._auditor.of_job(action, before, after, by=by, at=txn.now))
             if before.open and not after.open:
                 txn.close_pending()
             return txn.job

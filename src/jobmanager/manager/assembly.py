@@ -94,7 +94,7 @@ class Assembly:
         self.watching = BackgroundTasks(clock, name="jobmanager-supervisor", outage=outage)
         outages = Outages(clock)
         redactor = Redactor(settings.secret_values())
-        self.auditor = Auditor(redactor)
+        self.auditor = Auditor(redactor, namespace=settings.namespace)
         self.account = Reconciliation(
             store,
             grace=settings.grace,

@@ -190,7 +190,7 @@ class Storing:
         there = assembly.store.jobs.get(job.id)
         if there is not None and (there.state != "deleted" or not even_if_deleted):
             return there
-        entry = assembly.auditor.entry("create", None, row, by=by, at=assembly.store.now())
+        entry = assembly.auditor.of_job("create", None, row, by=by, at=assembly.store.now())
         there = assembly.store.jobs.create(row, entry)
         self._follow()
         return there

@@ -11,6 +11,7 @@ from jobmanager.job import Policies
 from jobmanager.run import Run, RunStatus
 
 JobState = Literal["active", "paused", "disabled", "deleted"]
+Outcome = Literal["done", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,20 +87,30 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One change that a person or a service made: of which job, from what to what. `before` and `after` hold what differs.
+    """One change that a person or a service made or was refused: of what, from what to what. `before` and `after` hold what differs.
 
-    `rev` is the job's revision that the change made; None where it made none.
+    `target` is the kind of thing (job, run, key, webhook, notification, entry, ...), `target_id` which one, `job_id` the job that it
+    belongs to, if it belongs to one. `rev` is the job's revision that the change made; None where it made none. `batch_id` is the same
+    in all entries of one request. `reason` says why an attempt was refused.
     """
 
     id: str
     at: datetime
     namespace: str
     action: str
-    job_id: str
+    target: str
+    target_id: str
+    job_id: str | None = None
     by: str | None = None
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
     rev: int | None = None
+    outcome: Outcome = "done"
+    reason: str | None = None
+    address: str | None = None
+    user_agent: str | None = None
+    request_id: str | None = None
+    batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def _print_entries(here: Session, entries: Sequence[AuditEntry], *, of_one_job: 
         Column("WHEN"),
         Column("BY", yields=True),
         Column("WHAT"),
-        *([] if of_one_job else [Column("JOB", yields=True)]),
+        *([] if of_one_job else [Column("OF", yields=True)]),
         Column("REV", right=True),
         Column("CHANGE", folds=True, yields=True),
     ]
@@ -159,13 +159,18 @@ def _print_entries(here: Session, entries: Sequence[AuditEntry], *, of_one_job: 
             both(entry.at),
             printable(entry.by or "unnamed"),
             entry.action,
-            *([] if of_one_job else [entry.job_id]),
+            *([] if of_one_job else [_target(entry)]),
             str(entry.rev or ""),
             printable(_difference(entry)),
         ]
         for entry in entries
     ]
     here.print(listing(here.console, columns, rows))
+
+
+def _target(entry: AuditEntry) -> str:
+    """Return what was changed: a job by its id, all else with its kind."""
+    return entry.target_id if entry.target == "job" else f"{entry.target} {entry.target_id}"
 
 
 def _difference(entry: AuditEntry) -> str:
@@ -200,6 +205,14 @@ def _record(entry: AuditEntry) -> dict[str, Any]:
         "by": entry.by,
         "action": entry.action,
         "job": entry.job_id,
+        "target": entry.target,
+        "target_id": entry.target_id,
+        "outcome": entry.outcome,
+        "reason": entry.reason,
+        "address": entry.address,
+        "user_agent": entry.user_agent,
+        "request_id": entry.request_id,
+        "batch_id": entry.batch_id,
         "rev": entry.rev,
         "before": shown_payload(entry.before),
         "after": shown_payload(entry.after),

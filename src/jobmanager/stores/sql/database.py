@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from jobmanager.stores.sql.rows import (
     run_from,
 )
 from jobmanager.stores.sql.tables import Tables
-from jobmanager.stores.values import JobRow
+from jobmanager.stores.values import AuditEntry, JobRow
 from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
@@ -216,6 +217,11 @@ class Database(ABC):
                 raise
             reason = getattr(error, "orig", error)
             raise UnreadableRowError(f"{self.url}: job {job_id!r} cannot be read: {reason}") from error
+
+    def note(self, connection: Connection, entry: AuditEntry | None) -> None:
+        """Write the entry of the audit, if there is one, in the transaction of the change that it tells of. Twice is once."""
+        if entry is not None:
+            connection.execute(self.insert_ignoring(self.tables.audit), asdict(entry))
 
     def keep_attempt(
         self,

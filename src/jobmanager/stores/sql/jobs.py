@@ -130,7 +130,7 @@ class SqlJobs(SqlFacet, StoredJobs):
                 )
             row = replace(row, change_seq=self.database.next_change(connection))
             connection.execute(sa.update(jobs).where(jobs.c.id == row.id).values(**job_values(row)))
-            SqlJobTransaction(self.database, connection, row).audit(replace(entry, rev=row.definition_rev))
+            self.database.note(connection, replace(entry, rev=row.definition_rev))
         return None
 
     def declare(self, rows: Mapping[str, JobRow]) -> None:

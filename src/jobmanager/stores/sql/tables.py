@@ -16,7 +16,7 @@ from jobmanager.run import EPOCH, KEEPS_ATTEMPT, MICROSECOND
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -272,12 +272,25 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("namespace", sa.Text, nullable=False),
         sa.Column("by", sa.Text),
         sa.Column("action", sa.Text, nullable=False),
-        sa.Column("job_id", sa.Text, nullable=False),
+        sa.Column("job_id", sa.Text),
         sa.Column("before", json),
         sa.Column("after", json),
         sa.Column("rev", sa.Integer),
+        sa.Column("target", sa.Text, nullable=False, server_default="job"),
+        sa.Column("target_id", sa.Text, nullable=False),
+        sa.Column("outcome", sa.Text, nullable=False, server_default="done"),
+        sa.Column("reason", sa.Text),
+        sa.Column("address", sa.Text),
+        sa.Column("user_agent", sa.Text),
+        sa.Column("request_id", sa.Text),
+        sa.Column("batch_id", sa.Text),
     )
-    sa.Index(f"{prefix}audit_job", audit.c.job_id, audit.c.id)
+    for name, columns in (
+        ("job", (audit.c.job_id, audit.c.id)),
+        ("target", (audit.c.target_id, audit.c.id)),
+        ("by", (audit.c.by, audit.c.id)),
+    ):
+        sa.Index(f"{prefix}audit_{name}", *columns)
     return Tables(
         metadata, meta, jobs, runs, attempts, run_logs, instances, declarations, roles, keepers, audit
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -207,7 +207,7 @@ class SqlJobTransaction(JobTransaction):
         return replace(run, **fresh)
 
     def audit(self, entry: AuditEntry) -> None:
-        self._connection.execute(sa.insert(self._database.tables.audit), asdict(entry))
+        self._database.note(self._connection, entry)
 
     def save(self, job: JobRow) -> None:
         jobs = self._database.tables.jobs

@@ -83,6 +83,8 @@ class StoreGround:
             at=at,
             namespace=namespace,
             action=action,
+            target="job",
+            target_id=job_id,
             job_id=job_id,
             by="ana",
             before={"state": "active"},

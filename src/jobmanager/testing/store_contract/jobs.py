@@ -292,6 +292,7 @@ class JobPromises(StoreGround):
             self.store.jobs.create(self.unsaved(f"made-{number}"), written[-1])
         ours = [replace(entry, rev=1) for entry in reversed(written[:4])]
 
+        assert {entry.target for entry in ours} == {"job"}
         first = self.store.history.audit("default", limit=3)
         assert first == ours[:3]
         assert self.store.history.audit("default", before=first[-1].id) == ours[3:]
