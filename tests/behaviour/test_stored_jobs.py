@@ -259,6 +259,22 @@ def test_a_process_without_the_handler_leaves_the_runs_to_others(application: Ap
     assert len(application.calls) == 2
 
 
+def test_a_process_without_the_handler_starts_a_stored_job_and_another_executes_it(
+    application: Application,
+) -> None:
+    """Fails if a web process that imports no handlers cannot start what it can make."""
+    having, without = application.process(), application.process(handler=None)
+    having.create_job("nightly", handler="export", config={"region": "eu"})
+    run = without.trigger_job("nightly", {"days": 3})
+    assert run.status is RunStatus.PENDING
+    application.clock.advance(timedelta(seconds=10))
+    assert having.run(run.id).status is RunStatus.SUCCEEDED
+    assert application.calls == [{"region": "eu", "days": 3}]
+    having.delete_job("nightly")
+    with pytest.raises(JobNotFoundError):
+        without.trigger_job("nightly")
+
+
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"handler": "exprot"}, HandlerNotFoundError, "Did you mean 'export'"),
     ({"handler": "os:system"}, ConfigurationError, "is no handler key"),

@@ -70,6 +70,8 @@ def kept_alone(**settings: str) -> Iterator[PgCron]:
         jobs = JobManager(Settings(database_url=server.url, backend="pg_cron", pg_cron_transport="notify"))
         jobs.add_job("work", print, cron="* * * * *")
         jobs.sync()
+        # Another text than that of the job above, whose plan is there: no start, sync or plan follows.
+        jobs.create_job("made", handler="work", cron="*/1 * * * *")
         jobs.store.close()
         with psycopg.connect(server.url, autocommit=True) as database:
             database.execute(NOTED)
@@ -215,3 +217,20 @@ def test_by_workers_of_an_old_pg_cron_there_is_one_pass_a_minute_that_holds_no_o
     minutes = [at.replace(second=0, microsecond=0) for at in noted(by_workers, "pass")]
     assert len(minutes) == len(set(minutes))
     assert max(at.second for at in noted(by_workers, "foreign")) < 30
+
+
+@pytest.mark.parametrize("server", ["by_connections", "by_workers"])
+def test_a_job_that_python_made_fires_at_the_next_minute_without_another_start(
+    server: str, request: pytest.FixtureRequest
+) -> None:
+    """Fails if the plan of a stored job is left to the next start of an application: then nothing is announced."""
+    with psycopg.connect(request.getfixturevalue(server).url, autocommit=True) as database:
+        rows = until(
+            lambda: database.execute(
+                "SELECT r.scheduled_for - a.at, r.opened_at - r.scheduled_for FROM jobmanager.runs r"
+                " JOIN jobmanager.audit a ON a.job_id = r.job_id AND a.action = 'create' WHERE r.job_id = 'made' ORDER BY r.id"
+            ).fetchall(),
+            100,
+        )
+    assert timedelta() < rows[0][0] <= timedelta(minutes=1)
+    assert rows[0][1] < timedelta(seconds=2)

@@ -774,3 +774,44 @@ def test_the_jobs_table_beside_another_databases_pg_cron_needs_no_entry_of_its_o
         assert owner.execute("SELECT jobmanager.fire(NULL)").fetchone() in ((0,), (1,))
         owner.execute("CALL jobmanager.sweep_minute(1)")
     assert warnings == []
+
+
+def test_every_change_by_hand_writes_the_plan_before_the_job(url: str) -> None:
+    """In a process that was not started, and by which nobody plans afterwards: SQL must know the next instant at once."""
+
+    def planned(connection: Connection, job_id: str) -> bool:
+        [(schedule, due)] = connection.execute(
+            "SELECT schedule, jobmanager.next_tick(schedule, now()) = next_due_at FROM jobmanager.jobs WHERE id = %s",
+            (job_id,),
+        ).fetchall()
+        assert due is not False
+        return due is True and schedule != "none"
+
+    with manager(url) as jobs, session(url) as connection:
+        jobs.sync()
+        jobs.create_job("made", handler="job-0", cron="1 1 * * *")
+        assert planned(connection, "made")
+        jobs.update_job("made", cron="2 2 * * *")
+        assert planned(connection, "made")
+        jobs.override_job("job-0", cron="3 3 * * *")
+        assert planned(connection, "job-0")
+        jobs.update_job("job-1", cron="4 4 * * *")
+        assert planned(connection, "job-1")
+        for stop, go_on in ((jobs.stop_job, jobs.resume_job), (jobs.disable_job, jobs.enable_job)):
+            stop("made")
+            connection.execute("DELETE FROM jobmanager.schedules")
+            go_on("made")
+            assert planned(connection, "made")
+
+
+def test_a_job_is_made_before_the_backend_is_installed_and_planned_by_the_start(url: str) -> None:
+    """Fails if the missing functions keep an operator from making a job."""
+    with manager(url) as jobs, session(url) as connection:
+        connection.execute("DROP FUNCTION jobmanager.put_plans")
+        jobs.create_job("made", handler="job-0", cron="1 1 * * *")
+        connection.execute("COMMENT ON FUNCTION jobmanager.fire(text, timestamptz) IS 'another'")
+        jobs.sync()
+        rows = connection.execute(
+            "SELECT jobmanager.next_tick(schedule, now()) = next_due_at FROM jobmanager.jobs WHERE id = 'made'"
+        )
+        assert rows.fetchall() == [(True,)]

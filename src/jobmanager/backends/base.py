@@ -14,7 +14,7 @@ from jobmanager.context import CancelCause
 from jobmanager.errors import UnsupportedError
 from jobmanager.job import Job
 from jobmanager.run import Accepted, Run, Tick, Ticked, TickedJobs
-from jobmanager.schedule import Cron
+from jobmanager.schedule import Cron, Schedule
 from jobmanager.settings import Settings
 
 Deliver = Callable[[Sequence[Tick]], None]
@@ -166,6 +166,12 @@ class Backend(ABC):
     @abstractmethod
     def sync(self, jobs: Sequence[ScheduledJob]) -> None:
         """Make the outside equal to these jobs: twice is once, orphans go, foreign entries stay untouched."""
+
+    def prepare(self, schedule: Schedule) -> None:  # noqa: B027 - where ticks come from a process, it follows the change itself
+        """Make the outside ready for a job of this schedule, which is stored next: from its commit on it fires without another call.
+
+        Works in a process that was not started; twice is once. Raises StoreUnavailableError, and then no job is stored.
+        """
 
     @abstractmethod
     def start(self, deliver: Deliver) -> None:

@@ -33,6 +33,10 @@ class KnownJobs(Protocol):
         """Jobs that only other processes declare; their runs are left to them."""
         ...
 
+    def of_others(self, job_id: str) -> Job | None:
+        """Return a job that an operator made and that only other processes execute."""
+        ...
+
 
 class Claiming:
     """Claims runs that wait in the store for this process. Any thread may call; two claims never take the same run."""
@@ -220,7 +224,7 @@ class Claiming:
     def send(self, runs: Sequence[Run]) -> None:
         """Tell the backend of runs that others are to execute."""
         for run in runs:
-            job = self._registry.jobs.get(run.job_id)
+            job = self._registry.jobs.get(run.job_id) or self._jobs.of_others(run.job_id)
             if job is None:
                 continue
             try:

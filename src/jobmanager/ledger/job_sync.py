@@ -114,6 +114,18 @@ class JobSync:
             return None
         return job if job.handler in self._registry.handlers else None
 
+    def of_others(self, job_id: str) -> Job | None:
+        """Return a stored job of this namespace whose handler is not here: it can be started, and other processes execute it."""
+        row = self._rows.get(job_id)
+        if (
+            row is None
+            or row.definition is None
+            or row.state == "deleted"
+            or row.namespace != self._namespace
+        ):
+            return None
+        return job_of(row.id, row.definition)
+
     def defined(self, job: Job, definition: Mapping[str, Any]) -> JobRow:
         """Return the row of a job that an operator makes or edits; its first instant is the next one from now."""
         now = self._store.now()

@@ -19,6 +19,7 @@ from jobmanager.execution.opening import OpenRequest
 from jobmanager.job import Job
 from jobmanager.ledger.backfill import MadeUp, backfill
 from jobmanager.ledger.job_sync import Change
+from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.ledger.overlap import OpenResult
 from jobmanager.ledger.overrides import added, checked, in_force
 from jobmanager.ledger.queries import Planned
@@ -76,7 +77,7 @@ class Operating:
         by_hand = ByHand(
             payload=checked, priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify
         )
-        here = self._parts.executes_here and due_at <= now
+        here = self._parts.executes_here and due_at <= now and job.id in self._parts.registry.jobs
         request = OpenRequest(job, due_at=due_at, by_hand=by_hand, here=here)
         return self._answer(job, assembly.runner.accept(request))
 
@@ -344,6 +345,7 @@ class Operating:
                 )
             row = assembly.job_sync.overridden(job_id, override)
             self._parts.backend_class.check(in_force(self._parts.registry.declared[job_id], override))
+        self._parts.prepare(schedule_of(row))
         action = "reset" if override is None else "override"
         assembly.account.change(job_id, declaration=row, by=by, action=action)
         assembly.follow_changes()
@@ -357,6 +359,8 @@ class Operating:
                 f"Job {job_id!r} is {row.state} ({row.state_reason}); it can be neither paused nor resumed.",
                 job_id=job_id,
             )
+        if state == "active":
+            self._parts.prepare(schedule_of(row))
         action = "pause" if state == "paused" else "resume"
         self._parts.assembly.account.change(job_id, state=state, reason=reason, by=by, action=action)
         self._parts.assembly.follow_changes()

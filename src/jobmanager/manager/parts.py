@@ -18,6 +18,7 @@ from jobmanager.manager.assembly import Assembly
 from jobmanager.manager.health import HealthCheck
 from jobmanager.observe import Observer
 from jobmanager.registry import Registry
+from jobmanager.schedule import Schedule
 from jobmanager.settings import Settings
 from jobmanager.stores import store_for
 from jobmanager.stores.base import RunStore
@@ -110,10 +111,18 @@ class Parts:
         return self.assembly
 
     def job(self, job_id: str) -> Job:
-        """Return the job in force, also one that an operator has just made; JobNotFoundError, with the closest id, if there is none."""
+        """Return the job in force, also one that an operator has just made, or whose handler is elsewhere; JobNotFoundError, with the closest id, if there is none."""
         if may_be_id(job_id) and job_id not in self.registry.jobs and self.store.exists():
             self.assembly.job_sync.refresh()
+            of_others = self.assembly.job_sync.of_others(job_id)
+            if of_others is not None and job_id not in self.registry.jobs:
+                return of_others
         return self.registry.job(job_id)
+
+    def prepare(self, schedule: Schedule | None) -> None:
+        """Let the backend get ready for a job of this schedule, which is stored, or made active, right after."""
+        if schedule is not None:
+            self.backend.prepare(schedule)
 
     def check_switch(self) -> None:
         """Raise SwitchedOffError where calls from outside are to run nothing: the kill switch is set, or no time is kept."""

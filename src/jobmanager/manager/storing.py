@@ -8,6 +8,7 @@ from typing import Any
 from jobmanager.errors import ConfigurationError, DuplicateJobError, HandlerNotFoundError, JobNotFoundError
 from jobmanager.job import Job, check_id
 from jobmanager.ledger.definition import defined, edited, job_of
+from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.ledger.overrides import added, checked
 from jobmanager.manager.parts import Parts
 from jobmanager.registry import HandlerInfo, closest
@@ -68,6 +69,7 @@ class Storing:
             with Located(f"Job {job_id!r}"):
                 override = added(row.override or {}, checked(options))
                 changed = self._parts.ready().job_sync.overridden(job_id, override)
+            self._parts.prepare(schedule_of(changed))
             self._change(job_id, declaration=changed, by=by, action="override", if_rev=if_rev)
             return self._parts.registry.job(job_id)
         with Located(f"Job {job_id!r}"):
@@ -75,6 +77,7 @@ class Storing:
             definition = defined(job_id, handler, words)
             job = self._checked(job_of(job_id, definition))
         changed = self._parts.ready().job_sync.defined(job, definition)
+        self._parts.prepare(job.schedule)
         self._change(job_id, declaration=changed, by=by, action="edit", if_rev=if_rev)
         return job
 
@@ -100,7 +103,9 @@ class Storing:
         with Located(f"Job {shown(job_id)}"):
             check_arguments(by=by)
         self._parts.check_not_disabled(f"Job {shown(job_id)} is not enabled", job_id)
-        if self._stored_row(job_id).state == "disabled":
+        row = self._stored_row(job_id)
+        if row.state == "disabled":
+            self._parts.prepare(schedule_of(row))
             self._change(job_id, state="active", by=by, action="enable")
 
     @naming_its_caller
@@ -190,6 +195,7 @@ class Storing:
         there = assembly.store.jobs.get(job.id)
         if there is not None and (there.state != "deleted" or not even_if_deleted):
             return there
+        self._parts.prepare(job.schedule)
         entry = assembly.auditor.of_job("create", None, row, by=by, at=assembly.store.now())
         there = assembly.store.jobs.create(row, entry)
         self._follow()

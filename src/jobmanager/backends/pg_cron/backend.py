@@ -210,6 +210,14 @@ class PgCronBackend(Backend):
             logger.info("event=cron_url_sync_done category=jobs from=%s to=%s", before["url"], wanted[4])
         return wanted[1], wanted[4], drift.keys
 
+    def prepare(self, schedule: Schedule) -> None:
+        # Committed before the job is: SQL meets no job without a plan, and a plan without a job does nothing.
+        try:
+            with self.database.transaction() as connection:
+                self._planning.put(connection, [schedule])
+        except ConfigurationError as error:
+            logger.info("pg_cron: %s is planned by the next start: %s", schedule.text, error)
+
     def start(self, deliver: Deliver) -> None:
         if self._deliver is None:
             self._deliver = deliver
