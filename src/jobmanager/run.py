@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -294,13 +294,32 @@ class Attempt:
     error: Failure | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """An event that somebody is to be notified of, for one address of one channel: at most one row of the outbox.
+
+    `subject` is what happened once: the id of a run, an instant, the beginning of a state. An empty `address` is the channel's
+    own. Notices with the same `fold` may be sent as one message. `details` are facts for the text, as JSON.
+    """
+
+    namespace: str
+    event: str
+    subject: str
+    channel: str
+    address: str = ""
+    job_id: str = ""
+    fold: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
 @cheap
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """How the owner wants an attempt to end.
 
     With `retry_at` the run goes back to pending until then, unless a cancel was requested or its job is no longer open. If
-    `reason` is one of KEEPS_ATTEMPT, the pending run has it, and its next start goes on with the same attempt.
+    `reason` is one of KEEPS_ATTEMPT, the pending run has it, and its next start goes on with the same attempt. `notices` are
+    written with the end, if it is the end of the run and has this status.
     """
 
     run: Run
@@ -313,6 +332,7 @@ class Ending:
     progress: Progress | None = None
     retry_at: datetime | None = None
     lines: tuple[LogLine, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -444,14 +444,14 @@ class ForgetsWhoStillOwnsSomething(Broken, SqlMaintenance):
 
 
 class TakesFromTheLiving(Broken, SqlMaintenance):
-    def take_over(self) -> list[Run]:
+    def take_over(self, notices_of: Any = None) -> list[Run]:
         with self.database.writing() as connection:
             connection.exec_driver_sql("UPDATE jobmanager_instances SET dead_at = seen_at")
-        return super().take_over()
+        return super().take_over(notices_of)
 
 
 class LeavesOrphans(Broken, SqlMaintenance):
-    def take_over(self) -> list[Run]:
+    def take_over(self, notices_of: Any = None) -> list[Run]:
         return []
 
 

@@ -273,6 +273,7 @@ class GroupCommit:
             output=None,
             progress=None,
             lines=(),
+            notices=(),
             error=Failure(
                 kind="exception",
                 type=type(error).__name__,

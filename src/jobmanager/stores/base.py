@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from datetime import datetime
 
 from jobmanager.stores.facets import RunHistory, StoredJobs, StoredProcesses, StoredRuns, StoreMaintenance
+from jobmanager.stores.outbox import Outbox
 
 
 class RunStore(ABC):
-    """Where jobs and runs are kept: five facets, and the few methods of the store itself.
+    """Where jobs and runs are kept: six facets, and the few methods of the store itself.
 
     All methods may be called by any thread, those of the facets too. Any of them raises StoreUnavailableError when the store is
     locked, full, read-only or unreachable; the call may then be repeated.
@@ -32,6 +33,9 @@ class RunStore(ABC):
 
     maintenance: StoreMaintenance
     """Take-over, expiry, retention and dead letters."""
+
+    outbox: Outbox
+    """The notifications that wait for their delivery, and those that were sent."""
 
     @abstractmethod
     def exists(self) -> bool:

@@ -8,11 +8,11 @@ unreachable; the call may then be repeated.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
-from jobmanager.run import Attempt, Ending, JobMetrics, LogLine, Progress, Run, RunStatus
+from jobmanager.run import Attempt, Ending, JobMetrics, LogLine, Notice, Progress, Run, RunStatus
 from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.values import AuditEntry, Instance, JobRow, JobSummary, Tally, Written, tally_of
 
@@ -304,10 +304,11 @@ class StoreMaintenance(ABC):
     """Work of sweeps and operators on the record: end runs of dead processes and late ticks, and delete what is old."""
 
     @abstractmethod
-    def take_over(self) -> list[Run]:
+    def take_over(self, notices_of: Callable[[Run], Sequence[Notice]] | None = None) -> list[Run]:
         """Give running runs whose owner is dead or unknown their end, and return them as they are now; repeating is harmless.
 
-        Pending, if a crash may be retried and attempts remain; cancelled, if that was requested; else failed (crashed).
+        Pending, if a crash may be retried and attempts remain; cancelled, if that was requested; else failed (crashed). What
+        `notices_of` returns for each is written with it.
         """
 
     @abstractmethod

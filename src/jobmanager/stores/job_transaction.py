@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from jobmanager.run import Run
+from jobmanager.run import Notice, Run
 from jobmanager.stores.values import AuditEntry, JobRow
 
 
@@ -108,6 +108,10 @@ class JobTransaction(ABC):
     @abstractmethod
     def audit(self, entry: AuditEntry) -> None:
         """Write an entry of the audit."""
+
+    @abstractmethod
+    def notify(self, notices: Sequence[Notice]) -> None:
+        """Write notices into the outbox."""
 
     @abstractmethod
     def save(self, job: JobRow) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -15,12 +15,14 @@ from jobmanager.run import (
     PENDING,
     RUNNING,
     Failure,
+    Notice,
     Run,
     new_id,
 )
 from jobmanager.stores.facets import StoreMaintenance
 from jobmanager.stores.sql.columns import to_pending
 from jobmanager.stores.sql.database import Connection, SqlFacet, literally, newest_of
+from jobmanager.stores.sql.outbox import write_notices
 from jobmanager.stores.sql.rows import run_from, run_values
 from jobmanager.stores.sql.runs import fenced
 
@@ -31,7 +33,7 @@ CHUNK = 2000  # rows in one transaction, so that a large purge never holds the w
 class SqlMaintenance(SqlFacet, StoreMaintenance):
     """Ends runs whose process died, deletes old rows, and marks failed runs as seen to."""
 
-    def take_over(self) -> list[Run]:
+    def take_over(self, notices_of: Callable[[Run], Sequence[Notice]] | None = None) -> list[Run]:
         runs, instances = self.tables.runs, self.tables.instances
         alive = sa.select(instances.c.id).where(instances.c.id == runs.c.owner, instances.c.dead_at.is_(None))
         orphaned = literally(runs.c.status, RUNNING) & ~alive.exists()
@@ -43,6 +45,9 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
         with self.database.writing() as connection:
             found, wrong = self.database.sorted_out(connection.execute(orphans).mappings().all())
             ended = [self._ended_by_crash(connection, run) for run in found]
+            if notices_of is not None:
+                notices = [notice for run in ended for notice in notices_of(run)]
+                write_notices(self.database, connection, notices)
         self.database.end_unreadable(wrong)
         return ended
 

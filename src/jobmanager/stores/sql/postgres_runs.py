@@ -13,6 +13,7 @@ from jobmanager.errors import StoreUnavailableError
 from jobmanager.run import FAILED, KEEPS_ATTEMPT, PENDING, RETURNED, RUNNING, Ending, Run, RunStatus
 from jobmanager.stores.sql import postgres_writes as writes
 from jobmanager.stores.sql.database import Connection, Database
+from jobmanager.stores.sql.outbox import notices_of, write_notices
 from jobmanager.stores.sql.postgres_link import StoreTakenError, driver_of
 from jobmanager.stores.sql.runs import SqlRuns, refused_retry
 from jobmanager.stores.values import Written
@@ -55,10 +56,14 @@ class PostgresRuns(SqlRuns):
         announced = [run for run in opens if run.announced]
         done: set[str] = set()
         if fresh or endings:
-            with self.database.writing() if again else self.database.reading() as connection:
+            several = again or any(ending.notices for ending in final)
+            with self.database.writing() if several else self.database.reading() as connection:
                 done = self._write(connection, fresh, final)
                 for ending in again:
                     retried |= self._retry(connection, ending)
+                if several:
+                    ended = retried | {each.run.id: each.status for each in final if each.run.id in done}
+                    write_notices(self.database, connection, notices_of(endings, ended))
         # Apart from what was ended: this very batch may end the run that is now brought a second time.
         opened = self._accept(announced) if announced else set()
         opened |= {run.id for run in fresh if run.id in done}

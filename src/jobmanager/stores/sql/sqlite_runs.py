@@ -23,6 +23,7 @@ from jobmanager.run import (
 )
 from jobmanager.stores.sql.columns import BECOMES, OPENED, TO_PENDING, opened_row
 from jobmanager.stores.sql.database import Connection, Database
+from jobmanager.stores.sql.outbox import notices_of, write_notices
 from jobmanager.stores.sql.rows import encode, failure_values
 from jobmanager.stores.sql.runs import SqlRuns, refused_retry
 from jobmanager.stores.sql.sqlite_database import driver_of
@@ -86,6 +87,7 @@ class SqliteRuns(SqlRuns):
             opened = self._open(connection, fresh) if fresh else set()
             opened |= self._accept(connection, announced) if announced else set()
             ended = self._end(connection, endings) if endings else {}
+            write_notices(self.database, connection, notices_of(endings, ended))
         return Written(opened, ended)
 
     def _accept(self, connection: Connection, runs: Sequence[Run]) -> set[str]:

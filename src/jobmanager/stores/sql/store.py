@@ -1,4 +1,4 @@
-"""SqlStore: a RunStore of five facets over one Database."""
+"""SqlStore: a RunStore of six facets over one Database."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from jobmanager.stores.sql.database import Database
 from jobmanager.stores.sql.history import SqlHistory
 from jobmanager.stores.sql.jobs import SqlJobs
 from jobmanager.stores.sql.maintenance import SqlMaintenance
+from jobmanager.stores.sql.outbox import SqlOutbox
 from jobmanager.stores.sql.processes import SqlProcesses
 from jobmanager.stores.sql.runs import SqlRuns
 from jobmanager.stores.sql.schema import Schema
@@ -26,6 +27,7 @@ class SqlStore(RunStore):
         self.processes = SqlProcesses(database)
         self.history = SqlHistory(database)
         self.maintenance = SqlMaintenance(database)
+        self.outbox = SqlOutbox(database)
 
     def exists(self) -> bool:
         return self.schema.exists()

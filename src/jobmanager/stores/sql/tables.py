@@ -16,7 +16,7 @@ from jobmanager.run import EPOCH, KEEPS_ATTEMPT, MICROSECOND
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0006"
+SCHEMA_VERSION = "0007"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -76,6 +76,7 @@ class Tables:
     roles: sa.Table
     keepers: sa.Table
     audit: sa.Table
+    notifications: sa.Table
 
 
 POLICY_TYPES = {OneOf: sa.Text, Whole: sa.Integer, Duration: sa.Float, Flag: sa.Boolean}
@@ -291,6 +292,60 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         ("by", (audit.c.by, audit.c.id)),
     ):
         sa.Index(f"{prefix}audit_{name}", *columns)
+    # The texts without value are empty and not null, or the unique key would not hold.
+    notifications = table(
+        "notifications",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("namespace", sa.Text, nullable=False),
+        sa.Column("event", sa.Text, nullable=False),
+        sa.Column("job_id", sa.Text, nullable=False),
+        sa.Column("subject", sa.Text, nullable=False),
+        sa.Column("channel", sa.Text, nullable=False),
+        sa.Column("address", sa.Text, nullable=False),
+        sa.Column("fold", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("created_at", Instant, nullable=False),
+        sa.Column("due_at", Instant, nullable=False),
+        sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("unsure", sa.Integer, nullable=False),
+        sa.Column("message", sa.Text),
+        sa.Column("sent_at", Instant),
+        sa.Column("error", sa.Text),
+        sa.Column("details", json, nullable=False),
+    )
+    n = notifications.c
+    sa.Index(
+        f"{prefix}notifications_once",
+        n.job_id,
+        n.event,
+        n.subject,
+        n.channel,
+        n.address,
+        n.namespace,
+        unique=True,
+    )
+    for name, columns, condition in (
+        ("waiting", (n.namespace, n.due_at), "state = 'waiting'"),
+        ("message", (n.message,), "message IS NOT NULL"),
+        ("failed", (n.job_id, n.id), "event = 'failed'"),
+        ("sent", (n.job_id, n.event, n.sent_at), "sent_at IS NOT NULL"),
+        ("dead", (n.namespace,), "state = 'dead'"),
+        ("overflow", (n.namespace,), "event = 'outbox_full'"),
+    ):
+        some_rows = {where: sa.text(condition)}
+        sa.Index(f"{prefix}notifications_{name}", *columns, **some_rows)
     return Tables(
-        metadata, meta, jobs, runs, attempts, run_logs, instances, declarations, roles, keepers, audit
+        metadata,
+        meta,
+        jobs,
+        runs,
+        attempts,
+        run_logs,
+        instances,
+        declarations,
+        roles,
+        keepers,
+        audit,
+        notifications,
     )

@@ -14,11 +14,13 @@ from jobmanager.run import (
     PENDING,
     RUNNING,
     SKIPPED,
+    Notice,
     Run,
 )
 from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.sql.columns import to_pending
 from jobmanager.stores.sql.database import NEVER, Connection, Database, literally, newest_of
+from jobmanager.stores.sql.outbox import write_notices
 from jobmanager.stores.sql.rows import (
     job_values,
     run_from,
@@ -208,6 +210,9 @@ class SqlJobTransaction(JobTransaction):
 
     def audit(self, entry: AuditEntry) -> None:
         self._database.note(self._connection, entry)
+
+    def notify(self, notices: Sequence[Notice]) -> None:
+        write_notices(self._database, self._connection, notices)
 
     def save(self, job: JobRow) -> None:
         jobs = self._database.tables.jobs

@@ -20,6 +20,7 @@ from jobmanager.testing.store_contract.jobs import JobPromises
 from jobmanager.testing.store_contract.lasting import LastingPromises
 from jobmanager.testing.store_contract.line import LinePromises
 from jobmanager.testing.store_contract.locking import LockingPromises
+from jobmanager.testing.store_contract.notifying import NotifyingPromises
 from jobmanager.testing.store_contract.opening import OpeningPromises
 from jobmanager.testing.store_contract.processes import ProcessPromises
 from jobmanager.testing.store_contract.races import RacePromises
@@ -44,6 +45,7 @@ class RunStoreContract(
     ProcessPromises,
     TakeoverPromises,
     ReadingPromises,
+    NotifyingPromises,
     RacePromises,
 ):
     """Subclass it, name the subclass `Test...` and say in `make_store` how a fresh, empty store is made."""

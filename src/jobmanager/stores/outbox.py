@@ -1,0 +1,131 @@
+"""Outbox: the facet of a store with the notifications that wait for their delivery, and those that were sent or given up."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from jobmanager.run import Notice
+
+NotificationState = Literal["waiting", "sent", "dead", "dropped"]
+
+MOST_WAITING = 10_000
+"""Rows that may wait in a namespace; what comes beyond is counted in one row of the event OVERFLOW."""
+OVERFLOW = "outbox_full"
+LONGEST_PAUSE = timedelta(minutes=15)
+"""What is due later than that was planned before the clock was set back, and is due now."""
+MOST_UNSURE = 2
+"""How often a message may be transmitted without a confirmation: the receiver may have it so often."""
+LISTED = 20
+"""Notifications of one message that are read; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """One row of the outbox: an event for one address of one channel.
+
+    `count` is how many events it stands for. `message` is the message that it was or is being sent in, maybe with others.
+    `unsure` counts transmissions that nobody confirmed.
+    """
+
+    id: str
+    namespace: str
+    event: str
+    job_id: str
+    subject: str
+    channel: str
+    address: str
+    fold: str
+    state: NotificationState
+    created_at: datetime
+    due_at: datetime
+    count: int = 1
+    attempts: int = 0
+    unsure: int = 0
+    message: str | None = None
+    sent_at: datetime | None = None
+    error: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """Notifications that one message is to tell: same event, job, channel and address. `count` events in all, the oldest ones listed."""
+
+    id: str
+    event: str
+    job_id: str
+    channel: str
+    address: str
+    count: int
+    notifications: Sequence[Notification]
+
+
+class Outbox(ABC):
+    """The notifications of all processes. Any thread may call any method; each is one transaction."""
+
+    @abstractmethod
+    def add(self, notices: Sequence[Notice]) -> int:
+        """Keep those notices that are not there yet, and return how many were kept or counted.
+
+        Their key is namespace, event, job, subject, channel and address. A notice of the event `recovered` is kept only if a notice
+        `failed` of the job to that address precedes it, once for the last one. A full outbox counts instead.
+        """
+
+    @abstractmethod
+    def claim(
+        self, namespace: str, channels: Collection[str], *, quiet: timedelta, lease: timedelta, limit: int
+    ) -> list[Letter]:
+        """Take up to `limit` messages for the lease; nobody else gets them until it ends.
+
+        What belongs together is one letter. For `quiet` after a message about the same, others wait. One that was transmitted
+        twice without a confirmation becomes dead. A clock that was set back delays none by more than the longest pause.
+        """
+
+    @abstractmethod
+    def begin_sending(self, message: str, lease: timedelta) -> bool:
+        """Note, before it is transmitted, that the message may arrive; False if another process has taken it meanwhile."""
+
+    @abstractmethod
+    def note_sent(self, message: str) -> None:
+        """Note that the message was accepted."""
+
+    @abstractmethod
+    def note_failed(
+        self, message: str, error: str, *, pauses: Sequence[timedelta], begun: bool, unsure: bool
+    ) -> None:
+        """Note that it was not, and plan the next attempt: after the pause of as many attempts; after the last pause none.
+
+        `begun`: `begin_sending` was called for this attempt. `unsure`: the receiver may have it all the same.
+        """
+
+    @abstractmethod
+    def list(
+        self,
+        namespace: str,
+        *,
+        states: Collection[NotificationState] = (),
+        job_id: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[Notification]:
+        """Return a page of notifications, newest first; `before` is the id of the last one of the page before."""
+
+    @abstractmethod
+    def get(self, namespace: str, notification_id: str) -> Notification | None:
+        """Return the notification with this id, or whose id ends so, if only one does."""
+
+    @abstractmethod
+    def change(self, notification_id: str, state: Literal["waiting", "dropped"]) -> bool:
+        """Make a notification wait again as if it were new, or drop it; False if there is none, or it is sent already and not to wait."""
+
+    @abstractmethod
+    def counts(self, namespace: str) -> Mapping[str, int]:
+        """Return how many notifications are waiting and dead, and how many events were not kept because the outbox was full."""
+
+    @abstractmethod
+    def purge(self, before: datetime) -> int:
+        """Delete what was sent, given up or dropped and is older than the moment; return how many rows."""
