@@ -22,6 +22,7 @@ from jobmanager.manager.aio import AsyncJobManager
 from jobmanager.manager.assembly import LONGEST_STOP, Assembly
 from jobmanager.manager.declaring import Declaring
 from jobmanager.manager.host import ManagerHost
+from jobmanager.manager.measuring import Measuring
 from jobmanager.manager.operating import Operating, Seconds
 from jobmanager.manager.parts import Parts
 from jobmanager.manager.storing import Storing
@@ -50,7 +51,7 @@ def inert() -> Iterator[None]:
         _inert.on = False
 
 
-class JobManager(Declaring, Operating, Storing):
+class JobManager(Declaring, Operating, Storing, Measuring):
     """Declares jobs, keeps time for them, starts runs by hand, and reads and changes jobs and runs.
 
     Nothing connects before `start()` or the first use. Any thread may call the methods. `settings` defaults to the

@@ -7,10 +7,11 @@ from datetime import datetime
 
 from jobmanager.stores.facets import RunHistory, StoredJobs, StoredProcesses, StoredRuns, StoreMaintenance
 from jobmanager.stores.outbox import Outbox
+from jobmanager.stores.statistics import StoredStatistics
 
 
 class RunStore(ABC):
-    """Where jobs and runs are kept: six facets, and the few methods of the store itself.
+    """Where jobs and runs are kept: a facet for each topic, and the few methods of the store itself.
 
     All methods may be called by any thread, those of the facets too. Any of them raises StoreUnavailableError when the store is
     locked, full, read-only or unreachable; the call may then be repeated.
@@ -36,6 +37,9 @@ class RunStore(ABC):
 
     outbox: Outbox
     """The notifications that wait for their delivery, and those that were sent."""
+
+    statistics: StoredStatistics
+    """Counts of the runs, by the hour."""
 
     @abstractmethod
     def exists(self) -> bool:
