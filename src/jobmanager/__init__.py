@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobmanager.access.acting import acting
+    from jobmanager.access.principal import Principal
     from jobmanager.context import RunContext
     from jobmanager.errors import (
         CancelRun,
@@ -34,6 +36,7 @@ __all__ = [
     "JobManagerError",
     "JobStatus",
     "NonRetryable",
+    "Principal",
     "Retry",
     "RetryLater",
     "Run",
@@ -42,11 +45,14 @@ __all__ = [
     "RunStatus",
     "Settings",
     "__version__",
+    "acting",
     "get_job_manager",
     "reset_job_manager",
 ]
 
 _HOMES = {
+    "access.acting": ("acting",),
+    "access.principal": ("Principal",),
     "context": ("RunContext",),
     "errors": ("CancelRun", "CronError", "JobManagerError", "NonRetryable", "RetryLater", "RunConflictError"),
     "job": ("Job", "Retry"),

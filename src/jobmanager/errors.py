@@ -8,6 +8,7 @@ JobManagerError
 │   ├── UnsupportedError                 this backend or version does not do that
 │   └── DuplicateJobError                two different declarations of one id
 ├── CronError (ValueError)               an expression, interval, moment or zone
+├── PermissionDeniedError (PermissionError)  the principal may not do that
 ├── JobNotFoundError (LookupError)
 ├── RunNotFoundError (LookupError)
 ├── HandlerNotFoundError (LookupError)
@@ -108,6 +109,16 @@ class EditConflictError(JobManagerError):
         super().__init__(message)
         self.job_id = job_id
         self.rev = rev
+
+
+class PermissionDeniedError(JobManagerError, PermissionError):
+    """The principal named `principal` may not do what `action` says: it lacks `permission`, or a `scope`. Nothing was changed."""
+
+    def __init__(self, message: str, *, action: str, principal: str, permission: str) -> None:
+        super().__init__(message)
+        self.action = action
+        self.principal = principal
+        self.permission = permission
 
 
 class JobNotFoundError(JobManagerError, LookupError):

@@ -202,6 +202,13 @@ class Policies:
         overridable=True,
         shown_as="{} in a row",
     )
+    visibility: Visibility = option(
+        "team",
+        OneOf(VISIBILITIES),
+        "which principals see it, see [permissions](howto/permissions.md#what-a-principal-sees)",
+        stored=True,
+        overridable=True,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,9 +282,6 @@ class Job(Policies):
         Flag(),
         "refused until a version sends notifications",
         later=True,
-    )
-    visibility: Visibility = option(
-        "system", OneOf(VISIBILITIES), "who may see the job in the dashboard", later=True
     )
     retention: timedelta | None = option(
         None,

@@ -147,8 +147,8 @@ def test_what_waits_when_the_switch_is_set_goes_on_when_it_is_not(tmp_path: Path
 # ---------------------------------------------------------------- every method and every verb
 
 READS = {
-    "audit", "check", "dead_letters", "executors", "get_all_job_statuses", "get_job_metrics", "get_job_status",
-    "handlers", "health", "history", "is_executed_here", "run", "runs", "simulate", "stats", "wait",
+    "attempts", "audit", "check", "dead_letters", "executors", "get_all_job_statuses", "get_job_metrics", "get_job_status",
+    "handlers", "health", "history", "is_executed_here", "logs", "run", "runs", "simulate", "wait",
 }  # fmt: skip
 DECLARES = {"add_job", "handler", "job", "schedule_cron_job", "schedule_job"}
 LIVES = {
@@ -165,6 +165,7 @@ WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
     "enable_job": lambda jobs, _: jobs.enable_job("work"),
     "execute_here": lambda jobs, ids: jobs.execute_here(ids["pending"]),
     "override_job": lambda jobs, _: jobs.override_job("work", priority=3),
+    "purge": lambda jobs, _: jobs.purge(),
     "redrive": lambda jobs, ids: jobs.redrive(ids["failed"]),
     "redrive_all": lambda jobs, _: jobs.redrive_all(),
     "reset_job": lambda jobs, _: jobs.reset_job("overridden"),

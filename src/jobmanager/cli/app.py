@@ -46,7 +46,6 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Watch and maintain": {
         "doctor": "maintenance:doctor",
         "healthcheck": "operate:healthcheck",
-        "stats": "stats:stats",
         "metrics": "metrics:metrics",
         "db": "db:db",
         "purge": "maintenance:purge",

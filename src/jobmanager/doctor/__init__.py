@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 
+from jobmanager.access.acting import current
+from jobmanager.access.principal import ADMIN
 from jobmanager.doctor.application import backend, declared, handlers, zones
 from jobmanager.doctor.finding import Finding, Level
 from jobmanager.doctor.health import health, replies
@@ -13,6 +15,7 @@ from jobmanager.doctor.roles import hosts, roles
 from jobmanager.doctor.surroundings import installation, settings
 from jobmanager.errors import JobManagerError
 from jobmanager.explain import Told, utc
+from jobmanager.manager.guarding import check_permission
 from jobmanager.manager.manager import JobManager
 
 __all__ = ["Finding", "Level", "examine", "examine_environment"]
@@ -26,8 +29,12 @@ def examine_environment(environ: Mapping[str, str] = os.environ) -> list[Finding
 def examine(jobs: JobManager, *, told: Told = utc) -> list[Finding]:
     """Return the findings about this application and its store; `told` writes instants inside sentences.
 
-    A check that itself fails is a finding. If the store cannot be used, what would be read from it is left out.
+    A check that itself fails is a finding. If the store cannot be used, what would be read from it is left out. A principal needs
+    `jobs:admin`, as findings name every job.
     """
+    principal = current().principal
+    if principal is not None:
+        check_permission(principal, "doctor", ADMIN)
     found = [
         *_guarded("backend", lambda: backend(jobs)),
         *_guarded("zones", lambda: zones(jobs)),

@@ -15,18 +15,23 @@ from jobmanager.execution.slots import Slot
 from jobmanager.job import Job
 from jobmanager.ledger.overlap import OpenResult
 from jobmanager.run import TICKED, ByHand, Run, Tick
+from jobmanager.stores.values import Note
 
 
 @cheap
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """A tick, or a start by hand, that wants a run. With `here` it may execute in this process at once."""
+    """A tick, or a start by hand, that wants a run. With `here` it may execute in this process at once.
+
+    With `note` its opening is audited, in the transaction that opens it: under the job's lock, as the group commit knows runs alone.
+    """
 
     job: Job
     tick: Tick | None = None
     due_at: datetime | None = None
     by_hand: ByHand = TICKED
     here: bool = True
+    note: Note | None = None
 
 
 class Opening:
@@ -35,12 +40,13 @@ class Opening:
     `undecided` are runs that the store refused, or that wait in a line: what becomes of them is settled under the job's lock.
     """
 
-    __slots__ = ("_committed", "errors", "hold", "results", "slots", "undecided")
+    __slots__ = ("_committed", "errors", "hold", "notes", "results", "slots", "undecided")
 
     def __init__(self, hold: Hold, *, waited_for: bool) -> None:
         self.hold = hold
         self.slots: dict[str, Slot] = {}
         self.undecided: list[Run] = []
+        self.notes: dict[str, Note] = {}
         self.errors: Mapping[str, Exception] = {}
         self.results: list[OpenResult] = []
         self._committed = threading.Event() if waited_for else None
@@ -60,6 +66,12 @@ class Opening:
     def wait(self, seconds: float) -> bool:
         """Wait until the store has said what it takes; False if it did not within `seconds`."""
         return self._committed is None or self._committed.wait(seconds)
+
+    def leave_undecided(self, run: Run, note: Note | None) -> None:
+        """Have the job's lock decide about this run; `note` makes the entry of the audit if that opens it."""
+        self.undecided.append(run)
+        if note is not None:
+            self.notes[run.id] = note
 
     def release_slot(self, run: Run) -> None:
         """Return the slot of a run that does not execute here, if it has one."""

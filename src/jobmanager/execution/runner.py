@@ -29,7 +29,7 @@ from jobmanager.process.background import BackgroundTasks
 from jobmanager.process.heartbeat import Heartbeat, LastTick
 from jobmanager.registry import Registry
 from jobmanager.run import PENDING, RUNNING, Accepted, Run, Tick
-from jobmanager.stores.values import Written
+from jobmanager.stores.values import Note, Written
 from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
@@ -170,11 +170,15 @@ class Runner:
             run = self._factory.build(request, now, ours=slot is not None)
             if slot is not None:
                 opening.slots[run.id] = slot
-            runs.append(run)
+            if request.note is None:
+                runs.append(run)
+            else:
+                opening.release_slot(run)  # what decides takes it again
+                opening.leave_undecided(run, request.note)
         if len(free) < len(requests):
-            opening.undecided += [
-                self._factory.build(request, now, ours=False) for request in requests if request.job.queues
-            ]
+            for request in requests:
+                if request.job.queues:
+                    opening.leave_undecided(self._factory.build(request, now, ours=False), request.note)
         return runs
 
     def _opened(
@@ -226,7 +230,7 @@ class Runner:
             for error in opening.errors.values():
                 raise error
             for run in opening.undecided:
-                opening.results.append(self._decided(run))
+                opening.results.append(self._decided(run, opening.notes.get(run.id)))
             return opening.results
 
     def _settle(self, opening: Opening) -> None:
@@ -265,23 +269,23 @@ class Runner:
                     self._hand_on([result.run], opening)
             self._act_on(result, run)
 
-    def _decided(self, run: Run) -> OpenResult:
+    def _decided(self, run: Run, note: Note | None = None) -> OpenResult:
         """Decide under the job's lock what becomes of a run, do what that asks for, and return it."""
-        result = self._decide(run)
+        result = self._decide(run, note)
         if result.finding == "dead" and run.scheduled_for is None:
             self._heartbeat.beat()
-            result = self._decide(unstarted(run))
+            result = self._decide(unstarted(run), note)
         self._act_on(result, run)
         return result
 
-    def _decide(self, run: Run) -> OpenResult:
+    def _decide(self, run: Run, note: Note | None = None) -> OpenResult:
         """Settle one run under the job's lock; if that opens it after all, it is executed."""
         job = self._registry.jobs.get(run.job_id)
         with Opening(NOTHING, waited_for=False) as opening:
             slot = self._claims.slots_for([OpenRequest(job)])[0] if job and run.status is RUNNING else None
             if slot is not None:
                 opening.slots[run.id] = slot
-            result = self._recorder.decide(unstarted(run) if slot is None else run)
+            result = self._recorder.decide(unstarted(run) if slot is None else run, note)
             opened = result.run if result.finding == "opened" else None
             if opened is None:
                 return result

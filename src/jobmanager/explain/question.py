@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
+from jobmanager.access.acting import current
+from jobmanager.access.principal import READ
+from jobmanager.access.view import current_view
 from jobmanager.errors import JobNotFoundError
 from jobmanager.explain.explanation import Cause, Told, Verdict
 from jobmanager.ledger.queries import effective
+from jobmanager.manager.guarding import check_permission
 from jobmanager.manager.manager import JobManager
 from jobmanager.process.health import Symptom
 from jobmanager.registry import closest
@@ -39,18 +43,20 @@ class Question:
     """One question about a job and an instant, with the facts that decide it, each read at most once."""
 
     def __init__(self, jobs: JobManager, job_id: str, at: datetime, told: Told) -> None:
+        principal = current().principal
+        if principal is not None:
+            check_permission(principal, "explain", READ)
         self.jobs = jobs
         self.at = at.astimezone(UTC).replace(microsecond=0)
         self.told = told
         self.stored = jobs.store.exists()
-        self.row = jobs.store.jobs.get(job_id) if self.stored else None
-        self.job = jobs.registry.jobs.get(job_id)
+        self.view = current_view(jobs.settings.namespace)
+        self.row = jobs.store.jobs.get(job_id, seen=self.view) if self.stored else None
+        self.job = jobs.registry.jobs.get(job_id) if self.view is None or self.row is not None else None
         self.job_id = job_id
         if self.row is None and self.job is None:
-            raise JobNotFoundError(
-                f"No job {job_id!r} is declared or stored.{closest(job_id, jobs.registry.jobs)}",
-                job_id=job_id,
-            )
+            suggested = closest(job_id, jobs.registry.jobs) if self.view is None else ""
+            raise JobNotFoundError(f"No job {job_id!r} is declared or stored.{suggested}", job_id=job_id)
         self.now = jobs.store.now()
 
     @cached_property
@@ -67,7 +73,7 @@ class Question:
 
     @cached_property
     def run(self) -> Run | None:
-        return self.jobs.store.history.run_for(self.job_id, self.at) if self.stored else None
+        return self.jobs.store.history.run_for(self.job_id, self.at, seen=self.view) if self.stored else None
 
     @cached_property
     def standstill(self) -> Symptom | None:

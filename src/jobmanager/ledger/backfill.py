@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -12,6 +13,7 @@ from jobmanager.ledger.reconciliation import in_line_again
 from jobmanager.run import SUCCEEDED, Run
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.job_transaction import JobTransaction
+from jobmanager.stores.values import AuditEntry
 
 MOST = 1000
 
@@ -30,11 +32,18 @@ class MadeUp:
 
 
 def backfill(
-    store: RunStore, job_id: str, start: datetime, end: datetime, *, dry_run: bool, by: str | None
+    store: RunStore,
+    job_id: str,
+    start: datetime,
+    end: datetime,
+    *,
+    dry_run: bool,
+    by: str | None,
+    note: Callable[[Sequence[MadeUp]], AuditEntry | None] = lambda _: None,
 ) -> list[MadeUp]:
     """Give every instant of the job in (start, end] another chance, in order; with `dry_run` only say so.
 
-    Runs wait in line for the job's key. Raises ConfigurationError for a job without schedule or more than 1,000 instants.
+    `note` makes the entry of the audit. Runs wait in line for the job's key. Raises ConfigurationError for a job without schedule or more than 1,000 instants.
     """
     with store.jobs.lock(job_id) as txn:
         schedule = schedule_of(txn.job)
@@ -51,7 +60,10 @@ def backfill(
                 raise ConfigurationError(
                     f"More than {MOST:,} instants lie between start={start} and end={end}; take smaller steps."
                 )
-        return [_make_up(txn, instant, dry_run=dry_run, by=by) for instant in instants]
+        made_up = [_make_up(txn, instant, dry_run=dry_run, by=by) for instant in instants]
+        if not dry_run:
+            txn.audit(note(made_up))
+        return made_up
 
 
 def _make_up(txn: JobTransaction, instant: datetime, *, dry_run: bool, by: str | None) -> MadeUp:

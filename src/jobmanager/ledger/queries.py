@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Literal
 
+from jobmanager.access.view import View
 from jobmanager.errors import CronError, PayloadError, RunNotFoundError
 from jobmanager.job import Job
 from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.registry import Registry
-from jobmanager.run import FAILED, RUNNING, JobMetrics, JobStatus, Run, RunStatus
+from jobmanager.run import FAILED, RUNNING, Attempt, JobMetrics, JobStatus, LogLine, Run, RunStatus
 from jobmanager.schedule import Schedule
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import JobRow
@@ -36,16 +37,27 @@ class Planned:
 class History:
     """Answers about jobs and runs; never creates a store that is not there."""
 
-    def __init__(self, registry: Registry, store: RunStore, *, keeps_time: bool = True) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        store: RunStore,
+        *,
+        keeps_time: bool = True,
+        view: Callable[[], View | None] = lambda: None,
+    ) -> None:
+        """`view` says what the caller sees."""
         self._registry = registry
         self._store = store
         self._keeps_time = keeps_time
+        self._view = view
 
     def run(self, run_id: str) -> Run:
         """Return the run with this id, or whose id ends so; RunNotFoundError otherwise."""
-        run = self._store.history.run(run_id) if may_be_id(run_id) and self._store.exists() else None
+        view, asked = self._view(), may_be_id(run_id) and self._store.exists()
+        run = self._store.history.run(run_id, seen=view) if asked else None
         if run is None:
-            raise RunNotFoundError(f"No run {shown(run_id)} in {self._store.url}.", run_id=run_id)
+            where = f" in {self._store.url}" if view is None else ""
+            raise RunNotFoundError(f"No run {shown(run_id)}{where}.", run_id=run_id)
         return run
 
     def runs(
@@ -62,17 +74,25 @@ class History:
         if not all(map(may_be_id, asked)) or not self._store.exists():
             return []
         return self._store.history.runs(
-            job_id=job_id, statuses=statuses, before=before, limit=limit, dead=dead
+            job_id=job_id, statuses=statuses, before=before, limit=limit, dead=dead, seen=self._view()
         )
 
     def statuses(self, job_ids: Sequence[str] | None = None) -> list[JobStatus]:
         """Status of these jobs, or of all, by id; unknown ids are left out."""
-        rows = {row.id: row for row in self._store.jobs.rows()} if self._store.exists() else {}
+        view = self._view()
+        rows, declared = self._known(view)
         kept = {job_id for job_id, row in rows.items() if row.state != "deleted"}
-        wanted = sorted({*kept, *self._registry.jobs}) if job_ids is None else filter(may_be_id, job_ids)
-        known = [job_id for job_id in wanted if job_id in rows or job_id in self._registry.jobs]
-        last = self._store.history.last_runs([job_id for job_id in known if job_id in rows]) if rows else {}
+        wanted = sorted({*kept, *declared}) if job_ids is None else filter(may_be_id, job_ids)
+        known = [job_id for job_id in wanted if job_id in rows or job_id in declared]
+        stored = [job_id for job_id in known if job_id in rows]
+        last = self._store.history.last_runs(stored, seen=view) if rows else {}
         return [self._status(job_id, rows.get(job_id), last.get(job_id, [])) for job_id in known]
+
+    def _known(self, view: View | None) -> tuple[dict[str, JobRow], dict[str, Job]]:
+        """Return the stored and the declared jobs; under a view those that are stored, as only the store says who sees what."""
+        rows = {row.id: row for row in self._store.jobs.rows(seen=view)} if self._store.exists() else {}
+        jobs = self._registry.jobs
+        return rows, {job_id: job for job_id, job in jobs.items() if view is None or job_id in rows}
 
     def _status(self, job_id: str, row: JobRow | None, last: Sequence[Run]) -> JobStatus:
         job = self._registry.jobs.get(job_id)
@@ -90,16 +110,24 @@ class History:
         )
 
     def metrics(self) -> JobMetrics:
-        return self._store.history.metrics() if self._store.exists() else EMPTY_METRICS
+        return self._store.history.metrics(seen=self._view()) if self._store.exists() else EMPTY_METRICS
+
+    def attempts(self, run_id: str) -> list[Attempt]:
+        """Return the earlier attempts of the run, oldest first; RunNotFoundError."""
+        return self._store.history.attempts(self.run(run_id).id, seen=self._view())
+
+    def lines(self, run_id: str, after: int) -> list[tuple[int, int, LogLine]]:
+        """Return the log lines of the run after a position; RunNotFoundError."""
+        return self._store.history.lines(self.run(run_id).id, after=after, seen=self._view())
 
     def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """Every instant in (start, end] that the schedules ask for, in order, and whether it would start a run.
 
         Raises PayloadError for a stretch of more than 100,000 instants.
         """
-        rows = {row.id: row for row in self._store.jobs.rows()} if self._store.exists() else {}
+        rows, declared = self._known(self._view())
         planned: list[Planned] = []
-        for job in self._registry.jobs.values():
+        for job in declared.values():
             row = rows.get(job.id)
             schedule = effective(job, row)
             if schedule is None:

@@ -43,7 +43,7 @@ from jobmanager.run import (
 )
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.job_transaction import JobTransaction
-from jobmanager.stores.values import JobRow, JobState
+from jobmanager.stores.values import JobRow, JobState, Note
 from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
@@ -206,8 +206,11 @@ class Reconciliation:
             self.change(job_id, state="paused", reason="failures", by=by, action="pause")
         return failing and is_active
 
-    def redrive(self, run_id: str) -> Run:
-        """Open a closed run again, due now; TransitionError for one that is open or succeeded, or stands for many ticks."""
+    def redrive(self, run_id: str, note: Note | None = None) -> Run:
+        """Open a closed run again, due now; TransitionError for one that is open or succeeded, or stands for many ticks.
+
+        `note` makes the entry of the audit.
+        """
         found = self._store.history.run(run_id)
         if found is None:
             raise RunNotFoundError(f"No run {run_id!r}.", run_id=run_id)
@@ -223,7 +226,9 @@ class Reconciliation:
                     f"Job {run.job_id!r} is {txn.job.state}; enable it before redriving its runs.",
                     job_id=run.job_id,
                 )
-            return in_line_again(txn, run)
+            again = in_line_again(txn, run)
+            txn.audit(None if note is None else note(run, again))
+            return again
 
     # ---------------------------------------------------------------- filling holes
 

@@ -28,7 +28,7 @@ from jobmanager.run import (
 )
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.job_transaction import JobTransaction
-from jobmanager.stores.values import Written
+from jobmanager.stores.values import Note, Written
 from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import unkeepable_within
 
@@ -82,10 +82,16 @@ class Recorder:
 
         self._commits.open(runs, committed, write_inline=write_inline)
 
-    def decide(self, run: Run) -> OpenResult:
-        """Decide under the job's lock what a refused run becomes: docs/internals/ledger.md#what-a-refused-tick-becomes."""
+    def decide(self, run: Run, note: Note | None = None) -> OpenResult:
+        """Decide under the job's lock what a refused run becomes: docs/internals/ledger.md#what-a-refused-tick-becomes.
+
+        `note` makes the entry of the audit, which is written if that opens the run.
+        """
         with self.store.jobs.lock(run.job_id) as txn:
-            return self._decided(txn, run)
+            result = self._decided(txn, run)
+            if note is not None and result.finding == "opened" and result.run is not None:
+                txn.audit(note(None, result.run))
+            return result
 
     def decide_many(self, runs: Sequence[Run]) -> dict[str, OpenResult]:
         """Decide in one transaction under the locks of all their jobs; return what became of each run of a job that is there, by id."""

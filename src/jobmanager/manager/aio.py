@@ -11,12 +11,11 @@ from jobmanager.job import Job, JobOptions, PolicyWords
 from jobmanager.ledger.backfill import MadeUp
 from jobmanager.ledger.job_sync import Change
 from jobmanager.ledger.queries import Planned
-from jobmanager.ledger.statistics import Period, Statistics
 from jobmanager.manager.health import REPLY_WITHIN
 from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerInfo, HandlerTarget
-from jobmanager.run import JobMetrics, JobStatus, Run
-from jobmanager.stores.values import AuditEntry, Instance
+from jobmanager.run import Attempt, JobMetrics, JobStatus, LogLine, Run
+from jobmanager.stores.values import AuditEntry, Instance, Outcome
 from jobmanager.validation.texts import MISTAKES, add_place
 
 if TYPE_CHECKING:
@@ -101,6 +100,7 @@ class AsyncJobManager:
         scope: str | None = None,
         requested_by: str | None = None,
         notify: bool = False,
+        by: str | None = None,
     ) -> Run:
         """Start a run by hand; see `JobManager.trigger_job`."""
         return await _on_thread(
@@ -114,6 +114,7 @@ class AsyncJobManager:
             scope=scope,
             requested_by=requested_by,
             notify=notify,
+            by=by,
         )
 
     async def wait(self, run_id: str, timeout: Seconds | None = 30) -> Run:  # noqa: ASYNC109 - equal to JobManager.wait
@@ -139,25 +140,27 @@ class AsyncJobManager:
         """List the living processes that execute a job; see `JobManager.executors`."""
         return await _on_thread(self._manager.executors, job_id)
 
-    async def cancel(self, run_id: str) -> Run:
+    async def cancel(self, run_id: str, *, by: str | None = None) -> Run:
         """Ask a run to end; see `JobManager.cancel`."""
-        return await _on_thread(self._manager.cancel, run_id)
+        return await _on_thread(self._manager.cancel, run_id, by=by)
 
-    async def redrive(self, run_id: str) -> Run:
+    async def redrive(self, run_id: str, *, by: str | None = None) -> Run:
         """Open a closed run again; see `JobManager.redrive`."""
-        return await _on_thread(self._manager.redrive, run_id)
+        return await _on_thread(self._manager.redrive, run_id, by=by)
 
-    async def redrive_all(self, job: str | None = None, *, limit: int = 100) -> list[Run]:
+    async def redrive_all(
+        self, job: str | None = None, *, limit: int = 100, by: str | None = None
+    ) -> list[Run]:
         """Open dead letters again; see `JobManager.redrive_all`."""
-        return await _on_thread(self._manager.redrive_all, job, limit=limit)
+        return await _on_thread(self._manager.redrive_all, job, limit=limit, by=by)
 
     async def dead_letters(self, job: str | None = None, *, limit: int = 50) -> list[Run]:
         """List the dead letters; see `JobManager.dead_letters`."""
         return await _on_thread(self._manager.dead_letters, job, limit=limit)
 
-    async def discard(self, run_id: str) -> Run:
+    async def discard(self, run_id: str, *, by: str | None = None) -> Run:
         """Take a failed run off the dead letters; see `JobManager.discard`."""
-        return await _on_thread(self._manager.discard, run_id)
+        return await _on_thread(self._manager.discard, run_id, by=by)
 
     async def backfill(
         self, job_id: str, start: datetime, end: datetime, *, dry_run: bool = False, by: str | None = None
@@ -168,6 +171,14 @@ class AsyncJobManager:
     async def run(self, run_id: str) -> Run:
         """Return one run; see `JobManager.run`."""
         return await _on_thread(self._manager.run, run_id)
+
+    async def attempts(self, run_id: str) -> list[Attempt]:
+        """Return the earlier attempts of a run; see `JobManager.attempts`."""
+        return await _on_thread(self._manager.attempts, run_id)
+
+    async def logs(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
+        """Return the log lines of a run; see `JobManager.logs`."""
+        return await _on_thread(self._manager.logs, run_id, after=after)
 
     async def runs(
         self,
@@ -243,10 +254,39 @@ class AsyncJobManager:
         return await _on_thread(self._manager.history, job_id, limit=limit)
 
     async def audit(
-        self, *, job: str | None = None, before: str | None = None, limit: int = 50
+        self,
+        *,
+        job: str | None = None,
+        target: str | None = None,
+        target_id: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        outcome: Outcome | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: str | None = None,
+        limit: int = 50,
     ) -> list[AuditEntry]:
-        """Return what was changed by hand; see `JobManager.audit`."""
-        return await _on_thread(self._manager.audit, job=job, before=before, limit=limit)
+        """Return what was changed by hand, and what was refused; see `JobManager.audit`."""
+        return await _on_thread(
+            self._manager.audit,
+            job=job,
+            target=target,
+            target_id=target_id,
+            actor=actor,
+            action=action,
+            outcome=outcome,
+            since=since,
+            until=until,
+            before=before,
+            limit=limit,
+        )
+
+    async def purge(
+        self, *, older_than: Seconds | None = None, job: str | None = None, by: str | None = None
+    ) -> int:
+        """Delete old runs; see `JobManager.purge`."""
+        return await _on_thread(self._manager.purge, older_than=older_than, job=job, by=by)
 
     # ---------------------------------------------------------------- what there is
 
@@ -273,17 +313,13 @@ class AsyncJobManager:
         """Return what stands still although it should move; see `JobManager.health`."""
         return await _on_thread(self._manager.health, late=late, thorough=thorough, within=within, told=told)
 
-    async def stats(self, job: str | None = None, period: Period = "24h") -> Statistics:
-        """Return what runs came to over a period; see `JobManager.stats`."""
-        return await _on_thread(self._manager.stats, job, period)
-
     async def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """Compute what would fire; see `JobManager.simulate`."""
         return await _on_thread(self._manager.simulate, start, end)
 
-    async def sync(self, plan: bool = False) -> list[Change]:  # noqa: FBT001, FBT002 - equal to JobManager.sync
+    async def sync(self, plan: bool = False, *, by: str | None = None) -> list[Change]:  # noqa: FBT001, FBT002 - equal to JobManager.sync
         """Carry declarations over to store and backend; see `JobManager.sync`."""
-        return await _on_thread(self._manager.sync, plan)
+        return await _on_thread(self._manager.sync, plan, by=by)
 
 
 async def _on_thread(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

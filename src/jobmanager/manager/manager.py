@@ -18,11 +18,11 @@ from jobmanager.clock import Clock
 from jobmanager.errors import ConfigurationError, PayloadError, StoppedError
 from jobmanager.execution.child_main import is_child
 from jobmanager.execution.child_process import check_handler
+from jobmanager.manager.administering import Administering
 from jobmanager.manager.aio import AsyncJobManager
 from jobmanager.manager.assembly import LONGEST_STOP, Assembly
 from jobmanager.manager.declaring import Declaring
 from jobmanager.manager.host import ManagerHost
-from jobmanager.manager.measuring import Measuring
 from jobmanager.manager.operating import Operating, Seconds
 from jobmanager.manager.parts import Parts
 from jobmanager.manager.storing import Storing
@@ -51,7 +51,7 @@ def inert() -> Iterator[None]:
         _inert.on = False
 
 
-class JobManager(Declaring, Operating, Storing, Measuring):
+class JobManager(Declaring, Operating, Storing, Administering):
     """Declares jobs, keeps time for them, starts runs by hand, and reads and changes jobs and runs.
 
     Nothing connects before `start()` or the first use. Any thread may call the methods. `settings` defaults to the

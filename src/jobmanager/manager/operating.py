@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
+from jobmanager.access.acting import in_batch
+from jobmanager.access.principal import ADMIN, WRITE
 from jobmanager.clock import later
 from jobmanager.errors import (
     ConfigurationError,
     JobDisabledError,
-    JobNotFoundError,
     PayloadError,
     RunConflictError,
     TransitionError,
@@ -24,14 +26,15 @@ from jobmanager.ledger.overlap import OpenResult
 from jobmanager.ledger.overrides import added, checked, in_force
 from jobmanager.ledger.queries import Planned
 from jobmanager.ledger.recorder import checked_payload
+from jobmanager.manager.guarding import changes, reads
 from jobmanager.manager.health import REPLY_WITHIN
 from jobmanager.manager.parts import Parts
 from jobmanager.manager.waiting import Waiting
 from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
-from jobmanager.run import ByHand, JobMetrics, JobStatus, Run, RunStatus
-from jobmanager.stores.values import Instance, JobRow, JobState
-from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
+from jobmanager.run import Attempt, ByHand, JobMetrics, JobStatus, LogLine, Run, RunStatus, new_id
+from jobmanager.stores.values import AuditEntry, Instance, JobState
+from jobmanager.validation.call_arguments import check_arguments, duration_of, moment_of, words_of
 from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import Located, naming_its_caller, shown
 
@@ -46,6 +49,7 @@ class Operating:
     _parts: Parts
 
     @naming_its_caller
+    @changes(WRITE, "trigger", of="job")
     def trigger_job(
         self,
         job_id: str,
@@ -58,27 +62,38 @@ class Operating:
         scope: str | None = None,
         requested_by: str | None = None,
         notify: bool = False,
+        by: str | None = None,
     ) -> Run:
         """Start a run by hand, now or later, and return its record without waiting for its end; no tick is consumed.
 
         A started process executes it; in one that was not started it stays pending for a started process; on noop it runs
-        inline and is returned ended. With `key` an existing run of the job with that key is returned instead. Raises
+        inline and is returned ended. With `key` an existing run of the job with that key is returned instead. With `by` the start is
+        audited, and `requested_by` is the same name unless another is given. Raises
         RunConflictError (with the active run's id), JobDisabledError, JobNotFoundError or PayloadError.
         """
         job = self._parts.job(job_id)
         now = self._parts.clock.now()
         with Located(f"Job {job.id!r}"):
-            check_arguments(priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify)
+            check_arguments(
+                priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify, by=by
+            )
             due_at = _moment(now, delay, at)
             checked = checked_payload(dict(payload) if isinstance(payload, Mapping) else payload)
             self._check_payload(job, checked or {})
         self._parts.check_not_disabled(f"Job {job.id!r} is not started", job.id)
+        self._parts.check_scope(job.id, "trigger", scope)
         assembly = self._parts.ready()
         by_hand = ByHand(
-            payload=checked, priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify
+            payload=checked,
+            priority=priority,
+            key=key,
+            scope=scope,
+            requested_by=requested_by or by,
+            notify=notify,
         )
         here = self._parts.executes_here and due_at <= now and job.id in self._parts.registry.jobs
-        request = OpenRequest(job, due_at=due_at, by_hand=by_hand, here=here)
+        note = self._parts.noting("trigger", by)
+        request = OpenRequest(job, due_at=due_at, by_hand=by_hand, here=here, note=note)
         return self._answer(job, assembly.runner.accept(request))
 
     def _answer(self, job: Job, verdict: OpenResult) -> Run:
@@ -113,6 +128,7 @@ class Operating:
             handler.arguments(job.config, payload)
 
     @naming_its_caller
+    @reads
     def wait(self, run_id: str, timeout: Seconds | None = 30) -> Run:
         """Block until the run has ended and return it.
 
@@ -127,12 +143,14 @@ class Operating:
                 waiting.sleep()
             return run
 
+    @reads
     def _waiting(self, run_id: str, timeout: Seconds | None) -> Waiting:
         """Begin to wait for a run; RunNotFoundError for an unknown id."""
         limit = None if timeout is None else duration_of("timeout", timeout).total_seconds()
         run = self._parts.history.run(run_id)
         return Waiting(self._parts.assembly, self._parts.history, self._parts.clock, run.id, limit)
 
+    @changes(WRITE, "execute", of="run")
     def execute_here(self, run_id: str) -> bool:
         """Execute a due pending run in this process, which was not started, unless a started one may take it; True if taken.
 
@@ -153,12 +171,16 @@ class Operating:
             self._parts.attending = True
         return bool(assembly.claims.claim_these([run.id]))
 
+    @reads
     def is_executed_here(self, run_id: str) -> bool:
         """Return whether this process owns the run; RunNotFoundError for an unknown id."""
         return self._parts.history.run(run_id).owner == self._parts.assembly.heartbeat.id
 
+    @reads
     def executors(self, job_id: str) -> list[Instance]:
         """List the living processes that take pending runs of this job."""
+        if self._parts.view() is not None:
+            self._parts.row(job_id)
         executing = [
             instance for instance in living(self._parts.store, self._parts.settings) if instance.executes
         ]
@@ -168,28 +190,33 @@ class Operating:
             return []
         return executing
 
-    def cancel(self, run_id: str) -> Run:
+    @changes(WRITE, "cancel", of="run")
+    def cancel(self, run_id: str, *, by: str | None = None) -> Run:
         """Ask a run to end, and return it: a pending one is cancelled at once, a closed one stays as it is.
 
-        A running one ends when its handler reads `context.cancelled`. Twice is safe. Raises RunNotFoundError and JobDisabledError.
+        A running one ends when its handler reads `context.cancelled`. With `by` the change is audited. Twice is safe. Raises
+        RunNotFoundError and JobDisabledError.
         """
+        check_arguments(by=by)
         found = self._parts.history.run(run_id)
         self._parts.check_not_disabled(f"Run {found.id} is not cancelled", found.job_id)
-        run = self._parts.ready().store.runs.cancel(found.id)
+        run = self._parts.ready().store.runs.cancel(found.id, note=self._parts.noting("cancel", by))
         attempt = self._parts.assembly.attempts.get(run.id)
         if attempt is not None:
             attempt.ask_to_end("requested")
         return run
 
-    def redrive(self, run_id: str) -> Run:
+    @changes(WRITE, "redrive", of="run")
+    def redrive(self, run_id: str, *, by: str | None = None) -> Run:
         """Open a failed, cancelled, skipped or missed run again, due now, and return it.
 
-        Its old outcome stays among its attempts. Raises TransitionError for any other status, JobDisabledError and
-        RunNotFoundError.
+        Its old outcome stays among its attempts. With `by` the change is audited. Raises TransitionError for any other status,
+        JobDisabledError and RunNotFoundError.
         """
+        check_arguments(by=by)
         found = self._parts.history.run(run_id)
         self._parts.check_not_disabled(f"Run {found.id} is not redriven", found.job_id)
-        run = self._parts.ready().account.redrive(found.id)
+        run = self._parts.ready().account.redrive(found.id, self._parts.noting("redrive", by))
         self._execute_soon([run.id])
         return run if self._parts.assembly.threaded else self._inline(run)
 
@@ -204,32 +231,45 @@ class Operating:
             self._inline(self._parts.history.run(run_id))
 
     @naming_its_caller
+    @reads
     def dead_letters(self, job: str | None = None, *, limit: int = 50) -> list[Run]:
         """List the failed runs that were neither redriven nor discarded, newest first, of one job or of all."""
         return self._parts.history.runs(job, (), None, limit, dead=True)
 
-    def discard(self, run_id: str) -> Run:
-        """Take a failed run off the dead letters; it stays on record. Twice is safe. Raises RunNotFoundError and JobDisabledError."""
+    @changes(WRITE, "discard", of="run")
+    def discard(self, run_id: str, *, by: str | None = None) -> Run:
+        """Take a failed run off the dead letters; it stays on record. With `by` the change is audited. Twice is safe.
+
+        Raises RunNotFoundError and JobDisabledError.
+        """
+        check_arguments(by=by)
         found = self._parts.history.run(run_id)
         self._parts.check_not_disabled(f"Run {found.id} is not discarded", found.job_id)
-        return self._parts.ready().store.maintenance.discard(found.id)
+        return self._parts.ready().store.maintenance.discard(found.id, note=self._parts.noting("discard", by))
 
     @naming_its_caller
-    def redrive_all(self, job: str | None = None, *, limit: int = 100) -> list[Run]:
+    @changes(WRITE, "redrive")
+    def redrive_all(self, job: str | None = None, *, limit: int = 100, by: str | None = None) -> list[Run]:
         """Redrive the newest `limit` dead letters, oldest first, and return them; those of disabled jobs are skipped.
 
-        JobDisabledError while JOBMANAGER_DISABLED is set.
+        With `by` each of them is audited, all under one batch. JobDisabledError while JOBMANAGER_DISABLED is set.
         """
+        check_arguments(by=by)
         self._parts.check_not_disabled("Nothing is redriven", job or "")
         redriven = []
-        for run in reversed(self.dead_letters(job, limit=limit)):
-            try:
-                redriven.append(self.redrive(run.id))
-            except (JobDisabledError, TransitionError) as error:
-                logger.warning("run_id=%s not redriven: %s", run.id, error)
+        with in_batch(self._batch_id()):
+            for run in reversed(self._parts.history.runs(job, (), None, limit, dead=True)):
+                try:
+                    redriven.append(self.redrive(run.id, by=by))
+                except (JobDisabledError, TransitionError) as error:
+                    logger.warning("run_id=%s not redriven: %s", run.id, error)
         return redriven
 
+    def _batch_id(self) -> str:
+        return new_id(self._parts.clock.now())
+
     @naming_its_caller
+    @changes(WRITE, "backfill", of="job")
     def backfill(
         self, job_id: str, start: datetime, end: datetime, *, dry_run: bool = False, by: str | None = None
     ) -> list[MadeUp]:
@@ -242,18 +282,43 @@ class Operating:
             start, end = moment_of("start", start), moment_of("end", end)
         if not dry_run:
             self._parts.check_not_disabled(f"Job {shown(job_id)} is not backfilled", job_id)
-        self._row(job_id)
-        made_up = backfill(self._parts.ready().store, job_id, start, end, dry_run=dry_run, by=by)
+        self._parts.row(job_id, deleted=True)
+        self._parts.check_scope(job_id, "backfill")
+        note = partial(self._backfilled, job_id, start, end, by)
+        made_up = backfill(self._parts.ready().store, job_id, start, end, dry_run=dry_run, by=by, note=note)
         if not dry_run:
             opened = [each.run_id for each in made_up if each.action in ("open", "redrive") and each.run_id]
             self._execute_soon(opened)
         return made_up
 
+    def _backfilled(
+        self, job_id: str, start: datetime, end: datetime, by: str | None, made_up: Sequence[MadeUp]
+    ) -> AuditEntry | None:
+        assembly = self._parts.assembly
+        opened = sum(each.action in ("open", "redrive") for each in made_up)
+        if not opened or not assembly.auditor.is_wanted(by):
+            return None
+        after = {"start": start.isoformat(), "end": end.isoformat(), "runs": opened}
+        at = assembly.store.now()
+        return assembly.auditor.entry("backfill", "job", job_id, at=at, by=by, job_id=job_id, after=after)
+
+    @reads
     def run(self, run_id: str) -> Run:
         """Return the run with this id, or with this unambiguous end of an id; RunNotFoundError otherwise."""
         return self._parts.history.run(run_id)
 
+    @reads
+    def attempts(self, run_id: str) -> list[Attempt]:
+        """Return the earlier attempts of the run, oldest first; the run itself is the last one. RunNotFoundError."""
+        return self._parts.history.attempts(run_id)
+
+    @reads
+    def logs(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
+        """Return the log lines of the run as (position, attempt, line), after the position `after`. RunNotFoundError."""
+        return self._parts.history.lines(run_id, after)
+
     @naming_its_caller
+    @reads
     def runs(
         self,
         job: str | None = None,
@@ -273,6 +338,7 @@ class Operating:
     # ---------------------------------------------------------------- jobs
 
     @naming_its_caller
+    @changes(WRITE, "pause", of="job")
     def stop_job(self, job_id: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Pause the job in the store, for all processes: its ticks are recorded as skipped (paused). Twice is safe.
 
@@ -283,6 +349,7 @@ class Operating:
         self._change_state(job_id, "paused", reason, by)
 
     @naming_its_caller
+    @changes(WRITE, "resume", of="job")
     def resume_job(self, job_id: str, *, by: str | None = None) -> None:
         """End a pause: the next tick is the first instant after now; instants of the pause are not caught up. Twice is safe.
 
@@ -293,24 +360,34 @@ class Operating:
         self._change_state(job_id, "active", None, by)
 
     @naming_its_caller
+    @changes(WRITE, "pause")
     def stop_all_jobs(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Pause every active job of this manager. JobDisabledError while JOBMANAGER_DISABLED is set."""
         check_arguments(reason=reason, by=by)
         self._parts.check_not_disabled("No job is paused")
-        for job_id in self._parts.registry.jobs:
-            if self._row(job_id).state == "active":
+        with in_batch(self._batch_id()):
+            for job_id in self._in_state("active"):
                 self.stop_job(job_id, reason=reason, by=by)
 
     @naming_its_caller
+    @changes(WRITE, "resume")
     def resume_all_jobs(self, *, by: str | None = None) -> None:
         """Resume every paused job of this manager. JobDisabledError while JOBMANAGER_DISABLED is set."""
         check_arguments(by=by)
         self._parts.check_not_disabled("No job is resumed")
-        for job_id in self._parts.registry.jobs:
-            if self._row(job_id).state == "paused":
+        with in_batch(self._batch_id()):
+            for job_id in self._in_state("paused"):
                 self.resume_job(job_id, by=by)
 
+    def _in_state(self, state: JobState) -> list[str]:
+        """Return the jobs of this manager that are in this state and that the caller may change."""
+        view = self._parts.view()
+        rows = self._parts.ready().store.jobs.rows(ids=list(self._parts.registry.jobs), seen=view)
+        whole = view is None or view.scopes is None
+        return [row.id for row in rows if row.state == state and (whole or row.visibility != "project")]
+
     @naming_its_caller
+    @changes(WRITE, "override", of="job")
     def override_job(self, job_id: str, *, by: str | None = None, **words: Any) -> None:
         """Override options of a job in the store: `cron`, `timezone`, `every`, `config`, `timeout`, `max_attempts`, policies.
 
@@ -322,9 +399,10 @@ class Operating:
             check_arguments(by=by)
             given = checked(words)
         self._parts.check_not_disabled(f"Job {shown(job_id)} is not changed", job_id)
-        self._override(job_id, added(self._row(job_id).override or {}, given), by)
+        self._override(job_id, added(self._parts.row(job_id, deleted=True).override or {}, given), by)
 
     @naming_its_caller
+    @changes(WRITE, "reset", of="job")
     def reset_job(self, job_id: str, *, by: str | None = None) -> None:
         """Remove every override of the job: the declaration in the code holds again. Twice is safe.
 
@@ -338,6 +416,8 @@ class Operating:
     def _override(self, job_id: str, override: dict[str, Any] | None, by: str | None) -> None:
         assembly = self._parts.ready()
         self._parts.job(job_id)
+        action = "reset" if override is None else "override"
+        self._parts.check_scope(job_id, action)
         with Located(f"Job {job_id!r}"):
             if job_id not in self._parts.registry.declared:
                 raise ConfigurationError(
@@ -346,14 +426,13 @@ class Operating:
             row = assembly.job_sync.overridden(job_id, override)
             self._parts.backend_class.check(in_force(self._parts.registry.declared[job_id], override))
         self._parts.prepare(schedule_of(row))
-        action = "reset" if override is None else "override"
         assembly.account.change(job_id, declaration=row, by=by, action=action)
         assembly.follow_changes()
         assembly.job_sync.refresh()
 
     def _change_state(self, job_id: str, state: JobState, reason: str | None, by: str | None) -> None:
         self._parts.check_not_disabled(f"Job {shown(job_id)} is not changed", job_id)
-        row = self._row(job_id)
+        row = self._parts.row(job_id, deleted=True)
         if not row.open:
             raise JobDisabledError(
                 f"Job {job_id!r} is {row.state} ({row.state_reason}); it can be neither paused nor resumed.",
@@ -362,28 +441,27 @@ class Operating:
         if state == "active":
             self._parts.prepare(schedule_of(row))
         action = "pause" if state == "paused" else "resume"
+        self._parts.check_scope(job_id, action)
         self._parts.assembly.account.change(job_id, state=state, reason=reason, by=by, action=action)
         self._parts.assembly.follow_changes()
 
-    def _row(self, job_id: str) -> JobRow:
-        row = self._parts.ready().store.jobs.get(job_id) if may_be_id(job_id) else None
-        if row is None:
-            raise JobNotFoundError(f"No job {shown(job_id)} is declared or stored.", job_id=job_id)
-        return row
-
+    @reads
     def get_job_status(self, job_id: str) -> JobStatus | None:
         """Return the job's status across all processes; None for an unknown id."""
         found = self._parts.history.statuses([job_id])
         return found[0] if found else None
 
+    @reads
     def get_all_job_statuses(self) -> list[JobStatus]:
         """Return the status of every declared or stored job, sorted by id."""
         return self._parts.history.statuses()
 
+    @reads
     def get_job_metrics(self) -> JobMetrics:
         """Count all runs on record, of all processes."""
         return self._parts.history.metrics()
 
+    @reads
     def health(
         self,
         *,
@@ -394,12 +472,16 @@ class Operating:
     ) -> HealthReport:
         """Return what stands still although it should move: in this process, if it was started, and by the store in all of them.
 
-        Never raises and returns `within` so many seconds, whatever the store does. `late` is how late ticks may come (60 s), `thorough`
+        Never raises and returns `within` so many seconds, whatever the store does, but a principal needs `jobs:read`, and jobs are named to
+        those alone who see all of them. `late` is how late ticks may come (60 s), `thorough`
         reads every job, `told` writes instants inside sentences.
         """
-        return self._parts.health.report(late=late, thorough=thorough, within=within, told=told)
+        report = self._parts.health.report(late=late, thorough=thorough, within=within, told=told)
+        view = self._parts.view()
+        return report if view is None or view.is_whole else report.without_names()
 
     @naming_its_caller
+    @reads
     def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """Compute what would fire in (start, end], in order, and why; nothing is written and nothing fires.
 
@@ -408,17 +490,21 @@ class Operating:
         return self._parts.history.simulate(moment_of("start", start), moment_of("end", end))
 
     @naming_its_caller
-    def sync(self, plan: bool = False) -> list[Change]:  # noqa: FBT001, FBT002 - sync(plan=True) is the published name
+    @changes(ADMIN, "sync", of="namespace")
+    def sync(self, plan: bool = False, *, by: str | None = None) -> list[Change]:  # noqa: FBT001, FBT002 - sync(plan=True) is the published name
         """Carry declarations over to the store and the backend, and return the changes; `plan=True` only returns them.
 
-        JobDisabledError while JOBMANAGER_DISABLED is set, unless with `plan`.
+        With `by` it is audited. JobDisabledError while JOBMANAGER_DISABLED is set, unless with `plan`.
         """
-        check_arguments(plan=plan)
+        check_arguments(plan=plan, by=by)
         if not plan:
             self._parts.check_not_disabled("No declaration is carried over")
-            changes = self._parts.assembly.job_sync.plan() if self._parts.store.exists() else []
+            carried = self._parts.assembly.job_sync.plan() if self._parts.store.exists() else []
             self._parts.assembly.sync()
-            return changes
+            self._parts.record(
+                "sync", "namespace", self._parts.settings.namespace, by, {"changes": len(carried)}
+            )
+            return carried
         if not self._parts.store.exists():
             return [Change(job_id=job.id, action="create") for job in self._parts.registry.jobs.values()]
         return self._parts.assembly.job_sync.plan()

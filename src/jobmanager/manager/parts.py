@@ -8,20 +8,29 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from jobmanager.access.acting import current
+from jobmanager.access.view import View, current_view
 from jobmanager.backends.base import Backend, Host
 from jobmanager.backends.resolver import Resolution, load_backend_class, resolve
 from jobmanager.clock import Clock, SystemClock
-from jobmanager.errors import ConfigurationError, JobDisabledError, SwitchedOffError
+from jobmanager.errors import (
+    ConfigurationError,
+    JobDisabledError,
+    JobNotFoundError,
+    PermissionDeniedError,
+    SwitchedOffError,
+)
 from jobmanager.job import Job
 from jobmanager.ledger.queries import History
 from jobmanager.manager.assembly import Assembly
 from jobmanager.manager.health import HealthCheck
 from jobmanager.observe import Observer
-from jobmanager.registry import Registry
+from jobmanager.registry import Registry, closest
 from jobmanager.schedule import Schedule
 from jobmanager.settings import Settings
 from jobmanager.stores import store_for
 from jobmanager.stores.base import RunStore
+from jobmanager.stores.values import JobRow, Note
 from jobmanager.validation.call_arguments import may_be_id
 from jobmanager.validation.texts import locate, shown
 
@@ -103,7 +112,11 @@ class Parts:
 
     @cached_property
     def history(self) -> History:
-        return History(self.registry, self.store, keeps_time=self.keeps_time)
+        return History(self.registry, self.store, keeps_time=self.keeps_time, view=self.view)
+
+    def view(self) -> View | None:
+        """Return what the principal for whom the caller acts sees; None, for all, where there is no principal."""
+        return current_view(self.settings.namespace)
 
     def ready(self) -> Assembly:
         """Return the assembly, with the store installed and the declarations in it."""
@@ -112,6 +125,8 @@ class Parts:
 
     def job(self, job_id: str) -> Job:
         """Return the job in force, also one that an operator has just made, or whose handler is elsewhere; JobNotFoundError, with the closest id, if there is none."""
+        if self.view() is not None:
+            self.row(job_id)
         if may_be_id(job_id) and job_id not in self.registry.jobs and self.store.exists():
             self.assembly.job_sync.refresh()
             of_others = self.assembly.job_sync.of_others(job_id)
@@ -123,6 +138,46 @@ class Parts:
         """Let the backend get ready for a job of this schedule, which is stored, or made active, right after."""
         if schedule is not None:
             self.backend.prepare(schedule)
+
+    def row(self, job_id: str, *, deleted: bool = False) -> JobRow:
+        """Return the stored job, with `deleted` also a deleted one; JobNotFoundError, which suggests no id to those who do not see all."""
+        view = self.view()
+        row = self.ready().store.jobs.get(job_id, seen=view) if may_be_id(job_id) else None
+        if row is None or (row.state == "deleted" and not deleted):
+            suggested = closest(job_id, self.registry.jobs) if view is None else ""
+            raise JobNotFoundError(f"No job {shown(job_id)} is declared or stored.{suggested}", job_id=job_id)
+        return row
+
+    def check_scope(self, job_id: str, action: str, scope: str | None = None) -> None:
+        """Raise PermissionDeniedError where a principal with scopes would start a project job outside of them, or change it for all."""
+        view, principal = self.view(), current().principal
+        if view is None or principal is None or view.scopes is None or scope in view.scopes:
+            return
+        if self.row(job_id, deleted=True).visibility == "project":
+            advice = "start it with scope= one of them" if action == "trigger" else "ask somebody who is not"
+            raise PermissionDeniedError(
+                f"{action}: {job_id!r} is a project job, and {shown(principal.name)} is limited to scopes; {advice}.",
+                action=action,
+                principal=principal.name,
+                permission="scope",
+            )
+
+    def noting(self, action: str, by: str | None) -> Note | None:
+        """Return what makes the entry of the audit of a changed run; None if nobody is named."""
+        auditor = self.assembly.auditor
+        if not auditor.is_wanted(by):
+            return None
+        at = self.store.now()
+        return lambda before, after: auditor.of_run(action, before, after, by=by, at=at)
+
+    def record(
+        self, action: str, target: str, target_id: str, by: str | None, after: Mapping[str, Any]
+    ) -> None:
+        """Audit a change of many transactions, after them; nothing if nobody is named."""
+        auditor = self.assembly.auditor
+        if auditor.is_wanted(by):
+            at = self.store.now()
+            self.store.audit.write(auditor.entry(action, target, target_id, at=at, by=by, after=after))
 
     def check_switch(self) -> None:
         """Raise SwitchedOffError where calls from outside are to run nothing: the kill switch is set, or no time is kept."""

@@ -1,19 +1,21 @@
-"""The methods of JobManager for jobs that operators make, and for the audit of what was changed by hand."""
+"""The methods of JobManager for jobs that operators make."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from jobmanager.errors import ConfigurationError, DuplicateJobError, HandlerNotFoundError, JobNotFoundError
+from jobmanager.access.principal import ADMIN, WRITE
+from jobmanager.errors import ConfigurationError, DuplicateJobError, HandlerNotFoundError
 from jobmanager.job import Job, check_id
 from jobmanager.ledger.definition import defined, edited, job_of
 from jobmanager.ledger.missing_instants import schedule_of
 from jobmanager.ledger.overrides import added, checked
+from jobmanager.manager.guarding import changes, reads
 from jobmanager.manager.parts import Parts
 from jobmanager.registry import HandlerInfo, closest
-from jobmanager.stores.values import AuditEntry, JobRow
-from jobmanager.validation.call_arguments import check_arguments, may_be_id
+from jobmanager.stores.values import JobRow
+from jobmanager.validation.call_arguments import check_arguments
 from jobmanager.validation.texts import Located, naming_its_caller, shown
 
 
@@ -26,11 +28,32 @@ class Storing:
 
     _parts: Parts
 
+    @reads
     def handlers(self) -> list[HandlerInfo]:
-        """Return the handlers of this process by key, each with the JSON schema of its arguments. Imports handlers given as paths."""
-        return [handler.info() for _, handler in sorted(self._parts.registry.handlers.items())]
+        """Return the handlers of this process by key, each with the JSON schema of its arguments. Imports handlers given as paths.
+
+        A principal sees none that only jobs have which it does not see.
+        """
+        hidden = self._hidden_handlers()
+        return [
+            handler.info()
+            for key, handler in sorted(self._parts.registry.handlers.items())
+            if key not in hidden
+        ]
+
+    def _hidden_handlers(self) -> set[str]:
+        view = self._parts.view()
+        if view is None:
+            return set()
+        jobs = self._parts.registry.jobs
+        seen = {row.id for row in self._parts.ready().store.jobs.rows(ids=list(jobs), seen=view)}
+        shown_ones = {jobs[job_id].handler for job_id in seen}
+        return {
+            name for job in jobs.values() if job.id not in seen for name in (job.id, job.handler)
+        } - shown_ones
 
     @naming_its_caller
+    @changes(ADMIN, "create", of="job")
     def create_job(self, job_id: str, *, handler: str, by: str | None = None, **options: Any) -> Job:
         """Make a job of a registered handler, with the options of `job`, and return it; its first instant is the next one from now.
 
@@ -53,6 +76,7 @@ class Storing:
         return job
 
     @naming_its_caller
+    @changes(WRITE, "edit", of="job")
     def update_job(
         self, job_id: str, *, by: str | None = None, if_rev: int | None = None, **options: Any
     ) -> Job:
@@ -64,7 +88,8 @@ class Storing:
         with Located(f"Job {shown(job_id)}"):
             check_arguments(by=by)
         self._parts.check_not_disabled(f"Job {shown(job_id)} is not changed", job_id)
-        row = self._stored_row(job_id)
+        row = self._parts.row(job_id)
+        self._parts.check_scope(job_id, "edit")
         if row.definition is None:
             with Located(f"Job {job_id!r}"):
                 override = added(row.override or {}, checked(options))
@@ -82,6 +107,7 @@ class Storing:
         return job
 
     @naming_its_caller
+    @changes(ADMIN, "delete", of="job")
     def delete_job(self, job_id: str, *, by: str | None = None) -> None:
         """Delete a stored job: it fires no more, its pending runs are cancelled, one that runs goes on. Its history stays.
 
@@ -90,7 +116,8 @@ class Storing:
         with Located(f"Job {shown(job_id)}"):
             check_arguments(by=by)
         self._parts.check_not_disabled(f"Job {shown(job_id)} is not deleted", job_id)
-        row = self._stored_row(job_id, deleted=True)
+        row = self._parts.row(job_id, deleted=True)
+        self._parts.check_scope(job_id, "delete")
         if row.definition is None:
             raise ConfigurationError(
                 f"Job {job_id!r} is declared by code and cannot be deleted. Remove the declaration, or disable it."
@@ -98,17 +125,20 @@ class Storing:
         self._change(job_id, state="deleted", reason="requested", by=by, action="delete")
 
     @naming_its_caller
+    @changes(WRITE, "enable", of="job")
     def enable_job(self, job_id: str, *, by: str | None = None) -> None:
         """Enable a disabled job again: its next instant is the first one after now. Twice is safe. Raises JobNotFoundError."""
         with Located(f"Job {shown(job_id)}"):
             check_arguments(by=by)
         self._parts.check_not_disabled(f"Job {shown(job_id)} is not enabled", job_id)
-        row = self._stored_row(job_id)
+        row = self._parts.row(job_id)
+        self._parts.check_scope(job_id, "enable")
         if row.state == "disabled":
             self._parts.prepare(schedule_of(row))
             self._change(job_id, state="active", by=by, action="enable")
 
     @naming_its_caller
+    @changes(WRITE, "disable", of="job")
     def disable_job(self, job_id: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Disable a job: nothing starts it, not even by hand; its pending runs are closed, one that runs goes on. Twice is safe.
 
@@ -117,10 +147,13 @@ class Storing:
         with Located(f"Job {shown(job_id)}"):
             check_arguments(reason=reason, by=by)
         self._parts.check_not_disabled(f"Job {shown(job_id)} is not disabled", job_id)
-        if self._stored_row(job_id).open:
+        row = self._parts.row(job_id)
+        self._parts.check_scope(job_id, "disable")
+        if row.open:
             self._change(job_id, state="disabled", reason=reason or "requested", by=by, action="disable")
 
     @naming_its_caller
+    @changes(ADMIN, "create")
     def seed(self, jobs: Mapping[str, Mapping[str, Any]], *, by: str | None = "seed") -> list[str]:
         """Make those of these jobs, by id, that do not exist, and return the ids of what was made.
 
@@ -146,24 +179,6 @@ class Storing:
             for job, definition in wanted
             if self._create(job, definition, by, even_if_deleted=False) is None
         ]
-
-    def history(self, job_id: str, *, limit: int = 50) -> list[AuditEntry]:
-        """Return who changed the job by hand, when, from what to what, newest first. Raises JobNotFoundError."""
-        self._stored_row(job_id, deleted=True)
-        return self.audit(job=job_id, limit=limit)
-
-    def audit(
-        self, *, job: str | None = None, before: str | None = None, limit: int = 50
-    ) -> list[AuditEntry]:
-        """Return what was changed by hand in this namespace, or of one of its jobs, newest first.
-
-        `before` is the id of the last entry of the previous page.
-        """
-        check_arguments(limit=limit)
-        if not all(may_be_id(text) for text in (job, before) if text is not None):
-            return []
-        store = self._parts.ready().store
-        return store.history.audit(self._parts.settings.namespace, job_id=job, before=before, limit=limit)
 
     # ---------------------------------------------------------------- parts
 
@@ -209,15 +224,6 @@ class Storing:
         """Take over the change at once; other processes notice it within a second."""
         self._parts.assembly.follow_changes()
         self._parts.assembly.job_sync.refresh()
-
-    def _stored_row(self, job_id: str, *, deleted: bool = False) -> JobRow:
-        row = self._parts.ready().store.jobs.get(job_id) if may_be_id(job_id) else None
-        if row is None or (row.state == "deleted" and not deleted):
-            raise JobNotFoundError(
-                f"No job {shown(job_id)} is declared or stored.{closest(job_id, self._parts.registry.jobs)}",
-                job_id=job_id,
-            )
-        return row
 
 
 def _origin(row: JobRow) -> str:

@@ -8,7 +8,7 @@ one process on its monotonic clock, `judge_ledger` at what the store says of all
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
@@ -388,6 +388,21 @@ class HealthReport:
     def ok(self) -> bool:
         """True if nothing that was found keeps jobs from running."""
         return not any(symptom.failing for symptom in self.symptoms)
+
+    def without_names(self) -> HealthReport:
+        """Return the same report for those who may not see every job: no symptom and no fact names one."""
+        facts = None if self.facts is None else replace(self.facts, overdue=(), not_brought=None)
+        return replace(self, symptoms=tuple(map(_nameless, self.symptoms)), facts=facts)
+
+
+def _nameless(symptom: Symptom) -> Symptom:
+    if symptom.kind not in _NAME_JOBS:
+        return symptom
+    said = f"Not well since {utc(symptom.since)}" if symptom.since else "Not well"
+    return replace(symptom, text=f"{said}: {symptom.because}.")
+
+
+_NAME_JOBS = ("overdue", "not_brought")
 
 
 def utc(moment: datetime) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from datetime import datetime
 
+from jobmanager.stores.audit import StoredAudit
 from jobmanager.stores.facets import RunHistory, StoredJobs, StoredProcesses, StoredRuns, StoreMaintenance
 from jobmanager.stores.outbox import Outbox
-from jobmanager.stores.statistics import StoredStatistics
 
 
 class RunStore(ABC):
-    """Where jobs and runs are kept: a facet for each topic, and the few methods of the store itself.
+    """Where jobs and runs are kept: seven facets, and the few methods of the store itself.
 
     All methods may be called by any thread, those of the facets too. Any of them raises StoreUnavailableError when the store is
     locked, full, read-only or unreachable; the call may then be repeated.
@@ -37,9 +37,8 @@ class RunStore(ABC):
 
     outbox: Outbox
     """The notifications that wait for their delivery, and those that were sent."""
-
-    statistics: StoredStatistics
-    """Counts of the runs, by the hour."""
+    audit: StoredAudit
+    """Who changed what by hand."""
 
     @abstractmethod
     def exists(self) -> bool:

@@ -1,4 +1,4 @@
-"""The facets of a store but for its statistics, with the promises that every store gives.
+"""The five facets of a store, with the promises that every store gives.
 
 Two processes may race for anything here; each method settles its race inside the store and says who won. Any thread may call
 any method; each is one transaction. Any of them raises StoreUnavailableError when the store is locked, full, read-only or
@@ -10,11 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 
+from jobmanager.access.view import View
 from jobmanager.run import Attempt, Ending, JobMetrics, LogLine, Notice, Progress, Run, RunStatus
 from jobmanager.stores.job_transaction import JobTransaction
-from jobmanager.stores.values import AuditEntry, Instance, JobRow, JobSummary, Tally, Written, tally_of
+from jobmanager.stores.values import AuditEntry, Instance, JobRow, JobSummary, Note, Tally, Written, tally_of
 
 OPEN = (RunStatus.PENDING, RunStatus.RUNNING)
 MOST_TALLIED = 1_000_000
@@ -25,11 +27,20 @@ class StoredJobs(ABC):
     """The stored jobs: declarations, state and account."""
 
     @abstractmethod
-    def rows(self, *, changed_since: int | None = None, ids: Collection[str] | None = None) -> list[JobRow]:
-        """Return all jobs, or these, by id; with `changed_since` only those whose `change_seq` is greater."""
+    def rows(
+        self,
+        *,
+        changed_since: int | None = None,
+        ids: Collection[str] | None = None,
+        seen: View | None = None,
+    ) -> list[JobRow]:
+        """Return all jobs, or these, by id; with `changed_since` only those whose `change_seq` is greater.
+
+        Here and elsewhere `seen` leaves out what that view hides, as if the store did not hold it.
+        """
 
     @abstractmethod
-    def get(self, job_id: str) -> JobRow | None:
+    def get(self, job_id: str, *, seen: View | None = None) -> JobRow | None:
         """Return the job; None if there is none of this id."""
 
     @abstractmethod
@@ -157,8 +168,11 @@ class StoredRuns(ABC):
         """Append captured log lines."""
 
     @abstractmethod
-    def cancel(self, run_id: str) -> Run:
-        """Cancel a pending run at once, note the request for the owner of a running one; leave a closed one. RunNotFoundError."""
+    def cancel(self, run_id: str, *, note: Note | None = None) -> Run:
+        """Cancel a pending run at once, note the request for the owner of a running one; leave a closed one. RunNotFoundError.
+
+        `note` makes the entry of the audit from the run before and after; it is written in the same transaction.
+        """
 
     @abstractmethod
     def cancel_requests(self, owner: str) -> list[str]:
@@ -232,7 +246,7 @@ class RunHistory(ABC):
     """Questions about the runs on record. Nothing here writes."""
 
     @abstractmethod
-    def run(self, run_id: str) -> Run | None:
+    def run(self, run_id: str, *, seen: View | None = None) -> Run | None:
         """Return the run with this id, or whose id ends so, if only one does."""
 
     @abstractmethod
@@ -244,6 +258,7 @@ class RunHistory(ABC):
         dead: bool = False,
         before: str | None = None,
         limit: int = 50,
+        seen: View | None = None,
     ) -> list[Run]:
         """Return a page of runs, newest first; `before` is the id of the last run of the page before.
 
@@ -251,11 +266,11 @@ class RunHistory(ABC):
         """
 
     @abstractmethod
-    def run_for(self, job_id: str, instant: datetime) -> Run | None:
+    def run_for(self, job_id: str, instant: datetime, *, seen: View | None = None) -> Run | None:
         """Return the row of this tick: its own, or the skipped or missed stretch that covers it."""
 
     @abstractmethod
-    def last_runs(self, job_ids: Collection[str]) -> dict[str, list[Run]]:
+    def last_runs(self, job_ids: Collection[str], *, seen: View | None = None) -> dict[str, list[Run]]:
         """Return per job its newest run, a running one, and the newest that was executed and has ended: each once, newest first."""
 
     def unreadable(self, limit: int = 1000) -> Mapping[str, str]:
@@ -263,37 +278,33 @@ class RunHistory(ABC):
         return {}
 
     @abstractmethod
-    def attempts(self, run_id: str) -> list[Attempt]:
+    def attempts(self, run_id: str, *, seen: View | None = None) -> list[Attempt]:
         """Return the earlier attempts of the run, oldest first."""
 
     @abstractmethod
-    def lines(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
+    def lines(
+        self, run_id: str, *, after: int = 0, seen: View | None = None
+    ) -> list[tuple[int, int, LogLine]]:
         """List captured lines as (position, attempt, line), from position `after` on."""
 
     @abstractmethod
-    def audit(
-        self, namespace: str, *, job_id: str | None = None, before: str | None = None, limit: int = 50
-    ) -> list[AuditEntry]:
-        """Return a page of the audit of a namespace or of one of its jobs, newest first.
+    def metrics(self, *, seen: View | None = None) -> JobMetrics:
+        """Count all runs on record; under a view those of jobs whose every run is seen."""
 
-        `before` is the id of the last entry of the page before.
-        """
-
-    @abstractmethod
-    def metrics(self) -> JobMetrics:
-        """Count all runs on record."""
-
-    def tally(self, since: datetime) -> list[Tally]:
+    def tally(self, since: datetime, *, seen: View | None = None) -> list[Tally]:
         """Tally ended runs that were opened since the moment, and open ones of any age, by job and status.
 
-        Reads only those, never the whole history. Other stores than SQL ones need not write their own.
+        Reads only those, never the whole history. Under a view only jobs whose every run is seen count. Other stores than SQL ones
+        need not write their own.
         """
-        found = self.runs(statuses=OPEN, limit=MOST_TALLIED)
-        before, page = None, self.runs(limit=TALLY_PAGE)
+        if seen is not None and seen.scopes is not None:
+            seen = replace(seen, scopes=frozenset())
+        found = self.runs(statuses=OPEN, limit=MOST_TALLIED, seen=seen)
+        before, page = None, self.runs(limit=TALLY_PAGE, seen=seen)
         while page and page[0].opened_at >= since:
             found += [run for run in page if run.status.closed and run.opened_at >= since]
             before = page[-1].id
-            page = self.runs(before=before, limit=TALLY_PAGE)
+            page = self.runs(before=before, limit=TALLY_PAGE, seen=seen)
         grouped: dict[tuple[str, RunStatus], list[Run]] = {}
         for run in found:
             grouped.setdefault((run.job_id, run.status), []).append(run)
@@ -324,8 +335,11 @@ class StoreMaintenance(ABC):
         """Return the ids of announced rows that were due after the one moment and up to the other, the oldest first."""
 
     @abstractmethod
-    def discard(self, run_id: str) -> Run:
-        """Mark a failed run as seen to: no dead letter any more. Others are returned unchanged; RunNotFoundError."""
+    def discard(self, run_id: str, *, note: Note | None = None) -> Run:
+        """Mark a failed run as seen to: no dead letter any more. Others are returned unchanged; RunNotFoundError.
+
+        `note` as with `StoredRuns.cancel`.
+        """
 
     @abstractmethod
     def purge(

@@ -106,8 +106,8 @@ class JobTransaction(ABC):
         """Make a closed run pending, due now; its outcome becomes a row of attempts."""
 
     @abstractmethod
-    def audit(self, entry: AuditEntry) -> None:
-        """Write an entry of the audit."""
+    def audit(self, entry: AuditEntry | None) -> None:
+        """Write an entry of the audit, if there is one."""
 
     @abstractmethod
     def notify(self, notices: Sequence[Notice]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -111,6 +111,10 @@ class AuditEntry:
     user_agent: str | None = None
     request_id: str | None = None
     batch_id: str | None = None
+
+
+Note = Callable[[Run | None, Run], AuditEntry | None]
+"""Makes the entry of the audit of a changed run from what it was, None for a new one, and what it is; None if none is to be written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ kinds that send a bearer token, and `GET /jobs/healthz` and `/jobs/readyz` witho
 
 from __future__ import annotations
 
+from jobmanager.access.principal import Principal
 from jobmanager.clock import SystemClock
 from jobmanager.web.asgi import Application as AsgiApplication
 from jobmanager.web.asgi import Asgi
@@ -14,7 +15,7 @@ from jobmanager.web.work import Manager
 from jobmanager.web.wsgi import Application as WsgiApplication
 from jobmanager.web.wsgi import Wsgi
 
-__all__ = ["Limits", "asgi", "wsgi"]
+__all__ = ["Limits", "Principal", "asgi", "wsgi"]
 
 
 def asgi(jobs: Manager, *, otherwise: AsgiApplication | None = None, limits: Limits | None = None) -> Asgi:

@@ -246,9 +246,7 @@ def test_a_declaration_that_cannot_work_names_its_job_and_its_line(
     assert not jobs.registry.jobs
 
 
-@pytest.mark.parametrize(
-    "options", [{"notify_on_failure": True}, {"visibility": "project"}, {"visibility": "team"}]
-)
+@pytest.mark.parametrize("options", [{"notify_on_failure": True}])
 def test_an_option_that_nothing_reads_yet_is_refused_as_unsupported(
     jobs: JobManager, options: dict[str, Any]
 ) -> None:
@@ -275,9 +273,8 @@ def test_an_override_takes_no_more_than_a_declaration(jobs: JobManager, word: st
 def test_an_override_of_any_option_that_has_one_is_in_force(word: str) -> None:
     item = OVERRIDABLE[word]
     job = Job(id="door", name="door", handler="door")
-    value = {Whole: 7, Duration: timedelta(seconds=7)}.get(
-        type(item.kind), "all" if word == "catch_up" else "allow"
-    )
+    words = {"catch_up": "all", "visibility": "system"}
+    value = {Whole: 7, Duration: timedelta(seconds=7)}.get(type(item.kind), words.get(word, "allow"))
 
     changed = in_force(job, {word: item.plain(value)})
 

@@ -102,21 +102,13 @@ def purge(here: Session, older_than: str | None, job: str | None, yes: bool) -> 
 
     Running processes do the same every six hours. While JOBMANAGER_DISABLED is set nothing is deleted.
     """
-    from jobmanager.ledger.retention import forget_old_runs
-
     manager = here.ledger
-    manager._parts.check_not_disabled("No run is deleted")  # noqa: SLF001 - as every method that writes does
     now = manager.store.now()
     age = manager.settings.retention if older_than is None else duration(older_than)
     if age < manager.settings.retention and here.console.is_terminal and not (yes or here.as_json):
         whose = f"of {job}" if job else "of all jobs"
         click.confirm(f"Delete every run {whose} that ended before {both(now - age)}?", abort=True)
-    deleted = 0
-    if manager.store.exists():
-        if older_than is None and job is None:
-            deleted = forget_old_runs(manager.store, manager.registry.jobs.values(), manager.settings, now)
-        else:
-            deleted = manager.store.maintenance.purge(now - age, job_id=job)
+    deleted = manager.purge(older_than=None if older_than is None else age, job=job, by=here.user)
     if here.as_json:
         here.emit({"deleted": deleted, "before": iso(now - age), "job": job})
     else:

@@ -126,24 +126,18 @@ class Database(ABC):
     def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
         """AVG of the distance of two instants, in seconds."""
 
-    @abstractmethod
-    def seconds(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> Any:
-        """Return the distance of two instants in seconds, as a number; NULL if one of them is NULL or not finite."""
-
-    @abstractmethod
-    def hour_number(self, instant: sa.ColumnElement[Any]) -> Any:
-        """Return how many whole hours an instant is after 1970; NULL if it is not finite."""
-
     def next_change(self, connection: Connection) -> int:
         # Taken inside the writing transaction, under the row's lock: a reader never sees 12 before 11 is committed.
         meta = self.tables.meta
         bump = sa.update(meta).values(change_seq=meta.c.change_seq + 1).returning(meta.c.change_seq)
         return int(connection.execute(bump).scalar_one())
 
-    def find_run(self, connection: Connection, run_id: str) -> Run | None:
+    def find_run(
+        self, connection: Connection, run_id: str, *conditions: sa.ColumnElement[bool]
+    ) -> Run | None:
         if not self.may_be_run_id(run_id):
             return None
-        query = sa.select(self.tables.runs).where(self.tables.runs.c.id == run_id)
+        query = sa.select(self.tables.runs).where(self.tables.runs.c.id == run_id, *conditions)
         row = connection.execute(query).mappings().one_or_none()
         return None if row is None else run_from(row)
 

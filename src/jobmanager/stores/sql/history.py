@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jobmanager.access.view import View
 from jobmanager.run import (
     FAILED,
     PENDING,
@@ -27,20 +28,22 @@ from jobmanager.stores.sql.rows import (
     run_from,
 )
 from jobmanager.stores.sql.tables import STATUSES
-from jobmanager.stores.values import AuditEntry, Tally
+from jobmanager.stores.sql.visible import run_id_seen, runs_seen
+from jobmanager.stores.values import Tally
 
 
 class SqlHistory(SqlFacet, RunHistory):
     """What the record says."""
 
-    def run(self, run_id: str) -> Run | None:
+    def run(self, run_id: str, *, seen: View | None = None) -> Run | None:
+        is_seen = runs_seen(self.tables, seen)
         with self.database.reading() as connection:
-            found = self.database.find_run(connection, run_id)
+            found = self.database.find_run(connection, run_id, *is_seen)
             if found is None and 4 <= len(run_id) < 36:
                 runs = self.tables.runs
                 tail = (
                     sa.select(runs)
-                    .where(sa.cast(runs.c.id, sa.Text).endswith(run_id, autoescape=True))
+                    .where(sa.cast(runs.c.id, sa.Text).endswith(run_id, autoescape=True), *is_seen)
                     .limit(2)
                 )
                 rows = connection.execute(tail).mappings().all()
@@ -55,9 +58,11 @@ class SqlHistory(SqlFacet, RunHistory):
         dead: bool = False,
         before: str | None = None,
         limit: int = 50,
+        seen: View | None = None,
     ) -> list[Run]:
         runs, c = self.tables.runs, self.tables.runs.c
-        wanted = [c.status == FAILED, c.discarded_at.is_(None)] if dead else []
+        is_seen = runs_seen(self.tables, seen)
+        wanted = [*is_seen, *([c.status == FAILED, c.discarded_at.is_(None)] if dead else [])]
         if statuses:
             wanted.append(c.status.in_([status.value for status in statuses]))
         with self.database.reading() as connection:
@@ -65,17 +70,17 @@ class SqlHistory(SqlFacet, RunHistory):
                 page = [*wanted, c.id < before] if before is not None else wanted
                 query = sa.select(runs).where(*page).order_by(c.id.desc()).limit(limit)
             else:
-                last = None if before is None else self.database.find_run(connection, before)
+                last = None if before is None else self.database.find_run(connection, before, *is_seen)
                 if before is not None and last is None:
                     return []
                 query = newest_of(runs, job_id, *wanted, limit=limit, before=last)
             return self.database.runs_from(connection.execute(query).mappings())
 
-    def run_for(self, job_id: str, instant: datetime) -> Run | None:
+    def run_for(self, job_id: str, instant: datetime, *, seen: View | None = None) -> Run | None:
         c = self.tables.runs.c
         following = (
             sa.select(self.tables.runs)
-            .where(c.job_id == job_id, c.scheduled_for >= instant)
+            .where(c.job_id == job_id, c.scheduled_for >= instant, *runs_seen(self.tables, seen))
             .order_by(c.scheduled_for)
             .limit(1)
         )
@@ -85,36 +90,41 @@ class SqlHistory(SqlFacet, RunHistory):
         covering = [run for run in found if (run.first_for or run.instant) <= instant]
         return covering[0] if covering else None
 
-    def last_runs(self, job_ids: Collection[str]) -> dict[str, list[Run]]:
+    def last_runs(self, job_ids: Collection[str], *, seen: View | None = None) -> dict[str, list[Run]]:
         c = self.tables.runs.c
+        is_seen = runs_seen(self.tables, seen)
         executed = c.finished_at.is_not(None) & c.started_at.is_not(None)
         found: dict[str, list[Run]] = {}
         with self.database.reading() as connection:
             for job_id in job_ids:
                 last = {}
                 for condition in (sa.true(), c.status == RUNNING, executed):
-                    query = newest_of(self.tables.runs, job_id, condition, limit=1)
+                    query = newest_of(self.tables.runs, job_id, condition, *is_seen, limit=1)
                     found_now = self.database.runs_from(connection.execute(query).mappings())
                     last.update({run.id: run for run in found_now})
                 if last:
                     found[job_id] = sorted(last.values(), key=lambda run: (run.instant, run.id), reverse=True)
         return found
 
-    def attempts(self, run_id: str) -> list[Attempt]:
+    def attempts(self, run_id: str, *, seen: View | None = None) -> list[Attempt]:
         if not self.database.may_be_run_id(run_id):
             return []
         table = self.tables.attempts
-        query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.starts)
+        wanted = table.c.run_id == run_id, *run_id_seen(self.tables, seen, run_id)
+        query = sa.select(table).where(*wanted).order_by(table.c.starts)
         with self.database.reading() as connection:
             return self.database.readable(
                 connection.execute(query).mappings(), attempt_from, "run_id", "run_id"
             )
 
-    def lines(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
+    def lines(
+        self, run_id: str, *, after: int = 0, seen: View | None = None
+    ) -> list[tuple[int, int, LogLine]]:
         if not self.database.may_be_run_id(run_id):
             return []
         table = self.tables.run_logs
-        query = sa.select(table).where(table.c.run_id == run_id, table.c.seq > after).order_by(table.c.seq)
+        wanted = table.c.run_id == run_id, table.c.seq > after, *run_id_seen(self.tables, seen, run_id)
+        query = sa.select(table).where(*wanted).order_by(table.c.seq)
         with self.database.reading() as connection:
             flushes = self.database.readable(
                 connection.execute(query).mappings(), _flush_from, "run_id", "run_id"
@@ -131,20 +141,7 @@ class SqlHistory(SqlFacet, RunHistory):
                 found |= self.database.sorted_out(connection.execute(query).mappings())[1]
         return found
 
-    def audit(
-        self, namespace: str, *, job_id: str | None = None, before: str | None = None, limit: int = 50
-    ) -> list[AuditEntry]:
-        c = self.tables.audit.c
-        page = sa.select(self.tables.audit).where(c.namespace == namespace)
-        if job_id is not None:
-            page = page.where(c.job_id == job_id)
-        if before is not None:
-            page = page.where(c.id < before)
-        with self.database.reading() as connection:
-            rows = connection.execute(page.order_by(c.id.desc()).limit(limit)).mappings()
-            return [AuditEntry(**row) for row in rows]
-
-    def metrics(self) -> JobMetrics:
+    def metrics(self, *, seen: View | None = None) -> JobMetrics:
         c = self.tables.runs.c
         succeeded = sa.func.sum(sa.case((c.status == RunStatus.SUCCEEDED, 1), else_=0))
         failed = sa.func.sum(sa.case((c.status == RunStatus.FAILED, 1), else_=0))
@@ -153,7 +150,7 @@ class SqlHistory(SqlFacet, RunHistory):
         ) & c.started_at.is_not(None)
         query = sa.select(
             sa.func.count(), succeeded, failed, self.database.average_seconds(c.finished_at, c.started_at)
-        ).where(ended)
+        ).where(ended, *runs_seen(self.tables, seen, whole=True))
         with self.database.reading() as connection:
             count, good, bad, seconds = connection.execute(query).one()
             cleaned = connection.scalar(sa.select(self.tables.meta.c.last_purge_at))
@@ -165,26 +162,28 @@ class SqlHistory(SqlFacet, RunHistory):
             last_cleanup=cleaned,
         )
 
-    def tally(self, since: datetime) -> list[Tally]:
+    def tally(self, since: datetime, *, seen: View | None = None) -> list[Tally]:
         with self.database.reading() as connection:
             return [
                 _tally_from(row)
-                for statement in self.tallied(since)
+                for statement in self.tallied(since, seen)
                 for row in connection.execute(statement)
                 if row[1] in STATUSES
             ]
 
-    def tallied(self, since: datetime) -> list[sa.Select[Any]]:
+    def tallied(self, since: datetime, seen: View | None = None) -> list[sa.Select[Any]]:
         """One statement for each range that has an index; with OR in between, the whole table would be read."""
         c = self.tables.runs.c
         ended = (c.id >= first_id(since)) & c.finished_at.is_not(None)
         # Literals: a bound value cannot prove to SQLite that a partial index holds the rows.
         return [
-            self._tally_of(condition)
+            self._tally_of(condition, *runs_seen(self.tables, seen, whole=True))
             for condition in (sa.text("status = 'pending'"), sa.text("status = 'running'"), ended)
         ]
 
-    def _tally_of(self, condition: sa.ColumnElement[bool] | sa.TextClause) -> sa.Select[Any]:
+    def _tally_of(
+        self, condition: sa.ColumnElement[bool] | sa.TextClause, *is_seen: sa.ColumnElement[bool]
+    ) -> sa.Select[Any]:
         runs = self.tables.runs.c
         wanted = (
             runs.job_id,
@@ -196,7 +195,7 @@ class SqlHistory(SqlFacet, RunHistory):
             runs.finished_at,
         )
         # Rows first, groups then: SQLite would else walk an index in the order of the groups, over all of history.
-        c = sa.select(*wanted).where(condition).cte("wanted").prefix_with("MATERIALIZED").c
+        c = sa.select(*wanted).where(condition, *is_seen).cte("wanted").prefix_with("MATERIALIZED").c
         return sa.select(
             c.job_id,
             c.status,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from jobmanager.access.view import View
 from jobmanager.errors import JobNotFoundError
 from jobmanager.job import STORED_OPTIONS
 from jobmanager.run import Run
@@ -23,6 +24,7 @@ from jobmanager.stores.sql.rows import (
     job_values,
 )
 from jobmanager.stores.sql.transaction import KnownRuns, ManyJobsTransaction, SqlJobTransaction
+from jobmanager.stores.sql.visible import jobs_seen
 from jobmanager.stores.values import AuditEntry, JobRow, JobSummary
 
 Made = TypeVar("Made")
@@ -36,9 +38,15 @@ DECLARED = {"declared", "namespace", "definition", *(item.column for item in STO
 class SqlJobs(SqlFacet, StoredJobs):
     """Reading, seeding and locking jobs."""
 
-    def rows(self, *, changed_since: int | None = None, ids: Collection[str] | None = None) -> list[JobRow]:
+    def rows(
+        self,
+        *,
+        changed_since: int | None = None,
+        ids: Collection[str] | None = None,
+        seen: View | None = None,
+    ) -> list[JobRow]:
         jobs = self.tables.jobs
-        query = sa.select(jobs).order_by(jobs.c.id)
+        query = sa.select(jobs).where(*jobs_seen(self.tables, seen)).order_by(jobs.c.id)
         if changed_since is not None:
             query = query.where(jobs.c.change_seq > changed_since)
         if ids is not None:
@@ -89,9 +97,10 @@ class SqlJobs(SqlFacet, StoredJobs):
             job_id: why for _, wrong in self._by_halves(query, job_from, ids) for job_id, why in wrong.items()
         }
 
-    def get(self, job_id: str) -> JobRow | None:
+    def get(self, job_id: str, *, seen: View | None = None) -> JobRow | None:
+        query = sa.select(self.tables.jobs).where(*jobs_seen(self.tables, seen))
         with self.database.reading() as connection:
-            return self.database.find_job(connection, sa.select(self.tables.jobs), job_id)
+            return self.database.find_job(connection, query, job_id)
 
     def due(self, before: datetime, limit: int) -> list[str]:
         c = self.tables.jobs.c

@@ -25,7 +25,7 @@ from jobmanager.stores.sql.database import Connection, SqlFacet, literally, newe
 from jobmanager.stores.sql.outbox import write_notices
 from jobmanager.stores.sql.rows import run_from, run_values
 from jobmanager.stores.sql.runs import fenced
-from jobmanager.stores.sql.statistics import keep_purged
+from jobmanager.stores.values import Note
 
 CLOCKS_DIFFER = timedelta(hours=1)
 CHUNK = 2000  # rows in one transaction, so that a large purge never holds the writers up
@@ -95,7 +95,7 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
         c = self.tables.runs.c
         return literally(c.status, PENDING) & c.accepted_at.is_(None)
 
-    def discard(self, run_id: str) -> Run:
+    def discard(self, run_id: str, *, note: Note | None = None) -> Run:
         runs = self.tables.runs
         failed = sa.update(runs).where(
             runs.c.id == run_id, runs.c.status == FAILED, runs.c.discarded_at.is_(None)
@@ -103,8 +103,12 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
         if not self.database.may_be_run_id(run_id):
             raise self.database.no_run(run_id)
         with self.database.writing() as connection:
+            before = None if note is None else self.database.find_run(connection, run_id)
             connection.execute(failed.values(discarded_at=self.database.clock(connection)))
-            return self.database.the_run(connection, run_id)
+            after = self.database.the_run(connection, run_id)
+            if note is not None:
+                self.database.note(connection, note(before, after))
+            return after
 
     def purge(
         self,
@@ -162,7 +166,6 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
                 ]
             ids = [run_id for run_id, _, _ in doomed]
             with self.database.writing() as connection:
-                keep_purged(self.database, connection, ids)
                 self._raise_history(connection, doomed)
                 connection.execute(sa.delete(attempts).where(attempts.c.run_id.in_(ids)))
                 connection.execute(sa.delete(lines).where(lines.c.run_id.in_(ids)))

@@ -24,6 +24,7 @@ from jobmanager.stores.sql.database import Connection, SqlFacet, literally
 from jobmanager.stores.sql.rows import (
     line_values,
 )
+from jobmanager.stores.values import Note
 
 LOST_AFTER = timedelta(seconds=30)
 
@@ -87,12 +88,13 @@ class SqlRuns(SqlFacet, StoredRuns):
             {"run_id": run_id, "attempt": attempt, "lines": line_values(lines)},
         )
 
-    def cancel(self, run_id: str) -> Run:
+    def cancel(self, run_id: str, *, note: Note | None = None) -> Run:
         runs = self.tables.runs
         if not self.database.may_be_run_id(run_id):
             raise self.database.no_run(run_id)
         with self.database.writing() as connection:
             now = self.database.clock(connection)
+            before = None if note is None else self.database.find_run(connection, run_id)
             connection.execute(
                 sa.update(runs)
                 .where(runs.c.id == run_id, runs.c.status == PENDING)
@@ -103,7 +105,10 @@ class SqlRuns(SqlFacet, StoredRuns):
                 .where(runs.c.id == run_id, runs.c.status == RUNNING, runs.c.cancel_requested_at.is_(None))
                 .values(cancel_requested_at=now)
             )
-            return self.database.the_run(connection, run_id)
+            after = self.database.the_run(connection, run_id)
+            if note is not None:
+                self.database.note(connection, note(before, after))
+            return after
 
     def cancel_requests(self, owner: str) -> list[str]:
         c = self.tables.runs.c

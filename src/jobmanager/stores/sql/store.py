@@ -1,10 +1,11 @@
-"""SqlStore: a RunStore with a facet for each topic over one Database."""
+"""SqlStore: a RunStore of six facets over one Database."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from jobmanager.stores.base import RunStore
+from jobmanager.stores.sql.audit import SqlAudit
 from jobmanager.stores.sql.database import Database
 from jobmanager.stores.sql.history import SqlHistory
 from jobmanager.stores.sql.jobs import SqlJobs
@@ -13,7 +14,6 @@ from jobmanager.stores.sql.outbox import SqlOutbox
 from jobmanager.stores.sql.processes import SqlProcesses
 from jobmanager.stores.sql.runs import SqlRuns
 from jobmanager.stores.sql.schema import Schema
-from jobmanager.stores.sql.statistics import SqlStatistics
 
 
 class SqlStore(RunStore):
@@ -29,7 +29,7 @@ class SqlStore(RunStore):
         self.history = SqlHistory(database)
         self.maintenance = SqlMaintenance(database)
         self.outbox = SqlOutbox(database)
-        self.statistics = SqlStatistics(database)
+        self.audit = SqlAudit(database)
 
     def exists(self) -> bool:
         return self.schema.exists()

@@ -13,7 +13,6 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from jobmanager.job import STORED_OPTIONS
 from jobmanager.run import EPOCH, KEEPS_ATTEMPT, MICROSECOND
-from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
@@ -78,18 +77,17 @@ class Tables:
     keepers: sa.Table
     audit: sa.Table
     notifications: sa.Table
-    stats: sa.Table
-    stats_hours: sa.Table
 
 
 POLICY_TYPES = {OneOf: sa.Text, Whole: sa.Integer, Duration: sa.Float, Flag: sa.Boolean}
 
 
 def policy_columns() -> list[sa.Column[Any]]:
-    """Return a column for each policy that is stored, as its description says."""
+    """Return a column for each policy of the first version, as its description says; later ones stand at the end of the table."""
     return [
         sa.Column(item.column, POLICY_TYPES[type(item.kind)], nullable=item.optional)
         for item in STORED_OPTIONS.values()
+        if item.column != "visibility"
     ]
 
 
@@ -140,6 +138,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("override_by", sa.Text),
         sa.Column("override_at", Instant),
         sa.Column("definition", json),
+        sa.Column("visibility", sa.Text, nullable=False, server_default="team"),
         one_of("state", ("active", "paused", "disabled", "deleted")),
     )
     runs = table(
@@ -351,5 +350,4 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         keepers,
         audit,
         notifications,
-        *statistics_tables(table, Instant, where),
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from jobmanager.testing.store_contract.account import AccountPromises
 from jobmanager.testing.store_contract.announcing import AnnouncingPromises
+from jobmanager.testing.store_contract.auditing import AuditingPromises
 from jobmanager.testing.store_contract.claiming import ClaimingPromises
 from jobmanager.testing.store_contract.dispatching import DispatchingPromises
 from jobmanager.testing.store_contract.ending import EndingPromises
@@ -25,8 +26,8 @@ from jobmanager.testing.store_contract.opening import OpeningPromises
 from jobmanager.testing.store_contract.processes import ProcessPromises
 from jobmanager.testing.store_contract.races import RacePromises
 from jobmanager.testing.store_contract.reading import ReadingPromises
-from jobmanager.testing.store_contract.statistics import StatisticsPromises
 from jobmanager.testing.store_contract.takeover import TakeoverPromises
+from jobmanager.testing.store_contract.visibility import VisibilityPromises
 
 __all__ = ["RunStoreContract"]
 
@@ -47,7 +48,8 @@ class RunStoreContract(
     TakeoverPromises,
     ReadingPromises,
     NotifyingPromises,
-    StatisticsPromises,
+    VisibilityPromises,
+    AuditingPromises,
     RacePromises,
 ):
     """Subclass it, name the subclass `Test...` and say in `make_store` how a fresh, empty store is made."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jobmanager.run import FAILED, PENDING, RUNNING, SUCCEEDED, Ending, Failure, Run, RunStatus, new_id
+from jobmanager.stores.audit import AuditQuery
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import AuditEntry, Instance, JobRow, Written
 from jobmanager.testing.clock import FakeClock
@@ -90,6 +91,10 @@ class StoreGround:
             before={"state": "active"},
             after={"state": "paused", "state_reason": "Größe"},
         )
+
+    def audited(self, **wanted: Any) -> list[AuditEntry]:
+        """Return the entries of the audit of the namespace `default`, newest first."""
+        return self.store.audit.entries(AuditQuery(**{"namespace": "default", **wanted}))
 
     def stored_job(self, job_id: str = "job") -> JobRow:
         """Return the job as the store has it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -252,13 +251,13 @@ class JobPromises(StoreGround):
         assert job.change_seq > 0
         [brief] = self.store.jobs.summaries(changed_since=-1)
         assert brief.definition == definition
-        assert [entry.action for entry in self.store.history.audit("default")] == ["create"]
+        assert [entry.action for entry in self.audited()] == ["create"]
 
     def test_a_declared_job_is_in_the_way_of_one_that_is_created(self) -> None:
         job = self.job("made")
 
         assert self.store.jobs.create(self.unsaved("made"), self.entry("made", "create")) == job
-        assert not self.store.history.audit("default")
+        assert not self.audited()
 
     def test_a_deleted_job_makes_room_and_its_revisions_go_on(self) -> None:
         """Fails if a tick of the deleted job's schedule could be taken for one of the new job's."""
@@ -271,30 +270,3 @@ class JobPromises(StoreGround):
         assert (job.state, job.schedule_rev) == ("active", deleted.schedule_rev + 1)
         assert job.definition_rev == deleted.definition_rev + 1
         assert job.change_seq > deleted.change_seq
-
-    def test_the_audit_is_written_with_the_change_or_not_at_all(self) -> None:
-        self.job()
-
-        with suppress(ZeroDivisionError), self.store.jobs.lock("job") as txn:
-            txn.audit(self.entry("job", "pause"))
-            raise ZeroDivisionError
-        assert not self.store.history.audit("default")
-
-        with self.store.jobs.lock("job") as txn:
-            txn.audit(self.entry("job", "pause"))
-        assert [entry.action for entry in self.store.history.audit("default")] == ["pause"]
-
-    def test_the_audit_comes_back_whole_newest_first_and_in_pages(self) -> None:
-        written = []
-        for number in range(5):
-            job_id, namespace = f"job-{number % 2}", "shop" if number == 4 else "default"
-            written.append(self.entry(job_id, "edit", namespace=namespace, seconds_later=number))
-            self.store.jobs.create(self.unsaved(f"made-{number}"), written[-1])
-        ours = [replace(entry, rev=1) for entry in reversed(written[:4])]
-
-        assert {entry.target for entry in ours} == {"job"}
-        first = self.store.history.audit("default", limit=3)
-        assert first == ours[:3]
-        assert self.store.history.audit("default", before=first[-1].id) == ours[3:]
-        assert self.store.history.audit("default", job_id="job-1") == [ours[0], ours[2]]
-        assert not self.store.history.audit("nowhere")

@@ -1,0 +1,118 @@
+"""The methods of JobManager for those who answer for it: the audit, and the purge of old runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from jobmanager.access.principal import ADMIN
+from jobmanager.ledger.retention import forget_old_runs
+from jobmanager.manager.guarding import changes, reads
+from jobmanager.manager.operating import Seconds
+from jobmanager.manager.parts import Parts
+from jobmanager.stores.audit import AuditQuery
+from jobmanager.stores.values import AuditEntry, Outcome
+from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of
+from jobmanager.validation.texts import naming_its_caller
+
+
+class Administering:
+    """The methods around who did what. Any thread may call them; the first use installs an empty store."""
+
+    _parts: Parts
+
+    @reads
+    def history(self, job_id: str, *, limit: int = 50) -> list[AuditEntry]:
+        """Return who changed the job by hand, when, from what to what, newest first. Raises JobNotFoundError.
+
+        Its runs, and what was refused, are in `audit(job=...)`.
+        """
+        self._parts.row(job_id, deleted=True)
+        return self._entries(target="job", target_id=job_id, outcome="done", limit=limit)
+
+    @naming_its_caller
+    @reads
+    def audit(
+        self,
+        *,
+        job: str | None = None,
+        target: str | None = None,
+        target_id: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        outcome: Outcome | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> list[AuditEntry]:
+        """Return what was changed by hand in this namespace, and what was refused, newest first.
+
+        Of one job with its runs (`job`), of one kind of target (`job`, `run`, `key`, `webhook`, ...) and one id of it, by one person or
+        service (`actor`), one `action`, with one `outcome` (`done` or `refused`), in [since, until). `before` is the id of the last entry of the
+        previous page. A principal sees the entries of jobs whose every run it sees; all others need `jobs:admin`.
+        """
+        return self._entries(
+            job_id=job,
+            target=target,
+            target_id=target_id,
+            by=actor,
+            action=action,
+            outcome=outcome,
+            since=None if since is None else moment_of("since", since),
+            until=None if until is None else moment_of("until", until),
+            before=before,
+            limit=limit,
+        )
+
+    def _entries(
+        self,
+        *,
+        limit: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        outcome: Outcome | None = None,
+        **texts: str | None,
+    ) -> list[AuditEntry]:
+        check_arguments(limit=limit)
+        if not all(may_be_id(text) for text in texts.values() if text is not None):
+            return []
+        wanted = AuditQuery(
+            namespace=self._parts.settings.namespace,
+            since=since,
+            until=until,
+            outcome=outcome,
+            limit=limit,
+            **texts,
+        )
+        return self._parts.ready().store.audit.entries(wanted, seen=self._parts.view())
+
+    @naming_its_caller
+    @changes(ADMIN, "purge", of="runs")
+    def purge(
+        self, *, older_than: Seconds | None = None, job: str | None = None, by: str | None = None
+    ) -> int:
+        """Delete runs that ended longer ago than `older_than`, of one job or of all, and return how many.
+
+        Without arguments it does what the retention settings say, as running processes do by themselves. With `by` it is audited.
+        JobDisabledError while JOBMANAGER_DISABLED is set.
+        """
+        check_arguments(by=by)
+        settings = self._parts.settings
+        age = None if older_than is None else duration_of("older_than", older_than)
+        self._parts.check_not_disabled("No run is deleted")
+        if not self._parts.store.exists():
+            return 0
+        if job is not None:
+            self._parts.row(job, deleted=True)
+        store, now = self._parts.store, self._parts.store.now()
+        if age is None and job is None:
+            deleted = forget_old_runs(store, self._parts.registry.jobs.values(), settings, now)
+        else:
+            deleted = store.maintenance.purge(now - (settings.retention if age is None else age), job_id=job)
+        facts = {
+            "runs": deleted,
+            "older_than_seconds": None if age is None else age.total_seconds(),
+            "job": job,
+        }
+        self._parts.record("purge", "runs", job or settings.namespace, by, facts)
+        return deleted
