@@ -20,6 +20,7 @@ from tests.pg_net.target import Reply
 from tests.servers import Pooler
 
 from jobmanager import JobManager, RunContext, Settings
+from jobmanager.job import CatchUp
 from jobmanager.run import Tick
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
@@ -39,10 +40,10 @@ class Ground:
         self.manager = self.make(url, jobs, pg_cron_transport="notify", backend="pg_cron", **settings)
         self.database = psycopg.connect(url, autocommit=True)
 
-    def make(self, url: str, jobs: int, **settings: Any) -> JobManager:
+    def make(self, url: str, jobs: int, *, catch_up: CatchUp = "latest", **settings: Any) -> JobManager:
         manager = JobManager(Settings(database_url=url, **{"grace_seconds": 3000, **settings}))
         for number in range(jobs):
-            manager.add_job(f"job-{number}", self._note, cron="* * * * *", overlap="allow")
+            manager.add_job(f"job-{number}", self._note, cron="* * * * *", overlap="allow", catch_up=catch_up)
         return manager
 
     def _note(self, context: RunContext) -> None:
@@ -437,6 +438,43 @@ def test_what_was_announced_between_a_stop_and_a_start_runs_if_it_is_on_time(
         later.store.close()
 
 
+@pytest.mark.parametrize(
+    ("catch_up", "expected"),
+    [
+        ("latest", {"missed": 2, "succeeded": 1}),
+        ("none", {"missed": 2, "succeeded": 1}),
+        ("all", {"succeeded": 3}),
+    ],
+)
+def test_of_several_announced_between_a_stop_and_a_start_the_newest_is_on_time(
+    ground: Callable[..., Ground], catch_up: CatchUp, expected: dict[str, int]
+) -> None:
+    """Fails if a restart within a long grace runs all of them at once, whatever `catch_up` says."""
+    here = ground(catch_up=catch_up)
+    here.manager.stop(1)
+    instant = here.make_due(2)
+    for minutes in range(3):
+        assert here.fire(instant + timedelta(minutes=minutes)) == 1
+    later = here.make(
+        here.manager.settings.database_url,
+        1,
+        catch_up=catch_up,
+        backend="pg_cron",
+        pg_cron_transport="notify",
+        sweep_seconds=600,
+    )
+    later.start()
+    try:
+        until(lambda: len(later.runs("job-0", list(expected))) == 3, 10)
+        runs = sorted(later.runs("job-0"), key=lambda run: run.instant)
+        assert Counter(str(run.status) for run in runs) == expected
+        assert [run.instant for run in runs] == [instant + timedelta(minutes=number) for number in range(3)]
+        assert (str(runs[-1].status), str(runs[-1].trigger)) == ("succeeded", "schedule")
+    finally:
+        later.stop(1)
+        later.store.close()
+
+
 def test_handed_over_in_both_directions_no_tick_is_lost_or_started_twice(
     ground: Callable[..., Ground],
 ) -> None:
@@ -446,6 +484,8 @@ def test_handed_over_in_both_directions_no_tick_is_lost_or_started_twice(
     local.start()
     try:
         keeps_time(local, "pg_cron")
+        # Both have lived since before the instants, so that each of them is merely late.
+        here.database.execute("UPDATE jobmanager.instances SET started_at = started_at - interval '1 day'")
         first = here.make_due(40)
         instants = [first + timedelta(seconds=60 * number) for number in range(40)]
         row = local.store.jobs.get("job-0")

@@ -233,6 +233,9 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "unaccepted runs": lambda full: full.store.maintenance.unaccepted_runs(
         full.now - timedelta(minutes=1), full.now, 1000
     ),
+    "several unaccepted runs": lambda full: full.store.maintenance.jobs_with_several_unaccepted_runs(
+        ["job-1", "job-7"], full.now
+    ),
     "expire pending": lambda full: full.store.maintenance.expire_pending(),
     "taken": lambda full: full.store.runs.already_recorded(
         [run_of(full, scheduled_for=full.now) for _ in range(20)]

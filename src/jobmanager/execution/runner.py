@@ -36,6 +36,7 @@ logger = get_logger(__name__)
 
 LONGEST_ACCEPT = timedelta(seconds=10)
 SHORTEST_OUTAGE = timedelta(seconds=1)
+LATE = timedelta(seconds=1)  # a tick that comes at once is later by less
 SHORTEST_WAIT = timedelta(milliseconds=1)
 DECIDED_AT_ONCE = 500
 
@@ -86,6 +87,8 @@ class Runner:
 
     def _deliver(self, ticks: Sequence[Tick]) -> None:
         jobs = self._registry.jobs
+        if any(tick.run_id is not None for tick in ticks):
+            ticks = self._without_left(ticks)
         announced = [tick.run_id for tick in ticks if tick.run_id is not None and tick.job_id in jobs]
         hold = self._announced.acquire(announced) if announced else NOTHING
         mine = {None, *hold.ids}
@@ -120,10 +123,8 @@ class Runner:
             jobs = self._registry.jobs
             rows = self._recorder.store.runs.by_id(hold.ids)
             found = [run for run in rows if run.announced and run.status is PENDING and run.job_id in jobs]
-            requests = [
-                OpenRequest(jobs[run.job_id], Tick(run.job_id, run.instant, run.schedule_rev, run.id))
-                for run in found
-            ]
+            ticks = [Tick(run.job_id, run.instant, run.schedule_rev, run.id) for run in found]
+            requests = [OpenRequest(jobs[tick.job_id], tick) for tick in self._without_left(ticks)]
             # Written on this thread, which has to wait: what comes meanwhile is accepted together, after it.
             self._settled(self.open(requests, waited_for=True, write_inline=True))
             if len(found) < len(rows):
@@ -131,6 +132,19 @@ class Runner:
             left = {run.id for run in rows if run.announced and run.job_id not in jobs}
             known = frozenset(run.id for run in rows)
             return Accepted(known, known - left)
+
+    def _without_left(self, announced: Sequence[Tick]) -> Sequence[Tick]:
+        """Leave to `catch_up` what was announced while no process lived, but for the newest instant of each job; return the others."""
+        jobs, late_by = self._registry.jobs, self._clock.now() - LATE
+        late = {
+            tick.job_id
+            for tick in announced
+            if tick.job_id in jobs and jobs[tick.job_id].due_at(tick.scheduled_for) < late_by
+        }
+        decided = self._account.settle_left(late) if late else set()
+        if decided:
+            self._demand.claim_soon()
+        return [tick for tick in announced if tick.run_id not in decided]
 
     # ---------------------------------------------------------------- the way of a run
 

@@ -6,7 +6,7 @@ so an edit, a pause or a resume never fires anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -60,6 +60,7 @@ class Reconciliation:
         store: RunStore,
         *,
         grace: timedelta,
+        lease: timedelta,
         outages: Outages,
         auditor: Auditor,
         on_step: Callable[[], object] = lambda: None,
@@ -68,6 +69,7 @@ class Reconciliation:
         self._store = store
         self._auditor = auditor
         self._grace = grace
+        self._lease = lease
         self._outages = outages
         self._on_step = on_step
 
@@ -90,6 +92,26 @@ class Reconciliation:
         """Settle jobs with announced runs that no process accepted while they were on time."""
         late = self._store.maintenance.jobs_with_unaccepted_runs(self._store.now() - self._grace, limit)
         return sum(self._settle_alone(job_id) for job_id in late)
+
+    def settle_left(self, job_ids: Collection[str]) -> set[str]:
+        """Settle what a start, a take-over or a wake finds announced of these jobs; return the ids of the rows that are decided.
+
+        Of the instants that are older than each living process the newest is on time; older ones follow `catch_up`. Those that
+        came while a process lived are merely late, and all of them are on time.
+        """
+        crowded = self._store.maintenance.jobs_with_several_unaccepted_runs(job_ids, self._store.now())
+        return {run_id for job_id in crowded for run_id in self._settle_left(job_id)}
+
+    def _settle_left(self, job_id: str) -> Collection[str]:
+        with self._store.jobs.lock(job_id) as txn:
+            announced = txn.announced(txn.now)
+            executed_since = txn.executed_since(txn.now - self._lease)
+            older = sorted(announced)[:-1]
+            left = [instant for instant in older if executed_since is None or instant < executed_since]
+            ids = {instant: announced[instant] for instant in left}
+            if ids:
+                self._fill_anew(txn, ids, superseded=True)
+            return ids.values()
 
     def _settle_alone(self, job_id: str) -> int:
         self._on_step()
@@ -117,11 +139,13 @@ class Reconciliation:
         with self._store.jobs.lock(job_id) as txn:
             paused = txn.job.state == "paused"
             ids = txn.announced(txn.now if paused else txn.now - self._grace - txn.job.jitter)
-            if not ids:
-                return 0
-            txn.delete_unaccepted(list(ids.values()))
-            covered = txn.instants(min(ids), max(ids))
-            return self._fill(txn, Missing(sorted(ids), covered, max(ids), ids=ids))
+            return self._fill_anew(txn, ids) if ids else 0
+
+    def _fill_anew(self, txn: JobTransaction, ids: dict[datetime, str], *, superseded: bool = False) -> int:
+        """Give announced instants that no process accepted the rows that they would get if they had none."""
+        txn.delete_unaccepted(list(ids.values()))
+        covered = txn.instants(min(ids), max(ids))
+        return self._fill(txn, Missing(sorted(ids), covered, max(ids), ids=ids), superseded=superseded)
 
     def _settle(self, txn: JobTransaction) -> tuple[int, bool]:
         """One bite of it: how many runs were opened, and whether nothing is left."""
@@ -232,15 +256,18 @@ class Reconciliation:
 
     # ---------------------------------------------------------------- filling holes
 
-    def _fill(self, txn: JobTransaction, account: Missing) -> int:
-        """Give every missing instant its row, by the job's catch-up policy; answers how many run."""
+    def _fill(self, txn: JobTransaction, account: Missing, *, superseded: bool = False) -> int:
+        """Give every missing instant its row, by the job's catch-up policy; return how many run.
+
+        `superseded`: a newer instant is on time and about to run, so that `latest` runs none of these.
+        """
         missing = account.instants
         if not missing:
             return 0
         if txn.job.state == "paused":
             grow_pause(txn, missing, account)
             return 0
-        again = caught_up(txn, account)
+        again = [] if superseded and txn.job.catch_up == "latest" else caught_up(txn, account)
         chosen = set(again)
         record_missed(txn, [instant for instant in missing if instant not in chosen], account, self._outages)
         for instant in again:
@@ -266,7 +293,7 @@ class Reconciliation:
         earliest = txn.now - self._grace
         on_time = [instant for instant in missing if instant > earliest]
         if becomes == "active":
-            on_time = on_time[-1:] if txn.is_executed(earliest) else []
+            on_time = on_time[-1:] if txn.executed_since(earliest) else []
         record_missed(txn, missing[: len(missing) - len(on_time)], account, self._outages)
         if becomes == "paused":
             grow_pause(txn, on_time, account)

@@ -98,6 +98,7 @@ class Assembly:
         self.account = Reconciliation(
             store,
             grace=settings.grace,
+            lease=settings.lease,
             outages=outages,
             auditor=self.auditor,
             on_step=self.background.note_progress,

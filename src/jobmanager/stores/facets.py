@@ -331,6 +331,10 @@ class StoreMaintenance(ABC):
         """Return the ids of jobs that have an announced row which was due before the moment."""
 
     @abstractmethod
+    def jobs_with_several_unaccepted_runs(self, job_ids: Collection[str], before: datetime) -> list[str]:
+        """Return those of these jobs that have more than one announced row which was due before the moment."""
+
+    @abstractmethod
     def unaccepted_runs(self, after: datetime, until: datetime, limit: int) -> list[str]:
         """Return the ids of announced rows that were due after the one moment and up to the other, the oldest first."""
 

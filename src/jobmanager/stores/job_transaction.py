@@ -74,8 +74,11 @@ class JobTransaction(ABC):
         """Return True if some instance of the job's namespace lived at that instant."""
 
     @abstractmethod
-    def is_executed(self, since: datetime) -> bool:
-        """Return True if a process that executes runs of the job's namespace lives, and gave a sign of life since then."""
+    def executed_since(self, seen: datetime) -> datetime | None:
+        """Return since when runs of the job's namespace are executed: the start of the first process that lives and was seen since `seen`.
+
+        None if no such process executes runs.
+        """
 
     @abstractmethod
     def is_alive(self, instance_id: str) -> bool:

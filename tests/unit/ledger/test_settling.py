@@ -418,3 +418,34 @@ def test_a_change_after_the_clock_was_set_back_begins_where_the_account_ended(
     assert before > clock.now()
     assert stored(jobs).accounted_until >= before
     assert stored(jobs).next_due_at == minute(following)
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "opened"), [("none", []), ("latest", []), ("all", ["pending", "pending"])]
+)
+def test_announced_before_any_process_lived_all_but_the_newest_follow_catch_up(
+    start: Callable[..., JobManager], clock: FakeClock, store: RunStore, catch_up: str, opened: list[str]
+) -> None:
+    jobs = start(catch_up=catch_up)
+    jobs.stop()
+    clock.step(timedelta(minutes=3))
+    announce(store, minute(1), minute(2), minute(3))
+    clock.step(timedelta(seconds=1))
+    decided = jobs._assembly.account.settle_left(["work", "other"])
+
+    older, newest = rows(jobs)[:2], rows(jobs)[2]
+    assert decided == {run.id for run in older}
+    assert [str(run.status) for run in older] == (opened or ["missed", "missed"])
+    assert newest.announced
+
+
+def test_announced_while_a_process_lives_every_instant_is_merely_late(
+    start: Callable[..., JobManager], clock: FakeClock, store: RunStore
+) -> None:
+    jobs = start(cron=None, every=10)
+    clock.advance(minutes=3)
+    instants = [minute(3) - timedelta(seconds=10 * number) for number in (2, 1, 0)]
+    announce(store, *instants)
+
+    assert jobs._assembly.account.settle_left(["work"]) == set()
+    assert [run.instant for run in rows(jobs) if run.announced] == instants

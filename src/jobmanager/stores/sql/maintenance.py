@@ -84,6 +84,13 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
         with self.database.reading() as connection:
             return list(connection.scalars(query))
 
+    def jobs_with_several_unaccepted_runs(self, job_ids: Collection[str], before: datetime) -> list[str]:
+        c = self.tables.runs.c
+        due = sa.select(c.job_id).where(self._only_announced(), c.due_at < before)
+        query = due.where(c.job_id.in_(job_ids)).group_by(c.job_id).having(sa.func.count() > 1)
+        with self.database.reading() as connection:
+            return list(connection.scalars(query))
+
     def unaccepted_runs(self, after: datetime, until: datetime, limit: int) -> list[str]:
         c = self.tables.runs.c
         on_time = self._only_announced(), c.due_at > after, c.due_at <= until

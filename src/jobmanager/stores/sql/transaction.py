@@ -138,15 +138,16 @@ class SqlJobTransaction(JobTransaction):
         )
         return self._connection.execute(query.limit(1)).first() is not None
 
-    def is_executed(self, since: datetime) -> bool:
+    def executed_since(self, seen: datetime) -> datetime | None:
         table = self._database.tables.instances
-        query = sa.select(table.c.id).where(
+        query = sa.select(sa.func.min(table.c.started_at, type_=table.c.started_at.type)).where(
             table.c.namespace == self.job.namespace,
             table.c.executes,
             table.c.dead_at.is_(None),
-            table.c.seen_at >= since,
+            table.c.seen_at >= seen,
         )
-        return self._connection.execute(query.limit(1)).first() is not None
+        found: datetime | None = self._connection.scalar(query)
+        return found
 
     def is_alive(self, instance_id: str) -> bool:
         table = self._database.tables.instances

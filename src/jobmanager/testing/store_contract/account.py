@@ -72,11 +72,12 @@ class AccountPromises(StoreGround):
         self.store.processes.deregister(self.process(seen_at=self.now))
 
         with self.store.jobs.lock("job") as txn:
-            assert not txn.is_executed(self.now - seconds(60))
-        self.process(seen_at=self.now - seconds(60))
+            assert txn.executed_since(self.now - seconds(60)) is None
+        self.process(started_at=self.now - seconds(80), seen_at=self.now - seconds(60))
+        self.process(started_at=self.now - seconds(70), seen_at=self.now)
         with self.store.jobs.lock("job") as txn:
-            assert txn.is_executed(self.now - seconds(60))
-            assert not txn.is_executed(self.now - seconds(59))
+            assert txn.executed_since(self.now - seconds(60)) == self.now - seconds(80)
+            assert txn.executed_since(self.now - seconds(59)) == self.now - seconds(70)
 
     def test_an_unknown_instance_counts_as_dead(self) -> None:
         self.job()

@@ -180,6 +180,14 @@ class AnnouncingPromises(StoreGround):
 
         assert self.store.maintenance.jobs_with_unaccepted_runs(self.now - seconds(60), 10) == ["job"]
         assert self.store.maintenance.jobs_with_unaccepted_runs(self.now - HOUR, 10) == []
+        several = self.store.maintenance.jobs_with_several_unaccepted_runs
+        assert several(["job", "other", "none"], self.now) == ["job"]
+        assert (
+            several(["job"], self.now - seconds(60))
+            == several(["other"], self.now)
+            == several([], self.now)
+            == []
+        )
         with self.store.jobs.lock("job") as txn:
             assert txn.announced(self.now) == {run.scheduled_for: run.id, late.scheduled_for: late.id}
             assert txn.announced(self.now - seconds(60)) == {late.scheduled_for: late.id}
