@@ -15,7 +15,7 @@ from pathlib import Path
 from jobmanager.backends import BUILT_IN
 from jobmanager.backends.base import Backend, Capabilities
 from jobmanager.backends.resolver import load_backend_class
-from jobmanager.errors import SettingsError, UnsupportedError
+from jobmanager.errors import SettingsError
 from jobmanager.job import POLICY_OPTIONS, RETRY_OPTIONS, Retry
 from jobmanager.settings import KINDS, PREFIX, Number, Settings, Whole, Word, flag
 from jobmanager.validation.kinds import OneOf
@@ -95,23 +95,10 @@ def _default_of(option: Option) -> str:
 
 
 def _choices(option: Option) -> str:
-    """Return the words an option takes in this version, and those that come later."""
+    """Return the words an option takes."""
     if not isinstance(option.kind, OneOf):
         return ""
-    here = [word for word in option.kind.words if _is_taken(option, word)]
-    later = [word for word in option.kind.words if word not in here]
-    text = ", ".join(f'`"{word}"`' for word in here)
-    if later:
-        text += f" ({', '.join(f'`{json.dumps(word)}`' for word in later)} in a later version)"
-    return f"{text}: "
-
-
-def _is_taken(option: Option, word: str) -> bool:
-    try:
-        option.read(word)
-    except UnsupportedError:
-        return False
-    return True
+    return f"{', '.join(f'`{json.dumps(word)}`' for word in option.kind.words)}: "
 
 
 TABLES: dict[str, tuple[Callable[[], str], tuple[str, ...]]] = {

@@ -30,6 +30,7 @@ from jobmanager.validation.kinds import (
     OneOf,
     Refused,
     Seconds,
+    Several,
     Text,
     TextMapping,
     Whole,
@@ -42,9 +43,11 @@ CatchUp = Literal["latest", "all", "none"]
 Gate = bool | str | Callable[[], bool]
 Isolation = Literal["thread", "process"]
 Visibility = Literal["team", "project", "system"]
+AlertEvent = Literal["failed", "recovered", "missed", "paused", "ended"]
 
 OVERLAPS, CATCH_UPS, ISOLATIONS = get_args(Overlap), get_args(CatchUp), get_args(Isolation)
 VISIBILITIES = get_args(Visibility)
+ALERT_EVENTS = get_args(AlertEvent)
 MOST = 10_000
 MOST_MIB = 16 * 1024 * 1024  # a number beyond is meant in bytes
 
@@ -280,8 +283,26 @@ class Job(Policies):
     notify_on_failure: bool = option(
         False,  # noqa: FBT003 - the default of a field
         Flag(),
-        "refused until a version sends notifications",
-        later=True,
+        "whether a failure for good, the recovery and a pause by failures are told to `alert_to`",
+        overridable=True,
+    )
+    alert_on: Sequence[AlertEvent] = option(
+        (),
+        Several(OneOf(ALERT_EVENTS)),
+        "further events that are told, see [notify](howto/notify.md)",
+        overridable=True,
+    )
+    alert_to: Sequence[str] = option(
+        (),
+        Several(Text(300)),
+        "e-mail addresses and channels that are told; without them `JOBMANAGER_ALERTS_EMAIL`",
+        overridable=True,
+    )
+    alert_late: timedelta | None = option(
+        None, Duration(MICROSECOND), "a run that starts so much after its instant is told", overridable=True
+    )
+    alert_running: timedelta | None = option(
+        None, Duration(MICROSECOND), "an attempt that lasts longer is told", overridable=True
     )
     retention: timedelta | None = option(
         None,
@@ -438,6 +459,10 @@ class PolicyWords(TypedDict, total=False):
     queue: str | None
     locale: str | None
     notify_on_failure: bool
+    alert_on: Sequence[AlertEvent] | AlertEvent
+    alert_to: Sequence[str] | str
+    alert_late: Length | None
+    alert_running: Length | None
     visibility: Visibility
     retention: Length | None
     keep_runs: int | None

@@ -43,6 +43,9 @@ _SECRET_PARAMETER = re.compile(
     r"([?&][^=&]*(?:password|passwd|secret|token|key)[^=&]*)=([^&]*)", re.IGNORECASE
 )
 _SEVERAL = re.compile(r";(?=[a-z][a-z0-9+.-]*://)")
+_ADDRESS = re.compile(
+    r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"
+)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:\d{1,5})?")
 _TO_ENCODE = re.compile(r"[/?#@\[\]:\s]|%(?![0-9A-Fa-f]{2})")
 _AMBIGUOUS = "the URL with user and password percent-encoded: @ as %40, / as %2F, ? as %3F, # as %23"
@@ -89,6 +92,41 @@ def _postgresql(url: str) -> str | None:
     if not all(map(_HOST.fullmatch, hosts.split(","))):
         raise ValueError("postgresql://user@host:5432/name, or several hosts as host1:5432,host2:5432")
     return f"postgresql{named[1] or ''}://{named[2]}"
+
+
+def is_address(text: str) -> bool:
+    """Return whether the text is an e-mail address of ASCII characters."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def _address(text: str) -> str:
+    if not is_address(text):
+        raise ValueError("an e-mail address, such as ops@example.org")
+    return text
+
+
+def _addresses(value: Any) -> tuple[str, ...]:
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not given:
+        raise ValueError("e-mail addresses, with , between")
+    return tuple(_address(str(address).strip()) for address in given)
+
+
+def _smtp_url(url: str) -> str:
+    """Spell the URL with its user and password percent-encoded; ValueError, which shows none of it, for any other URL."""
+    if not re.fullmatch(r"(?:smtp|smtps|starttls)://.+", url):
+        raise ValueError("smtps://user:password@host:465, starttls://host:587 or smtp://host:25")
+    encoded = percent_encoded(url)
+    host = re.split(r"[/?#]", encoded.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    if not host or not _HOST.fullmatch(host):
+        raise ValueError("smtps://user:password@host:465, starttls://host:587 or smtp://host:25")
+    return encoded
+
+
+def _locale(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*", text):
+        raise ValueError("a locale, such as en or de-AT")
+    return text
 
 
 def _broker_url(url: str) -> str:
@@ -406,6 +444,40 @@ class Settings:
         meaning="One pg_cron entry for all jobs, or one for each; `auto` decides by their number",
     )
 
+    alerts_email: tuple[str, ...] | None = _setting(
+        default=None,
+        kind=_addresses,
+        meaning='Who is notified of jobs with `visibility="system"` and of what concerns no single job; several with , between',
+    )
+    alerts_on: Literal["failures", "ends"] = _setting(
+        default="failures",
+        kind=Word(("failures", "ends")),
+        meaning="Whether ALERTS_EMAIL is told of failures only, or of every end of those jobs",
+    )
+    alerts_from: str | None = _setting(
+        default=None, kind=Text(_address), meaning="The sender of e-mail; `jobmanager@localhost` if unset"
+    )
+    alerts_quiet: float = _setting(
+        default=900,
+        kind=Seconds(86_400, zero=True),
+        meaning="After a message about a job and event further ones are gathered for so long and sent as one",
+    )
+    smtp_url: str | None = _setting(
+        default=None,
+        kind=Text(_smtp_url),
+        meaning="How e-mail is sent: `smtps://user:password@host:465`, `starttls://` or `smtp://`",
+    )
+    locale: str = _setting(
+        default="en",
+        kind=Text(_locale),
+        meaning="The locale of messages where neither run, person nor job has one",
+    )
+    dashboard_url: str | None = _setting(
+        default=None,
+        kind=Text(_public_url),
+        meaning="Where people reach the dashboard: messages link to its run pages",
+    )
+
     if not TYPE_CHECKING:  # for a type checker the fields are the signature
 
         def __init__(self, **values: Any) -> None:
@@ -474,6 +546,10 @@ class Settings:
     @property
     def retention(self) -> timedelta:
         return timedelta(days=self.retention_days)
+
+    @property
+    def quiet(self) -> timedelta:
+        return timedelta(seconds=self.alerts_quiet)
 
     def secret_values(self) -> frozenset[str]:
         """Return every text to redact: the secrets, and the passwords in URLs, percent-encoded and decoded."""

@@ -75,8 +75,10 @@ def test_what_a_row_can_keep_is_kept(jobs: JobManager) -> None:
     assert jobs.run(run.id).output == {}
 
 
-def test_notifications_are_refused_until_something_sends_them(jobs: JobManager) -> None:
-    with pytest.raises(UnsupportedError, match="notify=True"):
+def test_a_notification_is_refused_where_no_mail_can_be_sent(jobs: JobManager) -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"notify=True: no e-mail can be sent\. Set JOBMANAGER_SMTP_URL"
+    ):
         jobs.trigger_job("work", notify=True)
 
 

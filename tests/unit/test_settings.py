@@ -46,6 +46,13 @@ def test_the_defaults_are_the_documented_ones():
         "pg_cron_url": None,
         "pg_cron_transport": "auto",
         "pg_cron_layout": "dispatcher",
+        "alerts_email": None,
+        "alerts_on": "failures",
+        "alerts_from": None,
+        "alerts_quiet": 900,
+        "smtp_url": None,
+        "locale": "en",
+        "dashboard_url": None,
     }
 
 
@@ -78,6 +85,13 @@ def test_every_field_is_read_from_its_variable():
         "JOBMANAGER_PG_CRON_URL": "postgresql://h/x",
         "JOBMANAGER_PG_CRON_TRANSPORT": "notify",
         "JOBMANAGER_PG_CRON_LAYOUT": "entries",
+        "JOBMANAGER_ALERTS_EMAIL": "ops@example.org, ann@example.org",
+        "JOBMANAGER_ALERTS_ON": "ends",
+        "JOBMANAGER_ALERTS_FROM": "jobs@example.org",
+        "JOBMANAGER_ALERTS_QUIET": "5m",
+        "JOBMANAGER_SMTP_URL": "smtps://user:p@ss@mail.example.org:465",
+        "JOBMANAGER_LOCALE": "de-AT",
+        "JOBMANAGER_DASHBOARD_URL": "https://example.org/dashboard",
     }
     assert {name.removeprefix("JOBMANAGER_").lower() for name in mapping} == set(KINDS)
     assert Settings.from_env(mapping) == Settings(
@@ -108,6 +122,13 @@ def test_every_field_is_read_from_its_variable():
         pg_cron_url="postgresql://h/x",
         pg_cron_transport="notify",
         pg_cron_layout="entries",
+        alerts_email=["ops@example.org", "ann@example.org"],
+        alerts_on="ends",
+        alerts_from="jobs@example.org",
+        alerts_quiet=300,
+        smtp_url="smtps://user:p%40ss@mail.example.org:465",
+        locale="de-AT",
+        dashboard_url="https://example.org/dashboard",
     )
 
 

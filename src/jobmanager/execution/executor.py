@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from jobmanager.clock import Clock
@@ -37,7 +38,7 @@ from jobmanager.ledger.recorder import Recorder
 from jobmanager.observe import Observer, tell_ended
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.registry import Registry
-from jobmanager.run import FAILED, KEEPS_ATTEMPT, PENDING, Ending, Run, RunStatus
+from jobmanager.run import FAILED, KEEPS_ATTEMPT, PENDING, Ending, Notice, Run, RunStatus
 from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
@@ -62,6 +63,7 @@ class Executor:
         observers: Sequence[Observer] = (),
         backend: str = "",
         keep_lines: bool = True,
+        notices_of: Callable[[Job, Ending], tuple[Notice, ...]],
     ) -> None:
         self.backend = backend
         self._registry = registry
@@ -74,6 +76,7 @@ class Executor:
         self._events = events
         self._observers = tuple(observers)
         self._keep_lines = keep_lines
+        self._notices_of = notices_of
         self._waiters: dict[str, threading.Event] = {}
         self._draining = False
         self._drained = False
@@ -91,7 +94,7 @@ class Executor:
         plain: list[Attempt] = []
         coroutines: list[Attempt] = []
         for run, slot in taken:
-            job = self._job_of(run)
+            job = self.job_of(run)
             on_loop = self.runs_on_loop(job)
             attempt = self._attempt(job, run, self._slot(slot, on_loop=on_loop), stays=here)
             self._attempts.add(attempt)
@@ -243,9 +246,13 @@ class Executor:
         else:
             attempt.started_at, elapsed = self._clock.now(), 0.0
         try:
-            return self._recorder.presentable(ending_of(attempt, outcome, self._clock, elapsed))
+            ending = self._recorder.presentable(ending_of(attempt, outcome, self._clock, elapsed))
         except BaseException as error:  # noqa: BLE001 - for example a retry in ten thousand years
-            return self._recorder.presentable(ending_of(attempt, internal_error(error), self._clock, elapsed))
+            ending = self._recorder.presentable(
+                ending_of(attempt, internal_error(error), self._clock, elapsed)
+            )
+        notices = self._notices_of(attempt.job, ending)
+        return replace(ending, notices=notices) if notices else ending
 
     def _record(self, attempt: Attempt, ending: Ending, *, by_writer: bool = False) -> None:
         write_inline = not by_writer and self._pool.in_flight <= 1
@@ -311,7 +318,7 @@ class Executor:
 
     def end_forgotten(self, run: Run) -> None:
         """Record a run of this process that was never started here as cut off, so that it may be tried again."""
-        attempt = self._attempt(self._job_of(run), run, self._pool.threads.take_unbounded())
+        attempt = self._attempt(self.job_of(run), run, self._pool.threads.take_unbounded())
         if attempt.claim_completion():
             self.end(attempt, never_started(attempt))
 
@@ -380,7 +387,7 @@ class Executor:
             backend=self.backend,
         )
 
-    def _job_of(self, run: Run) -> Job:
+    def job_of(self, run: Run) -> Job:
         """Return the declared job; a bare one for a run whose job this process does not know."""
         return self._registry.jobs.get(run.job_id) or Job(id=run.job_id, name=run.job_id, handler=run.job_id)
 

@@ -56,6 +56,8 @@ class Recorder:
         self._commits = commits
         self._grace = grace
         self._listener: EndListener
+        self.on_notice: Callable[[], object] = _nothing
+        """Called after a notice was written: it may be sent now."""
 
     @property
     def outages(self) -> Outages:
@@ -186,6 +188,8 @@ class Recorder:
             self._listener.end_lost(ending)
         else:
             self._listener.ended(ending, written.ended.get(run.id))
+            if ending.notices:
+                self.on_notice()
 
     def presentable(self, ending: Ending) -> Ending:
         """Return the ending bounded and without secrets; code of the handler's own classes may run here, and may raise nothing."""
@@ -222,6 +226,10 @@ class Recorder:
     def redacted(self, lines: Sequence[LogLine]) -> tuple[LogLine, ...]:
         """Return the same lines without secrets."""
         return tuple(LogLine(line.at, line.level, self.redactor.text(line.text)) for line in lines)
+
+
+def _nothing() -> None:
+    """Stand in for who sends notifications, where nobody does."""
 
 
 def checked_payload(payload: Any) -> Any:

@@ -38,6 +38,7 @@ from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.retention import forget_old_runs
 from jobmanager.manager.called import CalledTicks
 from jobmanager.manager.sweep import Sweep
+from jobmanager.notify.notifying import Hooks, Notifying
 from jobmanager.observe import Observer, tell_stalled
 from jobmanager.process.background import BackgroundTasks
 from jobmanager.process.bounded import Budget, ended_within
@@ -75,6 +76,7 @@ class Assembly:
         settings: Settings,
         clock: Clock,
         observers: Sequence[Observer] = (),
+        hooks: Hooks,
     ) -> None:
         keeps_time = backend.capabilities.keeps_time
         threaded = keeps_time and not clock.drive(None, _nothing)
@@ -95,6 +97,9 @@ class Assembly:
         outages = Outages(clock)
         redactor = Redactor(settings.secret_values())
         self.auditor = Auditor(redactor, namespace=settings.namespace)
+        self.notifying = Notifying(
+            settings, lambda: store, clock, hooks, hide=redactor.text, threaded=threaded
+        )
         self.account = Reconciliation(
             store,
             grace=settings.grace,
@@ -107,6 +112,7 @@ class Assembly:
         self.pool = WorkerPool(settings.workers, threaded=threaded, coroutines=settings.coroutines)
         self.commits = GroupCommit(store, clock, threaded=threaded, quiet=outage, outages=outages)
         self.recorder = Recorder(store, self.commits, grace=settings.grace, redactor=redactor)
+        self.recorder.on_notice = self.notifying.wake
         self.failure_detector = FailureDetector(
             store, clock, length=settings.lease, on_dead=partial(self.background.run_task_soon, SWEEP)
         )
@@ -147,6 +153,7 @@ class Assembly:
             observers=observers,
             backend=backend.name,
             keep_lines=settings.capture_logs,
+            notices_of=self.notifying.alerts.of_ending,
         )
         self.claims = Claiming(
             registry=registry,
@@ -194,6 +201,7 @@ class Assembly:
             self.claims,
             accept=self.runner.accept_announced,
             heartbeat=self.heartbeat,
+            alerts=self.notifying.alerts,
             clock=clock,
             grace=settings.grace,
         )
@@ -265,6 +273,7 @@ class Assembly:
         if self._keeps_time:
             self.background.start()
             self.watching.start()
+            self.notifying.start()
 
     def _bring_up(self) -> None:
         self._installed = -1
@@ -332,6 +341,7 @@ class Assembly:
         self.commits.stop(left.share(0.6))
         self.commits.stop(left.share(0.6))  # the ends of what only now turned out to be opened
         self.pool.stop()
+        self.notifying.stop()
         self.heartbeat.stop(left.share(1.0))
         if self._capturing:
             capture.stop()

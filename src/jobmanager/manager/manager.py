@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -26,6 +26,8 @@ from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.operating import Operating, Seconds
 from jobmanager.manager.parts import Parts
 from jobmanager.manager.storing import Storing
+from jobmanager.notify.message import Notifier
+from jobmanager.notify.notifying import Hooks
 from jobmanager.observe import Observer
 from jobmanager.process import log_handlers
 from jobmanager.process.real_threads import check_real_threads
@@ -56,7 +58,9 @@ class JobManager(Declaring, Operating, Storing, Administering):
 
     Nothing connects before `start()` or the first use. Any thread may call the methods. `settings` defaults to the
     environment; `backend`, `store` and `clock` replace what the settings would choose. `observers` are called for every attempt
-    of this process: see `jobmanager.observe`. Raises SettingsError for settings that cannot work.
+    of this process: see `jobmanager.observe`. `address_of` and `locale_of` return the e-mail address and the locale of a person,
+    by the `requested_by` of a start; `texts` are further texts of messages by locale, `notifiers` further channels: see the page
+    on notifications. Raises SettingsError for settings that cannot work.
     """
 
     def __init__(
@@ -67,9 +71,20 @@ class JobManager(Declaring, Operating, Storing, Administering):
         store: RunStore | None = None,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
+        address_of: Callable[[str], str | None] | None = None,
+        locale_of: Callable[[str], str | None] | None = None,
+        texts: Mapping[str, Mapping[str, str]] | None = None,
+        notifiers: Sequence[Notifier] = (),
     ) -> None:
+        hooks = Hooks(address_of=address_of, locale_of=locale_of, texts=texts, notifiers=notifiers)
         self._parts = Parts(
-            settings, backend=backend, store=store, clock=clock, observers=observers, host=self._as_host
+            settings,
+            backend=backend,
+            store=store,
+            clock=clock,
+            observers=observers,
+            hooks=hooks,
+            host=self._as_host,
         )
         self._signals = SignalHandlers(self.stop)
         _forked_managers.add(self)
@@ -236,6 +251,7 @@ class JobManager(Declaring, Operating, Storing, Administering):
                     raise ConfigurationError(
                         f"Job {job.id!r}{self.registry.place(job.id)}: {error}"
                     ) from error
+        self._parts.assembly.notifying.check(list(self._parts.registry.jobs.values()))
 
     def stop(self, drain: Seconds | None = None) -> None:
         """Accept nothing more, wait up to `drain` seconds for running handlers, and record the rest as failed (shutdown).

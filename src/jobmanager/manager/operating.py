@@ -67,8 +67,9 @@ class Operating:
         """Start a run by hand, now or later, and return its record without waiting for its end; no tick is consumed.
 
         A started process executes it; in one that was not started it stays pending for a started process; on noop it runs
-        inline and is returned ended. With `key` an existing run of the job with that key is returned instead. With `by` the start is
-        audited, and `requested_by` is the same name unless another is given. Raises
+        inline and is returned ended. With `notify` who asked for it gets an e-mail when it has ended; UnsupportedError if no
+        address of that person is known. With `key` an existing run of the job with that key is returned instead. With `by` the
+        start is audited, and `requested_by` is the same name unless another is given. Raises
         RunConflictError (with the active run's id), JobDisabledError, JobNotFoundError or PayloadError.
         """
         job = self._parts.job(job_id)
@@ -80,6 +81,8 @@ class Operating:
             due_at = _moment(now, delay, at)
             checked = checked_payload(dict(payload) if isinstance(payload, Mapping) else payload)
             self._check_payload(job, checked or {})
+            if notify:
+                self._parts.assembly.notifying.check_reachable(requested_by or by)
         self._parts.check_not_disabled(f"Job {job.id!r} is not started", job.id)
         self._parts.check_scope(job.id, "trigger", scope)
         assembly = self._parts.ready()

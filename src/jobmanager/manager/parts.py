@@ -24,6 +24,7 @@ from jobmanager.job import Job
 from jobmanager.ledger.queries import History
 from jobmanager.manager.assembly import Assembly
 from jobmanager.manager.health import HealthCheck
+from jobmanager.notify.notifying import Hooks
 from jobmanager.observe import Observer
 from jobmanager.registry import Registry, closest
 from jobmanager.schedule import Schedule
@@ -46,6 +47,7 @@ class Parts:
         store: RunStore | None = None,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
+        hooks: Hooks | None = None,
         host: Callable[[], Host],
     ) -> None:
         _check_parts(settings=settings, backend=backend, store=store, clock=clock, observers=observers)
@@ -56,6 +58,7 @@ class Parts:
         self._given_backend = backend
         self._given_store = store
         self._observers = observers
+        self._hooks = hooks or Hooks()
         self.registry: Registry = Registry()
         self.resolution: Resolution = (
             resolve(self.settings)
@@ -94,6 +97,7 @@ class Parts:
             settings=self.settings,
             clock=self.clock,
             observers=self._observers,
+            hooks=self._hooks,
         )
 
     @cached_property

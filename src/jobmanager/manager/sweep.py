@@ -9,8 +9,9 @@ from jobmanager.clock import Clock
 from jobmanager.execution.claiming import Claiming
 from jobmanager.execution.executor import Executor
 from jobmanager.ledger.reconciliation import Reconciliation
+from jobmanager.notify.alerts import Alerts
 from jobmanager.process.heartbeat import Heartbeat
-from jobmanager.run import PENDING
+from jobmanager.run import PENDING, Notice, Run
 from jobmanager.stores.base import RunStore
 from jobmanager.validation.printable import get_logger
 
@@ -32,6 +33,7 @@ class Sweep:
         *,
         accept: Callable[[Sequence[str]], object],
         heartbeat: Heartbeat,
+        alerts: Alerts,
         clock: Clock,
         grace: timedelta,
     ) -> None:
@@ -42,6 +44,7 @@ class Sweep:
         self._executor = executor
         self._claims = claims
         self._heartbeat = heartbeat
+        self._alerts = alerts
         self._clock = clock
         self._unknown_since: dict[str, float] = {}
         self._looked_at: datetime | None = None
@@ -77,7 +80,7 @@ class Sweep:
             self._accept(on_time)
 
     def _take_over(self) -> None:
-        for run in self._store.maintenance.take_over():
+        for run in self._store.maintenance.take_over(self._notices_of):
             after = "it is tried again" if run.status is PENDING else str(run.status)
             logger.warning(
                 "job=%s run_id=%s attempt %d died with its process: %s",
@@ -86,6 +89,9 @@ class Sweep:
                 run.attempt,
                 after,
             )
+
+    def _notices_of(self, run: Run) -> Sequence[Notice]:
+        return self._alerts.of_run(self._executor.job_of(run), run)
 
     def _end_forgotten(self) -> None:
         """End runs that this process owns by the record, but that nothing here executes: a reply of the store was lost on its way.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from jobmanager.errors import PayloadError, UnsupportedError
+from jobmanager.errors import PayloadError
 from jobmanager.validation.kinds import PRIORITY, Duration, Flag, Kind, OneOf, Refused, Text, Whole
 from jobmanager.validation.texts import shown, unkeepable
 
@@ -34,10 +34,6 @@ def check_arguments(**arguments: Any) -> None:
     for name, value in arguments.items():
         if value is not None or name in _NEVER_NONE:
             _read(_KINDS[name], name, value)
-    if arguments.get("notify"):
-        raise UnsupportedError(
-            "notify=True: no part of this version sends notifications. Leave it out until a later version does."
-        )
 
 
 def may_be_id(value: object) -> bool:

@@ -164,6 +164,27 @@ class OneOf(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Several(Kind):
+    """A list of values of another kind, kept as a tuple; one value alone stands for itself."""
+
+    each: Kind
+    most: int = 20
+
+    @property
+    def takes(self) -> str:
+        return f"a list of at most {self.most}, each {self.each.takes}"
+
+    def read(self, value: Any) -> tuple[Any, ...]:
+        given = (value,) if isinstance(value, str) else value
+        if not isinstance(given, (list, tuple)) or len(given) > self.most:
+            raise self.refusal()
+        try:
+            return tuple(self.each.read(item) for item in given)
+        except Refused:
+            raise self.refusal() from None
+
+
+@dataclass(frozen=True, slots=True)
 class Flag(Kind):
     """True or False, and nothing that merely counts as such."""
 

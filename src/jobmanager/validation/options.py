@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from jobmanager.errors import ConfigurationError, UnsupportedError
+from jobmanager.errors import ConfigurationError
 from jobmanager.validation.kinds import Duration, Kind, Refused
 from jobmanager.validation.texts import shown
 
@@ -22,8 +22,7 @@ class Option:
     """One option: a field of a dataclass, described.
 
     `stored` options have a column of their own in the table of jobs, `declared` ones stand in the stored declaration,
-    `overridable` ones may be changed by an operator. `column` is the name of both, with its unit. `later` names the version
-    that will honour the option; until then its default alone is taken.
+    `overridable` ones may be changed by an operator. `column` is the name of both, with its unit.
     """
 
     name: str
@@ -35,7 +34,6 @@ class Option:
     declared: bool = True
     overridable: bool = False
     optional: bool = False
-    later: bool = False
     shown_as: str = ""
 
     def read(self, value: Any) -> Any:
@@ -43,15 +41,10 @@ class Option:
         if value is self.default or (value is None and self.optional):
             return value
         try:
-            read = self.kind.read(value)
+            return self.kind.read(value)
         except Refused as refused:
             end = "; leave it out for none" if self.optional else ""
             raise ConfigurationError(f"{self.name}={shown(value)} {refused}{end}.") from None
-        if self.later and read != self.default:
-            raise UnsupportedError(
-                f"{self.name}={shown(value)}: no part of this version reads it. Leave it out until a later version does."
-            )
-        return read
 
     def plain(self, value: Any) -> Any:
         """Return the value as JSON has it: a duration in seconds."""
@@ -67,13 +60,12 @@ def option(
     stored: bool = False,
     declared: bool = True,
     overridable: bool = False,
-    later: bool = False,
     shown_as: str = "",
 ) -> Any:
     """Describe a dataclass field as an option. A `default` of None makes the option optional; `key` names its column."""
     described = {
         "kind": kind, "help": meaning, "column": key, "stored": stored, "declared": declared, "overridable": overridable,
-        "later": later, "shown_as": shown_as, "optional": default is None,
+        "shown_as": shown_as, "optional": default is None,
     }  # fmt: skip
     if isinstance(default, Mapping):
         return field(default_factory=lambda: default, metadata={_KEY: described, "default": default})

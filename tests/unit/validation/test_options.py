@@ -12,7 +12,7 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from jobmanager import JobManager, Retry, Settings
-from jobmanager.errors import ConfigurationError, CronError, UnsupportedError
+from jobmanager.errors import ConfigurationError, CronError
 from jobmanager.job import (
     KNOWN_OPTIONS,
     POLICY_OPTIONS,
@@ -29,9 +29,11 @@ from jobmanager.validation.kinds import (
     Delays,
     Duration,
     Exceptions,
+    Flag,
     Number,
     OneOf,
     Seconds,
+    Several,
     Text,
     TextMapping,
     Whole,
@@ -246,14 +248,6 @@ def test_a_declaration_that_cannot_work_names_its_job_and_its_line(
     assert not jobs.registry.jobs
 
 
-@pytest.mark.parametrize("options", [{"notify_on_failure": True}])
-def test_an_option_that_nothing_reads_yet_is_refused_as_unsupported(
-    jobs: JobManager, options: dict[str, Any]
-) -> None:
-    with pytest.raises(UnsupportedError, match="Leave it out until a later version does"):
-        jobs.add_job("door", lambda: None, **options)
-
-
 @pytest.mark.parametrize("job_id", [None, 3, "", "Not A Slug", "a\0", b"x", ["x"], "x" * 129, print])
 def test_an_id_that_is_no_slug_is_refused_where_the_decorator_stands(jobs: JobManager, job_id: Any) -> None:
     with pytest.raises(ConfigurationError, match="is not a slug"):
@@ -274,7 +268,9 @@ def test_an_override_of_any_option_that_has_one_is_in_force(word: str) -> None:
     item = OVERRIDABLE[word]
     job = Job(id="door", name="door", handler="door")
     words = {"catch_up": "all", "visibility": "system"}
-    value = {Whole: 7, Duration: timedelta(seconds=7)}.get(type(item.kind), words.get(word, "allow"))
+    value: Any = {Whole: 7, Duration: timedelta(seconds=7), Flag: True, Several: ("failed",)}.get(
+        type(item.kind), words.get(word, "allow")
+    )
 
     changed = in_force(job, {word: item.plain(value)})
 

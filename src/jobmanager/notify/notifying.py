@@ -1,0 +1,178 @@
+"""Notifying: the parts of this room for one process, and the thread that looks for messages to send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+
+from jobmanager.clock import Clock
+from jobmanager.errors import UnsupportedError
+from jobmanager.job import Job
+from jobmanager.notify.alerts import REQUESTER, Alerts
+from jobmanager.notify.channels import Channels
+from jobmanager.notify.delivery import Delivery
+from jobmanager.notify.message import Message, Notifier, NotSentError
+from jobmanager.notify.texts import Catalogue, Texts
+from jobmanager.process.background import BackgroundTasks
+from jobmanager.settings import Settings, is_address
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.outbox import Letter
+from jobmanager.validation.printable import get_logger
+
+logger = get_logger(__name__)
+
+DELIVER = "delivery of notifications"
+LOOK_EVERY = timedelta(seconds=10)
+STOP_WITHIN = 1.0
+Lookup = Callable[[str], str | None]
+
+
+class Hooks:
+    """What an application brings: where a person is reached, in which locale, the texts, and further channels."""
+
+    def __init__(
+        self,
+        *,
+        address_of: Lookup | None = None,
+        locale_of: Lookup | None = None,
+        texts: Mapping[str, Catalogue] | None = None,
+        notifiers: Sequence[Notifier] = (),
+    ) -> None:
+        self.address_of = address_of
+        self.locale_of = locale_of
+        self.texts = texts
+        self.notifiers = notifiers
+
+
+class Notifying:
+    """What this process does about notifications. Making it opens nothing; ConfigurationError for channels that cannot work."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Callable[[], RunStore],
+        clock: Clock,
+        hooks: Hooks,
+        *,
+        hide: Callable[[str], str],
+        threaded: bool,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._hooks = hooks
+        self._hide = hide
+        self._threaded = threaded
+        self._store = store
+        self.channels = Channels(settings, clock, hooks.notifiers)
+        self.alerts = Alerts(
+            settings.namespace,
+            admins=self.channels.admins(settings),
+            ends=settings.alerts_on == "ends",
+        )
+        self._texts = Texts(hooks.texts, dashboard_url=settings.dashboard_url)
+        self.delivery = Delivery(
+            lambda: store().outbox,
+            settings.namespace,
+            lambda: self.channels.by_name,
+            self.message,
+            quiet=settings.quiet,
+            threaded=threaded,
+            hide=hide,
+        )
+
+    @cached_property
+    def _background(self) -> BackgroundTasks:
+        background = BackgroundTasks(self._clock, name="jobmanager-notifier")
+        background.add(DELIVER, self.delivery.deliver, every=LOOK_EVERY)
+        return background
+
+    # ---------------------------------------------------------------- its life
+
+    def start(self) -> None:
+        """Begin to deliver, where there is a channel. Twice is once."""
+        self.delivery.stopping = False
+        if self.channels.by_name:
+            self._background.start()
+
+    def stop(self) -> None:
+        """Begin no further message. Twice is safe; what is being sent has a moment to end."""
+        self.delivery.stopping = True
+        if "_background" in self.__dict__:
+            self._background.stop(STOP_WITHIN)
+
+    def wake(self) -> None:
+        """Look for messages soon: a notice was written. Any thread."""
+        if self.channels.by_name:
+            self._background.run_task_soon(DELIVER)
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Raise ConfigurationError for an address that no channel serves; log which jobs would tell nobody."""
+        unheard = []
+        for job in jobs:
+            self.channels.check(job.alert_to)
+            if self.alerts.watches(job) and not (job.alert_to or self.alerts.admins):
+                unheard.append(job.id)
+        if unheard:
+            told = ", ".join(unheard[:5]) + (", ..." if len(unheard) > 5 else "")
+            logger.warning("no one is notified of %s: set JOBMANAGER_ALERTS_EMAIL, or alert_to", told)
+
+    # ---------------------------------------------------------------- addresses and texts
+
+    def address_of(self, requested_by: str | None) -> str | None:
+        """Return the e-mail address of a person who starts a run; None if none is known, then the alerts' own serves.
+
+        Calls the application's hook: not on a thread that runs wait for.
+        """
+        found = None
+        if requested_by and self._hooks.address_of is not None:
+            found = self._hooks.address_of(requested_by)
+        if found is None and requested_by and is_address(requested_by):
+            found = requested_by
+        return found
+
+    def check_reachable(self, requested_by: str | None) -> None:
+        """Raise UnsupportedError if no e-mail could be sent to who asks for a run with `notify=True`."""
+        if "email" not in self.channels.by_name:
+            raise UnsupportedError("notify=True: no e-mail can be sent. Set JOBMANAGER_SMTP_URL.")
+        if self.address_of(requested_by) is None and not self._settings.alerts_email:
+            raise UnsupportedError(
+                f"notify=True: no e-mail address of {requested_by!r} is known. Give JobManager(address_of=...), "
+                "or set JOBMANAGER_ALERTS_EMAIL."
+            )
+
+    def message(self, letter: Letter) -> Message:
+        """Return the message of a letter, with texts in the locale of who gets it."""
+        first = letter.notifications[0] if letter.notifications else None
+        facts = {} if first is None else first.details
+        subject, text = self._texts.written(letter, self._locale(letter))
+        return Message(
+            id=letter.id if first is None else first.id,
+            event=letter.event,
+            subject=self._hide(subject),
+            text=self._hide(text),
+            to=self._receiver(letter),
+            job_id=letter.job_id,
+            count=letter.count,
+            subjects=[found.subject for found in letter.notifications],
+            tags=facts.get("tags") or (),
+            facts=facts,
+        )
+
+    def _receiver(self, letter: Letter) -> str:
+        if letter.address != REQUESTER:
+            return letter.address
+        by = letter.notifications[0].details.get("by") if letter.notifications else None
+        address = self.address_of(by)
+        if address is None and not self._settings.alerts_email:
+            raise NotSentError(
+                f"No address of {by!r} is known: give JobManager(address_of=...), or set JOBMANAGER_ALERTS_EMAIL."
+            )
+        return address or ""
+
+    def _locale(self, letter: Letter) -> str:
+        details = letter.notifications[0].details if letter.notifications else {}
+        given, by = details.get("locale"), details.get("by")
+        if not given and by and self._hooks.locale_of is not None:
+            given = self._hooks.locale_of(by)
+        return given or details.get("job_locale") or self._settings.locale
