@@ -12,6 +12,7 @@ JobManagerError
 ├── JobNotFoundError (LookupError)
 ├── RunNotFoundError (LookupError)
 ├── HandlerNotFoundError (LookupError)
+├── NotificationNotFoundError (LookupError)
 ├── JobDisabledError                     a start by hand of a disabled job
 ├── SwitchedOffError                     a call from outside where nothing is to run
 ├── PayloadError (ValueError)            arguments that do not fit the handler
@@ -139,6 +140,14 @@ class RunNotFoundError(JobManagerError, LookupError):
 
 class HandlerNotFoundError(JobManagerError, LookupError):
     """No handler has this key, or its "module:function" cannot be imported."""
+
+
+class NotificationNotFoundError(JobManagerError, LookupError):
+    """No notification has the id `notification_id`, or several end so."""
+
+    def __init__(self, message: str, *, notification_id: str) -> None:
+        super().__init__(message)
+        self.notification_id = notification_id
 
 
 class JobDisabledError(JobManagerError):

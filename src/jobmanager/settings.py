@@ -42,6 +42,8 @@ MOST_SHOWN = 80
 _SECRET_PARAMETER = re.compile(
     r"([?&][^=&]*(?:password|passwd|secret|token|key)[^=&]*)=([^&]*)", re.IGNORECASE
 )
+_WHOLLY_SECRET = frozenset({"secret", "alerts_urls"})
+"""The settings of which nothing is shown."""
 _SEVERAL = re.compile(r";(?=[a-z][a-z0-9+.-]*://)")
 _ADDRESS = re.compile(
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"
@@ -191,6 +193,15 @@ def _secret(given: Any) -> Secret:
             f"at least {SMALLEST_SECRET} random bytes, such as `openssl rand -base64 32` prints; "
             "two of them, with a blank between, while one is replaced"
         )
+    return Secret(whole)
+
+
+def _urls(given: Any) -> Secret:
+    """Read URLs of Apprise: it alone knows its schemes, and each may hold a password anywhere."""
+    read = getattr(given, "get_secret_value", None)
+    whole = read() if callable(read) else given
+    if not isinstance(whole, str) or not all("://" in url for url in whole.split()):
+        raise ValueError("URLs that Apprise knows, such as slack://..., with a blank between")
     return Secret(whole)
 
 
@@ -449,6 +460,11 @@ class Settings:
         kind=_addresses,
         meaning='Who is notified of jobs with `visibility="system"` and of what concerns no single job; several with , between',
     )
+    alerts_urls: Secret | None = _setting(
+        default=None,
+        kind=_urls,
+        meaning="URLs of Apprise for further services that are told the same, with a blank between (extra `notify`)",
+    )
     alerts_on: Literal["failures", "ends"] = _setting(
         default="failures",
         kind=Word(("failures", "ends")),
@@ -560,7 +576,8 @@ class Settings:
             for url in _SEVERAL.split(value)
         ]
         written = {password for url in urls for password in (_taken_apart(url)[1], *_secret_parameters(url))}
-        return frozenset({*self.secrets, *written, *map(unquote, written)} - {""})
+        told = () if self.alerts_urls is None else self.alerts_urls.get_secret_value().split()
+        return frozenset({*self.secrets, *told, *written, *map(unquote, written)} - {""})
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -609,7 +626,7 @@ def _suggestion(field: str) -> str | None:
 
 
 def _shown(field: str, value: object) -> object:
-    if field == "secret" and value is not None:
+    if field in _WHOLLY_SECRET and value is not None:
         return HIDDEN
     if field.endswith("_url") and isinstance(value, str):
         return shown_url(value)
@@ -688,7 +705,7 @@ def _secret_parameters(url: str) -> list[str]:
 
 def _told(field: str, value: object) -> str:
     """Write `NAME=value` if the value may be shown; an invalid URL may hide a password anywhere after its scheme."""
-    if field == "secret":
+    if field in _WHOLLY_SECRET:
         return _variable(field)
     if field.endswith("_url"):
         scheme = re.match(r"[a-z][a-z0-9+.-]*(?=://)", value) if isinstance(value, str) else None

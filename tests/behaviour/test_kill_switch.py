@@ -148,7 +148,7 @@ def test_what_waits_when_the_switch_is_set_goes_on_when_it_is_not(tmp_path: Path
 
 READS = {
     "attempts", "audit", "check", "dead_letters", "executors", "get_all_job_statuses", "get_job_metrics", "get_job_status",
-    "handlers", "health", "history", "is_executed_here", "logs", "run", "runs", "simulate", "wait",
+    "handlers", "health", "history", "notification", "notification_message", "notifications", "is_executed_here", "logs", "run", "runs", "simulate", "wait",
 }  # fmt: skip
 DECLARES = {"add_job", "handler", "job", "schedule_cron_job", "schedule_job"}
 LIVES = {
@@ -163,6 +163,10 @@ WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
     "disable_job": lambda jobs, _: jobs.disable_job("work"),
     "discard": lambda jobs, ids: jobs.discard(ids["failed"]),
     "enable_job": lambda jobs, _: jobs.enable_job("work"),
+    "drop_notification": lambda jobs, ids: jobs.drop_notification("some-notification"),
+    "notify_admins": lambda jobs, _: jobs.notify_admins("hello"),
+    "resend_notification": lambda jobs, ids: jobs.resend_notification("some-notification"),
+    "test_notifications": lambda jobs, _: jobs.test_notifications(),
     "execute_here": lambda jobs, ids: jobs.execute_here(ids["pending"]),
     "override_job": lambda jobs, _: jobs.override_job("work", priority=3),
     "purge": lambda jobs, _: jobs.purge(),
@@ -191,6 +195,9 @@ VERBS = {
     "backfill": ("backfill", "work", "--from", "2026-03-09", "--to", "2026-03-10"),
     "dead redrive": ("dead", "redrive"),
     "dead discard": ("dead", "discard", "{failed}"),
+    "notifications resend": ("notifications", "resend", "some-notification"),
+    "notifications drop": ("notifications", "drop", "some-notification"),
+    "notifications test": ("notifications", "test"),
     "purge": ("purge", "--older-than", "0s", "--yes"),
     "sync": ("sync", "--apply"),
 }

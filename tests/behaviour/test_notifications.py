@@ -10,6 +10,8 @@ import pytest
 from tests.smtp_server import SmtpServer, smtp_server
 
 from jobmanager import JobManager, Retry, Settings
+from jobmanager.access.acting import acting
+from jobmanager.access.principal import Principal
 from jobmanager.errors import ConfigurationError
 from jobmanager.notify import Message, Notifier
 from jobmanager.testing import FakeClock
@@ -176,6 +178,18 @@ def test_who_started_a_run_is_told_how_it_ended(make: Make, clock: FakeClock, se
     )
     assert set(server.subjects) == {"nightly succeeded"}
     assert "by ann" in server.received[0].mail.get_content()
+
+
+def test_a_principal_is_told_at_its_own_address(make: Make, clock: FakeClock, server: SmtpServer) -> None:
+    jobs = make()
+    add(jobs, notify_on_failure=False).broken = False
+
+    with acting(Principal("ben", "operator", email="ben@example.org")):
+        run = jobs.trigger_job("nightly", notify=True)
+    clock.advance()
+
+    assert run.requested_by == "ben <ben@example.org>"
+    assert [got.receivers for got in server.received] == [["ben@example.org"]]
 
 
 def test_a_start_that_nobody_could_be_told_of_is_refused(make: Make) -> None:

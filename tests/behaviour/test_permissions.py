@@ -20,6 +20,7 @@ from jobmanager.doctor import examine
 from jobmanager.errors import (
     JobManagerError,
     JobNotFoundError,
+    NotificationNotFoundError,
     PermissionDeniedError,
     RunConflictError,
     RunNotFoundError,
@@ -35,7 +36,7 @@ MINUTE = timedelta(minutes=1)
 NOBODY = Principal("nobody")
 VIEWER, OPERATOR, ADMIN = (Principal(name, name) for name in ("viewer", "operator", "admin"))
 ACME = Principal("acme-user", "operator", scopes=["acme"])
-ADMINS_WORK = {"create_job", "delete_job", "purge", "seed", "sync"}
+ADMINS_WORK = {"create_job", "delete_job", "purge", "seed", "sync", "test_notifications"}
 
 
 def secret_work(context: RunContext) -> str:
@@ -200,6 +201,10 @@ def reading(jobs: JobManager, run_id: str, job_id: str = "work") -> dict[str, Ca
         "history": lambda: jobs.history(job_id),
         "is_executed_here": lambda: jobs.is_executed_here(run_id),
         "logs": lambda: jobs.logs(run_id),
+        "notification": lambda: jobs.notification("x" * 36),
+        "notification_message": lambda: jobs.notification_message("x" * 36),
+        "notifications": jobs.notifications,
+        "notifications of the job": lambda: jobs.notifications(job=job_id),
         "run": lambda: jobs.run(run_id),
         "run by its end": lambda: jobs.run(run_id[-12:]),
         "runs": lambda: jobs.runs(limit=1000),
@@ -215,7 +220,7 @@ def shown(call: Callable[[], object]) -> str:
     """Everything that somebody learns from the call: its result, or its error."""
     try:
         return repr(call())
-    except (JobNotFoundError, RunNotFoundError, PermissionDeniedError) as error:
+    except (JobNotFoundError, RunNotFoundError, NotificationNotFoundError, PermissionDeniedError) as error:
         return f"{type(error).__name__}: {error}"
 
 
@@ -260,7 +265,9 @@ def test_no_method_changes_a_system_job_for_those_without_admin(jobs: JobManager
         try:
             write(aimed, {"pending": run.id, "failed": run.id})
         except REFUSED as error:
-            assert isinstance(error, (JobNotFoundError, RunNotFoundError, PermissionDeniedError))  # noqa: PT017
+            assert isinstance(  # noqa: PT017
+                error, (JobNotFoundError, RunNotFoundError, NotificationNotFoundError, PermissionDeniedError)
+            )
     assert (jobs.store.jobs.get("planted-system-job"), jobs.run(run.id)) == before
 
 

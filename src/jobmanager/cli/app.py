@@ -46,6 +46,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Watch and maintain": {
         "doctor": "maintenance:doctor",
         "healthcheck": "operate:healthcheck",
+        "notifications": "notifications:notifications",
         "metrics": "metrics:metrics",
         "db": "db:db",
         "purge": "maintenance:purge",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
@@ -12,9 +12,11 @@ from jobmanager.ledger.backfill import MadeUp
 from jobmanager.ledger.job_sync import Change
 from jobmanager.ledger.queries import Planned
 from jobmanager.manager.health import REPLY_WITHIN
+from jobmanager.notify.message import Message
 from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerInfo, HandlerTarget
 from jobmanager.run import Attempt, JobMetrics, JobStatus, LogLine, Run
+from jobmanager.stores.outbox import Notification
 from jobmanager.stores.values import AuditEntry, Instance, Outcome
 from jobmanager.validation.texts import MISTAKES, add_place
 
@@ -116,6 +118,52 @@ class AsyncJobManager:
             notify=notify,
             by=by,
         )
+
+    # ---------------------------------------------------------------- notifications
+
+    async def notifications(
+        self,
+        state: str | Collection[str] = (),
+        *,
+        job: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> list[Notification]:
+        """List notifications; see `JobManager.notifications`."""
+        return await _on_thread(self._manager.notifications, state, job=job, before=before, limit=limit)
+
+    async def notification(self, notification_id: str) -> Notification:
+        """Return a notification; see `JobManager.notification`."""
+        return await _on_thread(self._manager.notification, notification_id)
+
+    async def notification_message(self, notification_id: str) -> Message:
+        """Return the message of a notification; see `JobManager.notification_message`."""
+        return await _on_thread(self._manager.notification_message, notification_id)
+
+    async def resend_notification(self, notification_id: str, *, by: str | None = None) -> Notification:
+        """Send a notification again; see `JobManager.resend_notification`."""
+        return await _on_thread(self._manager.resend_notification, notification_id, by=by)
+
+    async def drop_notification(self, notification_id: str, *, by: str | None = None) -> Notification:
+        """Drop a notification; see `JobManager.drop_notification`."""
+        return await _on_thread(self._manager.drop_notification, notification_id, by=by)
+
+    async def notify_admins(
+        self,
+        subject: str,
+        title: str = "",
+        body: str = "",
+        details: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
+    ) -> int:
+        """Tell the admins something; see `JobManager.notify_admins`."""
+        return await _on_thread(self._manager.notify_admins, subject, title, body, details, tags)
+
+    async def test_notifications(self, to: str | None = None) -> dict[str, str | None]:
+        """Send a message at once; see `JobManager.test_notifications`."""
+        return await _on_thread(self._manager.test_notifications, to)
+
+    # ---------------------------------------------------------------- the end of a run
 
     async def wait(self, run_id: str, timeout: Seconds | None = 30) -> Run:  # noqa: ASYNC109 - equal to JobManager.wait
         """Wait for the end of a run; see `JobManager.wait`. No thread is held meanwhile."""

@@ -14,6 +14,7 @@ from jobmanager.errors import (
     JobDisabledError,
     JobManagerError,
     JobNotFoundError,
+    NotificationNotFoundError,
     PermissionDeniedError,
     RunConflictError,
     RunNotFoundError,
@@ -38,6 +39,7 @@ REFUSED = (
     TransitionError,
     JobDisabledError,
     DuplicateJobError,
+    NotificationNotFoundError,
 )
 """What tells somebody that a change is not made; a mistake in the arguments is none of them."""
 
@@ -112,7 +114,10 @@ def note_refusal(
     if parts.settings.disabled:
         return
     target: object = next(
-        iter((*args[1:], *(kwargs[name] for name in ("job_id", "run_id") if name in kwargs))), None
+        iter(
+            (*args[1:], *(kwargs[name] for name in ("job_id", "run_id", "notification_id") if name in kwargs))
+        ),
+        None,
     )
     try:
         if parts.store.exists():

@@ -81,8 +81,9 @@ class Operating:
             due_at = _moment(now, delay, at)
             checked = checked_payload(dict(payload) if isinstance(payload, Mapping) else payload)
             self._check_payload(job, checked or {})
+            requested_by = requested_by or by
             if notify:
-                self._parts.assembly.notifying.check_reachable(requested_by or by)
+                requested_by = self._parts.assembly.notifying.reachable(requested_by)
         self._parts.check_not_disabled(f"Job {job.id!r} is not started", job.id)
         self._parts.check_scope(job.id, "trigger", scope)
         assembly = self._parts.ready()
@@ -91,7 +92,7 @@ class Operating:
             priority=priority,
             key=key,
             scope=scope,
-            requested_by=requested_by or by,
+            requested_by=requested_by,
             notify=notify,
         )
         here = self._parts.executes_here and due_at <= now and job.id in self._parts.registry.jobs

@@ -24,11 +24,14 @@ class Channels:
         email = _email(settings, clock)
         if email is not None:
             found.setdefault(email.name, email)
+        if settings.alerts_urls is not None:
+            found.setdefault("apprise", _apprise(settings.alerts_urls.get_secret_value().split()))
         self.by_name = found
 
     def admins(self, settings: Settings) -> list[Route]:
         """Return who is told of what concerns no single job."""
-        return [Route("email")] if settings.alerts_email else []
+        given = {"email": settings.alerts_email, "apprise": settings.alerts_urls}
+        return [Route(channel) for channel, where in given.items() if where]
 
     def check(self, routes: Iterable[str]) -> None:
         """Load the channels that these addresses name; ConfigurationError for one that there is none of."""
@@ -55,6 +58,12 @@ class Channels:
         raise ConfigurationError(
             f"{text!r} is neither an e-mail address nor a channel.{closest_name(name, known)} Channels are {', '.join(known)}."
         )
+
+
+def _apprise(urls: Sequence[str]) -> Notifier:
+    from jobmanager.notify.apprise import Apprise  # noqa: PLC0415 - an extra
+
+    return Apprise(urls)
 
 
 def _email(settings: Settings, clock: Clock) -> Notifier | None:

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
+from jobmanager.access.acting import current
 from jobmanager.clock import Clock
-from jobmanager.errors import UnsupportedError
+from jobmanager.errors import ConfigurationError, UnsupportedError
 from jobmanager.job import Job
-from jobmanager.notify.alerts import REQUESTER, Alerts
+from jobmanager.notify.alerts import REQUESTER, Alerts, route_of
 from jobmanager.notify.channels import Channels
 from jobmanager.notify.delivery import Delivery
 from jobmanager.notify.message import Message, Notifier, NotSentError
-from jobmanager.notify.texts import Catalogue, Texts
+from jobmanager.notify.texts import Catalogue, Texts, one_line
 from jobmanager.process.background import BackgroundTasks
+from jobmanager.process.bounded import ended_within
+from jobmanager.run import Notice, new_id
 from jobmanager.settings import Settings, is_address
 from jobmanager.stores.base import RunStore
-from jobmanager.stores.outbox import Letter
+from jobmanager.stores.outbox import Letter, Notification, NotificationState
 from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
 
 DELIVER = "delivery of notifications"
 LOOK_EVERY = timedelta(seconds=10)
+DIRECTLY_WITHIN = 60.0
 STOP_WITHIN = 1.0
 Lookup = Callable[[str], str | None]
 
@@ -124,22 +130,29 @@ class Notifying:
 
         Calls the application's hook: not on a thread that runs wait for.
         """
-        found = None
-        if requested_by and self._hooks.address_of is not None:
-            found = self._hooks.address_of(requested_by)
-        if found is None and requested_by and is_address(requested_by):
-            found = requested_by
-        return found
+        if not requested_by:
+            return None
+        found = None if self._hooks.address_of is None else self._hooks.address_of(requested_by)
+        name, _, address = requested_by.rpartition("<")
+        written = address.removesuffix(">") if name else requested_by
+        return found or (written if is_address(written) else None)
 
-    def check_reachable(self, requested_by: str | None) -> None:
-        """Raise UnsupportedError if no e-mail could be sent to who asks for a run with `notify=True`."""
+    def reachable(self, requested_by: str | None) -> str | None:
+        """Return who asks for a run with `notify=True` so that an e-mail finds that person: with the principal's own address, if it has one.
+
+        Raises UnsupportedError if no e-mail could be sent to that person.
+        """
         if "email" not in self.channels.by_name:
             raise UnsupportedError("notify=True: no e-mail can be sent. Set JOBMANAGER_SMTP_URL.")
+        principal = current().principal
+        if principal is not None and principal.email and requested_by in (None, principal.name):
+            return f"{principal.name} <{principal.email}>"
         if self.address_of(requested_by) is None and not self._settings.alerts_email:
             raise UnsupportedError(
                 f"notify=True: no e-mail address of {requested_by!r} is known. Give JobManager(address_of=...), "
                 "or set JOBMANAGER_ALERTS_EMAIL."
             )
+        return requested_by
 
     def message(self, letter: Letter) -> Message:
         """Return the message of a letter, with texts in the locale of who gets it."""
@@ -159,6 +172,59 @@ class Notifying:
             facts=facts,
         )
 
+    def message_of(self, notification: Notification) -> Message:
+        """Return the message of one notification alone."""
+        return self.message(_letter([notification]))
+
+    def presentable(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return facts of an application without secrets."""
+        return {
+            name: [self._hide(item) for item in value] if isinstance(value, list) else self._hide(value)
+            for name, value in facts.items()
+        }
+
+    def test(self, to: str | None) -> dict[str, str | None]:
+        """Send a message to this address, or to all admins, past the outbox; return what went wrong by address."""
+        routes = list(self.alerts.admins) if to is None else [route_of(to)]
+        if not routes:
+            raise ConfigurationError("No one is to be told: set JOBMANAGER_ALERTS_EMAIL, or give an address.")
+        for route in routes:
+            self.channels.check_route(route, to or route.channel)
+        notices = [
+            Notice(
+                namespace=self._settings.namespace,
+                event="test",
+                subject="test",
+                channel=route.channel,
+                address=route.address,
+            )
+            for route in routes
+        ]
+        return self.send_directly(notices)
+
+    def send_directly(self, notices: Sequence[Notice]) -> dict[str, str | None]:
+        """Send each of these past the outbox, and wait for it within a bound; return what went wrong by address."""
+        outcome: dict[str, str | None] = {}
+        for notice in notices:
+            now = self._clock.now()
+            row = Notification(
+                id=new_id(now), state=NotificationState.WAITING, created_at=now, due_at=now, **asdict(notice)
+            )
+            outcome[f"{notice.channel}:{notice.address}".rstrip(":")] = self._sent_now(row)
+        return outcome
+
+    def _sent_now(self, row: Notification) -> str | None:
+        channel, message = self.channels.by_name[row.channel], self.message_of(row)
+        send = partial(channel.deliver, message, _nothing)
+        try:
+            if not self._threaded:
+                send()
+            elif not ended_within(DIRECTLY_WITHIN, send, name=f"notify-{channel.name}"):
+                return f"no reply within {DIRECTLY_WITHIN:g} s"
+        except Exception as error:  # noqa: BLE001 - whatever a channel raises is its outcome
+            return one_line(self._hide(f"{error}" or type(error).__name__), 500)
+        return None
+
     def _receiver(self, letter: Letter) -> str:
         if letter.address != REQUESTER:
             return letter.address
@@ -176,3 +242,20 @@ class Notifying:
         if not given and by and self._hooks.locale_of is not None:
             given = self._hooks.locale_of(by)
         return given or details.get("job_locale") or self._settings.locale
+
+
+def _letter(notifications: Sequence[Notification]) -> Letter:
+    first = notifications[0]
+    return Letter(
+        id=first.id,
+        event=first.event,
+        job_id=first.job_id,
+        channel=first.channel,
+        address=first.address,
+        count=sum(item.count for item in notifications),
+        notifications=notifications,
+    )
+
+
+def _nothing() -> None:
+    """Note nowhere that a message may arrive."""

@@ -54,7 +54,7 @@ ENGLISH: Catalogue = {
     "outbox_full.text": "The outbox was full: {count} more events were counted and are not told one by one.",
     "message.subject": "{title}",
     "message.many": "{title} ({count} times)",
-    "message.text": "{error}",
+    "message.text": "{heading}\n\n{body}\n\n{listed}",
     "test.subject": "jobmanager can send to you",
     "test.many": "jobmanager can send to you",
     "test.text": "This message was sent by `jobmanager notifications test`. Notifications of namespace {namespace} arrive here.",
@@ -100,7 +100,7 @@ class Texts:
         paragraphs = [self._of(locale, f"{letter.event}.text", facts), self._lines(locale, letter, facts)]
         if letter.count > 1:
             paragraphs.append(self._others(locale, letter, facts))
-        text = "\n\n".join(part for part in paragraphs if part)
+        text = "\n\n".join(part.strip() for part in paragraphs if part.strip())
         return one_line(subject, LONGEST_SUBJECT), printable_lines(text) + "\n"
 
     def _facts(self, letter: Letter) -> dict[str, str]:

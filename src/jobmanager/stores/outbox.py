@@ -6,11 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
+from jobmanager.access.view import View
 from jobmanager.run import Notice
+from jobmanager.stores.values import AuditEntry
 
-NotificationState = Literal["waiting", "sent", "dead", "dropped"]
+
+class NotificationState(StrEnum):
+    """What became of a notification: it waits, was sent, was given up, or was dropped by an operator."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    DEAD = "dead"
+    DROPPED = "dropped"
+
 
 MOST_WAITING = 10_000
 """Rows that may wait in a namespace; what comes beyond is counted in one row of the event OVERFLOW."""
@@ -111,16 +122,23 @@ class Outbox(ABC):
         job_id: str | None = None,
         before: str | None = None,
         limit: int = 50,
+        seen: View | None = None,
     ) -> Sequence[Notification]:
-        """Return a page of notifications, newest first; `before` is the id of the last one of the page before."""
+        """Return a page of notifications, newest first; `before` is the id of the last one of the page before.
+
+        With `seen` only those of jobs whose every run is seen; a view that is whole sees those of no job, too.
+        """
 
     @abstractmethod
-    def get(self, namespace: str, notification_id: str) -> Notification | None:
+    def get(self, namespace: str, notification_id: str, *, seen: View | None = None) -> Notification | None:
         """Return the notification with this id, or whose id ends so, if only one does."""
 
     @abstractmethod
-    def change(self, notification_id: str, state: Literal["waiting", "dropped"]) -> bool:
-        """Make a notification wait again as if it were new, or drop it; False if there is none, or it is sent already and not to wait."""
+    def change(self, notification_id: str, state: NotificationState, entry: AuditEntry | None = None) -> bool:
+        """Make a notification wait again as if it were new, or drop it, and write the entry of the audit with it.
+
+        False if there is none, or if it was sent and is to be dropped.
+        """
 
     @abstractmethod
     def counts(self, namespace: str) -> Mapping[str, int]:

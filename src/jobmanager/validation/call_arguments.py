@@ -47,6 +47,12 @@ def duration_of(name: str, value: Any) -> timedelta:
     return length
 
 
+def text_of(name: str, value: Any, most: int, *, least: int = 1) -> str:
+    """Return the text of an argument; PayloadError for what is none, is too long, or cannot be kept."""
+    text: str = _read(Text(most, least=least), name, value)
+    return text
+
+
 def words_of(name: str, value: Any, words: type[Word]) -> list[Word]:
     """Return the words that an argument gives, one or several; PayloadError for any other word."""
     given = value if isinstance(value, Collection) and not isinstance(value, (str, bytes)) else [value]

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
+from jobmanager.access.view import View
 from jobmanager.run import Ending, Notice, RunStatus, new_id
 from jobmanager.stores import outbox
 from jobmanager.stores.outbox import (
@@ -23,8 +24,10 @@ from jobmanager.stores.outbox import (
     Outbox,
 )
 from jobmanager.stores.sql.database import Connection, Database, SqlFacet, literally
+from jobmanager.stores.sql.visible import jobs_seen
+from jobmanager.stores.values import AuditEntry
 
-WAITING: NotificationState = "waiting"
+WAITING, DROPPED = NotificationState.WAITING, NotificationState.DROPPED
 UNCONFIRMED = "transmitted twice without a confirmation: it may have arrived"
 CHUNK = 2000  # rows in one transaction, as for runs
 
@@ -247,10 +250,10 @@ class SqlOutbox(SqlFacet, Outbox):
         job_id: str | None = None,
         before: str | None = None,
         limit: int = 50,
+        seen: View | None = None,
     ) -> list[Notification]:
-        table = self.tables.notifications
-        c = table.c
-        query = sa.select(table).where(c.namespace == namespace)
+        c = self.tables.notifications.c
+        query = self._seen(namespace, seen)
         if states:
             query = query.where(c.state.in_(states))
         if job_id is not None:
@@ -261,17 +264,23 @@ class SqlOutbox(SqlFacet, Outbox):
             rows = connection.execute(query.order_by(c.id.desc()).limit(limit)).mappings()
             return self.database.readable(rows, _notification, "notification", "id")
 
-    def get(self, namespace: str, notification_id: str) -> Notification | None:
-        table = self.tables.notifications
-        c = table.c
-        ending = sa.select(table).where(
-            c.namespace == namespace, c.id.endswith(notification_id, autoescape=True)
-        )
+    def get(self, namespace: str, notification_id: str, *, seen: View | None = None) -> Notification | None:
+        ending = self.tables.notifications.c.id.endswith(notification_id, autoescape=True)
         with self.database.reading() as connection:
-            rows = connection.execute(ending.limit(2)).mappings().all()
+            rows = connection.execute(self._seen(namespace, seen).where(ending).limit(2)).mappings().all()
         return _notification(rows[0]) if len(rows) == 1 else None
 
-    def change(self, notification_id: str, state: Literal["waiting", "dropped"]) -> bool:
+    def _seen(self, namespace: str, seen: View | None) -> sa.Select[Any]:
+        table, jobs = self.tables.notifications, self.tables.jobs
+        query = sa.select(table).where(table.c.namespace == namespace)
+        if seen is None or seen.is_whole:
+            return query
+        its_job = sa.select(jobs.c.id).where(
+            jobs.c.id == table.c.job_id, *jobs_seen(self.tables, seen, whole=True)
+        )
+        return query.where(its_job.correlate(table).exists())
+
+    def change(self, notification_id: str, state: NotificationState, entry: AuditEntry | None = None) -> bool:
         table = self.tables.notifications
         c = table.c
         with self.database.writing() as connection:
@@ -283,11 +292,14 @@ class SqlOutbox(SqlFacet, Outbox):
                 "sent_at": None,
                 "message": None,
             }
-            values = {"state": state, **(anew if state == WAITING else {})}
+            values = {"state": state, **(anew if state is WAITING else {})}
             changed = sa.update(table).where(c.id == notification_id)
-            if state == "dropped":
+            if state is DROPPED:
                 changed = changed.where(c.state.in_((WAITING, "dead")))
-            return bool(connection.execute(changed.values(**values)).rowcount)
+            done = bool(connection.execute(changed.values(**values)).rowcount)
+            if done:
+                self.database.note(connection, entry)
+            return done
 
     def counts(self, namespace: str) -> Mapping[str, int]:
         table = self.tables.notifications
@@ -315,4 +327,4 @@ class SqlOutbox(SqlFacet, Outbox):
 
 
 def _notification(row: sa.RowMapping) -> Notification:
-    return Notification(**row)
+    return Notification(**{**row, "state": NotificationState(row["state"])})

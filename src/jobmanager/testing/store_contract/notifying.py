@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from jobmanager.access.view import View
 from jobmanager.run import FAILED, SUCCEEDED, Notice, Run
 from jobmanager.stores import outbox
-from jobmanager.stores.outbox import Letter, Notification
+from jobmanager.stores.audit import AuditQuery
+from jobmanager.stores.outbox import Letter, Notification, NotificationState
 from jobmanager.testing.store_contract.ground import StoreGround
 
 QUIET, LEASE = timedelta(minutes=15), timedelta(minutes=1)
@@ -285,11 +288,22 @@ class NotifyingPromises(StoreGround):
         self.store.outbox.note_sent(letter.id)
         first, second = self.listed()
 
-        assert self.store.outbox.change(first.id, "waiting")
-        assert not self.store.outbox.change(second.id, "dropped"), "it was sent"
-        assert self.store.outbox.change(first.id, "dropped")
-        assert not self.store.outbox.change("nobody", "waiting")
+        assert self.store.outbox.change(first.id, NotificationState.WAITING)
+        assert not self.store.outbox.change(second.id, NotificationState.DROPPED), "it was sent"
+        assert self.store.outbox.change(first.id, NotificationState.DROPPED)
+        assert not self.store.outbox.change("nobody", NotificationState.WAITING)
         assert {found.state for found in self.listed()} == {"sent", "dropped"}
+
+    def test_a_change_by_hand_writes_its_entry_of_the_audit(self) -> None:
+        self.store.outbox.add([self.notice()])
+        [found] = self.listed()
+        entry = replace(self.entry("job", "drop"), target="notification", target_id=found.id)
+
+        self.store.outbox.change("nobody", NotificationState.DROPPED, entry)
+        assert self.store.audit.entries(AuditQuery(namespace="default")) == []
+        self.store.outbox.change(found.id, NotificationState.DROPPED, entry)
+
+        assert [kept.action for kept in self.store.audit.entries(AuditQuery(namespace="default"))] == ["drop"]
 
     def test_pages_go_back_in_time(self) -> None:
         self.store.outbox.add([self.notice(f"run-{number}") for number in range(5)])
@@ -301,9 +315,24 @@ class NotifyingPromises(StoreGround):
         assert len({found.id for found in [*page, *rest]}) == 5
         assert self.store.outbox.list("default", job_id="other") == []
 
+    def test_who_sees_not_all_jobs_sees_the_notifications_of_those_alone(self) -> None:
+        for job_id, visibility in (("job", "team"), ("shared", "project"), ("hidden", "system")):
+            self.job(job_id, visibility=visibility)
+            self.store.outbox.add([self.notice(job_id=job_id)])
+        self.store.outbox.add([self.notice(job_id="")])
+
+        def shown(view: View) -> set[str]:
+            found = self.store.outbox.list("default", seen=view)
+            assert all(self.store.outbox.get("default", item.id, seen=view) == item for item in found)
+            return {item.job_id for item in found}
+
+        assert shown(View("default", system=True)) == {"job", "shared", "hidden", ""}
+        assert shown(View("default")) == {"job", "shared"}
+        assert shown(View("default", scopes=frozenset({"acme"}))) == {"job"}
+
     def test_what_is_over_is_purged(self) -> None:
         self.store.outbox.add([self.notice(), self.notice(event="missed")])
-        self.store.outbox.change(self.listed()[0].id, "dropped")
+        self.store.outbox.change(self.listed()[0].id, NotificationState.DROPPED)
 
         assert self.store.outbox.purge(self.store.now() - timedelta(hours=1)) == 0
         assert self.store.outbox.purge(self.store.now() + timedelta(hours=1)) == 1
