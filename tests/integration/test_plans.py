@@ -16,6 +16,7 @@ from tests.servers import FreshDatabases
 
 from jobmanager import Settings
 from jobmanager.clock import SystemClock
+from jobmanager.ledger.statistics import statistics_of
 from jobmanager.run import FAILED, Ending, Run, RunStatus, new_id
 from jobmanager.stores import store_for
 from jobmanager.stores.sql.sqlite_database import driver_of
@@ -248,6 +249,8 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "newest instant": locked(lambda page: page.newest_instant()),
     "opened after": locked(lambda page: page.opened_after(page.now - timedelta(minutes=9))),
     "close pending": locked(lambda page: page.close_pending()),
+    "hours to count": lambda full: full.store.statistics.unsettled(),
+    "hours with runs": lambda full: full.store.statistics.hours_with_runs(0, 10_000_000),
     "forget dead": lambda full: full.store.maintenance.forget_dead(full.first),
 }
 
@@ -298,3 +301,32 @@ def test_opening_and_ending_read_a_row_for_each_run(full):
     with full.store.database.reading() as connection:
         full.explain(connection.connection.driver_connection, writes.OPEN_AND_END, values)
     assert full.costs[0][0] < full.too_much, full.costs[0][1]
+
+
+def test_counting_an_hour_reads_the_runs_of_that_hour(full):
+    hour = int(full.first.timestamp()) // 3600 + 3
+    full.costs.clear()
+    with full.watching():
+        found = full.store.statistics.count(hour)
+        assert full.store.statistics.hours_with_runs(hour, hour + 5) == [hour + more for more in range(5)]
+
+    assert sum(cell.count for cell in found.cells) > 59 * JOBS  # a sixteenth of the table
+    for cost, told in full.costs:
+        assert cost < 60 * JOBS * 100, told
+        assert not re.search(r'"Seq Scan",(\s+"[^"]+": [^"]+,)*\s+"Relation Name": "runs"', told), told
+        assert "SCAN jobmanager_runs" not in told
+
+
+def test_statistics_of_a_day_and_more_read_no_run_but_the_backlog(full):
+    """A page over ten million runs costs what it costs over ten thousand."""
+    full.store.statistics.recount([int(full.now.timestamp()) // 3600])
+    for period in ("24h", "7d", "30d"):
+        full.costs.clear()
+        with full.watching():
+            found = statistics_of(full.store, "default", None, period)
+            statistics_of(full.store, "default", "job-7", period)
+        assert found.backlog == 200
+        for cost, told in full.costs:
+            assert cost < full.too_much, told
+            reads = re.findall(r"(?:FROM|JOIN) (?:jobmanager\.|jobmanager_)runs\b[^)]*", told)
+            assert all("status = 'pending'" in read for read in reads), told

@@ -47,6 +47,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "doctor": "maintenance:doctor",
         "healthcheck": "operate:healthcheck",
         "notifications": "notifications:notifications",
+        "stats": "stats:stats",
         "metrics": "metrics:metrics",
         "db": "db:db",
         "purge": "maintenance:purge",

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.reconciliation import Reconciliation
+from jobmanager.ledger.rollup import Rollup
 from jobmanager.process.background import BackgroundTasks
 from jobmanager.registry import Registry
 from jobmanager.run import FAILED, Run, RunStatus
@@ -35,12 +36,19 @@ class Demand:
     """Asks for claims where there may be something to claim: `RunEvents` of this process. Any thread."""
 
     def __init__(
-        self, *, background: BackgroundTasks, pool: WorkerPool, registry: Registry, account: Reconciliation
+        self,
+        *,
+        background: BackgroundTasks,
+        pool: WorkerPool,
+        registry: Registry,
+        account: Reconciliation,
+        rollup: Rollup,
     ) -> None:
         self._background = background
         self._pool = pool
         self._registry = registry
         self._account = account
+        self._rollup = rollup
         self._backlog = False
 
     def claim_soon(self) -> None:
@@ -64,7 +72,8 @@ class Demand:
         self.claim_at(moment)
 
     def ended(self, run: Run, status: RunStatus) -> None:
-        """Claim what waits in line for the key of a run that ended, and pause a job that fails too often."""
+        """Note the end for the statistics, claim what waits in line for the run's key, and pause a job that fails too often."""
+        self._rollup.note(run.id)
         job = self._registry.jobs.get(run.job_id)
         if job is None:
             return

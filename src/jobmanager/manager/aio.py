@@ -11,6 +11,7 @@ from jobmanager.job import Job, JobOptions, PolicyWords
 from jobmanager.ledger.backfill import MadeUp
 from jobmanager.ledger.job_sync import Change
 from jobmanager.ledger.queries import Planned
+from jobmanager.ledger.statistics import Period, Statistics
 from jobmanager.manager.health import REPLY_WITHIN
 from jobmanager.notify.message import Message
 from jobmanager.process.health import HealthReport
@@ -360,6 +361,10 @@ class AsyncJobManager:
     ) -> HealthReport:
         """Return what stands still although it should move; see `JobManager.health`."""
         return await _on_thread(self._manager.health, late=late, thorough=thorough, within=within, told=told)
+
+    async def stats(self, job: str | None = None, period: Period = "24h") -> Statistics:
+        """Return what runs came to over a period; see `JobManager.stats`."""
+        return await _on_thread(self._manager.stats, job, period)
 
     async def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """Compute what would fire; see `JobManager.simulate`."""

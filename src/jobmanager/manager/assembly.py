@@ -36,6 +36,7 @@ from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.retention import forget_old_runs
+from jobmanager.ledger.rollup import COUNT_EVERY, Rollup
 from jobmanager.manager.called import CalledTicks
 from jobmanager.manager.sweep import Sweep
 from jobmanager.notify.notifying import Hooks, Notifying
@@ -136,7 +137,14 @@ class Assembly:
             vital_signs=self._vital_signs,
             quiet=outage,
         )
-        demand = Demand(background=self.background, pool=self.pool, registry=registry, account=self.account)
+        self.rollup = Rollup(store, clock)
+        demand = Demand(
+            background=self.background,
+            pool=self.pool,
+            registry=registry,
+            account=self.account,
+            rollup=self.rollup,
+        )
         self.executor = Executor(
             registry=registry,
             recorder=self.recorder,
@@ -234,6 +242,7 @@ class Assembly:
             (CLAIM, self.claims.claim, POLL),
             (FOLLOW_CHANGES, self.follow_changes, FOLLOW_CHANGES_EVERY),
             (SWEEP, self._sweep, settings.sweep),
+            ("statistics", self._count, COUNT_EVERY),
             ("purge", self._purge, PURGE_EVERY),
         ):
             self.background.add(name, act, every=every)
@@ -422,6 +431,10 @@ class Assembly:
             self.store.processes.keep_time(self._settings.namespace, self.backend.name, even_if_alive=False)
             self.sweep.sweep()
 
+    def _count(self) -> None:
+        if self._up:
+            self.rollup.round()
+
     def _retire_undeclared(self) -> None:
         self.job_sync.retire_undeclared()
         self.follow_changes()
@@ -434,6 +447,7 @@ class Assembly:
         now = self._clock.now()
         deleted = forget_old_runs(self.store, self._registry.jobs.values(), self._settings, now)
         self.store.maintenance.forget_dead(now - FORGET_DEAD_AFTER)
+        self.rollup.forget_old(now)
         if deleted:
             logger.info("purged %d runs that were older or more than retention keeps", deleted)
 

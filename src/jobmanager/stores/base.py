@@ -8,10 +8,11 @@ from datetime import datetime
 from jobmanager.stores.audit import StoredAudit
 from jobmanager.stores.facets import RunHistory, StoredJobs, StoredProcesses, StoredRuns, StoreMaintenance
 from jobmanager.stores.outbox import Outbox
+from jobmanager.stores.statistics import StoredStatistics
 
 
 class RunStore(ABC):
-    """Where jobs and runs are kept: seven facets, and the few methods of the store itself.
+    """Where jobs and runs are kept: a facet for each topic, and the few methods of the store itself.
 
     All methods may be called by any thread, those of the facets too. Any of them raises StoreUnavailableError when the store is
     locked, full, read-only or unreachable; the call may then be repeated.
@@ -39,6 +40,9 @@ class RunStore(ABC):
     """The notifications that wait for their delivery, and those that were sent."""
     audit: StoredAudit
     """Who changed what by hand."""
+
+    statistics: StoredStatistics
+    """Counts of the runs, by the hour."""
 
     @abstractmethod
     def exists(self) -> bool:

@@ -1,4 +1,4 @@
-"""The five facets of a store, with the promises that every store gives.
+"""The facets of a store but for its statistics, with the promises that every store gives.
 
 Two processes may race for anything here; each method settles its race inside the store and says who won. Any thread may call
 any method; each is one transaction. Any of them raises StoreUnavailableError when the store is locked, full, read-only or

@@ -126,6 +126,14 @@ class Database(ABC):
     def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
         """AVG of the distance of two instants, in seconds."""
 
+    @abstractmethod
+    def seconds(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> Any:
+        """Return the distance of two instants in seconds, as a number; NULL if one of them is NULL or not finite."""
+
+    @abstractmethod
+    def hour_number(self, instant: sa.ColumnElement[Any]) -> Any:
+        """Return how many whole hours an instant is after 1970; NULL if it is not finite."""
+
     def next_change(self, connection: Connection) -> int:
         # Taken inside the writing transaction, under the row's lock: a reader never sees 12 before 11 is committed.
         meta = self.tables.meta

@@ -25,6 +25,7 @@ from jobmanager.stores.sql.database import Connection, SqlFacet, literally, newe
 from jobmanager.stores.sql.outbox import write_notices
 from jobmanager.stores.sql.rows import run_from, run_values
 from jobmanager.stores.sql.runs import fenced
+from jobmanager.stores.sql.statistics import keep_purged
 from jobmanager.stores.values import Note
 
 CLOCKS_DIFFER = timedelta(hours=1)
@@ -173,6 +174,7 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
                 ]
             ids = [run_id for run_id, _, _ in doomed]
             with self.database.writing() as connection:
+                keep_purged(self.database, connection, ids)
                 self._raise_history(connection, doomed)
                 connection.execute(sa.delete(attempts).where(attempts.c.run_id.in_(ids)))
                 connection.execute(sa.delete(lines).where(lines.c.run_id.in_(ids)))

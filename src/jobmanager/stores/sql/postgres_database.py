@@ -98,6 +98,13 @@ class PostgresDatabase(Database):
     def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
         return sa.extract("epoch", sa.func.avg(self.distance(finished, started)))
 
+    def seconds(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> Any:
+        return sa.cast(sa.extract("epoch", self.distance(later, earlier)), sa.Double)
+
+    def hour_number(self, instant: sa.ColumnElement[Any]) -> Any:
+        finite = sa.case((sa.func.isfinite(instant), instant))
+        return sa.cast(sa.func.floor(sa.extract("epoch", finite) / 3600), sa.BigInteger)
+
 
 class _Session:
     """A connection while statements are made with it, with `begins` inside a transaction. No generators: each run takes two."""

@@ -196,6 +196,12 @@ class SqliteDatabase(Database):
     def average_seconds(self, finished: sa.ColumnElement[Any], started: sa.ColumnElement[Any]) -> Any:
         return sa.func.avg(self.distance(finished, started)) / 1_000_000.0
 
+    def seconds(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> Any:
+        return self.distance(later, earlier) / 1_000_000.0
+
+    def hour_number(self, instant: sa.ColumnElement[Any]) -> Any:
+        return instant.op("/", return_type=sa.BigInteger())(sa.literal_column("3600000000"))
+
 
 class _Writing:
     """A transaction of the one writer. No generator: what that costs is a tenth of a start and its end."""

@@ -1,4 +1,4 @@
-"""SqlStore: a RunStore of six facets over one Database."""
+"""SqlStore: a RunStore with a facet for each topic over one Database."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jobmanager.stores.sql.outbox import SqlOutbox
 from jobmanager.stores.sql.processes import SqlProcesses
 from jobmanager.stores.sql.runs import SqlRuns
 from jobmanager.stores.sql.schema import Schema
+from jobmanager.stores.sql.statistics import SqlStatistics
 
 
 class SqlStore(RunStore):
@@ -30,6 +31,7 @@ class SqlStore(RunStore):
         self.maintenance = SqlMaintenance(database)
         self.outbox = SqlOutbox(database)
         self.audit = SqlAudit(database)
+        self.statistics = SqlStatistics(database)
 
     def exists(self) -> bool:
         return self.schema.exists()

@@ -13,10 +13,11 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from jobmanager.job import STORED_OPTIONS
 from jobmanager.run import EPOCH, KEEPS_ATTEMPT, MICROSECOND
+from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0008"
+SCHEMA_VERSION = "0009"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -77,6 +78,8 @@ class Tables:
     keepers: sa.Table
     audit: sa.Table
     notifications: sa.Table
+    stats: sa.Table
+    stats_hours: sa.Table
 
 
 POLICY_TYPES = {OneOf: sa.Text, Whole: sa.Integer, Duration: sa.Float, Flag: sa.Boolean}
@@ -350,4 +353,5 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         keepers,
         audit,
         notifications,
+        *statistics_tables(table, Instant, where),
     )

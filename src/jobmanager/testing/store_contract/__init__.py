@@ -26,6 +26,7 @@ from jobmanager.testing.store_contract.opening import OpeningPromises
 from jobmanager.testing.store_contract.processes import ProcessPromises
 from jobmanager.testing.store_contract.races import RacePromises
 from jobmanager.testing.store_contract.reading import ReadingPromises
+from jobmanager.testing.store_contract.statistics import StatisticsPromises
 from jobmanager.testing.store_contract.takeover import TakeoverPromises
 from jobmanager.testing.store_contract.visibility import VisibilityPromises
 
@@ -50,6 +51,7 @@ class RunStoreContract(
     NotifyingPromises,
     VisibilityPromises,
     AuditingPromises,
+    StatisticsPromises,
     RacePromises,
 ):
     """Subclass it, name the subclass `Test...` and say in `make_store` how a fresh, empty store is made."""

@@ -1,0 +1,36 @@
+"""The methods of JobManager that say what runs came to over a period."""
+
+from __future__ import annotations
+
+from jobmanager.errors import JobNotFoundError, PayloadError
+from jobmanager.ledger.statistics import PERIODS, Period, Statistics, statistics_of
+from jobmanager.manager.parts import Parts
+from jobmanager.validation.call_arguments import may_be_id
+from jobmanager.validation.texts import naming_its_caller, shown
+
+
+class Measuring:
+    """The methods that measure. Any thread may call them; the first use installs an empty store."""
+
+    _parts: Parts
+
+    @naming_its_caller
+    def stats(self, job: str | None = None, period: Period = "24h") -> Statistics:
+        """Return what the runs of a job, or of all jobs of this namespace, came to: counts by status and time, percentiles, backlog.
+
+        `period` is one of 1h, 24h, 7d and 30d, up to now. The last hour is read from the newest 20,000 runs, longer periods from
+        counts by the hour, which running processes keep up to date within seconds and which outlive purged runs. Raises
+        JobNotFoundError for an id that no job has, and PayloadError for another period.
+        """
+        if period not in PERIODS:
+            raise PayloadError(f"period={shown(period)} is not one of {', '.join(PERIODS)}.")
+        assembly = self._parts.ready()
+        if job is not None and not self._is_known(job):
+            raise JobNotFoundError(f"No job {shown(job)} is declared or stored.", job_id=job)
+        if not self._parts.started and not self._parts.settings.disabled:
+            assembly.rollup.round()  # in a started process the background thread does
+        return statistics_of(assembly.store, self._parts.settings.namespace, job, period)
+
+    def _is_known(self, job_id: str) -> bool:
+        known = job_id in self._parts.registry.jobs
+        return known or (may_be_id(job_id) and self._parts.assembly.store.jobs.get(job_id) is not None)
