@@ -21,6 +21,7 @@ JobManagerError
 ├── TransitionError                      a run may not go from that status to this one
 ├── EditConflictError                another edit of that job came first
 ├── WaitTimeoutError (TimeoutError)
+├── SlowListenerError
 └── StoreError
     ├── StoreUnavailableError            locked, full, read-only, unreachable: try again
     ├── BackPressureError                too many writes wait
@@ -195,6 +196,14 @@ class TransitionError(JobManagerError):
 
 class WaitTimeoutError(JobManagerError, TimeoutError):
     """The run had not ended when the time-out of `wait` was over; the run goes on."""
+
+
+class SlowListenerError(JobManagerError):
+    """A listener of `jobs.events` took its changes too slowly and was given up; `cursor` is where to go on."""
+
+    def __init__(self, message: str, *, cursor: str | None = None) -> None:
+        super().__init__(message)
+        self.cursor = cursor
 
 
 class StoreError(JobManagerError):

@@ -147,8 +147,9 @@ def test_what_waits_when_the_switch_is_set_goes_on_when_it_is_not(tmp_path: Path
 # ---------------------------------------------------------------- every method and every verb
 
 READS = {
-    "attempts", "audit", "check", "dead_letters", "executors", "get_all_job_statuses", "get_job_metrics", "get_job_status",
-    "handlers", "health", "history", "notification", "notification_message", "notifications", "is_executed_here", "logs", "run", "runs", "simulate", "stats", "wait",
+    "attempts", "audit", "check", "dead_letters", "events", "executors", "get_all_job_statuses", "get_job_metrics",
+    "get_job_status", "handlers", "health", "history", "is_executed_here", "logs", "notification",
+    "notification_message", "notifications", "run", "runs", "simulate", "stats", "wait",
 }  # fmt: skip
 DECLARES = {"add_job", "handler", "job", "schedule_cron_job", "schedule_job"}
 LIVES = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import Protocol
 
 from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.reconciliation import Reconciliation
-from jobmanager.ledger.rollup import Rollup
 from jobmanager.process.background import BackgroundTasks
 from jobmanager.registry import Registry
 from jobmanager.run import FAILED, Run, RunStatus
@@ -42,13 +42,13 @@ class Demand:
         pool: WorkerPool,
         registry: Registry,
         account: Reconciliation,
-        rollup: Rollup,
+        on_end: Callable[[str], None],
     ) -> None:
         self._background = background
         self._pool = pool
         self._registry = registry
         self._account = account
-        self._rollup = rollup
+        self._on_end = on_end
         self._backlog = False
 
     def claim_soon(self) -> None:
@@ -72,8 +72,8 @@ class Demand:
         self.claim_at(moment)
 
     def ended(self, run: Run, status: RunStatus) -> None:
-        """Note the end for the statistics, claim what waits in line for the run's key, and pause a job that fails too often."""
-        self._rollup.note(run.id)
+        """Note the end, claim what waits in line for the run's key, and pause a job that fails too often."""
+        self._on_end(run.id)
         job = self._registry.jobs.get(run.job_id)
         if job is None:
             return

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -299,6 +299,11 @@ class Executor:
         waiter = self._waiters.pop(run_id, None)
         if waiter is not None:
             waiter.set()
+
+    def wake_waiters(self, run_ids: Collection[str] = ()) -> None:
+        """Have those look again that wait for one of these runs, or for any run where none is named."""
+        for run_id in list(run_ids or self._waiters):
+            self._wake_waiter(run_id)
 
     def request_yield(self, newcomer: Run) -> None:
         """Under `cancel_running`: ask the holder of the newcomer's key to end, if it runs here; elsewhere it polls."""

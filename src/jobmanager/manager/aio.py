@@ -13,6 +13,7 @@ from jobmanager.ledger.job_sync import Change
 from jobmanager.ledger.queries import Planned
 from jobmanager.ledger.statistics import Period, Statistics
 from jobmanager.manager.health import REPLY_WITHIN
+from jobmanager.manager.listening import Events
 from jobmanager.notify.message import Message
 from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerInfo, HandlerTarget
@@ -365,6 +366,12 @@ class AsyncJobManager:
     async def stats(self, job: str | None = None, period: Period = "24h") -> Statistics:
         """Return what runs came to over a period; see `JobManager.stats`."""
         return await _on_thread(self._manager.stats, job, period)
+
+    async def events(
+        self, after: str | None = None, run: str | None = None, job: str | None = None
+    ) -> Events:
+        """Return the changes of runs and jobs, for `async for`; see `JobManager.events`. No thread is held while nothing changes."""
+        return await _on_thread(self._manager.events, after, run, job)
 
     async def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """Compute what would fire; see `JobManager.simulate`."""

@@ -37,7 +37,9 @@ from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.retention import forget_old_runs
 from jobmanager.ledger.rollup import COUNT_EVERY, Rollup
+from jobmanager.manager.announcing import Announcer
 from jobmanager.manager.called import CalledTicks
+from jobmanager.manager.feed import Feed
 from jobmanager.manager.sweep import Sweep
 from jobmanager.notify.notifying import Hooks, Notifying
 from jobmanager.observe import Observer, tell_stalled
@@ -80,7 +82,8 @@ class Assembly:
         hooks: Hooks,
     ) -> None:
         keeps_time = backend.capabilities.keeps_time
-        threaded = keeps_time and not clock.drive(None, _nothing)
+        clock_by_hand = clock.drive(None, _nothing)
+        threaded = keeps_time and not clock_by_hand
         clock.release(_nothing)
         self._registry = registry
         self.store = store
@@ -138,12 +141,13 @@ class Assembly:
             quiet=outage,
         )
         self.rollup = Rollup(store, clock)
+        self.announcer = Announcer(store, threaded=threaded)
         demand = Demand(
             background=self.background,
             pool=self.pool,
             registry=registry,
             account=self.account,
-            rollup=self.rollup,
+            on_end=self._note_end,
         )
         self.executor = Executor(
             registry=registry,
@@ -225,6 +229,13 @@ class Assembly:
             grace=settings.grace,
             waits=settings.wait,
             budget=timedelta(seconds=settings.wait_seconds),
+        )
+        self.feed = Feed(
+            store,
+            clock,
+            namespace=settings.namespace,
+            wake=self.executor.wake_waiters,
+            by_hand=clock_by_hand,
         )
         self.threaded = threaded
         """False on a clock moved by hand and on noop: then runs execute inline, in the caller's thread."""
@@ -349,6 +360,7 @@ class Assembly:
         self.supervisor.leave_to_writer()
         self.commits.stop(left.share(0.6))
         self.commits.stop(left.share(0.6))  # the ends of what only now turned out to be opened
+        self.announcer.stop(left.share(0.2))
         self.pool.stop()
         self.notifying.stop()
         self.heartbeat.stop(left.share(1.0))
@@ -430,6 +442,10 @@ class Assembly:
         if self._up and self.heartbeat.ok():
             self.store.processes.keep_time(self._settings.namespace, self.backend.name, even_if_alive=False)
             self.sweep.sweep()
+
+    def _note_end(self, run_id: str) -> None:
+        self.rollup.note(run_id)
+        self.announcer.note(run_id)
 
     def _count(self) -> None:
         if self._up:

@@ -271,6 +271,7 @@ class JobManager(Declaring, Operating, Notices, Storing, Administering, Measurin
                     )
                 self._parts.started = self._parts.attending = False
                 self._parts.stopped = True
+            self._parts.stop_feed(LONGEST_STOP / 5)
         finally:
             if held:
                 self._parts.lock.release()

@@ -1,9 +1,10 @@
-"""The methods of JobManager that say what runs came to over a period."""
+"""The methods of JobManager that say what runs came to over a period, and what changes."""
 
 from __future__ import annotations
 
 from jobmanager.errors import JobNotFoundError, PayloadError
 from jobmanager.ledger.statistics import PERIODS, Period, Statistics, statistics_of
+from jobmanager.manager.listening import Events
 from jobmanager.manager.parts import Parts
 from jobmanager.validation.call_arguments import may_be_id
 from jobmanager.validation.texts import naming_its_caller, shown
@@ -30,6 +31,20 @@ class Measuring:
         if not self._parts.started and not self._parts.settings.disabled:
             assembly.rollup.round()  # in a started process the background thread does
         return statistics_of(assembly.store, self._parts.settings.namespace, job, period)
+
+    @naming_its_caller
+    def events(self, after: str | None = None, run: str | None = None, job: str | None = None) -> Events:
+        """Return the changes of runs and jobs of this namespace from now on, as an iterator for threads and for coroutines.
+
+        Of one run, whose present state comes first, or of one job, if they are named. With `after`, the cursor of an earlier
+        change, nothing since is left out, and the changes of some seconds may come twice. A change is a state: of a run that
+        changes quickly some states are passed over, its last one never. The iterator ends when the manager stops, and in
+        SlowListenerError when 1,000 changes wait. On a clock moved by hand it ends when nothing more has changed.
+
+        Raises RunNotFoundError for an id of no run, and PayloadError for what is no cursor.
+        """
+        found = None if run is None else self._parts.history.run(run).id
+        return self._parts.ready().feed.listen(after=after, run=found, job=job)
 
     def _is_known(self, job_id: str) -> bool:
         known = job_id in self._parts.registry.jobs

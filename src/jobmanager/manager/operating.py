@@ -137,7 +137,7 @@ class Operating:
         """Block until the run has ended and return it.
 
         Raises WaitTimeoutError after `timeout` seconds (None: no limit), and the run goes on; RunNotFoundError for an unknown
-        id. The end of a run of this process is seen at once, that of another process within half a second.
+        id. The end of a run of this process is seen at once, that of another process within 50 ms on PostgreSQL and 250 ms on SQLite.
 
         A handler that waits lends its worker to the run that it waits for, so that waiting handlers never keep one another from
         ending; on Celery and in a child process it cannot. A coroutine awaits `jobs.aio.wait` instead.

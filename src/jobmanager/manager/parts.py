@@ -219,6 +219,11 @@ class Parts:
         if "store" in self.__dict__:
             self.store.close()
 
+    def stop_feed(self, timeout: float) -> None:
+        """End what listeners of changes iterate over, in a process that was never started, too. Twice is safe."""
+        if "assembly" in self.__dict__:
+            self.assembly.feed.stop(timeout)
+
     # ---------------------------------------------------------------- around a fork
 
     def before_fork(self) -> None:

@@ -14,6 +14,8 @@ from jobmanager.manager.assembly import Assembly
 from jobmanager.run import PENDING, Run
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.5  # seconds
+LONGEST_WHILE_HEARING = 2.0
+HEARS_AFTER = 0.05
 
 
 class Waiting:
@@ -34,6 +36,7 @@ class Waiting:
         self._pause = SHORTEST_PAUSE
         self._ended = assembly.executor.event_of(run_id)
         self._lent: Slot | None = None
+        self._listens = False
 
     def look(self) -> Run | None:
         """Return the run if it has ended; WaitTimeoutError once the limit is over."""
@@ -53,14 +56,18 @@ class Waiting:
     def sleep(self) -> None:
         """Wait on this thread until the next look is worth while."""
         pause = self.next_pause()
-        if self._assembly.threaded:
-            self._ended.wait(pause)
-        else:
+        if self._assembly.feed.by_hand:
             self._clock.sleep(pause)  # no other thread could end it meanwhile, but time may
+        else:
+            self._ended.wait(pause)
 
     def next_pause(self) -> float:
         """Return for how many seconds to wait before the next look, unless `has_ended`; longer each time."""
-        pause, self._pause = self._pause, min(self._pause * 1.5, LONGEST_PAUSE)
+        if self._pause > HEARS_AFTER and not self._listens:
+            self._listens = True  # the end may come in another process
+            self._assembly.feed.wait_begins()
+        longest = LONGEST_WHILE_HEARING if self._assembly.feed.hears else LONGEST_PAUSE
+        pause, self._pause = min(self._pause, longest), min(self._pause * 1.5, longest)
         return max(0.0, min(pause, self._left()))
 
     @property
@@ -70,7 +77,7 @@ class Waiting:
 
     def _left(self) -> float:
         if self._limit is None:
-            return LONGEST_PAUSE
+            return LONGEST_WHILE_HEARING
         return self._limit - (self._clock.monotonic() - self._began)
 
     def _lend(self, run: Run) -> None:
@@ -99,5 +106,7 @@ class Waiting:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._assembly.executor.forget(self._run_id)
+        if self._listens:
+            self._assembly.feed.wait_ends()
         if self._lent is not None:
             self._lent.keep()

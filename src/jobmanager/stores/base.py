@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from datetime import datetime
 
 from jobmanager.stores.audit import StoredAudit
+from jobmanager.stores.changes import StoredChanges
 from jobmanager.stores.facets import RunHistory, StoredJobs, StoredProcesses, StoredRuns, StoreMaintenance
 from jobmanager.stores.outbox import Outbox
 from jobmanager.stores.statistics import StoredStatistics
@@ -38,8 +39,12 @@ class RunStore(ABC):
 
     outbox: Outbox
     """The notifications that wait for their delivery, and those that were sent."""
+
     audit: StoredAudit
     """Who changed what by hand."""
+
+    changes: StoredChanges
+    """The changes of runs and jobs, for processes that wait for them."""
 
     statistics: StoredStatistics
     """Counts of the runs, by the hour."""

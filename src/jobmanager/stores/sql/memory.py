@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
 from jobmanager.clock import Clock
+from jobmanager.stores.sql.changes import SqlChanges
 from jobmanager.stores.sql.database import Connection
 from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.sqlite_database import SqliteDatabase
@@ -75,4 +76,4 @@ class MemoryStore(SqlStore):
         lock_timeout: timedelta = timedelta(seconds=5),
     ) -> None:
         database = MemoryDatabase(clock=clock, lock_timeout=lock_timeout)
-        super().__init__(database, SqliteRuns(database, grace))
+        super().__init__(database, SqliteRuns(database, grace), SqlChanges(database))

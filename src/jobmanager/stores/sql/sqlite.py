@@ -6,8 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 
 from jobmanager.clock import Clock
+from jobmanager.stores.sql.changes import SqlChanges
 from jobmanager.stores.sql.sqlite_database import SqliteDatabase
 from jobmanager.stores.sql.sqlite_runs import SqliteRuns
+from jobmanager.stores.sql.sqlite_signals import SqliteSignals
 from jobmanager.stores.sql.store import SqlStore
 
 
@@ -29,7 +31,9 @@ class SqliteStore(SqlStore):
         lock_timeout: timedelta = timedelta(seconds=5),
     ) -> None:
         database = SqliteDatabase(path, clock=clock, durability=durability, lock_timeout=lock_timeout)
-        super().__init__(database, SqliteRuns(database, grace))
+        super().__init__(
+            database, SqliteRuns(database, grace), SqlChanges(database, lambda: SqliteSignals(database))
+        )
         self.path = database.path
 
     def exists(self) -> bool:

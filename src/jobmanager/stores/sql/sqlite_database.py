@@ -132,6 +132,16 @@ class SqliteDatabase(Database):
         with self.translated(), self._gate.inside(self._patience), self._engine.connect() as connection:
             yield connection
 
+    def connect_apart(self) -> Connection:
+        """Return a connection that is not given back to the pool: use it inside `held_open`, and close it."""
+        connection = self._engine.connect()
+        connection.detach()
+        return connection
+
+    def held_open(self) -> AbstractContextManager[None]:
+        """Keep the process from forking while a connection of `connect_apart` is in use."""
+        return self._gate.inside(self._patience)
+
     def writing(self) -> AbstractContextManager[Connection]:
         return _Writing(self)
 

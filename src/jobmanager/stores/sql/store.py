@@ -6,6 +6,7 @@ from datetime import datetime
 
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.sql.audit import SqlAudit
+from jobmanager.stores.sql.changes import SqlChanges
 from jobmanager.stores.sql.database import Database
 from jobmanager.stores.sql.history import SqlHistory
 from jobmanager.stores.sql.jobs import SqlJobs
@@ -20,7 +21,7 @@ from jobmanager.stores.sql.statistics import SqlStatistics
 class SqlStore(RunStore):
     """A RunStore in a SQL database: the dialect brings the database and its hot path, the other facets are the same for all."""
 
-    def __init__(self, database: Database, runs: SqlRuns) -> None:
+    def __init__(self, database: Database, runs: SqlRuns, changes: SqlChanges) -> None:
         self.database = database
         self.url = database.url
         self.schema = Schema(database)
@@ -31,6 +32,7 @@ class SqlStore(RunStore):
         self.maintenance = SqlMaintenance(database)
         self.outbox = SqlOutbox(database)
         self.audit = SqlAudit(database)
+        self.changes = changes
         self.statistics = SqlStatistics(database)
 
     def exists(self) -> bool:

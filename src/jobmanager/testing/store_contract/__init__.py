@@ -13,6 +13,7 @@ from __future__ import annotations
 from jobmanager.testing.store_contract.account import AccountPromises
 from jobmanager.testing.store_contract.announcing import AnnouncingPromises
 from jobmanager.testing.store_contract.auditing import AuditingPromises
+from jobmanager.testing.store_contract.changes import ChangePromises
 from jobmanager.testing.store_contract.claiming import ClaimingPromises
 from jobmanager.testing.store_contract.dispatching import DispatchingPromises
 from jobmanager.testing.store_contract.ending import EndingPromises
@@ -51,6 +52,7 @@ class RunStoreContract(
     NotifyingPromises,
     VisibilityPromises,
     AuditingPromises,
+    ChangePromises,
     StatisticsPromises,
     RacePromises,
 ):
