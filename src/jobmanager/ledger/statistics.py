@@ -11,6 +11,7 @@ from math import ceil
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from jobmanager.access.view import View
 from jobmanager.run import EPOCH, FAILED, SUCCEEDED
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.statistics import BOUNDS, BUCKETS, HOUR, RATIO, Spread, hour_of, start_of
@@ -87,17 +88,19 @@ class Statistics:
         return self.counts.get(SUCCEEDED, 0) / judged if judged else None
 
 
-def statistics_of(store: RunStore, namespace: str, job_id: str | None, period: Period) -> Statistics:
+def statistics_of(
+    store: RunStore, namespace: str, job_id: str | None, period: Period, *, seen: View | None = None
+) -> Statistics:
     """Return the statistics of a period that ends now. One of an hour is read from the runs, longer ones read no run."""
     now, step = store.now(), STEPS[period]
     # Whole buckets, the last one still open: the first begins on a multiple of the step.
     since = _floor(now, step) - PERIODS[period] + step
     edges = [since + step * place for place in range(PERIODS[period] // step + 1)]
     if period == "1h":
-        found = _read_runs(store, namespace, job_id, since)
+        found = _read_runs(store, namespace, job_id, since, seen)
     else:
-        found = _read_counts(store, namespace, job_id, since, edges[-1])
-    backlog = store.statistics.backlog(namespace, job_id=job_id, most=MOST_BACKLOG + 1)
+        found = _read_counts(store, namespace, job_id, (since, edges[-1]), seen)
+    backlog = store.statistics.backlog(namespace, job_id=job_id, most=MOST_BACKLOG + 1, seen=seen)
     counts: Counter[str] = Counter()
     in_bucket: list[Counter[str]] = [Counter() for _ in edges[:-1]]
     for instant, status, count in found.counts:
@@ -138,9 +141,14 @@ class _Found:
 
 
 def _read_counts(
-    store: RunStore, namespace: str, job_id: str | None, since: datetime, until: datetime
+    store: RunStore,
+    namespace: str,
+    job_id: str | None,
+    stretch: tuple[datetime, datetime],
+    seen: View | None,
 ) -> _Found:
-    cells = store.statistics.cells(namespace, hour_of(since), hour_of(until), job_id=job_id)
+    since, until = map(hour_of, stretch)
+    cells = store.statistics.cells(namespace, since, until, job_id=job_id, seen=seen)
     return _Found(
         counts=[(start_of(cell.hour), cell.status.value, cell.count) for cell in cells],
         duration=_estimated([cell.duration for cell in cells]),
@@ -175,8 +183,10 @@ def _percentile(spread: Spread, share: float) -> timedelta:
     return timedelta(seconds=min(end / RATIO**0.5, spread.longest))
 
 
-def _read_runs(store: RunStore, namespace: str, job_id: str | None, since: datetime) -> _Found:
-    runs = store.statistics.ended_since(namespace, since, job_id=job_id, limit=NEWEST)
+def _read_runs(
+    store: RunStore, namespace: str, job_id: str | None, since: datetime, seen: View | None
+) -> _Found:
+    runs = store.statistics.ended_since(namespace, since, job_id=job_id, limit=NEWEST, seen=seen)
     inside = [run for run in runs if run.instants]
     return _Found(
         counts=[(instant, run.status.value, 1) for run in inside for instant in run.instants],

@@ -7,10 +7,11 @@ intermediate states of quick runs may be.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 
+from jobmanager.access.view import View
 from jobmanager.clock import Clock
 from jobmanager.errors import PayloadError, StoreError
 from jobmanager.manager.listening import Change, Events
@@ -64,16 +65,18 @@ class Feed:
 
     # ---------------------------------------------------------------- for those who listen or wait
 
-    def listen(self, *, after: str | None, run: str | None, job: str | None) -> Events:
+    def listen(
+        self, *, after: str | None, run: str | None, job: str | None, seen: View | None = None
+    ) -> Events:
         """Return the changes from now on, or from a cursor on; with `run` its present state comes first."""
         since = None if after is None else _read_cursor(after)
-        events = Events(run=run, job=job, give_up=self._forget, pump=self._look if self.by_hand else None)
+        pump = self._look if self.by_hand else None
+        events = Events(run=run, job=job, seen=seen, give_up=self._forget, pump=pump)
         with self._lock:
             if not self._listeners:
                 self._begin()
             self._listeners.add(events)
-            for change in self._so_far(since, run):
-                events.put(change)
+            self._give(list(self._so_far(since, run)), [events])
         self._attend()
         return events
 
@@ -187,7 +190,7 @@ class Feed:
             ]
             if gone:
                 states += self._store.changes.states_of(gone[-MOST:])
-            self._give([*self._runs(states), *self._jobs()])
+            self._give([*self._runs(states), *self._jobs()], list(self._listeners))
             oldest = first_id(since)
             self._known = {
                 run_id: state
@@ -200,7 +203,7 @@ class Feed:
             if self._listeners:
                 states = self._store.changes.states_of(run_ids)
                 ours = [state for state in states if state.id in self._known or self._is_ours(state.job_id)]
-                self._give(list(self._runs(ours)))
+                self._give(list(self._runs(ours)), list(self._listeners))
 
     def _is_ours(self, job_id: str) -> bool:
         row = self._store.jobs.get(job_id)
@@ -235,10 +238,22 @@ class Feed:
             yield from (_of_run(state, cursor) for state in moved)
             yield from self._jobs_since(seq)
 
-    def _give(self, changes: Iterable[Change]) -> None:
-        for change in changes:
-            for events in list(self._listeners):
+    def _give(self, changes: Sequence[Change], listeners: Collection[Events]) -> None:
+        """Give each listener the changes of what it sees."""
+        if not changes:
+            return
+        by_view = {view: self._seen(changes, view) for view in {events.seen for events in listeners}}
+        for events in listeners:
+            for change in by_view[events.seen]:
                 events.put(change)
+
+    def _seen(self, changes: Sequence[Change], view: View | None) -> Sequence[Change]:
+        if view is None:
+            return changes
+        runs = self._store.changes.states_of([c.id for c in changes if c.kind == "run"], seen=view)
+        jobs = self._store.jobs.rows(ids=[c.id for c in changes if c.kind == "job"], seen=view)
+        seen = {("run", run.id) for run in runs} | {("job", job.id) for job in jobs}
+        return [change for change in changes if (change.kind, change.id) in seen]
 
     def _cursor(self) -> str:
         moment = self._store.now() - CLOCKS_DIFFER

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
+from jobmanager.access.view import View
 from jobmanager.errors import SlowListenerError
 
 MOST_WAITING = 1000
@@ -42,11 +43,14 @@ class Events:
         *,
         run: str | None,
         job: str | None,
+        seen: View | None = None,
         give_up: Callable[[Events], None],
         pump: Callable[[], None] | None,
     ) -> None:
         self._run = run
         self._job = job
+        self.seen = None if seen is None or seen.is_whole else seen
+        """What the listener may see; None for all."""
         self._give_up = give_up
         self._pump = pump
         self._waiting: deque[Change] = deque()

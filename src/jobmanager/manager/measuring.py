@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jobmanager.errors import JobNotFoundError, PayloadError
+from jobmanager.errors import PayloadError
 from jobmanager.ledger.statistics import PERIODS, Period, Statistics, statistics_of
+from jobmanager.manager.guarding import reads
 from jobmanager.manager.listening import Events
 from jobmanager.manager.parts import Parts
-from jobmanager.validation.call_arguments import may_be_id
 from jobmanager.validation.texts import naming_its_caller, shown
 
 
@@ -16,36 +16,36 @@ class Measuring:
     _parts: Parts
 
     @naming_its_caller
+    @reads
     def stats(self, job: str | None = None, period: Period = "24h") -> Statistics:
         """Return what the runs of a job, or of all jobs of this namespace, came to: counts by status and time, percentiles, backlog.
 
         `period` is one of 1h, 24h, 7d and 30d, up to now. The last hour is read from the newest 20,000 runs, longer periods from
-        counts by the hour, which running processes keep up to date within seconds and which outlive purged runs. Raises
-        JobNotFoundError for an id that no job has, and PayloadError for another period.
+        counts by the hour, which running processes keep up to date within seconds and which outlive purged runs. A principal that is
+        limited to scopes gets none of project jobs. Raises JobNotFoundError for an id that no job has, and PayloadError for another period.
         """
         if period not in PERIODS:
             raise PayloadError(f"period={shown(period)} is not one of {', '.join(PERIODS)}.")
         assembly = self._parts.ready()
-        if job is not None and not self._is_known(job):
-            raise JobNotFoundError(f"No job {shown(job)} is declared or stored.", job_id=job)
+        if job is not None:
+            self._parts.row(job, deleted=True)
         if not self._parts.started and not self._parts.settings.disabled:
             assembly.rollup.round()  # in a started process the background thread does
-        return statistics_of(assembly.store, self._parts.settings.namespace, job, period)
+        return statistics_of(
+            assembly.store, self._parts.settings.namespace, job, period, seen=self._parts.view()
+        )
 
     @naming_its_caller
+    @reads
     def events(self, after: str | None = None, run: str | None = None, job: str | None = None) -> Events:
         """Return the changes of runs and jobs of this namespace from now on, as an iterator for threads and for coroutines.
 
         Of one run, whose present state comes first, or of one job, if they are named. With `after`, the cursor of an earlier
         change, nothing since is left out, and the changes of some seconds may come twice. A change is a state: of a run that
         changes quickly some states are passed over, its last one never. The iterator ends when the manager stops, and in
-        SlowListenerError when 1,000 changes wait. On a clock moved by hand it ends when nothing more has changed.
+        SlowListenerError when 1,000 changes wait. A principal gets the changes of what it sees. On a clock moved by hand it ends when nothing more has changed.
 
         Raises RunNotFoundError for an id of no run, and PayloadError for what is no cursor.
         """
         found = None if run is None else self._parts.history.run(run).id
-        return self._parts.ready().feed.listen(after=after, run=found, job=job)
-
-    def _is_known(self, job_id: str) -> bool:
-        known = job_id in self._parts.registry.jobs
-        return known or (may_be_id(job_id) and self._parts.assembly.store.jobs.get(job_id) is not None)
+        return self._parts.ready().feed.listen(after=after, run=found, job=job, seen=self._parts.view())

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
+from jobmanager.access.view import View
 from jobmanager.run import RunStatus
 
 SOMETHING: Collection[str] = ()
@@ -68,8 +69,8 @@ class StoredChanges(ABC):
         """Return runs opened since the moment and open ones of any age, the newest `most` of each, by id."""
 
     @abstractmethod
-    def states_of(self, run_ids: Collection[str]) -> list[RunState]:
-        """Return these runs, as far as they are on record, by id."""
+    def states_of(self, run_ids: Collection[str], *, seen: View | None = None) -> list[RunState]:
+        """Return these runs, as far as they are on record and seen, by id."""
 
     @abstractmethod
     def moved_since(self, namespace: str, moment: datetime, *, newest: int) -> list[RunState]:

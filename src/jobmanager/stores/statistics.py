@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from jobmanager.access.view import View
 from jobmanager.run import EPOCH, RunStatus
 
 HOUR = timedelta(hours=1)
@@ -148,15 +149,24 @@ class StoredStatistics(ABC):
         """
 
     @abstractmethod
-    def cells(self, namespace: str, since: int, until: int, *, job_id: str | None = None) -> list[Cell]:
+    def cells(
+        self, namespace: str, since: int, until: int, *, job_id: str | None = None, seen: View | None = None
+    ) -> list[Cell]:
         """Return what runs with instants in the hours `since` up to before `until` came to, purged ones included.
 
-        Of one job, or of all jobs of the namespace together: then `job_id` is ''. Reads no run.
+        Of one job, or of all jobs of the namespace together: then `job_id` is ''. Reads no run. With `seen` only of jobs of which
+        all runs are seen, as a sum over them shows each; so do the other methods that take it.
         """
 
     @abstractmethod
     def ended_since(
-        self, namespace: str, since: datetime, *, job_id: str | None = None, limit: int
+        self,
+        namespace: str,
+        since: datetime,
+        *,
+        job_id: str | None = None,
+        limit: int,
+        seen: View | None = None,
     ) -> list[EndedRun]:
         """Return the closed runs whose ids were made since the moment, the newest `limit` of them, without instants before it."""
 
@@ -165,7 +175,9 @@ class StoredStatistics(ABC):
         """Return the moment of the last count of any hour; None before the first."""
 
     @abstractmethod
-    def backlog(self, namespace: str, *, job_id: str | None = None, most: int = 10_001) -> Backlog:
+    def backlog(
+        self, namespace: str, *, job_id: str | None = None, most: int = 10_001, seen: View | None = None
+    ) -> Backlog:
         """Count the due pending runs, no more than `most` of them, those of the highest priority first."""
 
     @abstractmethod

@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobmanager import JobManager, Settings
+from jobmanager.access.acting import acting
+from jobmanager.access.principal import Principal
 from jobmanager.errors import JobNotFoundError, PayloadError
-from jobmanager.ledger.statistics import OFF_BY, _estimated, _exact
+from jobmanager.ledger.statistics import OFF_BY, Period, _estimated, _exact
 from jobmanager.stores.sql.statistics import hours_of
 from jobmanager.stores.statistics import BOUNDS, BUCKETS, Spread, bucket_of
 from jobmanager.testing import FakeClock
@@ -105,6 +107,28 @@ def test_unknown_jobs_and_periods_are_refused(jobs: JobManager) -> None:
         jobs.stats("nobody")
     with pytest.raises(PayloadError, match="'2h' is not one of 1h, 24h, 7d, 30d"):
         jobs.stats(period="2h")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("period", ["1h", "24h"])
+def test_a_principal_gets_no_statistics_of_jobs_of_which_it_does_not_see_every_run(
+    clock: FakeClock, period: Period
+) -> None:
+    jobs = JobManager(Settings(database_url="memory://"), clock=clock)
+    for job_id, visibility in (("team", "team"), ("project", "project"), ("system", "system")):
+        jobs.add_job(job_id, lambda: None, overlap="allow", visibility=visibility, cron="* * * * *")
+    jobs.start()
+    clock.advance(minutes=10)
+    jobs.stop()
+
+    def totals(principal: Principal) -> dict[str | None, int]:
+        with acting(principal):
+            return {job: jobs.stats(job, period).total for job in (None, "team", "project")}
+
+    assert totals(Principal("limited", ["viewer"], scopes=["blue"])) == {None: 10, "team": 10, "project": 0}
+    assert totals(Principal("viewer", ["viewer"])) == {None: 20, "team": 10, "project": 10}
+    assert totals(Principal("admin", ["admin"])) == {None: 30, "team": 10, "project": 10}
+    with acting(Principal("viewer", ["viewer"])), pytest.raises(JobNotFoundError):
+        jobs.stats("system", period)
 
 
 def test_a_percentile_of_the_counts_is_within_its_stated_error() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobmanager import JobManager, Settings
+from jobmanager.access.acting import acting
+from jobmanager.access.principal import Principal
 from jobmanager.errors import PayloadError, RunNotFoundError, SlowListenerError
 from jobmanager.manager.listening import MOST_WAITING, Change
 from jobmanager.testing import FakeClock
@@ -122,6 +124,33 @@ def test_a_slow_listener_is_given_up_with_the_cursor_of_what_it_took_last(
     assert slow not in jobs._parts.assembly.feed._listeners
     jobs.trigger_job("work")
     assert len(list(quick)) == 1
+
+
+def test_a_principal_hears_of_what_it_sees(clock: FakeClock) -> None:
+    jobs = JobManager(Settings(database_url="memory://"), clock=clock)
+    for job_id, visibility in (("team", "team"), ("project", "project"), ("system", "system")):
+        jobs.add_job(job_id, lambda: None, overlap="allow", visibility=visibility)
+    jobs.sync()
+    with acting(Principal("ana", ["operator"], scopes=["blue"])):
+        limited, one_job = jobs.events(), jobs.events(job="system")
+    with acting(Principal("root", ["admin"])):
+        whole = jobs.events()
+    start = {
+        "team": jobs.trigger_job("team").id,
+        "blue": jobs.trigger_job("project", scope="blue").id,
+        "red": jobs.trigger_job("project", scope="red").id,
+        "system": jobs.trigger_job("system").id,
+    }
+    jobs.stop_job("system")
+
+    assert {change.id for change in limited} == {start["team"], start["blue"]}
+    assert {change.id for change in whole} == {*start.values(), "system"}
+    assert list(one_job) == []
+    with acting(Principal("ana", ["operator"], scopes=["blue"])):
+        with pytest.raises(RunNotFoundError):
+            jobs.events(run=start["red"])
+        resumed = jobs.events(after=next(jobs.events(run=start["team"])).cursor)
+        assert {change.id for change in resumed} == {start["team"], start["blue"]}
 
 
 # ---------------------------------------------------------------- with threads

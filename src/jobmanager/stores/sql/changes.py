@@ -8,10 +8,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jobmanager.access.view import View
 from jobmanager.run import RunStatus, first_id
 from jobmanager.stores.changes import RunState, Signals, StoredChanges
 from jobmanager.stores.sql.database import Database, SqlFacet, literally
 from jobmanager.stores.sql.tables import STATUSES
+from jobmanager.stores.sql.visible import runs_seen
 
 OPEN = ("pending", "running")
 
@@ -36,9 +38,9 @@ class SqlChanges(SqlFacet, StoredChanges):
         with self.database.reading() as connection:
             return _states(row for query in queries for row in connection.execute(query))
 
-    def states_of(self, run_ids: Collection[str]) -> list[RunState]:
+    def states_of(self, run_ids: Collection[str], *, seen: View | None = None) -> list[RunState]:
         known = [run_id for run_id in run_ids if self.database.may_be_run_id(run_id)]
-        query = self._query(None).where(self.tables.runs.c.id.in_(known))
+        query = self._query(None).where(self.tables.runs.c.id.in_(known), *runs_seen(self.tables, seen))
         with self.database.reading() as connection:
             return _states(connection.execute(query))
 

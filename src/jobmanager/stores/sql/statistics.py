@@ -10,12 +10,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jobmanager.access.view import View
 from jobmanager.errors import CronError
 from jobmanager.run import RunStatus, first_id
 from jobmanager.schedule import parse
 from jobmanager.stores.sql.database import Connection, Database, SqlFacet, literally
 from jobmanager.stores.sql.statistics_tables import LENGTHS, histogram_columns
 from jobmanager.stores.sql.tables import STATUSES
+from jobmanager.stores.sql.visible import jobs_seen
 from jobmanager.stores.statistics import (
     BOUNDS,
     EMPTY,
@@ -87,7 +89,9 @@ class SqlStatistics(SqlFacet, StoredStatistics):
             _add(self.database, connection, counted.hour, cells)
         return True
 
-    def cells(self, namespace: str, since: int, until: int, *, job_id: str | None = None) -> list[Cell]:
+    def cells(
+        self, namespace: str, since: int, until: int, *, job_id: str | None = None, seen: View | None = None
+    ) -> list[Cell]:
         stats, jobs = self.tables.stats, self.tables.jobs
         c = stats.c
         added = [sa.func.sum(c[name]) for name in _added()]
@@ -96,6 +100,7 @@ class SqlStatistics(SqlFacet, StoredStatistics):
             sa.select(c.hour, c.status, *added, *longest)
             .join(jobs, jobs.c.id == c.job_id)
             .where(jobs.c.namespace == namespace, c.hour >= since, c.hour < until)
+            .where(*jobs_seen(self.tables, seen, whole=True))
             .group_by(c.hour, c.status)
         )
         if job_id is not None:
@@ -105,7 +110,13 @@ class SqlStatistics(SqlFacet, StoredStatistics):
         return [_cell_from(job_id or "", tuple(row)) for row in rows if row[1] in STATUSES]
 
     def ended_since(
-        self, namespace: str, since: datetime, *, job_id: str | None = None, limit: int
+        self,
+        namespace: str,
+        since: datetime,
+        *,
+        job_id: str | None = None,
+        limit: int,
+        seen: View | None = None,
     ) -> list[EndedRun]:
         runs, jobs = self.tables.runs, self.tables.jobs
         c = runs.c
@@ -121,6 +132,7 @@ class SqlStatistics(SqlFacet, StoredStatistics):
             )
             .join(jobs, jobs.c.id == c.job_id)
             .where(c.id >= first_id(since), c.finished_at.is_not(None), jobs.c.namespace == namespace)
+            .where(*jobs_seen(self.tables, seen, whole=True))
             .order_by(c.id.desc())
             .limit(limit)
         )
@@ -143,7 +155,9 @@ class SqlStatistics(SqlFacet, StoredStatistics):
             )
         return newest
 
-    def backlog(self, namespace: str, *, job_id: str | None = None, most: int = 10_001) -> Backlog:
+    def backlog(
+        self, namespace: str, *, job_id: str | None = None, most: int = 10_001, seen: View | None = None
+    ) -> Backlog:
         runs, jobs = self.tables.runs, self.tables.jobs
         with self.database.reading() as connection:
             due = (
@@ -151,6 +165,7 @@ class SqlStatistics(SqlFacet, StoredStatistics):
                 .join(jobs, jobs.c.id == runs.c.job_id)
                 .where(literally(runs.c.status, "pending"), runs.c.due_at <= self.database.clock(connection))
                 .where(jobs.c.namespace == namespace, runs.c.accepted_at.is_not(None))
+                .where(*jobs_seen(self.tables, seen, whole=True))
                 .order_by(runs.c.priority.desc(), runs.c.due_at, runs.c.id)
                 .limit(most)
             )
