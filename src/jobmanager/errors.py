@@ -11,6 +11,7 @@ JobManagerError
 ├── PermissionDeniedError (PermissionError)  the principal may not do that
 ├── JobNotFoundError (LookupError)
 ├── RunNotFoundError (LookupError)
+├── KeyNotFoundError (LookupError)
 ├── HandlerNotFoundError (LookupError)
 ├── NotificationNotFoundError (LookupError)
 ├── JobDisabledError                     a start by hand of a disabled job
@@ -137,6 +138,14 @@ class RunNotFoundError(JobManagerError, LookupError):
     def __init__(self, message: str, *, run_id: str) -> None:
         super().__init__(message)
         self.run_id = run_id
+
+
+class KeyNotFoundError(JobManagerError, LookupError):
+    """No API key has the name or id `name`, or it was revoked before."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class HandlerNotFoundError(JobManagerError, LookupError):

@@ -42,7 +42,7 @@ MOST_SHOWN = 80
 _SECRET_PARAMETER = re.compile(
     r"([?&][^=&]*(?:password|passwd|secret|token|key)[^=&]*)=([^&]*)", re.IGNORECASE
 )
-_WHOLLY_SECRET = frozenset({"secret", "alerts_urls"})
+_WHOLLY_SECRET = frozenset({"secret", "alerts_urls", "dashboard_users"})
 """The settings of which nothing is shown."""
 _SEVERAL = re.compile(r";(?=[a-z][a-z0-9+.-]*://)")
 _ADDRESS = re.compile(
@@ -51,6 +51,10 @@ _ADDRESS = re.compile(
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:\d{1,5})?")
 _TO_ENCODE = re.compile(r"[/?#@\[\]:\s]|%(?![0-9A-Fa-f]{2})")
 _AMBIGUOUS = "the URL with user and password percent-encoded: @ as %40, / as %2F, ? as %3F, # as %23"
+_USER = re.compile(
+    r"[^\s:,\"']{1,100}:(?:viewer|operator|admin):scrypt\.1[0-9]\.[0-9]{1,2}\.[0-9]{1,2}\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"
+)
+_ORIGIN = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?")
 _YEAR = timedelta(days=366).total_seconds()
 
 
@@ -209,6 +213,22 @@ def _is_random_enough(text: str) -> bool:
     plain = text.removeprefix("whsec_")
     placeholder = any(word in text.lower() for word in PLACEHOLDERS)
     return len(plain.encode()) >= SMALLEST_SECRET and len(set(plain)) >= 8 and not placeholder
+
+
+def _dashboard_users(given: Any) -> Secret:
+    read = getattr(given, "get_secret_value", None)
+    whole = read() if callable(read) else given
+    words = whole.replace(",", " ").split() if isinstance(whole, str) else []
+    if not words or not all(map(_USER.fullmatch, words)):
+        raise ValueError("what `jobmanager dashboard-user NAME` prints; several users with blanks between")
+    return Secret(whole)
+
+
+def _origins(text: str) -> str:
+    for origin in text.split(","):
+        if not _ORIGIN.fullmatch(origin.strip()):
+            raise ValueError("origins such as https://ops.example.com, with commas between and no path")
+    return text
 
 
 def _run_path(path: str) -> str:
@@ -409,6 +429,22 @@ class Settings:
     retention_days: int = _setting(
         default=90, kind=Days(36_500), meaning="Runs that ended earlier are purged"
     )
+    audit_retention_days: int = _setting(
+        default=365, kind=Days(36_500), meaning="Entries of the audit that are older are purged"
+    )
+    dashboard_users: Secret | None = _setting(
+        default=None,
+        kind=_dashboard_users,
+        meaning="Who may log in with a password, as `jobmanager dashboard-user NAME` prints it",
+    )
+    recent_auth_minutes: int = _setting(
+        default=15, kind=Whole(10_000), meaning="How old a login may be for what cannot be undone"
+    )
+    trusted_origins: str | None = _setting(
+        default=None,
+        kind=Text(_origins),
+        meaning="Other origins whose pages may send forms here, with commas between",
+    )
     celery_broker_url: str | None = _setting(
         default=None, kind=Text(_broker_url), meaning="Where Celery's messages go"
     )
@@ -567,6 +603,19 @@ class Settings:
     def quiet(self) -> timedelta:
         return timedelta(seconds=self.alerts_quiet)
 
+    @property
+    def audit_retention(self) -> timedelta:
+        return timedelta(days=self.audit_retention_days)
+
+    @property
+    def recent_auth(self) -> timedelta:
+        return timedelta(minutes=self.recent_auth_minutes)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The trusted origins, as browsers write them."""
+        return tuple(origin.strip().lower() for origin in (self.trusted_origins or "").split(",") if origin)
+
     def secret_values(self) -> frozenset[str]:
         """Return every text to redact: the secrets, and the passwords in URLs, percent-encoded and decoded."""
         urls = [
@@ -577,7 +626,21 @@ class Settings:
         ]
         written = {password for url in urls for password in (_taken_apart(url)[1], *_secret_parameters(url))}
         told = () if self.alerts_urls is None else self.alerts_urls.get_secret_value().split()
-        return frozenset({*self.secrets, *told, *written, *map(unquote, written)} - {""})
+        users = (
+            ()
+            if self.dashboard_users is None
+            else self.dashboard_users.get_secret_value().replace(",", " ").split()
+        )
+        return frozenset(
+            {
+                *self.secrets,
+                *told,
+                *(user.rpartition(".")[2] for user in users),
+                *written,
+                *map(unquote, written),
+            }
+            - {""}
+        )
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -148,8 +148,8 @@ def test_what_waits_when_the_switch_is_set_goes_on_when_it_is_not(tmp_path: Path
 
 READS = {
     "attempts", "audit", "check", "dead_letters", "events", "executors", "get_all_job_statuses", "get_job_metrics",
-    "get_job_status", "handlers", "health", "history", "is_executed_here", "logs", "notification",
-    "notification_message", "notifications", "run", "runs", "simulate", "stats", "wait",
+    "get_job_status", "handlers", "health", "history", "is_executed_here", "keys", "logs", "notification",
+    "notification_message", "notifications", "principal_of_key", "run", "runs", "simulate", "stats", "wait",
 }  # fmt: skip
 DECLARES = {"add_job", "handler", "job", "schedule_cron_job", "schedule_job"}
 LIVES = {
@@ -159,6 +159,7 @@ DAY = timedelta(days=1)
 WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
     "backfill": lambda jobs, _: jobs.backfill("work", NOON - DAY, NOON),
     "cancel": lambda jobs, ids: jobs.cancel(ids["pending"]),
+    "create_key": lambda jobs, _: jobs.create_key("ci"),
     "create_job": lambda jobs, _: jobs.create_job("made", handler="work"),
     "delete_job": lambda jobs, _: jobs.delete_job("work"),
     "disable_job": lambda jobs, _: jobs.disable_job("work"),
@@ -176,6 +177,7 @@ WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
     "reset_job": lambda jobs, _: jobs.reset_job("overridden"),
     "resume_all_jobs": lambda jobs, _: jobs.resume_all_jobs(),
     "resume_job": lambda jobs, _: jobs.resume_job("paused"),
+    "revoke_key": lambda jobs, _: jobs.revoke_key("ci"),
     "seed": lambda jobs, _: jobs.seed({"made": {"handler": "work"}}),
     "stop_all_jobs": lambda jobs, _: jobs.stop_all_jobs(),
     "stop_job": lambda jobs, _: jobs.stop_job("work"),
@@ -259,7 +261,7 @@ def test_every_method_that_writes_is_refused_and_writes_nothing(
     if name == "execute_here":  # it says whether it took the run
         assert WRITES[name](jobs, ids) is False
     else:
-        with pytest.raises(JobDisabledError, match=r"^(Job|Run|No|Nothing) .* JOBMANAGER_DISABLED=true"):
+        with pytest.raises(JobDisabledError, match=r"^(Job|Key|Run|No|Nothing) .* JOBMANAGER_DISABLED=true"):
             WRITES[name](jobs, ids)
     assert content(tmp_path) == before
 

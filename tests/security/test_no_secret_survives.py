@@ -15,6 +15,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+from jobmanager.access.keys import new_secret
 from jobmanager.cli.output import records
 from jobmanager.cli.output.views import shown_config
 from jobmanager.ledger.bounding import bounded_failure, bounded_json
@@ -206,3 +207,12 @@ def test_searching_64_kib_is_quick_whatever_it_is_made_of(piece: str) -> None:
     REDACTOR.text(text)
     REDACTOR.text("password: " + text)
     assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize("sink", SINKS)
+def test_no_api_key_survives_in_any_sink(sink: str) -> None:
+    """Fails if a key that a handler prints or returns stays where somebody without it reads."""
+    key = new_secret()
+    for text in (key, repr(key), f"?k={key}&page=2", f"key {key}, next", f"({key})", json.dumps({"k": key})):
+        assert key not in SINKS[sink](text), text
+    assert "jm_default_nightly" in SINKS[sink]("entry jm_default_nightly of pg_cron")

@@ -16,6 +16,9 @@ from jobmanager.settings import KINDS, flag, percent_encoded, shown_url
 SECRET = "k3JhWq0PzR7vXn5LsT1yBm9cDf4gHj2A"
 
 
+USERS = "ana:admin:scrypt.14.8.5." + "s" * 22 + "." + "h" * 43
+
+
 def test_the_defaults_are_the_documented_ones():
     settings = Settings()
     assert vars(settings) == {
@@ -35,6 +38,10 @@ def test_the_defaults_are_the_documented_ones():
         "durability": "strict",
         "capture_logs": True,
         "retention_days": 90,
+        "audit_retention_days": 365,
+        "dashboard_users": None,
+        "recent_auth_minutes": 15,
+        "trusted_origins": None,
         "celery_broker_url": None,
         "celery_group_max": 1,
         "public_url": None,
@@ -75,6 +82,10 @@ def test_every_field_is_read_from_its_variable():
         "JOBMANAGER_DURABILITY": "relaxed",
         "JOBMANAGER_CAPTURE_LOGS": "off",
         "JOBMANAGER_RETENTION_DAYS": "7",
+        "JOBMANAGER_AUDIT_RETENTION_DAYS": "2w",
+        "JOBMANAGER_DASHBOARD_USERS": USERS,
+        "JOBMANAGER_RECENT_AUTH_MINUTES": "5",
+        "JOBMANAGER_TRUSTED_ORIGINS": "https://ops.example.org, http://localhost:3000",
         "JOBMANAGER_CELERY_BROKER_URL": "redis://localhost:6379/0",
         "JOBMANAGER_CELERY_GROUP_MAX": "20",
         "JOBMANAGER_PUBLIC_URL": "https://example.org/app/",
@@ -113,6 +124,10 @@ def test_every_field_is_read_from_its_variable():
         durability="relaxed",
         capture_logs=False,
         retention_days=7,
+        audit_retention_days=14,
+        dashboard_users=USERS,
+        recent_auth_minutes=5,
+        trusted_origins="https://ops.example.org, http://localhost:3000",
         celery_broker_url="redis://localhost:6379/0",
         celery_group_max=20,
         public_url="https://example.org/app",
@@ -580,3 +595,18 @@ def test_every_setting_refuses_what_it_cannot_be_in_a_sentence(name):
         assert refused.value.name == f"JOBMANAGER_{name.upper()}"
         assert str(refused.value).startswith(f"JOBMANAGER_{name.upper()}")
         assert len(str(refused.value)) < 400
+
+
+def test_users_and_origins_are_checked_and_hashes_are_hidden():
+    settings = Settings(dashboard_users=USERS, trusted_origins="https://Ops.example.org")
+    assert "h" * 43 not in repr(settings)
+    assert "h" * 43 in settings.secret_values()
+    assert settings.origins == ("https://ops.example.org",)
+    assert (settings.audit_retention.days, settings.recent_auth.seconds) == (365, 900)
+    for wrong in (
+        {"dashboard_users": "ana:admin:secret"},
+        {"trusted_origins": "https://ops.example.org/path"},
+    ):
+        with pytest.raises(SettingsError) as refused:
+            Settings(**wrong)
+        assert "ana:admin" not in str(refused.value)

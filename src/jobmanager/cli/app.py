@@ -52,6 +52,8 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "db": "db:db",
         "purge": "maintenance:purge",
         "version": "maintenance:version",
+        "keys": "keys:keys",
+        "dashboard-user": "keys:dashboard_user",
     },
     "pg_cron": {
         "init": "init:init",

@@ -48,6 +48,7 @@ _LINE_ENDS = re.compile(
 _LINE = re.compile(r"[\r\n]|$")
 _BARE = re.compile(r"(?i:\bbearer)\s++(?=\S*\d)\S{8,}")
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*-----|\Z)")
+_API_KEY = re.compile(r"jm_(?=[a-z0-9_-]*[A-Z])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
 _SCHEMES = re.compile(r"(?<!\w)\w[\w+.-]*+://")
 _URL_END = re.compile(r"[\s]|$")
 _PORT = re.compile(r"\d{1,5}(?![^\s/?#\"'`,;)\]}>])")
@@ -65,6 +66,8 @@ class Redactor:
         """Return the text without secret values."""
         if self._literal is not None:
             text = self._literal.sub(HIDDEN, text)
+        if "jm_" in text:
+            text = _API_KEY.sub(HIDDEN, text)
         if "-----BEGIN" in text:
             text = _PEM.sub(HIDDEN, text)
         if "earer" in text or "EARER" in text:

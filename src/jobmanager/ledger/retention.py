@@ -1,4 +1,4 @@
-"""Which runs may be forgotten: a job's by its own retention, all others by the setting."""
+"""Which runs may be forgotten, a job's by its own retention, all others by the setting; and which entries of the audit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from jobmanager.job import Job
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 
+AT_ONCE = 1000
+
 
 def forget_old_runs(store: RunStore, jobs: Iterable[Job], settings: Settings, now: datetime) -> int:
     """Delete the runs that are older, or more, than what is kept of them; answers how many. Twice is once."""
@@ -18,4 +20,13 @@ def forget_old_runs(store: RunStore, jobs: Iterable[Job], settings: Settings, no
         deleted += store.maintenance.purge(
             now - (job.retention or settings.retention), job_id=job.id, keep=job.keep_runs
         )
+    return deleted
+
+
+def forget_old_entries(store: RunStore, settings: Settings, now: datetime) -> int:
+    """Delete the entries of the audit that are older than what is kept, a thousand in a transaction; answers how many. Twice is once."""
+    deleted, batch = 0, AT_ONCE
+    while batch == AT_ONCE:
+        batch = store.audit.purge(settings.namespace, now - settings.audit_retention, AT_ONCE)
+        deleted += batch
     return deleted

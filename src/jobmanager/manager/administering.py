@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from jobmanager.access.principal import ADMIN
-from jobmanager.ledger.retention import forget_old_runs
+from jobmanager.ledger.retention import forget_old_entries, forget_old_runs
 from jobmanager.manager.guarding import changes, reads
 from jobmanager.manager.operating import Seconds
 from jobmanager.manager.parts import Parts
@@ -107,6 +107,7 @@ class Administering:
         store, now = self._parts.store, self._parts.store.now()
         if age is None and job is None:
             deleted = forget_old_runs(store, self._parts.registry.jobs.values(), settings, now)
+            forget_old_entries(store, settings, now)
         else:
             deleted = store.maintenance.purge(now - (settings.retention if age is None else age), job_id=job)
         facts = {

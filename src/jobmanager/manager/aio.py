@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
+from jobmanager.access.keys import ApiKey
+from jobmanager.access.principal import READ, WRITE, Principal
 from jobmanager.job import Job, JobOptions, PolicyWords
 from jobmanager.ledger.backfill import MadeUp
 from jobmanager.ledger.job_sync import Change
@@ -331,6 +333,32 @@ class AsyncJobManager:
             before=before,
             limit=limit,
         )
+
+    async def create_key(
+        self,
+        name: str,
+        *,
+        permissions: Collection[str] = (READ, WRITE),
+        scopes: Collection[str] | None = None,
+        expires: datetime | None = None,
+        by: str | None = None,
+    ) -> str:
+        """Make an API key; see `JobManager.create_key`."""
+        return await _on_thread(
+            self._manager.create_key, name, permissions=permissions, scopes=scopes, expires=expires, by=by
+        )
+
+    async def revoke_key(self, name: str, *, by: str | None = None) -> ApiKey:
+        """End an API key; see `JobManager.revoke_key`."""
+        return await _on_thread(self._manager.revoke_key, name, by=by)
+
+    async def keys(self) -> list[ApiKey]:
+        """Return the API keys; see `JobManager.keys`."""
+        return await _on_thread(self._manager.keys)
+
+    async def principal_of_key(self, secret: str) -> Principal | None:
+        """Return the holder of an API key; see `JobManager.principal_of_key`."""
+        return await _on_thread(self._manager.principal_of_key, secret)
 
     async def purge(
         self, *, older_than: Seconds | None = None, job: str | None = None, by: str | None = None

@@ -35,7 +35,7 @@ from jobmanager.ledger.outages import Outages
 from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import Redactor
-from jobmanager.ledger.retention import forget_old_runs
+from jobmanager.ledger.retention import forget_old_entries, forget_old_runs
 from jobmanager.ledger.rollup import COUNT_EVERY, Rollup
 from jobmanager.manager.announcing import Announcer
 from jobmanager.manager.called import CalledTicks
@@ -463,6 +463,7 @@ class Assembly:
         now = self._clock.now()
         deleted = forget_old_runs(self.store, self._registry.jobs.values(), self._settings, now)
         self.store.maintenance.forget_dead(now - FORGET_DEAD_AFTER)
+        forget_old_entries(self.store, self._settings, now)
         self.rollup.forget_old(now)
         if deleted:
             logger.info("purged %d runs that were older or more than retention keeps", deleted)

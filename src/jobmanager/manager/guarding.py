@@ -14,6 +14,7 @@ from jobmanager.errors import (
     JobDisabledError,
     JobManagerError,
     JobNotFoundError,
+    KeyNotFoundError,
     NotificationNotFoundError,
     PermissionDeniedError,
     RunConflictError,
@@ -34,6 +35,7 @@ REFUSED = (
     PermissionDeniedError,
     JobNotFoundError,
     RunNotFoundError,
+    KeyNotFoundError,
     RunConflictError,
     EditConflictError,
     TransitionError,
@@ -115,7 +117,10 @@ def note_refusal(
         return
     target: object = next(
         iter(
-            (*args[1:], *(kwargs[name] for name in ("job_id", "run_id", "notification_id") if name in kwargs))
+            (
+                *args[1:],
+                *(kwargs[name] for name in ("job_id", "run_id", "notification_id", "name") if name in kwargs),
+            )
         ),
         None,
     )

@@ -23,6 +23,7 @@ from jobmanager.manager.aio import AsyncJobManager
 from jobmanager.manager.assembly import LONGEST_STOP, Assembly
 from jobmanager.manager.declaring import Declaring
 from jobmanager.manager.host import ManagerHost
+from jobmanager.manager.keys import Keys
 from jobmanager.manager.measuring import Measuring
 from jobmanager.manager.notices import Notices
 from jobmanager.manager.operating import Operating, Seconds
@@ -55,7 +56,7 @@ def inert() -> Iterator[None]:
         _inert.on = False
 
 
-class JobManager(Declaring, Operating, Notices, Storing, Administering, Measuring):
+class JobManager(Declaring, Operating, Notices, Storing, Administering, Measuring, Keys):
     """Declares jobs, keeps time for them, starts runs by hand, and reads and changes jobs and runs.
 
     Nothing connects before `start()` or the first use. Any thread may call the methods. `settings` defaults to the

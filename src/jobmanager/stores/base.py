@@ -8,6 +8,7 @@ from datetime import datetime
 from jobmanager.stores.audit import StoredAudit
 from jobmanager.stores.changes import StoredChanges
 from jobmanager.stores.facets import RunHistory, StoredJobs, StoredProcesses, StoredRuns, StoreMaintenance
+from jobmanager.stores.keys import StoredKeys
 from jobmanager.stores.outbox import Outbox
 from jobmanager.stores.statistics import StoredStatistics
 
@@ -45,6 +46,9 @@ class RunStore(ABC):
 
     changes: StoredChanges
     """The changes of runs and jobs, for processes that wait for them."""
+
+    keys: StoredKeys
+    """The API keys."""
 
     statistics: StoredStatistics
     """Counts of the runs, by the hour."""

@@ -10,12 +10,24 @@ from jobmanager.access.principal import Principal
 from jobmanager.clock import SystemClock
 from jobmanager.web.asgi import Application as AsgiApplication
 from jobmanager.web.asgi import Asgi
+from jobmanager.web.hooks import Authorize, api_keys, api_keys_from_settings, basic_auth_from_settings
 from jobmanager.web.limit import Limits
+from jobmanager.web.loopback import loopback_only
 from jobmanager.web.work import Manager
 from jobmanager.web.wsgi import Application as WsgiApplication
 from jobmanager.web.wsgi import Wsgi
 
-__all__ = ["Limits", "Principal", "asgi", "wsgi"]
+__all__ = [
+    "Authorize",
+    "Limits",
+    "Principal",
+    "api_keys",
+    "api_keys_from_settings",
+    "asgi",
+    "basic_auth_from_settings",
+    "loopback_only",
+    "wsgi",
+]
 
 
 def asgi(jobs: Manager, *, otherwise: AsgiApplication | None = None, limits: Limits | None = None) -> Asgi:

@@ -26,7 +26,7 @@ GRANT SELECT ON jobmanager.schedules, jobmanager.plans, jobmanager.calls, jobman
 GRANT EXECUTE ON FUNCTION {functions} TO {role};
 """
 OF_THE_STORE = (
-    "meta", "jobs", "runs", "attempts", "run_logs", "instances", "declarations", "roles", "keepers", "audit",
+    "meta", "jobs", "runs", "attempts", "run_logs", "instances", "declarations", "roles", "keepers", "audit", "keys",
     "notifications", "stats", "stats_hours", "jobmanager_alembic",
 )  # fmt: skip
 FOR_THE_APPLICATION = (

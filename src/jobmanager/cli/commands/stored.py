@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobmanager.cli.arguments import option_words
+from jobmanager.cli.arguments import moment, option_words
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.output.phrases import both, compact, iso
 from jobmanager.cli.output.records import shown_payload
@@ -108,13 +108,25 @@ def history(here: Session, job: str, limit: int) -> None:
 
 
 @verb("audit", example="jobmanager audit --limit 20")
-@click.option("--job", metavar="JOB", help="Of this job only.")
+@click.option("--job", metavar="JOB", help="Of this job and its runs only.")
+@click.option("--target", metavar="KIND", help="Of one kind: job, run, key, webhook, ...")
+@click.option("--target-id", metavar="ID", help="Of this one.")
+@click.option("--actor", metavar="NAME", help="By this person or service.")
+@click.option("--action", metavar="WORD", help="Like pause, trigger, cancel.")
+@click.option("--refused", "outcome", flag_value="refused", help="Only attempts that were refused.")
+@click.option("--since", metavar="WHEN", help="From then on: a moment, or a length before now like 2h.")
+@click.option("--until", metavar="WHEN", help="Before then.")
 @click.option("--before", metavar="ID", help="Older than this entry: the last one of the page before.")
 @LIMIT
 @click.pass_obj
-def audit(here: Session, job: str | None, before: str | None, limit: int) -> None:
-    """List what was changed by hand, by whom and when, newest first."""
-    _print_entries(here, here.jobs.audit(job=job, before=before, limit=limit), of_one_job=False)
+def audit(here: Session, /, since: str | None, until: str | None, **wanted: Any) -> None:
+    """List what was changed by hand, and what was refused, by whom, when and from where, newest first."""
+    jobs = here.ledger
+    now = jobs.store.now()
+    entries = jobs.audit(
+        since=moment(since, now) if since else None, until=moment(until, now) if until else None, **wanted
+    )
+    _print_entries(here, entries, of_one_job=False)
 
 
 VERBS = (create, edit, delete, enable, disable, history)
@@ -146,9 +158,11 @@ def _print_entries(here: Session, entries: Sequence[AuditEntry], *, of_one_job: 
         return
     from jobmanager.cli.output.lists import Column, listing
 
+    from_elsewhere = any(entry.address for entry in entries)
     columns = [
         Column("WHEN"),
         Column("BY", yields=True),
+        *([Column("FROM")] if from_elsewhere else []),
         Column("WHAT"),
         *([] if of_one_job else [Column("OF", yields=True)]),
         Column("REV", right=True),
@@ -158,10 +172,11 @@ def _print_entries(here: Session, entries: Sequence[AuditEntry], *, of_one_job: 
         [
             both(entry.at),
             printable(entry.by or "unnamed"),
-            entry.action,
+            *([printable(entry.address or "")] if from_elsewhere else []),
+            entry.action if entry.outcome == "done" else f"{entry.action} {entry.outcome}",
             *([] if of_one_job else [_target(entry)]),
             str(entry.rev or ""),
-            printable(_difference(entry)),
+            printable(_difference(entry) if entry.reason is None else entry.reason),
         ]
         for entry in entries
     ]

@@ -50,6 +50,9 @@ class SqlAudit(SqlFacet, StoredAudit):
     def purge(self, namespace: str, before: datetime, limit: int) -> int:
         c = self.tables.audit.c
         old = sa.select(c.id).where(c.id < first_id(before), c.namespace == namespace)
-        with self.database.writing() as connection:
-            gone = sa.delete(self.tables.audit).where(c.id.in_(old.order_by(c.id).limit(limit)))
-            return int(connection.execute(gone).rowcount)
+        with self.database.reading() as connection:
+            ids = list(connection.scalars(old.order_by(c.id).limit(limit)))
+        if ids:
+            with self.database.writing() as connection:
+                connection.execute(sa.delete(self.tables.audit).where(c.id.in_(ids)))
+        return len(ids)

@@ -10,6 +10,7 @@ from jobmanager.stores.sql.changes import SqlChanges
 from jobmanager.stores.sql.database import Database
 from jobmanager.stores.sql.history import SqlHistory
 from jobmanager.stores.sql.jobs import SqlJobs
+from jobmanager.stores.sql.keys import SqlKeys
 from jobmanager.stores.sql.maintenance import SqlMaintenance
 from jobmanager.stores.sql.outbox import SqlOutbox
 from jobmanager.stores.sql.processes import SqlProcesses
@@ -33,6 +34,7 @@ class SqlStore(RunStore):
         self.outbox = SqlOutbox(database)
         self.audit = SqlAudit(database)
         self.changes = changes
+        self.keys = SqlKeys(database)
         self.statistics = SqlStatistics(database)
 
     def exists(self) -> bool:

@@ -17,7 +17,7 @@ from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0009"
+SCHEMA_VERSION = "0010"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -77,6 +77,7 @@ class Tables:
     roles: sa.Table
     keepers: sa.Table
     audit: sa.Table
+    keys: sa.Table
     notifications: sa.Table
     stats: sa.Table
     stats_hours: sa.Table
@@ -297,6 +298,25 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         ("by", (audit.c.by, audit.c.id)),
     ):
         sa.Index(f"{prefix}audit_{name}", *columns)
+    keys = table(
+        "keys",
+        sa.Column("id", sa.Text().with_variant(sa.UUID(as_uuid=False), "postgresql"), primary_key=True),
+        sa.Column("namespace", sa.Text, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("permissions", json, nullable=False),
+        sa.Column("scopes", json),
+        sa.Column("hint", sa.Text, nullable=False),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("created_at", Instant, nullable=False),
+        sa.Column("created_by", sa.Text),
+        sa.Column("expires_at", Instant),
+        sa.Column("revoked_at", Instant),
+        sa.Column("revoked_by", sa.Text),
+        sa.Column("last_used_at", Instant),
+    )
+    sa.Index(f"{prefix}keys_digest", keys.c.digest, unique=True)
+    live: dict[str, Any] = {where: keys.c.revoked_at.is_(None)}
+    sa.Index(f"{prefix}keys_name", keys.c.namespace, keys.c.name, unique=True, **live)
     # The texts without value are empty and not null, or the unique key would not hold.
     notifications = table(
         "notifications",
@@ -352,6 +372,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         roles,
         keepers,
         audit,
+        keys,
         notifications,
         *statistics_tables(table, Instant, where),
     )

@@ -19,6 +19,7 @@ from jobmanager.testing.store_contract.dispatching import DispatchingPromises
 from jobmanager.testing.store_contract.ending import EndingPromises
 from jobmanager.testing.store_contract.giving_back import GivingBackPromises
 from jobmanager.testing.store_contract.jobs import JobPromises
+from jobmanager.testing.store_contract.keys import KeyPromises
 from jobmanager.testing.store_contract.lasting import LastingPromises
 from jobmanager.testing.store_contract.line import LinePromises
 from jobmanager.testing.store_contract.locking import LockingPromises
@@ -53,6 +54,7 @@ class RunStoreContract(
     VisibilityPromises,
     AuditingPromises,
     ChangePromises,
+    KeyPromises,
     StatisticsPromises,
     RacePromises,
 ):
