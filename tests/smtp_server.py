@@ -27,7 +27,8 @@ class SmtpServer:
     """What the server got, and how it is to behave: change `mode` at any time.
 
     `well`, `refuse` (554 at once), `refuse_text` (552 after the text), `hang` (no greeting), `lose` (closes after the text, which it
-    has), `lose_before` (closes at DATA), `busy` (451 for every receiver).
+    has), `lose_before` (closes at DATA), `busy` (451 for every receiver),
+    `rude` (500 at the end of a conversation).
     """
 
     port: int = 0
@@ -79,7 +80,7 @@ class _Handler(socketserver.StreamRequestHandler):
                         return
                     self.say("552 too large" if mode == "refuse_text" else "250 accepted")
                 case "QUIT":
-                    self.say("221 bye")
+                    self.say("500 what?" if mode == "rude" else "221 bye")
                     return
                 case _:
                     self.say("250 ok")

@@ -52,6 +52,7 @@ MOST = 10_000
 MOST_MIB = 16 * 1024 * 1024  # a number beyond is meant in bytes
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+PING_URL = re.compile(r"https?://[^\s/?#@\\]+(?:[/?][^\s#]*)?")
 QUEUE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 NO_CONFIG: Mapping[str, Any] = {}
 TITLE = Text(1_000)
@@ -304,6 +305,11 @@ class Job(Policies):
     alert_running: timedelta | None = option(
         None, Duration(MICROSECOND), "an attempt that lasts longer is told", overridable=True
     )
+    ping_url: str | None = option(
+        None,
+        Text(1_000, PING_URL, "an http or https URL"),
+        "called when a run starts, succeeds and fails, by the protocol of Healthchecks",
+    )
     retention: timedelta | None = option(
         None,
         Duration(),
@@ -463,6 +469,7 @@ class PolicyWords(TypedDict, total=False):
     alert_to: Sequence[str] | str
     alert_late: Length | None
     alert_running: Length | None
+    ping_url: str | None
     visibility: Visibility
     retention: Length | None
     keep_runs: int | None

@@ -42,7 +42,7 @@ MOST_SHOWN = 80
 _SECRET_PARAMETER = re.compile(
     r"([?&][^=&]*(?:password|passwd|secret|token|key)[^=&]*)=([^&]*)", re.IGNORECASE
 )
-_WHOLLY_SECRET = frozenset({"secret", "alerts_urls", "dashboard_users"})
+_WHOLLY_SECRET = frozenset({"secret", "alerts_urls", "dashboard_users", "heartbeat_url"})
 """The settings of which nothing is shown."""
 _SEVERAL = re.compile(r";(?=[a-z][a-z0-9+.-]*://)")
 _ADDRESS = re.compile(
@@ -116,6 +116,17 @@ def _addresses(value: Any) -> tuple[str, ...]:
     if not isinstance(given, (list, tuple)) or not given:
         raise ValueError("e-mail addresses, with , between")
     return tuple(_address(str(address).strip()) for address in given)
+
+
+def _ping_url(url: str) -> str:
+    if not is_ping_url(url):
+        raise ValueError("an http or https URL, such as https://hc-ping.com/UUID")
+    return url
+
+
+def is_ping_url(url: str) -> bool:
+    """Return whether the text is an http or https URL with a host."""
+    return re.fullmatch(r"https?://[^\s/?#@\\]+(?:[/?][^\s#]*)?", url) is not None
 
 
 def _smtp_url(url: str) -> str:
@@ -514,6 +525,21 @@ class Settings:
         kind=Seconds(86_400, zero=True),
         meaning="After a message about a job and event further ones are gathered for so long and sent as one",
     )
+    alerts_backlog: int | None = _setting(
+        default=None,
+        kind=Whole(1_000_000),
+        meaning="More due runs that wait are told, once an hour; unset: none",
+    )
+    alerts_dead_letters: int | None = _setting(
+        default=None,
+        kind=Whole(1_000_000),
+        meaning="More failed runs that nobody saw to are told, once an hour; unset: none",
+    )
+    heartbeat_url: str | None = _setting(
+        default=None,
+        kind=Text(_ping_url),
+        meaning="Called by every look at the account that finds time kept: a service outside tells when no call comes",
+    )
     smtp_url: str | None = _setting(
         default=None,
         kind=Text(_smtp_url),
@@ -625,7 +651,8 @@ class Settings:
             for url in _SEVERAL.split(value)
         ]
         written = {password for url in urls for password in (_taken_apart(url)[1], *_secret_parameters(url))}
-        told = () if self.alerts_urls is None else self.alerts_urls.get_secret_value().split()
+        told = [] if self.alerts_urls is None else self.alerts_urls.get_secret_value().split()
+        told += [] if self.heartbeat_url is None else [self.heartbeat_url]
         users = (
             ()
             if self.dashboard_users is None

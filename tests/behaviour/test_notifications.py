@@ -240,6 +240,19 @@ def test_a_server_that_refuses_gets_it_again_later(
     assert (sent.state, sent.error) == ("sent", None)
 
 
+def test_what_a_server_says_after_it_accepted_changes_nothing(
+    make: Make, clock: FakeClock, server: SmtpServer
+) -> None:
+    jobs = make()
+    server.mode = "rude"
+    add(jobs)
+    clock.advance(hours=1)
+    clock.advance(minutes=5)
+
+    assert len(server.received) == 1
+    assert [item.state for item in jobs.store.outbox.list("default")] == ["sent"]
+
+
 def test_five_failed_deliveries_are_the_last(make: Make, clock: FakeClock, server: SmtpServer) -> None:
     jobs = make()
     server.mode = "refuse"

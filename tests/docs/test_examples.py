@@ -118,6 +118,19 @@ class TestQuickstart:
         assert len(code) <= 10
 
 
+class TestNotify:
+    @pytest.mark.slow
+    def test_prints_a_mail_for_the_failure_and_one_for_the_recovery(self, tmp_path, started):
+        process = started(str(EXAMPLES / "notify" / "notify.py"), cwd=tmp_path, stdout=subprocess.PIPE)
+
+        said, _ = process.communicate(timeout=30)
+
+        assert re.findall(rb"^Subject: (.*?)\r?$", said, re.MULTILINE) == [
+            b"import-prices failed: ConnectionError: the price list cannot be read",
+            b"import-prices works again",
+        ]
+
+
 class TestSaas:
     @pytest.mark.slow
     def test_declares_what_its_readme_says(self, tmp_path):

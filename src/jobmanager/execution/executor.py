@@ -35,6 +35,7 @@ from jobmanager.execution.slots import Slot
 from jobmanager.execution.worker_pool import Worker, WorkerPool, finish
 from jobmanager.job import Job
 from jobmanager.ledger.recorder import Recorder
+from jobmanager.notify.pings import JobPings
 from jobmanager.observe import Observer, tell_ended
 from jobmanager.process.heartbeat import Heartbeat
 from jobmanager.registry import Registry
@@ -64,6 +65,7 @@ class Executor:
         backend: str = "",
         keep_lines: bool = True,
         notices_of: Callable[[Job, Ending], tuple[Notice, ...]],
+        pings: JobPings,
     ) -> None:
         self.backend = backend
         self._registry = registry
@@ -77,6 +79,7 @@ class Executor:
         self._observers = tuple(observers)
         self._keep_lines = keep_lines
         self._notices_of = notices_of
+        self._pings = pings
         self._waiters: dict[str, threading.Event] = {}
         self._draining = False
         self._drained = False
@@ -182,6 +185,8 @@ class Executor:
         if not attempt.begin():
             return False
         self._attempts.handlers_begun += 1  # may lose one to another thread; it only has to move
+        if attempt.job.ping_url is not None:
+            self._pings.started(attempt.job.ping_url, run)
         if self._draining:
             attempt.ask_to_end("shutdown")
         return True
@@ -286,6 +291,7 @@ class Executor:
             if logger.isEnabledFor(level):
                 self._log(run, level, f"{status} job=%s run_id=%s%s", why)
             self._events.ended(run, status)
+        self._pings.ended(ending, status)
         if self._observers:
             tell_ended(self._observers, ending, status)
         self._wake_waiter(run.id)

@@ -6,7 +6,7 @@ so an edit, a pause or a resume never fires anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -37,6 +37,7 @@ from jobmanager.run import (
     RUNNING,
     SKIPPED,
     SUCCEEDED,
+    Notice,
     Run,
     Trigger,
     check_transition,
@@ -64,14 +65,19 @@ class Reconciliation:
         outages: Outages,
         auditor: Auditor,
         on_step: Callable[[], object] = lambda: None,
+        paused: Callable[[JobRow], Sequence[Notice]] = lambda _: (),
     ) -> None:
-        """`on_step` is called between jobs: a first sweep over very many takes long, and goes on."""
+        """`on_step` is called between jobs: a first sweep over very many takes long, and goes on.
+
+        What `paused` returns of a job that its failures paused is written with the pause.
+        """
         self._store = store
         self._auditor = auditor
         self._grace = grace
         self._lease = lease
         self._outages = outages
         self._on_step = on_step
+        self._paused = paused
 
     def settle_due(self, limit: int = 50) -> int:
         """Settle jobs whose next instant is overdue by more than `grace`; answers how many runs were opened.
@@ -211,6 +217,8 @@ class Reconciliation:
                 )
             after = replace(after, definition_rev=before.definition_rev + 1)
             txn.save(after)
+            if after.state_reason == "failures" and after.state != before.state:
+                txn.notify(self._paused(after))
             if action is not None:
                 txn.audit(self._auditor.of_job(action, before, after, by=by, at=txn.now))
             if before.open and not after.open:

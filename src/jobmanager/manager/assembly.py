@@ -102,7 +102,14 @@ class Assembly:
         redactor = Redactor(settings.secret_values())
         self.auditor = Auditor(redactor, namespace=settings.namespace)
         self.notifying = Notifying(
-            settings, lambda: store, clock, hooks, hide=redactor.text, threaded=threaded
+            settings,
+            lambda: store,
+            clock,
+            hooks,
+            jobs=registry.jobs,
+            symptoms=self._ledger_symptoms,
+            hide=redactor.text,
+            threaded=threaded,
         )
         self.account = Reconciliation(
             store,
@@ -111,6 +118,7 @@ class Assembly:
             outages=outages,
             auditor=self.auditor,
             on_step=self.background.note_progress,
+            paused=self.notifying.of_pause,
         )
         self.job_sync = JobSync(registry, store, self.account, namespace=settings.namespace)
         self.pool = WorkerPool(settings.workers, threaded=threaded, coroutines=settings.coroutines)
@@ -166,6 +174,7 @@ class Assembly:
             backend=backend.name,
             keep_lines=settings.capture_logs,
             notices_of=self.notifying.alerts.of_ending,
+            pings=self.notifying.pings,
         )
         self.claims = Claiming(
             registry=registry,
@@ -465,6 +474,7 @@ class Assembly:
         self.store.maintenance.forget_dead(now - FORGET_DEAD_AFTER)
         forget_old_entries(self.store, self._settings, now)
         self.rollup.forget_old(now)
+        self.store.outbox.purge(now - self._settings.retention)
         if deleted:
             logger.info("purged %d runs that were older or more than retention keeps", deleted)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import smtplib
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -50,11 +51,13 @@ class Email(Notifier):
             raise NotSentError("There is no e-mail address to send to. Set JOBMANAGER_ALERTS_EMAIL.")
         content = self.composed(message, receivers).as_bytes(policy=POLICY)
         try:
-            with self._connected() as server:
+            with closing(self._connected()) as server:
                 self._introduce(server)
                 self._address(server, receivers)
                 begin()
                 self._transmit(server, content)
+                with suppress(OSError, smtplib.SMTPException):  # it was accepted, whatever follows
+                    server.quit()
         except (OSError, smtplib.SMTPException) as error:
             raise NotSentError(f"{self._host}:{self._port}: {self._told(error)}") from None
 

@@ -12,17 +12,21 @@ from jobmanager.access.acting import current
 from jobmanager.clock import Clock
 from jobmanager.errors import ConfigurationError, UnsupportedError
 from jobmanager.job import Job
+from jobmanager.notify.alarms import Alarms
 from jobmanager.notify.alerts import REQUESTER, Alerts, route_of
 from jobmanager.notify.channels import Channels
 from jobmanager.notify.delivery import Delivery
 from jobmanager.notify.message import Message, Notifier, NotSentError
+from jobmanager.notify.pings import JobPings, Pinger
 from jobmanager.notify.texts import Catalogue, Texts, one_line
 from jobmanager.process.background import BackgroundTasks
 from jobmanager.process.bounded import ended_within
+from jobmanager.process.health import Symptom
 from jobmanager.run import Notice, new_id
 from jobmanager.settings import Settings, is_address
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.outbox import Letter, Notification, NotificationState
+from jobmanager.stores.values import JobRow
 from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
@@ -61,6 +65,8 @@ class Notifying:
         clock: Clock,
         hooks: Hooks,
         *,
+        jobs: Mapping[str, Job],
+        symptoms: Callable[[], Sequence[Symptom]],
         hide: Callable[[str], str],
         threaded: bool,
     ) -> None:
@@ -87,18 +93,32 @@ class Notifying:
             hide=hide,
         )
 
+        self._pinger = Pinger(threaded=threaded)
+        self.pings = JobPings(self._pinger, jobs)
+        self._jobs = jobs
+        self._alarms = Alarms(
+            settings,
+            store,
+            clock,
+            self.alerts,
+            jobs=jobs,
+            symptoms=symptoms,
+            tell_directly=self._tell_directly,
+        )
+
     @cached_property
     def _background(self) -> BackgroundTasks:
         background = BackgroundTasks(self._clock, name="jobmanager-notifier")
+        background.add("alarms", self._look, every=self._settings.sweep)
         background.add(DELIVER, self.delivery.deliver, every=LOOK_EVERY)
         return background
 
     # ---------------------------------------------------------------- its life
 
     def start(self) -> None:
-        """Begin to deliver, where there is a channel. Twice is once."""
+        """Begin to look and to deliver, where there is a channel or a heartbeat. Twice is once."""
         self.delivery.stopping = False
-        if self.channels.by_name:
+        if self.channels.by_name or self._settings.heartbeat_url:
             self._background.start()
 
     def stop(self) -> None:
@@ -122,6 +142,30 @@ class Notifying:
         if unheard:
             told = ", ".join(unheard[:5]) + (", ..." if len(unheard) > 5 else "")
             logger.warning("no one is notified of %s: set JOBMANAGER_ALERTS_EMAIL, or alert_to", told)
+
+    # ---------------------------------------------------------------- alarms
+
+    def _look(self) -> None:
+        """Look around, and ping the heartbeat: as failed where time is not kept."""
+        symptoms = [symptom for symptom in self._alarms.look() if symptom.failing]
+        if self._settings.heartbeat_url is not None:
+            told = "\n".join(symptom.text for symptom in symptoms)
+            self._pinger.ping(self._settings.heartbeat_url, "fail" if symptoms else "", body=told)
+
+    def _tell_directly(self, notices: Sequence[Notice]) -> None:
+        for address, error in self.send_directly(notices).items():
+            if error is not None:
+                logger.warning("%s was not told that the store is away: %s", address, error)
+
+    def of_pause(self, row: JobRow) -> Sequence[Notice]:
+        """Return what a pause by failures tells."""
+        job = self._jobs.get(row.id)
+        if job is None or row.state_at is None:
+            return ()
+        since = row.state_at.isoformat()
+        return self.alerts.of_job(
+            job, "paused", since, {"instant": since, "failures": row.pause_after_failures}
+        )
 
     # ---------------------------------------------------------------- addresses and texts
 

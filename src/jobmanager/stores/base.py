@@ -9,6 +9,7 @@ from jobmanager.stores.audit import StoredAudit
 from jobmanager.stores.changes import StoredChanges
 from jobmanager.stores.facets import RunHistory, StoredJobs, StoredProcesses, StoredRuns, StoreMaintenance
 from jobmanager.stores.keys import StoredKeys
+from jobmanager.stores.lookout import Lookout
 from jobmanager.stores.outbox import Outbox
 from jobmanager.stores.statistics import StoredStatistics
 
@@ -40,6 +41,9 @@ class RunStore(ABC):
 
     outbox: Outbox
     """The notifications that wait for their delivery, and those that were sent."""
+
+    lookout: Lookout
+    """What alarms look for."""
 
     audit: StoredAudit
     """Who changed what by hand."""

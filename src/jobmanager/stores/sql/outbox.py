@@ -92,7 +92,7 @@ def _failed_before(table: sa.Table, connection: Connection, notice: Notice) -> s
     """Return the id of the last notification `failed` of the job to that address: the one a recovery is about."""
     c = table.c
     same = c.namespace == notice.namespace, c.channel == notice.channel, c.address == notice.address
-    failed = sa.select(c.id).where(c.job_id == notice.job_id, c.event == "failed", *same)
+    failed = sa.select(c.id).where(c.job_id == notice.job_id, literally(c.event, "failed"), *same)
     found: str | None = connection.scalar(failed.order_by(c.id.desc()).limit(1))
     return found
 
@@ -102,7 +102,7 @@ def _count(table: sa.Table, connection: Connection, notice: Notice, number: int,
     c = table.c
     there = sa.update(table).where(
         c.namespace == notice.namespace,
-        c.event == OVERFLOW,
+        literally(c.event, OVERFLOW),
         c.job_id == "",
         c.channel == notice.channel,
         c.address == notice.address,
@@ -303,14 +303,17 @@ class SqlOutbox(SqlFacet, Outbox):
 
     def counts(self, namespace: str) -> Mapping[str, int]:
         table = self.tables.notifications
-        c = table.c
-        open_rows = c.namespace == namespace, c.state.in_((WAITING, "dead"))
-        by_state = sa.select(c.state, sa.func.count()).where(*open_rows).group_by(c.state)
-        beyond = sa.select(sa.func.sum(c.count)).where(c.namespace == namespace, c.event == OVERFLOW)
+        ours = table.c.namespace == namespace
+        beyond = sa.select(sa.func.sum(table.c.count)).where(ours, literally(table.c.event, OVERFLOW))
         with self.database.reading() as connection:
-            found = {row[0]: int(row[1]) for row in connection.execute(by_state)}
-            not_kept = connection.scalar(beyond) or 0
-        return {WAITING: found.get(WAITING, 0), "dead": found.get("dead", 0), "not_kept": int(not_kept)}
+            found = {
+                state.value: connection.scalar(
+                    sa.select(sa.func.count()).select_from(table).where(ours, literally(table.c.state, state))
+                )
+                for state in (WAITING, NotificationState.DEAD)
+            }
+            found["not_kept"] = connection.scalar(beyond)
+        return {name: int(number or 0) for name, number in found.items()}
 
     def purge(self, before: datetime) -> int:
         table = self.tables.notifications

@@ -11,6 +11,7 @@ from jobmanager.stores.sql.database import Database
 from jobmanager.stores.sql.history import SqlHistory
 from jobmanager.stores.sql.jobs import SqlJobs
 from jobmanager.stores.sql.keys import SqlKeys
+from jobmanager.stores.sql.lookout import SqlLookout
 from jobmanager.stores.sql.maintenance import SqlMaintenance
 from jobmanager.stores.sql.outbox import SqlOutbox
 from jobmanager.stores.sql.processes import SqlProcesses
@@ -32,6 +33,7 @@ class SqlStore(RunStore):
         self.history = SqlHistory(database)
         self.maintenance = SqlMaintenance(database)
         self.outbox = SqlOutbox(database)
+        self.lookout = SqlLookout(database)
         self.audit = SqlAudit(database)
         self.changes = changes
         self.keys = SqlKeys(database)

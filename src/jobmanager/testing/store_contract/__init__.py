@@ -23,6 +23,7 @@ from jobmanager.testing.store_contract.keys import KeyPromises
 from jobmanager.testing.store_contract.lasting import LastingPromises
 from jobmanager.testing.store_contract.line import LinePromises
 from jobmanager.testing.store_contract.locking import LockingPromises
+from jobmanager.testing.store_contract.looking import LookingPromises
 from jobmanager.testing.store_contract.notifying import NotifyingPromises
 from jobmanager.testing.store_contract.opening import OpeningPromises
 from jobmanager.testing.store_contract.processes import ProcessPromises
@@ -51,6 +52,7 @@ class RunStoreContract(
     TakeoverPromises,
     ReadingPromises,
     NotifyingPromises,
+    LookingPromises,
     VisibilityPromises,
     AuditingPromises,
     ChangePromises,
