@@ -349,6 +349,15 @@ def test_no_text_becomes_a_header(make: Make, clock: FakeClock, server: SmtpServ
     assert len(got.mail.get_all("Subject")) == 1
 
 
+def test_a_text_with_lines_of_dots_arrives_whole(make: Make, clock: FakeClock, server: SmtpServer) -> None:
+    jobs = make(alerts_email="ops@example.org")
+    jobs.add_job("idle", lambda: None)
+    jobs.start()
+    jobs.notify_admins("dots", body="one\n.\n..two\n.three")
+
+    assert server.received[0].mail.get_content().splitlines()[:4] == ["one", ".", "..two", ".three"]
+
+
 def test_texts_of_another_locale_are_taken_key_by_key(
     make: Make, clock: FakeClock, server: SmtpServer
 ) -> None:

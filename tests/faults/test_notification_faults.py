@@ -36,6 +36,7 @@ def work():
     raise OSError("no disk")
 
 with jobs:
+    print("up", flush=True)
     for number in range(int(starts)):
         jobs.trigger_job("work", notify=True, requested_by="ann@example.org")
         time.sleep(0.02)
@@ -46,14 +47,17 @@ RUN = re.compile(r"^Run:\s+(\S+)", re.MULTILINE)
 
 
 def a_process(url: str, server: SmtpServer, starts: int = 100_000) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAMME, url, server.url, str(starts)], stderr=subprocess.DEVNULL
-    )
+    """Return a process that was started and has come up."""
+    command = [sys.executable, "-c", PROGRAMME, url, server.url, str(starts)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    return process
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
 
 
 def told(server: SmtpServer) -> Counter[str]:

@@ -11,6 +11,7 @@ from jobmanager.doctor.application import backend, declared, handlers, zones
 from jobmanager.doctor.finding import Finding, Level
 from jobmanager.doctor.health import health, replies
 from jobmanager.doctor.ledger import clock, differences, not_started, pending, processes, states, store
+from jobmanager.doctor.notifications import notifications
 from jobmanager.doctor.roles import hosts, roles
 from jobmanager.doctor.surroundings import installation, settings
 from jobmanager.errors import JobManagerError
@@ -91,4 +92,5 @@ _OF_THE_STORE: dict[str, Callable[[JobManager, Told], Iterator[Finding]]] = {
     "hosts": hosts,
     "health": health,
     "runs": pending,
+    "notifications": notifications,
 }

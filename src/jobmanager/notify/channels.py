@@ -38,6 +38,10 @@ class Channels:
         for text in routes:
             self.check_route(route_of(text), text)
 
+    def serves(self, address: str) -> bool:
+        """Return whether the channel of this address is loaded."""
+        return route_of(address).channel in self.by_name
+
     def check_route(self, route: Route, text: str) -> None:
         """Load the channel of one route."""
         if route.channel in self.by_name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import smtplib
 import ssl
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ class Email(Notifier):
         self.deliver(message, lambda: None)
 
     def deliver(self, message: Message, begin: Callable[[], None]) -> None:
-        """Send; `begin` is called after the server accepted sender and receivers, right before the text."""
+        """Send; `begin` is called when the server waits for the text, right before it."""
         receivers = [message.to] if message.to else list(self._own)
         if not receivers or not all(map(is_address, receivers)):
             raise NotSentError("There is no e-mail address to send to. Set JOBMANAGER_ALERTS_EMAIL.")
@@ -54,6 +55,7 @@ class Email(Notifier):
             with closing(self._connected()) as server:
                 self._introduce(server)
                 self._address(server, receivers)
+                self._announce(server)
                 begin()
                 self._transmit(server, content)
                 with suppress(OSError, smtplib.SMTPException):  # it was accepted, whatever follows
@@ -107,11 +109,18 @@ class Email(Notifier):
         if len(refused) == len(receivers):
             raise smtplib.SMTPRecipientsRefused(refused)
 
+    def _announce(self, server: smtplib.SMTP) -> None:
+        """Have the server wait for the text: up to here nothing can have arrived."""
+        code, said = server.docmd("DATA")
+        if code != 354:
+            raise smtplib.SMTPDataError(code, said)
+
     def _transmit(self, server: smtplib.SMTP, content: bytes) -> None:
+        """Send the text and wait for the reply; without one nobody knows whether it was accepted."""
+        stuffed = re.sub(rb"^\.", b"..", content, flags=re.MULTILINE)  # a line of one dot would end the text
         try:
-            code, said = server.data(content)
-        except smtplib.SMTPDataError:
-            raise
+            server.send(stuffed.removesuffix(b"\r\n") + b"\r\n.\r\n")
+            code, said = server.getreply()
         except (OSError, smtplib.SMTPException) as error:
             raise UnsureError(
                 f"{self._host}:{self._port}: {self._told(error)} after the text was sent"

@@ -96,6 +96,7 @@ class Notifying:
         self._pinger = Pinger(threaded=threaded)
         self.pings = JobPings(self._pinger, jobs)
         self._jobs = jobs
+        self._unknown: set[str] = set()
         self._alarms = Alarms(
             settings,
             store,
@@ -110,7 +111,7 @@ class Notifying:
     def _background(self) -> BackgroundTasks:
         background = BackgroundTasks(self._clock, name="jobmanager-notifier")
         background.add("alarms", self._look, every=self._settings.sweep)
-        background.add(DELIVER, self.delivery.deliver, every=LOOK_EVERY)
+        background.add(DELIVER, self._deliver, every=LOOK_EVERY)
         return background
 
     # ---------------------------------------------------------------- its life
@@ -131,6 +132,23 @@ class Notifying:
         """Look for messages soon: a notice was written. Any thread."""
         if self.channels.by_name:
             self._background.run_task_soon(DELIVER)
+
+    def _deliver(self) -> None:
+        """Deliver what waits; the channels of jobs that operators made are loaded first, and a wrong one is logged."""
+        for job in list(self._jobs.values()):
+            for address in job.alert_to:
+                if not self.channels.serves(address):
+                    self._load(job.id, address)
+        self.delivery.deliver()
+
+    def _load(self, job_id: str, address: str) -> None:
+        if address in self._unknown:
+            return
+        try:
+            self.channels.check([address])
+        except ConfigurationError as error:
+            self._unknown.add(address)
+            logger.error("job=%s tells nobody at %s: %s", job_id, address, error)
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Raise ConfigurationError for an address that no channel serves; log which jobs would tell nobody."""

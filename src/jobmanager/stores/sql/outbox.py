@@ -223,7 +223,7 @@ class SqlOutbox(SqlFacet, Outbox):
         with self.database.writing() as connection:
             now = self.database.clock(connection)
             tried = connection.scalar(sa.select(sa.func.min(c.attempts)).where(c.message == message)) or 0
-            again = now + pauses[min(tried, len(pauses) - 1)]
+            again = now + (pauses[min(tried, len(pauses) - 1)] if pauses else timedelta(0))
             certain = 1 if begun and not unsure else 0
             counted = {
                 "attempts": c.attempts + 1,
