@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -36,11 +36,20 @@ def route_of(text: str) -> Route:
 class Alerts:
     """Makes the notices of runs and jobs. Any thread may ask; nothing here blocks.
 
-    `admins` are told of jobs with `visibility="system"`, and of what concerns no single job; with `ends` of every end of those jobs.
+    `admins` are told of jobs with `visibility="system"`, and of what concerns no single job; with `ends` of every end of those jobs. `expanded` returns the addresses that an
+    empty one stands for.
     """
 
-    def __init__(self, namespace: str, *, admins: Sequence[Route] = (), ends: bool = False) -> None:
-        self.admins = tuple(admins)
+    def __init__(
+        self,
+        namespace: str,
+        *,
+        admins: Sequence[Route] = (),
+        ends: bool = False,
+        expanded: Callable[[Route], Sequence[Route]] = lambda route: (route,),
+    ) -> None:
+        self.admins = tuple(each for route in admins for each in expanded(route))
+        self._expanded = expanded
         self._namespace = namespace
         self._ends = ends
 
@@ -88,7 +97,8 @@ class Alerts:
             or (event == "late" and job.alert_late is not None)
             or (event == "running_long" and job.alert_running is not None)
         ):
-            found += map(route_of, job.alert_to) if job.alert_to else self.admins
+            given = [each for text in job.alert_to for each in self._expanded(route_of(text))]
+            found += given or self.admins
         if job.visibility == "system" and (event in OF_A_FAILING_JOB or (event == "ended" and self._ends)):
             found += self.admins
         return list(dict.fromkeys(found))

@@ -38,6 +38,13 @@ class Channels:
         for text in routes:
             self.check_route(route_of(text), text)
 
+    def expanded(self, route: Route) -> Sequence[Route]:
+        """Return the route, or one for each address of its channel where an empty address stands for several."""
+        channel = self.by_name.get(route.channel)
+        if route.address or channel is None or not channel.addresses:
+            return (route,)
+        return [Route(route.channel, address) for address in channel.addresses]
+
     def serves(self, address: str) -> bool:
         """Return whether the channel of this address is loaded."""
         return route_of(address).channel in self.by_name

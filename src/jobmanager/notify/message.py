@@ -47,6 +47,9 @@ class Notifier(ABC):
     name: str
     """What job options and settings call it: letters, digits, '-' and '_'."""
 
+    addresses: Sequence[str] = ()
+    """The addresses that an empty one stands for, if each is to get a message of its own: one that fails is repeated alone."""
+
     @abstractmethod
     def send(self, message: Message) -> None:
         """Deliver the message, or raise: UnsureError if it may have arrived, anything else if it did not."""

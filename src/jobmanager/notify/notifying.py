@@ -33,6 +33,8 @@ logger = get_logger(__name__)
 
 DELIVER = "delivery of notifications"
 LOOK_EVERY = timedelta(seconds=10)
+AT_MOST_EVERY = 1.0
+"""Seconds between two looks that notices ask for; what comes between waits for the next one."""
 DIRECTLY_WITHIN = 60.0
 STOP_WITHIN = 1.0
 Lookup = Callable[[str], str | None]
@@ -81,6 +83,7 @@ class Notifying:
             settings.namespace,
             admins=self.channels.admins(settings),
             ends=settings.alerts_on == "ends",
+            expanded=self.channels.expanded,
         )
         self._texts = Texts(hooks.texts, dashboard_url=settings.dashboard_url)
         self.delivery = Delivery(
@@ -97,6 +100,7 @@ class Notifying:
         self.pings = JobPings(self._pinger, jobs)
         self._jobs = jobs
         self._unknown: set[str] = set()
+        self._woken_at = float("-inf")
         self._alarms = Alarms(
             settings,
             store,
@@ -129,8 +133,12 @@ class Notifying:
             self._background.stop(STOP_WITHIN)
 
     def wake(self) -> None:
-        """Look for messages soon: a notice was written. Any thread."""
-        if self.channels.by_name:
+        """Look for messages soon, at most once a second: a notice was written. Any thread."""
+        now = self._clock.monotonic()
+        if (
+            self.channels.by_name and now - self._woken_at >= AT_MOST_EVERY
+        ):  # a storm must not become as many claims
+            self._woken_at = now
             self._background.run_task_soon(DELIVER)
 
     def _deliver(self) -> None:
@@ -247,7 +255,7 @@ class Notifying:
 
     def test(self, to: str | None) -> dict[str, str | None]:
         """Send a message to this address, or to all admins, past the outbox; return what went wrong by address."""
-        routes = list(self.alerts.admins) if to is None else [route_of(to)]
+        routes = list(self.alerts.admins) if to is None else [*self.channels.expanded(route_of(to))]
         if not routes:
             raise ConfigurationError("No one is to be told: set JOBMANAGER_ALERTS_EMAIL, or give an address.")
         for route in routes:
