@@ -23,6 +23,9 @@ JobManagerError
 ├── EditConflictError                another edit of that job came first
 ├── WaitTimeoutError (TimeoutError)
 ├── SlowListenerError
+├── WebhookError                         the receiver of a webhook failed, or could not be reached
+│   ├── WebhookRefusedError              trying again would not help (also a NonRetryable)
+│   └── WebhookBusyError                 the receiver says when to try again (also a RetryLater)
 └── StoreError
     ├── StoreUnavailableError            locked, full, read-only, unreachable: try again
     ├── BackPressureError                too many writes wait
@@ -262,3 +265,26 @@ class CancelRun(Exception):  # noqa: N818 - the steering words are fixed names, 
 
 class NonRetryable(Exception):  # noqa: N818
     """Raise in a handler to end the run as failed without another attempt, whatever the retry policy says."""
+
+
+class WebhookError(JobManagerError):
+    """The receiver of a webhook answered with an error, too late or not at all; `status` is its HTTP status, if it sent one.
+
+    The retry policy of the job decides whether another attempt follows.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status: int | None = status
+
+
+class WebhookRefusedError(WebhookError, NonRetryable):
+    """The receiver refused the call, or the call was not sent: no other attempt would end differently."""
+
+
+class WebhookBusyError(WebhookError, RetryLater):
+    """The receiver asked to be called again after `delay`."""
+
+    def __init__(self, message: str, *, delay: timedelta, status: int | None = None) -> None:
+        RetryLater.__init__(self, delay, message)
+        self.status = status

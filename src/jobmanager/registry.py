@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from jobmanager.context import RunContext
 from jobmanager.errors import (
@@ -19,18 +19,33 @@ from jobmanager.errors import (
     PayloadError,
 )
 from jobmanager.job import Job
+from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import shown
 
+logger = get_logger(__name__)
+
 HandlerTarget = Callable[..., Any] | str
+HandlerKind = Literal["code", "webhook"]
 
 
 class Handler:
     """A callable under a key, or the "package.module:function" from which it is imported at first use."""
 
-    __slots__ = ("creatable", "is_known_coroutine", "key", "target")
+    __slots__ = ("creatable", "is_known_coroutine", "key", "kind", "stored", "target")
 
-    def __init__(self, key: str, target: HandlerTarget, *, creatable: bool = True) -> None:
+    def __init__(
+        self,
+        key: str,
+        target: HandlerTarget,
+        *,
+        creatable: bool = True,
+        kind: HandlerKind = "code",
+        stored: bool = False,
+    ) -> None:
         self.key: str = key
+        self.kind: HandlerKind = kind
+        self.stored: bool = stored
+        """Whether an operator made it, so that a declaration in code takes its place."""
         self.creatable: bool = creatable
         """Whether operators may make jobs of it."""
         self.target: HandlerTarget = target
@@ -57,6 +72,7 @@ class Handler:
             description=inspect.getdoc(self.function) or "",
             arguments=parameters_of(self.function).schema(),
             creatable=self.creatable,
+            kind=self.kind,
         )
 
     def check_config(self, config: Mapping[str, Any]) -> None:
@@ -79,12 +95,16 @@ class Handler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerInfo:
-    """A handler as operators see it: its key, its docstring, and the JSON schema of its arguments beside the context."""
+    """A handler as operators see it: its key, its docstring, and the JSON schema of its arguments beside the context.
+
+    `kind` is code or webhook.
+    """
 
     key: str
     description: str
     arguments: Mapping[str, Any]
     creatable: bool
+    kind: HandlerKind = "code"
 
 
 class Registry:
@@ -98,8 +118,10 @@ class Registry:
         """`file:line` of each declaration that has one."""
         self.handlers: dict[str, Handler] = {}
 
-    def add_handler(self, key: str, target: HandlerTarget, *, creatable: bool = True) -> None:
-        """Register a handler; twice is safe.
+    def add_handler(
+        self, key: str, target: HandlerTarget, *, creatable: bool = True, kind: HandlerKind = "code"
+    ) -> None:
+        """Register a handler; twice is safe. It takes the place of a stored one.
 
         Raises DuplicateJobError for another target under the same key, ConfigurationError for what cannot be called.
         """
@@ -108,8 +130,8 @@ class Registry:
                 f"Handler {key!r} is {shown(target)}, which cannot be called. Give a function, or 'package.module:function'."
             )
         known = self.handlers.get(key)
-        if known is None:
-            self.handlers[key] = Handler(key, target, creatable=creatable)
+        if known is None or known.stored:
+            self.handlers[key] = Handler(key, target, creatable=creatable, kind=kind)
         elif known.target is not target and known.target != target:
             raise DuplicateJobError(
                 f"Handler {key!r} is registered twice, for {_name(known.target)} and for {_name(target)}. "
@@ -131,6 +153,14 @@ class Registry:
     def take_stored(self, jobs: Mapping[str, Job | None]) -> None:
         """Take over jobs that operators made, or changed; None takes one away. Who reads the jobs meanwhile keeps what it read."""
         self.jobs = {job_id: job for job_id, job in {**self.jobs, **jobs}.items() if job is not None}
+
+    def take_stored_handlers(self, handlers: Mapping[str, Handler | None]) -> None:
+        """Take over handlers that operators made, or changed; None takes one away. Those of the code stay."""
+        of_code = {key for key, handler in self.handlers.items() if not handler.stored}
+        for key in sorted(of_code.intersection(key for key, handler in handlers.items() if handler)):
+            logger.warning("handler=%s is stored, and declared by code: the code decides", key)
+        taken = {key: handler for key, handler in handlers.items() if key not in of_code}
+        self.handlers = {key: handler for key, handler in {**self.handlers, **taken}.items() if handler}
 
     def place(self, job_id: str, phrase: str = " (declared at {})") -> str:
         """Return a phrase with the line that declares the job; nothing where it is not known."""

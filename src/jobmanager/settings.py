@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import math
 import os
 import re
@@ -42,7 +43,7 @@ MOST_SHOWN = 80
 _SECRET_PARAMETER = re.compile(
     r"([?&][^=&]*(?:password|passwd|secret|token|key)[^=&]*)=([^&]*)", re.IGNORECASE
 )
-_WHOLLY_SECRET = frozenset({"secret", "alerts_urls", "dashboard_users", "heartbeat_url"})
+_WHOLLY_SECRET = frozenset({"secret", "alerts_urls", "dashboard_users", "encryption_key", "heartbeat_url"})
 """The settings of which nothing is shown."""
 _SEVERAL = re.compile(r";(?=[a-z][a-z0-9+.-]*://)")
 _ADDRESS = re.compile(
@@ -55,6 +56,12 @@ _USER = re.compile(
     r"[^\s:,\"']{1,100}:(?:viewer|operator|admin):scrypt\.1[0-9]\.[0-9]{1,2}\.[0-9]{1,2}\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"
 )
 _ORIGIN = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?")
+_TARGET = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)(?P<bits6>/[0-9]{1,3})?\]|(?P<bare>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)|(?P<name>[A-Za-z0-9_.-]+))"
+    r"(?P<bits>/[0-9]{1,3})?(?::(?P<port>[0-9]{1,5}))?",
+    re.ASCII,
+)
+_STANDARD = str.maketrans("-_", "+/")  # base64, from its spelling for URLs
 _YEAR = timedelta(days=366).total_seconds()
 
 
@@ -218,6 +225,59 @@ def _urls(given: Any) -> Secret:
     if not isinstance(whole, str) or not all("://" in url for url in whole.split()):
         raise ValueError("URLs that Apprise knows, such as slack://..., with a blank between")
     return Secret(whole)
+
+
+def _encryption_key(given: Any) -> Secret:
+    read = getattr(given, "get_secret_value", None)
+    whole = read() if callable(read) else given
+    if not isinstance(whole, str) or not all(map(_is_encryption_key, whole.split(","))):
+        raise ValueError(
+            "32 random bytes in base64, such as `openssl rand -base64 32` prints; several with commas between"
+        )
+    return Secret(whole)
+
+
+def _is_encryption_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text.strip().translate(_STANDARD), validate=True)) == SMALLEST_SECRET
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class AllowedTarget:
+    """One entry of JOBMANAGER_WEBHOOK_ALLOW: a host or a network, and its port; None for all ports."""
+
+    host: str | None = None
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
+    port: int | None = None
+
+
+def _webhook_allow(text: str) -> str:
+    _allowed_targets(text)
+    return text
+
+
+def _allowed_targets(text: str) -> tuple[AllowedTarget, ...]:
+    return tuple(_allowed_target(entry.strip()) for entry in text.split(","))
+
+
+def _allowed_target(entry: str) -> AllowedTarget:
+    found = _TARGET.fullmatch(entry)
+    if found is None or not 1 <= int(found["port"] or 1) <= 65_535:
+        raise ValueError(
+            "hosts and networks with commas between, such as crm.internal:8443,10.1.0.0/16,[fd00::/8]:443"
+        )
+    port = int(found["port"]) if found["port"] else None
+    try:
+        network = ipaddress.ip_network(
+            (found["ipv6"] or found["bare"] or found["name"]) + (found["bits6"] or found["bits"] or "")
+        )
+        return AllowedTarget(network=network, port=port)
+    except ValueError:
+        if found["name"] is None or found["bits"] or re.fullmatch(r"[0-9.]+", found["name"]):
+            raise ValueError(f"networks such as 10.1.0.0/16; {entry!r} is none") from None
+        return AllowedTarget(host=found["name"].lower(), port=port)
 
 
 def _is_random_enough(text: str) -> bool:
@@ -501,6 +561,16 @@ class Settings:
         kind=Word(("auto", "dispatcher", "entries")),
         meaning="One pg_cron entry for all jobs, or one for each; `auto` decides by their number",
     )
+    webhook_allow: str | None = _setting(
+        default=None,
+        kind=Text(_webhook_allow),
+        meaning="Internal hosts and networks that webhooks may reach, with commas between, each with a port or for all ports",
+    )
+    encryption_key: Secret | None = _setting(
+        default=None,
+        kind=_encryption_key,
+        meaning="Encrypts the secrets of stored webhooks; several keys, with commas between and the newest first, while one is replaced",
+    )
 
     alerts_email: tuple[str, ...] | None = _setting(
         default=None,
@@ -642,6 +712,17 @@ class Settings:
         """The trusted origins, as browsers write them."""
         return tuple(origin.strip().lower() for origin in (self.trusted_origins or "").split(",") if origin)
 
+    @property
+    def allowed_targets(self) -> tuple[AllowedTarget, ...]:
+        """The internal targets that webhooks may reach."""
+        return _allowed_targets(self.webhook_allow) if self.webhook_allow else ()
+
+    @property
+    def encryption_keys(self) -> tuple[str, ...]:
+        """The keys that encrypt stored secrets, the newest first."""
+        keys = self.encryption_key
+        return tuple(key.strip() for key in keys.get_secret_value().split(",")) if keys else ()
+
     def secret_values(self) -> frozenset[str]:
         """Return every text to redact: the secrets, and the passwords in URLs, percent-encoded and decoded."""
         urls = [
@@ -661,6 +742,7 @@ class Settings:
         return frozenset(
             {
                 *self.secrets,
+                *self.encryption_keys,
                 *told,
                 *(user.rpartition(".")[2] for user in users),
                 *written,

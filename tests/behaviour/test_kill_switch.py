@@ -149,9 +149,9 @@ def test_what_waits_when_the_switch_is_set_goes_on_when_it_is_not(tmp_path: Path
 READS = {
     "attempts", "audit", "check", "dead_letters", "events", "executors", "get_all_job_statuses", "get_job_metrics",
     "get_job_status", "handlers", "health", "history", "is_executed_here", "keys", "logs", "notification",
-    "notification_message", "notifications", "principal_of_key", "run", "runs", "simulate", "stats", "wait",
+    "notification_message", "notifications", "principal_of_key", "run", "runs", "simulate", "stats", "wait", "webhooks",
 }  # fmt: skip
-DECLARES = {"add_job", "handler", "job", "schedule_cron_job", "schedule_job"}
+DECLARES = {"add_job", "handler", "job", "schedule_cron_job", "schedule_job", "webhook"}
 LIVES = {
     "after_fork", "after_fork_in_parent", "before_fork", "lifespan", "run_forever", "start", "stop",
 }  # fmt: skip
@@ -161,7 +161,9 @@ WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
     "cancel": lambda jobs, ids: jobs.cancel(ids["pending"]),
     "create_key": lambda jobs, _: jobs.create_key("ci"),
     "create_job": lambda jobs, _: jobs.create_job("made", handler="work"),
+    "create_webhook": lambda jobs, _: jobs.create_webhook("made", url="https://example.com/"),
     "delete_job": lambda jobs, _: jobs.delete_job("work"),
+    "delete_webhook": lambda jobs, _: jobs.delete_webhook("hook"),
     "disable_job": lambda jobs, _: jobs.disable_job("work"),
     "discard": lambda jobs, ids: jobs.discard(ids["failed"]),
     "enable_job": lambda jobs, _: jobs.enable_job("work"),
@@ -178,12 +180,15 @@ WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
     "resume_all_jobs": lambda jobs, _: jobs.resume_all_jobs(),
     "resume_job": lambda jobs, _: jobs.resume_job("paused"),
     "revoke_key": lambda jobs, _: jobs.revoke_key("ci"),
+    "rotate_webhooks": lambda jobs, _: jobs.rotate_webhooks(),
     "seed": lambda jobs, _: jobs.seed({"made": {"handler": "work"}}),
     "stop_all_jobs": lambda jobs, _: jobs.stop_all_jobs(),
     "stop_job": lambda jobs, _: jobs.stop_job("work"),
     "sync": lambda jobs, _: jobs.sync(),
+    "test_webhook": lambda jobs, _: jobs.test_webhook("hook"),
     "trigger_job": lambda jobs, _: jobs.trigger_job("work"),
     "update_job": lambda jobs, _: jobs.update_job("work", priority=3),
+    "update_webhook": lambda jobs, _: jobs.update_webhook("hook", timeout=3),
 }
 VERBS = {
     "trigger": ("trigger", "work"),
@@ -203,6 +208,11 @@ VERBS = {
     "notifications test": ("notifications", "test"),
     "purge": ("purge", "--older-than", "0s", "--yes"),
     "sync": ("sync", "--apply"),
+    "webhooks create": ("webhooks", "create", "made", "--url", "https://example.com/"),
+    "webhooks edit": ("webhooks", "edit", "hook", "--timeout", "3"),
+    "webhooks delete": ("webhooks", "delete", "hook", "--yes"),
+    "webhooks test": ("webhooks", "test", "hook"),
+    "webhooks rotate": ("webhooks", "rotate"),
 }
 SHOP = """
 import os
@@ -228,6 +238,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[JobM
     before = importlib.import_module("shop_switched_off").jobs
     ids = {"pending": before.trigger_job("work").id, "failed": before.trigger_job("bad").id}
     before.stop_job("paused")
+    before.create_webhook("hook", url="https://example.com/")
     before.override_job("overridden", priority=2)
     assert before.execute_here(ids["failed"])
     assert before.wait(ids["failed"], timeout=50).status == "failed"

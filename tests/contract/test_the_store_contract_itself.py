@@ -23,7 +23,9 @@ from jobmanager.stores.sql.maintenance import SqlMaintenance
 from jobmanager.stores.sql.memory import MemoryStore
 from jobmanager.stores.sql.processes import SqlProcesses
 from jobmanager.stores.sql.sqlite_runs import SqliteRuns
-from jobmanager.stores.values import Instance, JobRow, Written
+from jobmanager.stores.sql.webhooks import SqlWebhooks
+from jobmanager.stores.values import AuditEntry, Instance, JobRow, Written
+from jobmanager.stores.webhooks import WebhookRow
 from jobmanager.testing import FakeClock, RunStoreContract, broken_promises
 
 GRACE = timedelta(seconds=60)
@@ -496,7 +498,26 @@ class TheRoleStaysWithTheDead(Broken, SqlProcesses):
         )
 
 
+class TheLastEditCounts(Broken, SqlWebhooks):
+    def put(self, row: WebhookRow, entry: AuditEntry) -> bool:
+        there = self.get(row.namespace, row.key)
+        return super().put(row if there is None else replace(row, rev=there.rev + 1), entry)
+
+
+class ForgetsTheDeleted(Broken, SqlWebhooks):
+    def rows(self, namespace: str, *, changed_since: int = -1) -> list[WebhookRow]:
+        return [row for row in super().rows(namespace, changed_since=changed_since) if not row.deleted]
+
+
+class SharesWebhooks(Broken, SqlWebhooks):
+    def get(self, namespace: str, key: str) -> WebhookRow | None:
+        return super().get("default", key)
+
+
 BROKEN_STORES: Mapping[type[MemoryStore | Broken], str] = {
+    TheLastEditCounts: "test_of_two_edits_of_one_revision_the_first_counts",
+    ForgetsTheDeleted: "test_a_deleted_webhook_stays_to_be_noticed_and_makes_room",
+    SharesWebhooks: "test_webhooks_of_one_namespace_are_no_others",
     SendsAgainAndAgain: "test_what_nobody_has_sent_is_to_be_sent_and_noted_as_sent",
     TrustsTheMessage: "test_a_message_that_must_be_lost_is_sent_again_and_then_after_twice_as_long",
     SendsPastTheLine: "test_none_of_a_line_is_sent_while_an_earlier_one_is_under_way",
@@ -708,7 +729,14 @@ def with_broken_page(method: str, instead: Callable[..., Any]) -> type[Broken]:
 def with_facet(broken: type[Broken], clock: FakeClock) -> MemoryStore:
     """Return a sound store whose facet of this kind is the broken one."""
     store = MemoryStore(clock=clock)
-    facets: list[Any] = [store.jobs, store.runs, store.processes, store.history, store.maintenance]
+    facets: list[Any] = [
+        store.jobs,
+        store.runs,
+        store.processes,
+        store.history,
+        store.maintenance,
+        store.webhooks,
+    ]
     [facet] = [facet for facet in facets if issubclass(broken, type(facet))]
     facet.__class__ = broken
     facet.store = store

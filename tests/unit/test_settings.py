@@ -14,6 +14,7 @@ from jobmanager.errors import ConfigurationError, SettingsError
 from jobmanager.settings import KINDS, flag, percent_encoded, shown_url
 
 SECRET = "k3JhWq0PzR7vXn5LsT1yBm9cDf4gHj2A"
+KEY = "mU6kq3xgUSf2jW0cXo6mGv3lTt0mZ1kq0dYbN1yJ5hU="
 
 
 USERS = "ana:admin:scrypt.14.8.5." + "s" * 22 + "." + "h" * 43
@@ -64,6 +65,8 @@ def test_the_defaults_are_the_documented_ones():
         "smtp_url": None,
         "locale": "en",
         "dashboard_url": None,
+        "webhook_allow": None,
+        "encryption_key": None,
     }
 
 
@@ -111,6 +114,8 @@ def test_every_field_is_read_from_its_variable():
         "JOBMANAGER_SMTP_URL": "smtps://user:p@ss@mail.example.org:465",
         "JOBMANAGER_LOCALE": "de-AT",
         "JOBMANAGER_DASHBOARD_URL": "https://example.org/dashboard",
+        "JOBMANAGER_WEBHOOK_ALLOW": "crm.internal:8443",
+        "JOBMANAGER_ENCRYPTION_KEY": KEY,
     }
     assert {name.removeprefix("JOBMANAGER_").lower() for name in mapping} == set(KINDS)
     assert Settings.from_env(mapping) == Settings(
@@ -156,6 +161,8 @@ def test_every_field_is_read_from_its_variable():
         smtp_url="smtps://user:p%40ss@mail.example.org:465",
         locale="de-AT",
         dashboard_url="https://example.org/dashboard",
+        webhook_allow="crm.internal:8443",
+        encryption_key=KEY,
     )
 
 
@@ -619,3 +626,43 @@ def test_users_and_origins_are_checked_and_hashes_are_hidden():
         with pytest.raises(SettingsError) as refused:
             Settings(**wrong)
         assert "ana:admin" not in str(refused.value)
+
+
+@pytest.mark.parametrize("keys", [KEY, f"{KEY},{KEY[::-1].strip('=')}=", f" {KEY} , {KEY} "])
+def test_encryption_keys_are_read_and_never_shown(keys):
+    settings = Settings(encryption_key=keys)
+
+    assert settings.encryption_keys[0] == KEY
+    assert KEY not in repr(settings)
+    assert settings.shown()["encryption_key"] == "***"
+    assert KEY in settings.secret_values()
+
+
+@pytest.mark.parametrize(
+    "key", ["short", KEY[:-2], f"{KEY},", f"{KEY} {KEY}", f'"{KEY}"', KEY.replace("U", "!"), 7]
+)
+def test_an_encryption_key_that_is_none_is_refused_without_being_shown(key):
+    with pytest.raises(SettingsError, match=r"JOBMANAGER_ENCRYPTION_KEY cannot be used: give ") as refused:
+        Settings(encryption_key=key)
+    assert str(key)[:12] not in str(refused.value) or key in ("short", 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "targets"),
+    [
+        ("crm.internal", [("crm.internal", None, None)]),
+        ("CRM.internal:8443", [("crm.internal", None, 8443)]),
+        ("10.1.2.3", [(None, "10.1.2.3/32", None)]),
+        ("10.1.0.0/16:8443, [fd00::/8]:443", [(None, "10.1.0.0/16", 8443), (None, "fd00::/8", 443)]),
+        ("fd00::1", [(None, "fd00::1/128", None)]),
+        ("[fd00::1]/64:80", None), ("10.1.0.0/33", None), ("10.1.2.3/16", None), ("crm/8", None), ("a:0", None), ("a:65536", None), ("a,,b", None), ("a b", None),
+        ("http://a", None), ("1.2.3", None), ("*", None), ("a:b", None), ("[crm]", None),
+    ],
+)  # fmt: skip
+def test_allowed_targets_are_hosts_and_networks(text, targets):
+    if targets is None:
+        with pytest.raises(SettingsError, match="JOBMANAGER_WEBHOOK_ALLOW"):
+            Settings(webhook_allow=text)
+        return
+    read = Settings(webhook_allow=text).allowed_targets
+    assert [(one.host, one.network and str(one.network), one.port) for one in read] == targets

@@ -32,6 +32,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "simulate": "why:simulate",
         "sync": "operate:sync",
         "override": "operate:override",
+        "webhooks": "webhooks:webhooks",
         "audit": "stored:audit",
     },
     "Runs": {

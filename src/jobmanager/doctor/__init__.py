@@ -14,6 +14,7 @@ from jobmanager.doctor.ledger import clock, differences, not_started, pending, p
 from jobmanager.doctor.notifications import notifications
 from jobmanager.doctor.roles import hosts, roles
 from jobmanager.doctor.surroundings import installation, settings
+from jobmanager.doctor.webhooks import webhooks
 from jobmanager.errors import JobManagerError
 from jobmanager.explain import Told, utc
 from jobmanager.manager.guarding import check_permission
@@ -86,6 +87,7 @@ _FIXES = {
 _OF_THE_STORE: dict[str, Callable[[JobManager, Told], Iterator[Finding]]] = {
     "clock": clock,
     "declarations": differences,
+    "webhooks": webhooks,
     "jobs": states,
     "processes": processes,
     "roles": roles,

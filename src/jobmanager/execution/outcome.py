@@ -12,7 +12,14 @@ from typing import Any, NoReturn
 from jobmanager.cheap import cheap
 from jobmanager.clock import Clock, later
 from jobmanager.context import AttemptState, CancelCause
-from jobmanager.errors import CancelRun, HandlerNotFoundError, PayloadError, RetryLater, RunCancelledError
+from jobmanager.errors import (
+    CancelRun,
+    HandlerNotFoundError,
+    PayloadError,
+    RetryLater,
+    RunCancelledError,
+    WebhookError,
+)
 from jobmanager.execution.failures import failure
 from jobmanager.job import Retry
 from jobmanager.run import (
@@ -63,8 +70,15 @@ def outcome_of(attempt: AttemptState, returned: Any, raised: BaseException | Non
         return Outcome(FAILED, error=failure("handler_missing", raised, brief=True))
     if issubclass(kind, RetryLater) and isinstance(raised, RetryLater):
         delay = raised.delay if _may_go_on(attempt) else None
-        return Outcome(FAILED, error=failure("exception", raised, brief=True), retry_after=delay)
-    return Outcome(FAILED, error=failure("exception", raised), retry_after=_next_delay(attempt, raised))
+        return Outcome(FAILED, error=failure(_kind_of(kind), raised, brief=True), retry_after=delay)
+    of_receiver = issubclass(kind, WebhookError)
+    error = failure(_kind_of(kind), raised, brief=of_receiver)
+    return Outcome(FAILED, error=error, retry_after=_next_delay(attempt, raised))
+
+
+def _kind_of(raised: type[object]) -> ErrorKind:
+    """Return `http` for what the receiver of a webhook did, `exception` for anything else."""
+    return "http" if issubclass(raised, WebhookError) else "exception"
 
 
 def internal_error(error: BaseException) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -56,12 +56,20 @@ class JobSync:
     """Keeps the stored jobs in step with the declared ones. Nothing here ever fires a job."""
 
     def __init__(
-        self, registry: Registry, store: RunStore, account: Reconciliation, *, namespace: str
+        self,
+        registry: Registry,
+        store: RunStore,
+        account: Reconciliation,
+        *,
+        namespace: str,
+        take_handlers: Callable[[RunStore, int], bool],
     ) -> None:
         self._registry = registry
         self._store = store
         self._account = account
         self._namespace = namespace
+        self._take_handlers = take_handlers
+        """Takes over the stored handlers that changed after a number of the store's counter; True if there were any."""
         self._plain: dict[str, ScheduledJob | None] = {}
         """Jobs of ours that are stored as the code says, and active: of their rows nothing else has to be kept."""
         self._rows: dict[str, JobRow] = {}
@@ -86,6 +94,7 @@ class JobSync:
         seq = self._store.jobs.change_seq()
         if seq == self._seq:
             return False
+        self._take_handlers(self._store, self._seq)  # before the jobs: those that name them need them
         page = self._store.jobs.summaries(changed_since=self._seq, limit=PAGE)
         stored: dict[str, Job | None] = {}
         while page:

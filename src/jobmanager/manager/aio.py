@@ -23,6 +23,7 @@ from jobmanager.run import Attempt, JobMetrics, JobStatus, LogLine, Run
 from jobmanager.stores.outbox import Notification
 from jobmanager.stores.values import AuditEntry, Instance, Outcome
 from jobmanager.validation.texts import MISTAKES, add_place
+from jobmanager.webhooks import WebhookInfo, WebhookTest
 
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager
@@ -365,6 +366,34 @@ class AsyncJobManager:
     ) -> int:
         """Delete old runs; see `JobManager.purge`."""
         return await _on_thread(self._manager.purge, older_than=older_than, job=job, by=by)
+
+    # ---------------------------------------------------------------- webhooks
+
+    async def webhooks(self) -> list[WebhookInfo]:
+        """Return the webhooks; see `JobManager.webhooks`."""
+        return await _on_thread(self._manager.webhooks)
+
+    async def create_webhook(
+        self, key: str, *, url: str, by: str | None = None, **options: Any
+    ) -> WebhookInfo:
+        """Make a stored webhook; see `JobManager.create_webhook`."""
+        return await _on_thread(self._manager.create_webhook, key, url=url, by=by, **options)
+
+    async def update_webhook(self, key: str, *, by: str | None = None, **options: Any) -> WebhookInfo:
+        """Edit a stored webhook; see `JobManager.update_webhook`."""
+        return await _on_thread(self._manager.update_webhook, key, by=by, **options)
+
+    async def delete_webhook(self, key: str, *, by: str | None = None) -> None:
+        """Delete a stored webhook; see `JobManager.delete_webhook`."""
+        await _on_thread(self._manager.delete_webhook, key, by=by)
+
+    async def test_webhook(self, key: str) -> WebhookTest:
+        """Send a ping to a receiver; see `JobManager.test_webhook`."""
+        return await _on_thread(self._manager.test_webhook, key)
+
+    async def rotate_webhooks(self, *, by: str | None = None) -> int:
+        """Encrypt the stored secrets anew; see `JobManager.rotate_webhooks`."""
+        return await _on_thread(self._manager.rotate_webhooks, by=by)
 
     # ---------------------------------------------------------------- what there is
 

@@ -55,6 +55,7 @@ from jobmanager.registry import Registry
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 from jobmanager.validation.printable import get_logger
+from jobmanager.webhooks.stored import Webhooks
 
 logger = get_logger(__name__)
 
@@ -78,6 +79,7 @@ class Assembly:
         backend: Backend,
         settings: Settings,
         clock: Clock,
+        webhooks: Webhooks,
         observers: Sequence[Observer] = (),
         hooks: Hooks,
     ) -> None:
@@ -120,7 +122,13 @@ class Assembly:
             on_step=self.background.note_progress,
             paused=self.notifying.of_pause,
         )
-        self.job_sync = JobSync(registry, store, self.account, namespace=settings.namespace)
+        self.job_sync = JobSync(
+            registry,
+            store,
+            self.account,
+            namespace=settings.namespace,
+            take_handlers=webhooks.take_over,
+        )
         self.pool = WorkerPool(settings.workers, threaded=threaded, coroutines=settings.coroutines)
         self.commits = GroupCommit(store, clock, threaded=threaded, quiet=outage, outages=outages)
         self.recorder = Recorder(store, self.commits, grace=settings.grace, redactor=redactor)
@@ -441,9 +449,9 @@ class Assembly:
         """Take over what other processes or operators changed."""
         if not self._up:
             return
-        known = set(self._registry.jobs)
+        known = {*self._registry.jobs, *self._registry.handlers}
         if self.job_sync.refresh():
-            if known != self._registry.jobs.keys():
+            if known != {*self._registry.jobs, *self._registry.handlers}:
                 self.heartbeat.announce()  # others made jobs, or deleted them: their runs are claimed by what is announced
             self.backend.sync(self.job_sync.scheduled(self._settings.grace))
 

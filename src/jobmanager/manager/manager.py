@@ -22,6 +22,7 @@ from jobmanager.manager.administering import Administering
 from jobmanager.manager.aio import AsyncJobManager
 from jobmanager.manager.assembly import LONGEST_STOP, Assembly
 from jobmanager.manager.declaring import Declaring
+from jobmanager.manager.hooking import Hooking
 from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.keys import Keys
 from jobmanager.manager.measuring import Measuring
@@ -56,7 +57,7 @@ def inert() -> Iterator[None]:
         _inert.on = False
 
 
-class JobManager(Declaring, Operating, Notices, Storing, Administering, Measuring, Keys):
+class JobManager(Declaring, Operating, Notices, Storing, Administering, Measuring, Keys, Hooking):
     """Declares jobs, keeps time for them, starts runs by hand, and reads and changes jobs and runs.
 
     Nothing connects before `start()` or the first use. Any thread may call the methods. `settings` defaults to the
@@ -235,9 +236,11 @@ class JobManager(Declaring, Operating, Notices, Storing, Administering, Measurin
 
         That is a job whose handler is unknown or out of reach of its isolation, or whose config does not fit the handler.
         """
-        for job in self._parts.registry.jobs.values():
+        for job in list(self._parts.registry.jobs.values()):
             handler = self._parts.registry.handlers.get(job.handler)
             if handler is None:
+                if self._parts.may_be_stored(job.handler):
+                    continue
                 raise ConfigurationError(
                     f"Job {job.id!r}{self.registry.place(job.id)} names handler {job.handler!r}, which is not registered. "
                     "Register it with @jobs.handler(...), or give the job its function."

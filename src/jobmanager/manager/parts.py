@@ -18,6 +18,7 @@ from jobmanager.errors import (
     JobDisabledError,
     JobNotFoundError,
     PermissionDeniedError,
+    StoreError,
     SwitchedOffError,
 )
 from jobmanager.job import Job
@@ -33,7 +34,11 @@ from jobmanager.stores import store_for
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import JobRow, Note
 from jobmanager.validation.call_arguments import may_be_id
+from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import locate, shown
+from jobmanager.webhooks.stored import EVERYTHING, Webhooks
+
+logger = get_logger(__name__)
 
 
 class Parts:
@@ -96,9 +101,15 @@ class Parts:
             backend=self.backend,
             settings=self.settings,
             clock=self.clock,
+            webhooks=self.webhooks,
             observers=self._observers,
             hooks=self._hooks,
         )
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """What makes handlers of webhooks."""
+        return Webhooks(self.registry, self.settings, self.clock)
 
     @cached_property
     def health(self) -> HealthCheck:
@@ -131,8 +142,8 @@ class Parts:
         """Return the job in force, also one that an operator has just made, or whose handler is elsewhere; JobNotFoundError, with the closest id, if there is none."""
         if self.view() is not None:
             self.row(job_id)
-        if may_be_id(job_id) and job_id not in self.registry.jobs and self.store.exists():
-            self.assembly.job_sync.refresh()
+        if may_be_id(job_id) and job_id not in self.registry.jobs:
+            self.read_changes()
             of_others = self.assembly.job_sync.of_others(job_id)
             if of_others is not None and job_id not in self.registry.jobs:
                 return of_others
@@ -182,6 +193,35 @@ class Parts:
         if auditor.is_wanted(by):
             at = self.store.now()
             self.store.audit.write(auditor.entry(action, target, target_id, at=at, by=by, after=after))
+
+    def read_changes(self) -> None:
+        """Take over what operators have just made or changed, if there is a store."""
+        if self.store.exists():
+            self.assembly.job_sync.refresh()
+
+    def hidden_handlers(self) -> set[str]:
+        """Return the keys that only jobs have which the principal does not see."""
+        view = self.view()
+        if view is None:
+            return set()
+        jobs = self.registry.jobs
+        seen = {row.id for row in self.ready().store.jobs.rows(ids=list(jobs), seen=view)}
+        shown_ones = {jobs[job_id].handler for job_id in seen}
+        return {
+            name for job in jobs.values() if job.id not in seen for name in (job.id, job.handler)
+        } - shown_ones
+
+    def may_be_stored(self, key: str) -> bool:
+        """Return whether an operator may have made a handler of this key: it is in the store, or the store cannot be asked now."""
+        try:
+            if self.store.exists():
+                self.webhooks.take_over(self.store, EVERYTHING)
+        except StoreError as error:
+            logger.warning(
+                "handler=%s is not declared; whether it is stored cannot be told now: %s", key, error
+            )
+            return True
+        return key in self.registry.handlers
 
     def check_switch(self) -> None:
         """Raise SwitchedOffError where calls from outside are to run nothing: the kill switch is set, or no time is kept."""

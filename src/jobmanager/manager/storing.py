@@ -30,27 +30,17 @@ class Storing:
 
     @reads
     def handlers(self) -> list[HandlerInfo]:
-        """Return the handlers of this process by key, each with the JSON schema of its arguments. Imports handlers given as paths.
+        """Return the handlers of this process by key, webhooks included, each with the JSON schema of its arguments.
 
-        A principal sees none that only jobs have which it does not see.
+        Imports handlers given as paths. A principal sees none that only jobs have which it does not see.
         """
-        hidden = self._hidden_handlers()
+        self._parts.read_changes()
+        hidden = self._parts.hidden_handlers()
         return [
             handler.info()
             for key, handler in sorted(self._parts.registry.handlers.items())
             if key not in hidden
         ]
-
-    def _hidden_handlers(self) -> set[str]:
-        view = self._parts.view()
-        if view is None:
-            return set()
-        jobs = self._parts.registry.jobs
-        seen = {row.id for row in self._parts.ready().store.jobs.rows(ids=list(jobs), seen=view)}
-        shown_ones = {jobs[job_id].handler for job_id in seen}
-        return {
-            name for job in jobs.values() if job.id not in seen for name in (job.id, job.handler)
-        } - shown_ones
 
     @naming_its_caller
     @changes(ADMIN, "create", of="job")
@@ -185,6 +175,7 @@ class Storing:
     def _checked(self, job: Job) -> Job:
         """Return the job if a process of this namespace can execute it and its config fits, as far as this process can tell."""
         self._parts.backend_class.check(job)
+        self._parts.read_changes()
         known = self._parts.registry.handlers
         handler = known.get(job.handler)
         if handler is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -74,3 +75,10 @@ def lateness_of(scheduled_for: datetime | None, started_at: datetime | None) -> 
     if scheduled_for is None or started_at is None:
         return None
     return (started_at - scheduled_for).total_seconds()
+
+
+def traceparent() -> str | None:
+    """Return the current span as the header of W3C Trace Context; None where this process uses no OpenTelemetry."""
+    otel = sys.modules.get(f"{__name__}.otel")
+    header: str | None = None if otel is None else otel.current_traceparent()
+    return header

@@ -126,6 +126,14 @@ class OpenTelemetry:
                 self._lateness.record(late, of_job)
 
 
+def current_traceparent() -> str | None:
+    """Return the current span as the header of W3C Trace Context; None outside of any span."""
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid:
+        return None
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{int(span.trace_flags):02x}"
+
+
 def _about(run: Run) -> Attributes:
     attributes: Attributes = {
         TRIGGER: "other" if run.trigger == "manual" else "timer",

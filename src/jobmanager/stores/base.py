@@ -12,6 +12,7 @@ from jobmanager.stores.keys import StoredKeys
 from jobmanager.stores.lookout import Lookout
 from jobmanager.stores.outbox import Outbox
 from jobmanager.stores.statistics import StoredStatistics
+from jobmanager.stores.webhooks import StoredWebhooks
 
 
 class RunStore(ABC):
@@ -56,6 +57,9 @@ class RunStore(ABC):
 
     statistics: StoredStatistics
     """Counts of the runs, by the hour."""
+
+    webhooks: StoredWebhooks
+    """Webhooks that operators make."""
 
     @abstractmethod
     def exists(self) -> bool:

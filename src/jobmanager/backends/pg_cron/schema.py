@@ -27,7 +27,7 @@ GRANT EXECUTE ON FUNCTION {functions} TO {role};
 """
 OF_THE_STORE = (
     "meta", "jobs", "runs", "attempts", "run_logs", "instances", "declarations", "roles", "keepers", "audit", "keys",
-    "notifications", "stats", "stats_hours", "jobmanager_alembic",
+    "notifications", "stats", "stats_hours", "webhooks", "jobmanager_alembic",
 )  # fmt: skip
 FOR_THE_APPLICATION = (
     "sync_entries(text)", "list_entries()", "stats()", "set_active(text, boolean, text)", "unschedule(text)", "purge_orphans()",

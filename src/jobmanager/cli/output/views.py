@@ -214,11 +214,12 @@ def handler_name(manager: JobManager, view: View) -> str:
     if handler is None:
         return f"{key} (not registered in this application)"
     target = handler.target
-    code = (
-        target
-        if isinstance(target, str)
-        else f"{target.__module__}:{getattr(target, '__qualname__', target)}"
-    )
+    if handler.kind == "webhook":
+        code = handler.info().description
+    elif isinstance(target, str):
+        code = target
+    else:
+        code = f"{target.__module__}:{getattr(target, '__qualname__', target)}"
     return code if key == view.id else f"{key} = {code}"
 
 

@@ -18,6 +18,7 @@ from jobmanager.stores.sql.processes import SqlProcesses
 from jobmanager.stores.sql.runs import SqlRuns
 from jobmanager.stores.sql.schema import Schema
 from jobmanager.stores.sql.statistics import SqlStatistics
+from jobmanager.stores.sql.webhooks import SqlWebhooks
 
 
 class SqlStore(RunStore):
@@ -38,6 +39,7 @@ class SqlStore(RunStore):
         self.changes = changes
         self.keys = SqlKeys(database)
         self.statistics = SqlStatistics(database)
+        self.webhooks = SqlWebhooks(database)
 
     def exists(self) -> bool:
         return self.schema.exists()

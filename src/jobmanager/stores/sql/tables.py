@@ -17,7 +17,7 @@ from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0010"
+SCHEMA_VERSION = "0011"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -81,6 +81,7 @@ class Tables:
     notifications: sa.Table
     stats: sa.Table
     stats_hours: sa.Table
+    webhooks: sa.Table
 
 
 POLICY_TYPES = {OneOf: sa.Text, Whole: sa.Integer, Duration: sa.Float, Flag: sa.Boolean}
@@ -360,6 +361,19 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
     ):
         some_rows = {where: sa.text(condition)}
         sa.Index(f"{prefix}notifications_{name}", *columns, **some_rows)
+    # A few dozen rows at most, read at start and after a change: the key is the only index.
+    webhooks = table(
+        "webhooks",
+        sa.Column("namespace", sa.Text, primary_key=True),
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("words", json, nullable=False),
+        sa.Column("secrets", sa.Text),
+        sa.Column("deleted", sa.Boolean, nullable=False),
+        sa.Column("rev", sa.Integer, nullable=False),
+        sa.Column("changed_at", Instant, nullable=False),
+        sa.Column("changed_by", sa.Text),
+        sa.Column("change_seq", sa.BigInteger, nullable=False),
+    )
     return Tables(
         metadata,
         meta,
@@ -375,4 +389,5 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         keys,
         notifications,
         *statistics_tables(table, Instant, where),
+        webhooks,
     )

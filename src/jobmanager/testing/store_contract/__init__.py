@@ -32,6 +32,7 @@ from jobmanager.testing.store_contract.reading import ReadingPromises
 from jobmanager.testing.store_contract.statistics import StatisticsPromises
 from jobmanager.testing.store_contract.takeover import TakeoverPromises
 from jobmanager.testing.store_contract.visibility import VisibilityPromises
+from jobmanager.testing.store_contract.webhooks import WebhookPromises
 
 __all__ = ["RunStoreContract"]
 
@@ -59,5 +60,6 @@ class RunStoreContract(
     KeyPromises,
     StatisticsPromises,
     RacePromises,
+    WebhookPromises,
 ):
     """Subclass it, name the subclass `Test...` and say in `make_store` how a fresh, empty store is made."""

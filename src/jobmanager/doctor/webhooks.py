@@ -1,0 +1,33 @@
+"""What can be checked of webhooks without sending one: that their secrets are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jobmanager.doctor.finding import Finding, counted
+from jobmanager.errors import WebhookError
+from jobmanager.explain import Told
+from jobmanager.manager.manager import JobManager
+from jobmanager.webhooks.handler import WebhookHandler, redactor_of
+
+
+def webhooks(jobs: JobManager, _told: Told) -> Iterator[Finding]:
+    """Check that the secret of every webhook can be read in this process; it shows in no finding."""
+    good = 0
+    for handler in jobs.registry.handlers.values():
+        if not isinstance(handler.target, WebhookHandler):
+            continue
+        try:
+            redactor_of(handler.target.opened())
+            good += 1
+        except WebhookError as error:
+            yield Finding(
+                check="webhooks",
+                level="failing",
+                text=f"Webhook {handler.key!r}: {error}",
+                fix=f"`jobmanager webhooks show {handler.key}` tells where its secret comes from.",
+            )
+    if good:
+        yield Finding(
+            check="webhooks", level="ok", text=f"the secrets of {counted(good, 'webhook')} can be read"
+        )
