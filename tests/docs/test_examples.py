@@ -131,6 +131,19 @@ class TestNotify:
         ]
 
 
+class TestWebhook:
+    @pytest.mark.slow
+    def test_prints_the_run_on_both_sides(self, tmp_path):
+        ended = run(str(EXAMPLES / "webhook.py"), cwd=tmp_path)
+
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.splitlines() == [
+            "received: invoices {'month': '2026-11'}, attempt 1",
+            "recorded: succeeded {'invoices': 12}",
+        ]
+        assert list(tmp_path.iterdir()) == []
+
+
 class TestSaas:
     @pytest.mark.slow
     def test_declares_what_its_readme_says(self, tmp_path):

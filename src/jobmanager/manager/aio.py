@@ -41,7 +41,7 @@ class AsyncJobManager:
 
     Arguments, results and errors are those of the method of the same name. Each call runs on a thread of the loop's default
     executor, so the loop is free meanwhile; only `wait` holds none. Cancelling the awaiting task does not interrupt the call: it goes on, and its
-    result is dropped. The decorators, `lifespan` and `run_forever` exist on JobManager alone.
+    result is dropped. The decorators, `webhook`, `lifespan` and `run_forever` exist on JobManager alone.
     """
 
     def __init__(self, manager: JobManager) -> None:

@@ -119,7 +119,11 @@ def note_refusal(
         iter(
             (
                 *args[1:],
-                *(kwargs[name] for name in ("job_id", "run_id", "notification_id", "name", "key") if name in kwargs),
+                *(
+                    kwargs[name]
+                    for name in ("job_id", "run_id", "notification_id", "name", "key")
+                    if name in kwargs
+                ),
             )
         ),
         None,

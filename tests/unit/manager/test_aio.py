@@ -20,6 +20,7 @@ SYNCHRONOUS_ONLY = {
     "job",
     "lifespan",
     "run_forever",
+    "webhook",
 }
 
 
