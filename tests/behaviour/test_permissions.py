@@ -497,6 +497,28 @@ def test_the_start_and_its_entry_are_one_transaction(
     assert len(jobs.runs()) == 1
 
 
+def test_old_entries_of_the_audit_are_purged_and_newer_ones_stay(tmp_path: Path) -> None:
+    """Fails if the audit grows for ever, or goes with the runs that it tells of."""
+    clock = FakeClock(NOON)
+    settings = Settings(
+        database_url=f"sqlite:///{tmp_path}/jobs.db",
+        backend="noop",
+        audit_retention_days=30,
+        retention_days=1,
+    )
+    jobs = JobManager(settings, clock=clock)
+    jobs.add_job("work", lambda: 1)
+    jobs.trigger_job("work", by="ana")
+    clock.step(timedelta(days=29))
+    jobs.trigger_job("work", by="ben")
+    assert jobs.purge() == 1
+    assert [entry.by for entry in jobs.audit()] == ["ben", "ana"]
+    clock.step(timedelta(days=2))
+    jobs.purge()
+    assert [entry.by for entry in jobs.audit()] == ["ben"]
+    jobs.store.close()
+
+
 def test_a_start_that_nobody_is_named_for_makes_no_statement_more(tmp_path: Path) -> None:
     """Fails if the audit or the views cost a start of plain code anything."""
     jobs = JobManager(

@@ -755,7 +755,71 @@ CALLS = {
 }
 """What keeps the calls of outside clocks from being lost, and the switch that stops them."""
 
+VISIBLE = "jobmanager.stores.sql.visible"
+GUARDING = "jobmanager.manager.guarding"
+SEES = "tests/behaviour/test_permissions.py::"
+KEYS = "tests/behaviour/test_keys.py::"
+
+PRINCIPALS = {
+    "system jobs are for administrators": Mutation(
+        VISIBLE,
+        '*(["system"] if seen.system else [])',
+        '"system"',
+        (SQLITE_CONTRACT + "test_each_question_about_runs_has_the_same_answer_for_a_view",),
+    ),
+    "runs of other scopes": Mutation(
+        VISIBLE,
+        "if seen.scopes is not None and not whole:",
+        "if False:",
+        (SQLITE_CONTRACT + "test_each_question_about_runs_has_the_same_answer_for_a_view",),
+    ),
+    "sums over other scopes": Mutation(
+        VISIBLE,
+        "if not whole or seen.scopes is None",
+        "if True",
+        (SQLITE_CONTRACT + "test_counts_under_a_limited_view_leave_out_what_they_would_tell",),
+    ),
+    "one namespace": Mutation(
+        VISIBLE,
+        "c.namespace == seen.namespace, ",
+        "",
+        (SQLITE_CONTRACT + "test_jobs_are_seen_by_their_visibility_and_namespace",),
+    ),
+    "a change needs its permission": Mutation(
+        GUARDING,
+        "check_permission(principal, action, permission)",
+        "pass",
+        (SEES + "test_each_method_that_writes_needs_its_permission[cancel]",),
+    ),
+    "refusals on record": Mutation(
+        GUARDING,
+        "    parts.store.audit.write(entry)\n",
+        "",
+        (SEES + "test_refused_attempts_are_audited_with_the_reason[sqlite]",),
+    ),
+    "handlers act for nobody": Mutation(
+        "jobmanager.execution.invokers",
+        "        act_for_nobody()\n",
+        "",
+        (SEES + "test_a_handler_acts_for_nobody_whoever_started_its_run[sqlite]",),
+    ),
+    "no key beyond its maker": Mutation(
+        "jobmanager.manager.keys",
+        "if lacking or wider:",
+        "if False:",
+        (KEYS + "test_nobody_gives_a_key_more_than_he_has",),
+    ),
+    "an end of a key": Mutation(
+        "jobmanager.access.keys",
+        "and (self.expires_at is None or now < self.expires_at)",
+        "",
+        (KEYS + "test_a_key_ends_at_its_end",),
+    ),
+}
+"""Who may do and see what."""
+
 TABLES = {
+    "PRINCIPALS": PRINCIPALS,
     "SWITCHES": SWITCHES,
     "CALLS": CALLS,
     "OPENING": OPENING,

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import sqlalchemy as sa
 from tests.servers import FreshDatabases
 
 from jobmanager import Settings
+from jobmanager.access.view import View
 from jobmanager.clock import SystemClock
 from jobmanager.ledger.statistics import statistics_of
 from jobmanager.run import FAILED, Ending, Run, RunStatus, new_id
 from jobmanager.stores import store_for
+from jobmanager.stores.audit import AuditQuery
 from jobmanager.stores.sql.sqlite_database import driver_of
 from jobmanager.stores.values import Instance, JobRow
 
@@ -215,6 +217,8 @@ def middle(full: Watched) -> str:
     return new_id(full.first + timedelta(minutes=RUNS // JOBS // 2))
 
 
+TEAM = View("default")
+SCOPED = View("default", scopes=frozenset({"acme"}))
 QUESTIONS: dict[str, Callable[[Any], object]] = {
     "claim": lambda full: full.store.runs.claim(OWNER, "default", 10),
     "claim one": lambda full: full.store.runs.claim(OWNER, "default", 1, run_ids=[new_id(full.now)]),
@@ -244,13 +248,23 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "holder": locked(lambda page: page.holder("job-7")),
     "waiting": locked(lambda page: page.waiting("job-7")),
     "tick": locked(lambda page: page.run_for(page.now)),
-    "key": locked(lambda page: page.run_with_key("k")),
+    "key of a start": locked(lambda page: page.run_with_key("k")),
     "instants": locked(lambda page: page.instants(page.now - timedelta(minutes=9), page.now)),
     "newest instant": locked(lambda page: page.newest_instant()),
     "opened after": locked(lambda page: page.opened_after(page.now - timedelta(minutes=9))),
     "close pending": locked(lambda page: page.close_pending()),
     "hours to count": lambda full: full.store.statistics.unsettled(),
     "hours with runs": lambda full: full.store.statistics.hours_with_runs(0, 10_000_000),
+    "first page of a team": lambda full: full.store.history.runs(seen=TEAM),
+    "first page of a scope": lambda full: full.store.history.runs(seen=SCOPED),
+    "page of a team in the middle": lambda full: full.store.history.runs(before=middle(full), seen=TEAM),
+    "first page of a job for a team": lambda full: full.store.history.runs(job_id="job-7", seen=TEAM),
+    "dead letters of a scope": lambda full: full.store.history.runs(dead=True, seen=SCOPED),
+    "run for a team": lambda full: full.store.history.run(middle(full), seen=TEAM),
+    "attempts for a team": lambda full: full.store.history.attempts(middle(full), seen=TEAM),
+    "lines for a scope": lambda full: full.store.history.lines(middle(full), seen=SCOPED),
+    "last runs for a scope": lambda full: full.store.history.last_runs(["job-7", "job-999"], seen=SCOPED),
+    "key": lambda full: full.store.keys.with_digest("default", "digest"),
     "forget dead": lambda full: full.store.maintenance.forget_dead(full.first),
 }
 
@@ -264,6 +278,56 @@ def test_an_index_leads_to_the_answer(full, question):
     assert full.costs
     cost, told = max(full.costs)
     assert cost < full.too_much, told
+
+
+PAGES_OF_THE_AUDIT: dict[str, dict[str, Any]] = {
+    "all": {},
+    "a job": {"job_id": "job-7"},
+    "a target": {"target": "run", "target_id": "4711"},
+    "an actor": {"by": "user-7"},
+    "an actor since": {"by": "user-7", "since": datetime(1970, 1, 1, tzinfo=UTC)},
+    "refused": {"outcome": "refused"},
+    "of yore": {"until": datetime(1971, 1, 1, tzinfo=UTC), "before": "00000000-0000-7000-8000-000000000100"},
+}
+FILL_AUDIT = """
+INSERT INTO {audit} (id, at, namespace, by, action, job_id, target, target_id, outcome)
+SELECT {id}, {at}, 'default', 'user-' || (n - n / 50 * 50), 'trigger', 'job-' || (n - n / 1000 * 1000), 'run', cast(n AS text), 'done' FROM {numbers}"""
+
+
+@pytest.fixture(scope="module")
+def audited(full: Any) -> Any:
+    """The same store with two hundred thousand entries of the audit."""
+    with full.store.database.changing_tables() as connection:
+        if full.store.schema.name:
+            made = "('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"
+            parts = {
+                "audit": "jobmanager.audit",
+                "id": made,
+                "at": "now()",
+                "numbers": "generate_series(1, 200000) n",
+            }
+            connection.exec_driver_sql(FILL_AUDIT.format(**parts))
+        else:
+            made = "printf('00000000-0000-7000-8000-%012x', n)"
+            parts = {"audit": "jobmanager_audit", "id": made, "at": "n", "numbers": "numbers"}
+            numbers = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 200000) "
+            connection.exec_driver_sql(FILL_AUDIT.format(**parts).replace("\nSELECT", f"\n{numbers}SELECT"))
+    with full.store.database.reading() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    return full
+
+
+@pytest.mark.parametrize("seen", [None, TEAM, SCOPED], ids=["all", "team", "scope"])
+@pytest.mark.parametrize("page", PAGES_OF_THE_AUDIT)
+def test_a_page_of_the_audit_reads_little_more_than_it_shows(audited, page, seen):
+    audited.costs.clear()
+    with audited.watching():
+        audited.store.audit.entries(
+            AuditQuery(namespace="default", limit=50, **PAGES_OF_THE_AUDIT[page]), seen=seen
+        )
+    cost, told = max(audited.costs)
+    assert cost < audited.too_much / 10, told  # of all entries it would be that and more
+    assert not re.search(r'"Seq Scan",(\s+"[^"]+": [^"]+,)*\s+"Relation Name": "audit"', told), told
 
 
 def test_a_purge_reads_what_it_deletes_and_an_hour_more(full):

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from jobmanager.access.view import View
 from jobmanager.run import first_id
 from jobmanager.stores.audit import AuditQuery, StoredAudit
-from jobmanager.stores.sql.database import SqlFacet
+from jobmanager.stores.sql.database import SqlFacet, literally
 from jobmanager.stores.sql.visible import jobs_seen
 from jobmanager.stores.values import AuditEntry
 
@@ -29,7 +29,9 @@ class SqlAudit(SqlFacet, StoredAudit):
         """Return the statement of a page."""
         c = self.tables.audit.c
         query = sa.select(self.tables.audit).where(c.namespace == wanted.namespace)
-        for name in ("job_id", "target", "target_id", "by", "action", "outcome"):
+        if wanted.outcome is not None:
+            query = query.where(literally(c.outcome, wanted.outcome))
+        for name in ("job_id", "target", "target_id", "by", "action"):
             value = getattr(wanted, name)
             if value is not None:
                 query = query.where(c[name] == value)

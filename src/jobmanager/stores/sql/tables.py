@@ -299,6 +299,8 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         ("by", (audit.c.by, audit.c.id)),
     ):
         sa.Index(f"{prefix}audit_{name}", *columns)
+    refused: dict[str, Any] = {where: sa.text("outcome = 'refused'")}
+    sa.Index(f"{prefix}audit_refused", audit.c.namespace, audit.c.id, **refused)
     keys = table(
         "keys",
         sa.Column("id", sa.Text().with_variant(sa.UUID(as_uuid=False), "postgresql"), primary_key=True),

@@ -1,0 +1,18 @@
+"""Find what was refused without reading all that was done.
+
+Frozen: a later change is a revision of its own.
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0011"
+down_revision = "0010"
+
+
+def upgrade() -> None:
+    """Change the tables of version 0010."""
+    on_postgresql = op.get_context().dialect.name == "postgresql"
+    prefix, dot = ("", "jobmanager.") if on_postgresql else ("jobmanager_", "jobmanager_")
+    op.execute(f"CREATE INDEX {prefix}audit_refused ON {dot}audit (namespace, id) WHERE outcome = 'refused'")
