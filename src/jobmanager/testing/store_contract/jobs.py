@@ -73,6 +73,7 @@ class JobPromises(StoreGround):
             "start_deadline": timedelta(seconds=90),
             "jitter": timedelta(seconds=5),
             "pause_after_failures": 3,
+            "visibility": "system",
         }
 
         row = self.job("full", **full)
