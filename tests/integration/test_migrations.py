@@ -386,6 +386,7 @@ def test_a_sqlite_that_lets_nobody_edit_its_schema_is_upgraded_too(tmp_path, mon
         "jobmanager_keepers",
         "jobmanager_audit",
         "jobmanager_keys",
+        "jobmanager_webhooks",
         "jobmanager_notifications",
         "jobmanager_stats",
         "jobmanager_stats_hours",
