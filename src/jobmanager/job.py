@@ -18,6 +18,7 @@ from jobmanager.clock import LONGEST, later, parse_duration
 from jobmanager.errors import ConfigurationError, CronError, NonRetryable
 from jobmanager.schedule import At, Cron, Every, Schedule
 from jobmanager.validation.kinds import (
+    ATTEMPTS,
     MICROSECOND,
     PRIORITY,
     Condition,
@@ -69,9 +70,7 @@ class Retry:
     Raises ConfigurationError for values that cannot be meant.
     """
 
-    max_attempts: int = option(
-        1, Whole(1, 1_000), "how many attempts a run has", stored=True, overridable=True
-    )
+    max_attempts: int = option(1, ATTEMPTS, "how many attempts a run has", stored=True, overridable=True)
     delays: Sequence[float] | None = option(
         None,
         Delays(),

@@ -153,10 +153,11 @@ class TickedJobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByHand:
-    """The options of a start by hand; `scope` is the tenant part of the concurrency key."""
+    """The options of a start by hand; `scope` is the tenant part of the concurrency key. None: as the job says."""
 
     payload: Mapping[str, Any] | None = None
     priority: int | None = None
+    max_attempts: int | None = None
     key: str | None = None
     scope: str | None = None
     requested_by: str | None = None

@@ -45,6 +45,7 @@ WRONG: list[tuple[str, tuple[Any, ...]]] = [
     ("key", (*UNKEEPABLE, "\N{GRINNING FACE}" * 501)),
     ("scope", (*UNKEEPABLE, "x" * 501)),
     ("priority", (2**70, -(2**70), 2**15, True, 1.5, float("nan"), "high")),
+    ("max_attempts", (0, 1001, True, 1.5, "many")),
     ("delay", (float("nan"), float("inf"), 1e300, 2**70, "soon", True, b"5", timedelta.max)),
     ("at", ("tomorrow", 5, datetime(2026, 1, 1), datetime.max.replace(tzinfo=timezone(timedelta(hours=-9))))),
     ("notify", ("yes", 1, 0)),

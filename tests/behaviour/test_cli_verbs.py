@@ -331,6 +331,16 @@ def test_a_trigger_leaves_the_run_to_others(cli):
     )
 
 
+def test_a_trigger_says_priority_attempts_and_delay_and_the_run_shows_them(cli):
+    said = cli("trigger", "cleanup", "--priority", "7", "--max-attempts", "4", "--delay", "2h", "--json").json
+    assert (said["priority"], said["max_attempts"], said["status"]) == (7, 4, "pending")
+    shown = cli("runs", "show", said["id"]).out
+    assert "0 of 4" in shown
+    assert "priority" in shown
+    assert "\ndue " in shown
+    assert cli("trigger", "cleanup", "--max-attempts", "0").code == 2
+
+
 def test_a_trigger_that_waits_executes_here(run):
     record = run("cleanup", "--payload", '{"days": 7}', "--key", "monday")
     assert (record["status"], record["output"], record["idempotency_key"]) == (

@@ -142,6 +142,21 @@ def test_failed_attempts_are_repeated_and_each_is_on_record(jobs: JobManager) ->
     ]
 
 
+def test_a_start_has_attempts_of_its_own(jobs: JobManager) -> None:
+    """Fails if an attempt asks the job how many there are, and not the run."""
+
+    @jobs.job("flaky", retry=Retry(max_attempts=1, delays=[0.02], jitter=0))
+    def flaky() -> None:
+        raise OSError("no")
+
+    once, thrice = ended(jobs, "flaky"), ended(jobs, "flaky", max_attempts=3)
+
+    assert [(run.status, run.attempt) for run in (once, thrice)] == [
+        (RunStatus.FAILED, 1),
+        (RunStatus.FAILED, 3),
+    ]
+
+
 def test_attempts_are_counted_once_and_end_as_failed(jobs: JobManager) -> None:
     calls: list[int] = []
 

@@ -33,6 +33,8 @@ from tests.security.roles import (
 from tests.servers import PgCron
 
 from jobmanager import Cron, JobManager, Settings
+from jobmanager.backends.pg_cron import schema as objects
+from jobmanager.backends.pg_cron.admin import REMOVE
 from jobmanager.backends.pg_cron.backend import name_elsewhere
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
@@ -815,3 +817,32 @@ def test_a_job_is_made_before_the_backend_is_installed_and_planned_by_the_start(
             "SELECT jobmanager.next_tick(schedule, now()) = next_due_at FROM jobmanager.jobs WHERE id = 'made'"
         )
         assert rows.fetchall() == [(True,)]
+
+
+def test_a_job_made_in_sql_is_planned_by_the_next_sync(url: str) -> None:
+    """A living process syncs within a second of the change, and the database calls for a plan each minute where none lives."""
+    with manager(url) as jobs, session(url) as connection:
+        jobs.sync()
+        connection.execute(
+            "INSERT INTO jobmanager.declarations VALUES ('d', '[]', '[\"job-0\"]');"
+            "INSERT INTO jobmanager.instances (id, namespace, host, pid, executes, declares, beats, started_at, seen_at)"
+            " VALUES ('other', 'default', 'h', 1, true, 'd', 1, now(), now())"
+        )
+        connection.execute("SELECT jobmanager.create_job('made', 'job-0', '1 1 * * *')")
+        assert connection.execute("SELECT jobmanager.needs_planning('default')").fetchone() == (True,)
+        jobs.sync()
+        rows = connection.execute(
+            "SELECT jobmanager.next_tick(schedule, now()) = next_due_at FROM jobmanager.jobs WHERE id = 'made'"
+        )
+        assert rows.fetchall() == [(True,)]
+        assert connection.execute("SELECT count(*) FROM cron.job").fetchone() == (5,)
+
+
+def test_uninstalling_leaves_the_functions_of_the_store(url: str) -> None:
+    with manager(url) as jobs, session(url, OWNER) as connection:
+        jobs.sync()
+        connection.execute(REMOVE.encode())
+        left = connection.execute(
+            "SELECT proname FROM pg_proc WHERE pronamespace = 'jobmanager'::regnamespace"
+        ).fetchall()
+        assert {name for (name,) in left} == {*objects.FUNCTIONS_OF_THE_STORE}

@@ -126,6 +126,7 @@ def _texts() -> Iterator[str]:
     package = files("jobmanager")
     for folder, ending in (
         ("stores/sql", ".py"),
+        ("stores/sql/migrations", ".sql"),
         ("backends/pg_cron", ".py"),
         ("backends/pg_cron/diagnostics", ".py"),
         ("backends/pg_cron/plans", ".py"),

@@ -473,6 +473,8 @@ def _tried(connection: Connection, statement: str) -> int:
 
 # What is worth saying to each; others are called with something likely.
 ARGUMENTS = {
+    "create_job": "'another', 'regular', '0 3 * * *', 'Europe/Berlin', '{}', 'default'",
+    "enqueue": "'regular', '{}', delay => '1 hour', key => 'default', scope => 'default'",
     "sync_entries": "NULL",
     "set_active": "'jm_dispatch', false",
     "unschedule": "'jm_sweep'",
@@ -531,6 +533,7 @@ def _let_the_application_attack(url: str) -> None:
         connection.execute(f"GRANT CREATE ON DATABASE postgres TO {APPLICATION}")
     with session(url, OWNER) as owner:
         owner.execute(CARELESS)
+        owner.execute("UPDATE jobmanager.instances SET dead_at = NULL")  # a living one has the handler
         for _, name, _, _, _, _, signature, _ in owner.execute(FUNCTIONS).fetchall():
             if name in FOR_DEPLOYERS:
                 owner.execute(f"GRANT EXECUTE ON FUNCTION {signature} TO {APPLICATION}".encode())

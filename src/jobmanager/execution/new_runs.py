@@ -43,7 +43,7 @@ class RunFactory:
             attempt=1 if ours else 0,
             starts=1 if ours else 0,
             owner=self._heartbeat.id if ours else None,
-            max_attempts=job.retry.max_attempts,
+            max_attempts=by_hand.max_attempts or job.retry.max_attempts,
             retry_on_crash=job.retry.on_crash,
             concurrency_key=f"{job.id}/{by_hand.scope}" if by_hand.scope else job.id,
             turn=None if job.overlap == "allow" else "waits" if due_at > now else "holds",

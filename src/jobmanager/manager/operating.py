@@ -58,6 +58,7 @@ class Operating:
         delay: Seconds | None = None,
         at: datetime | None = None,
         priority: int | None = None,
+        max_attempts: int | None = None,
         key: str | None = None,
         scope: str | None = None,
         requested_by: str | None = None,
@@ -67,16 +68,23 @@ class Operating:
         """Start a run by hand, now or later, and return its record without waiting for its end; no tick is consumed.
 
         A started process executes it; in one that was not started it stays pending for a started process; on noop it runs
-        inline and is returned ended. With `notify` who asked for it gets an e-mail when it has ended; UnsupportedError if no
-        address of that person is known. With `key` an existing run of the job with that key is returned instead. With `by` the
-        start is audited, and `requested_by` is the same name unless another is given. Raises
+        inline and is returned ended. `priority` and `max_attempts` hold for this run, in place of the job's. With `notify` who asked
+        for it gets an e-mail when it has ended; UnsupportedError if no address of that person is known. With `key` an existing run
+        of the job with that key is returned instead. With `by` the start is audited, and `requested_by` is the same name unless
+        another is given. Raises
         RunConflictError (with the active run's id), JobDisabledError, JobNotFoundError or PayloadError.
         """
         job = self._parts.job(job_id)
         now = self._parts.clock.now()
         with Located(f"Job {job.id!r}"):
             check_arguments(
-                priority=priority, key=key, scope=scope, requested_by=requested_by, notify=notify, by=by
+                priority=priority,
+                max_attempts=max_attempts,
+                key=key,
+                scope=scope,
+                requested_by=requested_by,
+                notify=notify,
+                by=by,
             )
             due_at = _moment(now, delay, at)
             checked = checked_payload(dict(payload) if isinstance(payload, Mapping) else payload)
@@ -90,6 +98,7 @@ class Operating:
         by_hand = ByHand(
             payload=checked,
             priority=priority,
+            max_attempts=max_attempts,
             key=key,
             scope=scope,
             requested_by=requested_by,

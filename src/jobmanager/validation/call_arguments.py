@@ -8,13 +8,14 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from jobmanager.errors import PayloadError
-from jobmanager.validation.kinds import PRIORITY, Duration, Flag, Kind, OneOf, Refused, Text, Whole
+from jobmanager.validation.kinds import ATTEMPTS, PRIORITY, Duration, Flag, Kind, OneOf, Refused, Text, Whole
 from jobmanager.validation.texts import shown, unkeepable
 
 # A key and a scope stand in indexes: PostgreSQL keeps 2,704 bytes in an entry of one, and a character has up to four.
 _NAME, _REMARK = Text(500, least=0), Text(4_000, least=0)
 _KINDS: dict[str, Kind] = {
     "priority": PRIORITY,
+    "max_attempts": ATTEMPTS,
     "key": _NAME,
     "scope": _NAME,
     "requested_by": _NAME,

@@ -26,17 +26,18 @@ FIXED = ("jm_dispatch", "jm_sweep", "jm_http")
 _ENTRY = re.compile(r"jm_(?:[0-9a-f]{24}|dispatch|sweep|http)")
 _PROBE = "jobmanager agrees"
 
-# All routines in the schema are ours; triggers and the index on `jobs` go with them.
-REMOVE = """DO $$
+# All routines in the schema but the store's are ours; triggers and the index on `jobs` go with them.
+REMOVE = f"""DO $$
 DECLARE one regprocedure;
 BEGIN
-  FOR one IN SELECT oid FROM pg_proc WHERE pronamespace = 'jobmanager'::regnamespace LOOP
+  FOR one IN SELECT oid FROM pg_proc WHERE pronamespace = 'jobmanager'::regnamespace
+    AND proname NOT IN ({", ".join(f"'{name}'" for name in objects.FUNCTIONS_OF_THE_STORE)}) LOOP
     EXECUTE format('DROP ROUTINE IF EXISTS %s CASCADE', one);
   END LOOP;
 END $$;
 DROP VIEW IF EXISTS jobmanager.active_tickers;
 DROP TABLE IF EXISTS jobmanager.plans, jobmanager.schedules, jobmanager.parked, jobmanager.tickers, jobmanager.paused_entries,
-  jobmanager.signing_keys, jobmanager.bearers, jobmanager.calls, jobmanager.run_calls, jobmanager.epoch"""
+  jobmanager.signing_keys, jobmanager.bearers, jobmanager.calls, jobmanager.run_calls, jobmanager.epoch"""  # noqa: S608 - constants
 
 CALLS = """SELECT outcome, detail, sent_at FROM jobmanager.calls
  WHERE namespace = %s AND outcome IS NOT NULL AND sent_at > clock_timestamp() - interval '1 hour' ORDER BY id DESC"""

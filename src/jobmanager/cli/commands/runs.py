@@ -281,7 +281,11 @@ def _portrait(
             [
                 ("run", run.id),
                 ("started by", _started_by(run)),
-                ("attempt", f"{run.attempt} of {run.max_attempts}" if run.attempt else ""),
+                (
+                    "attempt",
+                    f"{run.attempt} of {run.max_attempts}" if run.attempt or run.max_attempts > 1 else "",
+                ),
+                ("priority", str(run.priority) if run.priority else ""),
                 ("key", run.idempotency_key or ""),
                 ("scope", run.scope or ""),
                 ("blocked by", tail(run.blocked_by) if run.blocked_by else ""),

@@ -36,6 +36,12 @@ TIMEOUT = click.option("--timeout", metavar="LENGTH", help="Wait at most so long
 @TIMEOUT
 @click.option("--key", help="Idempotency key: the same key again returns the same run.")
 @click.option("--delay", metavar="LENGTH", help="Start it so much later.")
+@click.option(
+    "--priority", metavar="N", type=int, help="The higher one is taken first, among runs that wait."
+)
+@click.option(
+    "--max-attempts", metavar="N", type=int, help="How many attempts this run has, in place of the job's."
+)
 @click.option("--scope", help="Tenant part of the concurrency key.")
 @click.pass_obj
 def trigger(
@@ -46,6 +52,8 @@ def trigger(
     timeout: str | None,
     key: str | None,
     delay: str | None,
+    priority: int | None,
+    max_attempts: int | None,
     scope: str | None,
 ) -> None:
     """Start a run by hand.
@@ -57,7 +65,14 @@ def trigger(
     limit = None if timeout is None else duration(timeout)
     later = None if delay is None else duration(delay)
     run = here.jobs.trigger_job(
-        job, read_payload(payload), delay=later, key=key, scope=scope, requested_by=here.user
+        job,
+        read_payload(payload),
+        delay=later,
+        priority=priority,
+        max_attempts=max_attempts,
+        key=key,
+        scope=scope,
+        requested_by=here.user,
     )
     _start_if_not_stopped(here, here.jobs, run, wait=wait or limit is not None, limit=limit)
 

@@ -91,6 +91,8 @@ class Schema:
         if self.name and not sa.inspect(connection).has_schema(self.name):
             connection.execute(sa.schema.CreateSchema(self.name))
         self._database.tables.metadata.create_all(connection)
+        for statement in migrations.functions() if self.name else ():
+            connection.execute(sa.text(statement))
         self._versions.create(connection)
         connection.execute(sa.insert(self._database.tables.meta).values(id=1))
         connection.execute(sa.insert(self._versions).values(version_num=SCHEMA_VERSION))

@@ -17,6 +17,8 @@ VERSION_TABLE = "jobmanager_alembic"
 SCHEMA = "jobmanager"
 PREFIX = "jobmanager_"
 FOLDER = Path(__file__).parent
+FUNCTIONS = "functions_1.sql"
+"""The functions of today, that a new database on PostgreSQL gets."""
 
 
 def upgrade(connection: sa.Connection) -> None:
@@ -39,6 +41,11 @@ def as_sql(dialect: str, since: str | None) -> str:
     config.attributes["dialect"] = dialect
     command.upgrade(config, f"{since}:head" if since else "head", sql=True)
     return text.getvalue()
+
+
+def functions(script: str = FUNCTIONS) -> list[str]:
+    """Return the statements of a script that makes functions."""
+    return (Path(__file__).parent / script).read_text(encoding="utf-8").split("\n-- next\n")
 
 
 def include_object(item: Any, _name: str | None, kind: str, *_rest: object) -> bool:
