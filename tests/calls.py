@@ -21,7 +21,7 @@ from standardwebhooks import Webhook
 
 from jobmanager import Settings
 from jobmanager.errors import JobNotFoundError, RunNotFoundError
-from jobmanager.run import Accepted, RunStatus, Ticked, TickedJobs
+from jobmanager.run import Accepted, RunStatus, Ticked, TickedJobs, Worked
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(7, 39))).decode()
 OTHER_SECRET = "correct-horse-battery-staple-0123456789-XYZ"
@@ -84,6 +84,10 @@ class Host:
             early = self.early.pop(0)
             return TickedJobs({}, early.due_in, early.scheduled_for, early.may_be_held)
         return TickedJobs({job: Ticked("opened", RUNS[0], DUE, (RUNS[0],)) for job in self.jobs})
+
+    def work(self, limit: int) -> Worked:
+        self._note("work", limit)
+        return Worked(processed=limit, failed=0, left=0)
 
     def plan(self) -> None:
         self._note("plan")

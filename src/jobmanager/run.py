@@ -152,6 +152,15 @@ class TickedJobs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Worked:
+    """The outcome of a call that executed pending runs: how many attempts failed and how many did not, and how many runs are due still."""
+
+    processed: int
+    failed: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ByHand:
     """The options of a start by hand; `scope` is the tenant part of the concurrency key. None: as the job says."""
 

@@ -223,6 +223,7 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "claim": lambda full: full.store.runs.claim(OWNER, "default", 10),
     "claim one": lambda full: full.store.runs.claim(OWNER, "default", 1, run_ids=[new_id(full.now)]),
     "to dispatch": lambda full: full.store.runs.to_dispatch("default", 10),
+    "count of due runs": lambda full: full.store.runs.count_due("default", 1000),
     "due jobs": lambda full: full.store.jobs.due(full.now + timedelta(seconds=20), 50),
     "first page": lambda full: full.store.history.runs(),
     "page in the middle": lambda full: full.store.history.runs(before=middle(full)),

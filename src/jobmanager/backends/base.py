@@ -13,7 +13,7 @@ from jobmanager.clock import Clock
 from jobmanager.context import CancelCause
 from jobmanager.errors import UnsupportedError
 from jobmanager.job import Job
-from jobmanager.run import Accepted, Run, Tick, Ticked, TickedJobs
+from jobmanager.run import Accepted, Run, Tick, Ticked, TickedJobs, Worked
 from jobmanager.schedule import Cron, Schedule
 from jobmanager.settings import Settings
 
@@ -68,7 +68,7 @@ class Found:
 class Host(Protocol):
     """The manager, as seen by a backend whose processes an outside system starts. Any thread may call it.
 
-    The methods that bring work (`execute`, `accept`, `tick`, `tick_all`, `plan`, `sweep`) start the manager if it is not started; after a
+    The methods that bring work (`execute`, `accept`, `tick`, `tick_all`, `work`, `plan`, `sweep`) start the manager if it is not started; after a
     stop they raise StoppedError instead, until it is started again. Where nothing is to run (JOBMANAGER_DISABLED, or a backend that
     keeps no time) they raise SwitchedOffError.
     """
@@ -107,6 +107,13 @@ class Host(Protocol):
         """Open the last due instant of every job, unless it has a run, all in one transaction; else as `tick`.
 
         `waited_for` is the instant of an earlier call that was too early: of those after it none is waited for again.
+        """
+        ...
+
+    def work(self, limit: int) -> Worked:
+        """Execute up to `limit` due pending runs on this thread, and begin none after the seconds of WAIT_SECONDS.
+
+        Raises UnsupportedError where other processes execute.
         """
         ...
 

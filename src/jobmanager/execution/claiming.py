@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from jobmanager.clock import Clock
@@ -205,14 +206,28 @@ class Claiming:
         found = self._store.history.runs(job_id=run.job_id, statuses=[PENDING, RUNNING], limit=MOST_CLAIMED)
         return [each for each in found if each.concurrency_key == run.concurrency_key]
 
-    def claim_one_here(self) -> bool:
-        """Take one due pending run and execute it on this thread; False if none is due, or if others execute."""
+    def claim_one_here(self) -> Run | None:
+        """Take one due pending run, execute it on this thread, and return it as it was taken; None if none is due, or if others execute."""
         if not (self._executes and self._accepting):
-            return False
+            return None
         with self._pool.threads.reserve_unbounded(1) as slots:
             claimed = self._claimed(1)
             self._start(claimed, slots, here=True)
-        return bool(claimed)
+        return claimed[0] if claimed else None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Leave what is pending to the calls of `claim_one_here` as long as the block lasts; `claim` takes nothing here meanwhile."""
+        ours = self._claiming.acquire(blocking=False)  # else another call has it
+        try:
+            yield
+        finally:
+            if ours:
+                self._claiming.release()
+
+    def count_due(self) -> int:
+        """Count the due pending runs that processes such as this one would take, as far as 1,000."""
+        return self._store.runs.count_due(self._heartbeat.namespace, MOST_CLAIMED, unknown=self._jobs.unknown)
 
     def _known(self, run_ids: Sequence[str]) -> list[str]:
         """Return those of the runs whose job this process declares; it will never get the others."""

@@ -39,6 +39,7 @@ from jobmanager.ledger.retention import forget_old_entries, forget_old_runs
 from jobmanager.ledger.rollup import COUNT_EVERY, Rollup
 from jobmanager.manager.announcing import Announcer
 from jobmanager.manager.called import CalledTicks
+from jobmanager.manager.called_work import CalledWork
 from jobmanager.manager.feed import Feed
 from jobmanager.manager.sweep import Sweep
 from jobmanager.notify.notifying import Hooks, Notifying
@@ -254,6 +255,15 @@ class Assembly:
             wake=self.executor.wake_waiters,
             by_hand=clock_by_hand,
         )
+        self.called_work = CalledWork(
+            store=store,
+            claims=self.claims,
+            sweep=self.sweep,
+            follow_changes=self.follow_changes,
+            clock=clock,
+            waits=settings.wait,
+            budget=timedelta(seconds=settings.wait_seconds),
+        )
         self.threaded = threaded
         """False on a clock moved by hand and on noop: then runs execute inline, in the caller's thread."""
         self._keeps_time = keeps_time
@@ -326,8 +336,9 @@ class Assembly:
         if self.threaded:
             self.watchdog.start()
         if self._keeps_time:
-            self.background.run_task_soon(SWEEP)
             self.background.run_at(self._clock.now() + self._settings.grace, self._retire_undeclared)
+        if self._keeps_time and not self._settings.wait:  # there the calls do it, each before it returns
+            self.background.run_task_soon(SWEEP)
             self.background.run_task_soon(CLAIM)
 
     def _keep_time(self) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from jobmanager.job import Job
 from jobmanager.manager.assembly import Assembly
-from jobmanager.run import Accepted, Ticked, TickedJobs
+from jobmanager.run import Accepted, Ticked, TickedJobs, Worked
 
 
 class Begin(Protocol):
@@ -63,6 +63,10 @@ class ManagerHost:
     def tick_all(self, *, waited_for: datetime | None = None) -> TickedJobs:
         self._go_on()
         return self._assembly().called.tick_all(waited_for)
+
+    def work(self, limit: int) -> Worked:
+        self._go_on()
+        return self._assembly().called_work.work(limit)
 
     def plan(self) -> None:
         self._go_on()

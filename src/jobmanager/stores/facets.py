@@ -152,6 +152,10 @@ class StoredRuns(ABC):
         """
 
     @abstractmethod
+    def count_due(self, namespace: str, most: int, *, unknown: Collection[str] = ()) -> int:
+        """Count the due pending runs of open jobs, as far as `most`; those of jobs in `unknown`, and merely announced ones, do not count."""
+
+    @abstractmethod
     def note_unclaimed(self, run_ids: Collection[str]) -> list[str]:
         """Note that a claim of these runs by their ids did not get them; return those that are due and pending, with their key free.
 

@@ -141,6 +141,11 @@ class Asgi:
             return TOO_SLOW
         if body is None:
             return None
+        if route.work:
+            limit = self._endpoint.limit(asked, body)
+            if isinstance(limit, Response):
+                return limit
+            return await self._batcher().do(lambda: self._work.work(limit))
         if route.is_tick:
             instant = self._endpoint.instant(route, body)
             return instant if isinstance(instant, Response) else await self._tick(route.job, instant)
@@ -215,6 +220,7 @@ def _asked(scope: Scope) -> Asked:
         mount=mount,
         client=client[0] if client else "",
         headers=headers_of(scope["headers"]),
+        query=scope.get("query_string", b""),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Literal, get_args
+from urllib.parse import parse_qs
 
 from jobmanager.clock import Clock
 from jobmanager.process.throttled_log import ThrottledLogger
@@ -43,15 +44,17 @@ class Asked:
     mount: str
     client: str
     headers: RequestHeaders
+    query: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One of ours: the path of the database's calls, the tick of `job` or of all, or a `probe` of the host, which needs no key."""
+    """One of ours: the path of the database's calls, the tick of `job` or of all, `work`, or a `probe` of the host, which needs no key."""
 
     job: str | None = None
     probe: Probe | None = None
     all_jobs: bool = False
+    work: bool = False
 
     @property
     def is_tick(self) -> bool:
@@ -65,7 +68,8 @@ class Route:
         return ("GET", "POST") if self.is_tick else ("POST",)
 
 
-RUN, TICK_ALL = Route(), Route(all_jobs=True)
+RUN, TICK_ALL, WORK = Route(), Route(all_jobs=True), Route(work=True)
+USUAL_RUNS, MOST_RUNS_OF_A_CALL, LONGEST_QUERY = 10, 1000, 1000
 PROBES: tuple[Probe, ...] = get_args(Probe)
 
 
@@ -85,6 +89,7 @@ class Endpoint:
         self._tick_path = f"{folder}/tick/"
         self._other_paths = {f"{folder}/{probe}": Route(probe=probe) for probe in PROBES}
         self._other_paths[f"{folder}/tick"] = TICK_ALL
+        self._other_paths[f"{folder}/work"] = WORK
         self._clock = clock
         self._calls = Limit(limits.calls_per_second, limits.calls_at_once, clock.monotonic)
         self._failures = Limit(limits.failures_per_second, limits.failures_at_once, clock.monotonic)
@@ -161,12 +166,23 @@ class Endpoint:
             return wrong(f"scheduled_for needs a job: call {self._tick_path}JOB")
         return instant
 
+    def limit(self, asked: Asked, body: bytes) -> int | Response:
+        """Return how many runs a call for work may execute, or the response that says what is wrong."""
+        if len(body) > LARGEST:
+            return TOO_LARGE
+        given = parse_qs(asked.query.decode("latin-1")[:LONGEST_QUERY], keep_blank_values=True)
+        limits = given.pop("limit", [str(USUAL_RUNS)])
+        if given or len(limits) != 1 or not limits[0].isascii() or not limits[0].isdigit():
+            return wrong("the query may say limit=N, and no more")
+        limit = int(limits[0][:9])
+        return limit if 1 <= limit <= MOST_RUNS_OF_A_CALL else wrong("limit must be 1 to 1000")
+
     def _signed_by(self, asked: Asked) -> Signed:
         return self._keys.signed(asked.headers, self._clock.now().timestamp())
 
     def _takes_bearer(self, route: Route) -> bool:
         """Return True for tickers that are no database of ours and cannot sign, and where the setting says bearer."""
-        return route.is_tick or not self._signs
+        return route.is_tick or route.work or not self._signs
 
     def _refusal(self, route: Route, asked: Asked, error: RefusedError) -> Response:
         address = _address(asked.client)

@@ -19,9 +19,10 @@ from jobmanager.errors import (
     StoreError,
     StoreUnavailableError,
     SwitchedOffError,
+    UnsupportedError,
 )
 from jobmanager.process.throttled_log import ThrottledLogger
-from jobmanager.run import Accepted, Run, RunStatus, Ticked, TickedJobs
+from jobmanager.run import Accepted, Run, RunStatus, Ticked, TickedJobs, Worked
 from jobmanager.settings import Settings
 from jobmanager.validation.printable import get_logger
 from jobmanager.web.body import Call
@@ -35,6 +36,7 @@ from jobmanager.web.response import (
     json_response,
     no_such_job,
     switched_off,
+    wrong,
 )
 
 logger = get_logger(__name__)
@@ -52,6 +54,8 @@ class WorkHost(Protocol):
     def tick(self, job_id: str, *, scheduled_for: datetime | None = None) -> Ticked: ...
 
     def tick_all(self, *, waited_for: datetime | None = None) -> TickedJobs: ...
+
+    def work(self, limit: int) -> Worked: ...
 
     def plan(self) -> object: ...
 
@@ -149,6 +153,17 @@ class Work:
                 self._clock.sleep(seconds)
                 ticked = ticked.again()
             return held.response(ticked)
+
+    def work(self, limit: int) -> Response:
+        """Execute due pending runs, at most `limit`, on this thread; return the response that counts them."""
+        worked = self._tried(lambda: self._jobs.host.work(limit))
+        if isinstance(worked, UnsupportedError):
+            return wrong(str(worked))
+        if isinstance(worked, Exception):
+            return self._failure(worked)
+        return json_response(
+            200, {"processed": worked.processed, "failed": worked.failed, "left": worked.left}
+        )
 
     def holding(self) -> AbstractContextManager[Held]:
         """Count a call that waits, as long as the block lasts."""

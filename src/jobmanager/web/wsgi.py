@@ -63,6 +63,9 @@ class Wsgi:
                 body = _body(environ)
         except OSError:  # the connection ended, or was ended for its silence
             return TOO_SLOW
+        if route.work:
+            limit = self._endpoint.limit(asked, body)
+            return limit if isinstance(limit, Response) else self._work.work(limit)
         if route.is_tick:
             instant = self._endpoint.instant(route, body)
             return instant if isinstance(instant, Response) else self._work.tick(route.job, instant)
@@ -94,6 +97,7 @@ def _asked(environ: Environ) -> Asked:
         mount=_text(environ.get("SCRIPT_NAME", "")),
         client=environ.get("REMOTE_ADDR", ""),
         headers=headers_of(pairs),
+        query=_bytes(environ.get("QUERY_STRING", "")),
     )
 
 

@@ -154,6 +154,19 @@ class SqlRuns(SqlFacet, StoredRuns):
         self.database.end_unreadable(wrong)
         return [replace(run, dispatched_at=now) for run in found]
 
+    def count_due(self, namespace: str, most: int, *, unknown: Collection[str] = ()) -> int:
+        c, jobs = self.tables.runs.c, self.tables.jobs
+        with self.database.reading() as connection:
+            due = (
+                sa.select(c.id)
+                .join(jobs, jobs.c.id == c.job_id)
+                .where(literally(c.status, PENDING), c.due_at <= self.database.clock(connection))
+                .where(c.accepted_at.is_not(None), c.job_id.not_in(unknown))
+                .where(jobs.c.namespace == namespace, jobs.c.state.in_(("active", "paused")))
+                .limit(most)
+            )
+            return connection.scalar(sa.select(sa.func.count()).select_from(due.subquery())) or 0
+
     def _held(self) -> sa.ColumnElement[bool]:
         """Return the condition that another run holds the run's key."""
         c, holder = self.tables.runs.c, self.tables.runs.alias()

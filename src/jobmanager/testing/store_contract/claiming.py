@@ -62,6 +62,19 @@ class ClaimingPromises(StoreGround):
 
         assert [len(self.claim(owner, limit)) for limit in (2, 2, 2, 2)] == [2, 2, 1, 0]
 
+    def test_what_is_due_is_counted_as_far_as_asked(self) -> None:
+        self.job()
+        self.job("other")
+        self.write([self.run_of() for _ in range(3)])
+        self.opened(self.run_of(due_at=self.now + seconds(30)))
+        self.opened(self.run_of("other"))
+        count = self.store.runs.count_due
+
+        assert [count("default", 10), count("default", 2), count("elsewhere", 10)] == [4, 2, 0]
+        assert count("default", 10, unknown=["other"]) == 3
+        self.change(state="disabled")
+        assert count("default", 10) == 1
+
     def test_what_is_not_due_yet_stays(self) -> None:
         self.job()
         later = self.opened(self.run_of(due_at=self.now + seconds(30)))
