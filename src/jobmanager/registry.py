@@ -116,6 +116,8 @@ class Registry:
         self.declared: dict[str, Job] = {}
         self.declared_at: dict[str, str] = {}
         """`file:line` of each declaration that has one."""
+        self.seeds: dict[str, Job] = {}
+        """The jobs that `seed` was called with, with their gates; operators may have deleted some."""
         self.handlers: dict[str, Handler] = {}
 
     def add_handler(

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal
 
 from jobmanager.errors import JobManagerError
-from jobmanager.job import make_job
+from jobmanager.job import RETRY_OPTIONS, Retry, make_job
 from jobmanager.registry import parameters_of
 
 Mark = Literal["same", "changed", "manual"]
@@ -95,6 +95,10 @@ def literal(value: Any) -> str:
             return json.dumps(value, ensure_ascii=False)
         case datetime():
             return f'datetime.fromisoformat("{value.isoformat()}")'
+        case Retry():
+            given = {name: getattr(value, name) for name in RETRY_OPTIONS}
+            different = {name: kept for name, kept in given.items() if kept != RETRY_OPTIONS[name].default}
+            return f"Retry({', '.join(f'{name}={literal(kept)}' for name, kept in different.items())})"
         case Mapping():
             return "{" + ", ".join(f"{literal(key)}: {literal(item)}" for key, item in value.items()) + "}"
         case list() | tuple():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from jobmanager.access.acting import current
 from jobmanager.access.principal import ADMIN
-from jobmanager.doctor.application import backend, declared, handlers, zones
+from jobmanager.doctor.application import backend, declared, handlers, seeds, zones
 from jobmanager.doctor.finding import Finding, Level
 from jobmanager.doctor.health import health, replies
 from jobmanager.doctor.ledger import clock, differences, not_started, pending, processes, states, store
@@ -89,6 +89,7 @@ _OF_THE_STORE: dict[str, Callable[[JobManager, Told], Iterator[Finding]]] = {
     "declarations": differences,
     "webhooks": webhooks,
     "jobs": states,
+    "seeds": seeds,
     "processes": processes,
     "roles": roles,
     "hosts": hosts,

@@ -13,7 +13,7 @@ from jobmanager.backends.resolver import load_backend_class
 from jobmanager.clock import SystemClock
 from jobmanager.doctor.finding import Finding, counted
 from jobmanager.errors import HandlerNotFoundError, MissingExtraError, PayloadError
-from jobmanager.explain import utc
+from jobmanager.explain import Told, utc
 from jobmanager.manager.manager import JobManager
 from jobmanager.schedule import At, Cron
 
@@ -129,4 +129,24 @@ def declared(jobs: JobManager) -> Iterator[Finding]:
                 level="warning",
                 text=f"Job {job.id!r} was due once, at {utc(job.schedule.moment)}; it will never be due again.",
                 fix="Remove it, or give it a moment to come.",
+            )
+
+
+def seeds(jobs: JobManager, _told: Told) -> Iterator[Finding]:
+    """Yield the jobs that this process seeds, whose gate is on, and that are not there: deleted, or off when they were seeded."""
+    wanted = [job for job in jobs.registry.seeds.values() if job.gate(os.environ)]
+    for job in wanted:
+        row = jobs.store.jobs.get(job.id)
+        if row is None:
+            yield Finding(
+                check="seeds",
+                level="warning",
+                text=f"Job {job.id!r} is seeded and its gate is on, but it was off when `seed` was called: nothing fires it.",
+                fix=f"Call `seed` again, or run `jobmanager jobs create {job.id} --handler {job.handler}`.",
+            )
+        elif row.state == "deleted":
+            yield Finding(
+                check="seeds",
+                level="note",
+                text=f"Job {job.id!r} is seeded and its gate is on; an operator deleted it, and seeding leaves it so.",
             )

@@ -22,7 +22,7 @@ _RETRY_OF_CODE = frozenset({"retry_on", "give_up_on"})
 
 
 def defined(job_id: str, handler: Any, words: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the definition of a job as JSON: the handler's key and the words, durations in seconds.
+    """Return the definition of a job as JSON: the handler's key and the words, durations in seconds; the words may come as JSON, too.
 
     Raises ConfigurationError or CronError for what a declaration would not accept either, and for what only code can say.
     """
@@ -40,6 +40,7 @@ def defined(job_id: str, handler: Any, words: Mapping[str, Any]) -> dict[str, An
         raise ConfigurationError(
             f"handler={shown(handler)} is no handler key. A stored job names a registered handler; `jobs.handlers()` lists them."
         )
+    words = {word: _read(word, value) for word, value in words.items()}
     job = make_job(job_id, handler, {**words})  # type: ignore[typeddict-item]  # just looked at
     plain = {
         "handler": handler,
@@ -68,8 +69,14 @@ def edited(definition: Mapping[str, Any], words: Mapping[str, Any]) -> tuple[str
 
 def job_of(job_id: str, definition: Mapping[str, Any]) -> Job:
     """Return the job that a definition means; errors are those of a declaration that says the same."""
+    handler, words = words_of(definition)
+    return make_job(job_id, handler, words)  # type: ignore[arg-type]  # checked when it was stored
+
+
+def words_of(definition: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the handler's key and the words, as a declaration takes them."""
     words = {word: _read(word, value) for word, value in definition.items() if word != "handler"}
-    return make_job(job_id, definition["handler"], words)  # type: ignore[arg-type]  # checked when it was stored
+    return definition["handler"], words
 
 
 def _schedule_words(job: Job) -> dict[str, Any]:

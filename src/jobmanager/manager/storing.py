@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from jobmanager.access.principal import ADMIN, WRITE
@@ -162,6 +163,7 @@ class Storing:
                 )
                 definition = defined(job_id, words.pop("handler", job_id), words)
                 job = self._checked(job_of(job_id, definition))
+                self._parts.registry.seeds[job_id] = replace(job, enabled_when=gate.enabled_when)
                 if gate.gate(self._parts.environ):
                     wanted.append((job, definition))
         return [

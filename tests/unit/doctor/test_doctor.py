@@ -216,6 +216,28 @@ def test_a_gate_is_worth_a_note(patient, monkeypatch):
     assert any("Set WITH_WORK=true" in finding.text for finding in examine(jobs) if finding.level == "note")
 
 
+def test_a_seed_that_is_gated_on_and_missing(patient, monkeypatch):
+    """Fails if a seed that was left out for its gate is forgotten."""
+    monkeypatch.delenv("WITH_SEEDS", raising=False)
+    jobs = patient.living()
+    seeds = {
+        name: {"handler": "work", "every": 3600, "enabled_when": gate}
+        for name, gate in (("off", False), ("later", "WITH_SEEDS"), ("on", True), ("gone", True))
+    }
+    assert jobs.seed(seeds) == ["on", "gone"]
+    jobs.delete_job("gone")
+    assert faults(jobs) == []
+    assert any(
+        "an operator deleted it" in finding.text for finding in examine(jobs) if finding.level == "note"
+    )
+    monkeypatch.setenv("WITH_SEEDS", "true")
+    check, level, text = only(jobs)
+    assert (check, level) == ("seeds", "warning")
+    assert text.startswith("Job 'later' is seeded and its gate is on")
+    assert jobs.seed(seeds) == ["later"]
+    assert faults(jobs) == []
+
+
 # ---------------------------------------------------------------- the store
 
 

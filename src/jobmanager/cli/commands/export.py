@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobmanager.cli.commands.export_jobs import export_jobs
 from jobmanager.cli.output.failures import ConflictError, UsageError
 from jobmanager.cli.output.phrases import Block
 from jobmanager.cli.session import Session
@@ -32,13 +33,14 @@ ITSELF = "https://vercel.invalid"  # only paths go into its file
 
 
 class Platform(StrEnum):
-    """The platform whose clock it is."""
+    """The platform whose clock it is; `jobs` is none."""
 
     vercel = "vercel"
     k8s = "k8s"
     crontab = "crontab"
     systemd = "systemd"
     github = "github"
+    jobs = "jobs"
 
 
 @verb(
@@ -47,7 +49,10 @@ class Platform(StrEnum):
     epilog=EPILOG,
 )
 @click.argument(
-    "target", type=click.Choice(Platform), metavar="TARGET", help="vercel, k8s, crontab, systemd or github."
+    "target",
+    type=click.Choice(Platform),
+    metavar="TARGET",
+    help="vercel, k8s, crontab, systemd or github; or jobs: those that operators made, as Python.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write the files into this folder."
@@ -56,10 +61,16 @@ class Platform(StrEnum):
 @click.option("--url", metavar="URL", help="Of the application; by default JOBMANAGER_PUBLIC_URL.")
 @click.pass_obj
 def export(here: Session, target: Platform, out: Path | None, force: bool, url: str | None) -> None:
-    """Write the files with which an external clock calls GET or POST /jobs/tick/JOB, for every job that has a schedule."""
+    """Write the files with which an external clock calls GET or POST /jobs/tick/JOB, for every job that has a schedule.
+
+    `export jobs` prints the jobs that operators made: as Python that declares them, with --json as commands that make them elsewhere.
+    """
     from jobmanager.cli.commands.export_targets import TARGETS, external_job, record
     from jobmanager.clock import SystemClock
 
+    if target is Platform.jobs:
+        export_jobs(here)
+        return
     base = _base(here.jobs.settings, url, target)
     now = SystemClock().now()
     entries = [
