@@ -6,13 +6,13 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sized
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 from jobmanager.clock import Clock
-from jobmanager.errors import RunCancelledError
+from jobmanager.errors import RunCancelledError, UnsupportedError
 from jobmanager.job import Job
 from jobmanager.run import LogLine, Progress, Run
 from jobmanager.validation.printable import get_logger
@@ -26,6 +26,12 @@ MAX_MESSAGE = 1000
 MOST_COUNTED = 2**53 - 1  # what JSON of every reader keeps exactly
 
 _logger = get_logger("jobmanager.handler")
+
+
+class OnceCaller(Protocol):
+    """The part of the engine that keeps what was done once."""
+
+    def call(self, run: Run, key: str, function: Callable[[], Any]) -> Any: ...
 
 
 class AttemptState:
@@ -42,6 +48,7 @@ class AttemptState:
         "_lease_ok",
         "_lines",
         "_lock",
+        "_once",
         "_published",
         "_taken",
         "backend",
@@ -64,7 +71,9 @@ class AttemptState:
         lease_ok: Callable[[], bool],
         keep_lines: bool = True,
         backend: str = "",
+        once: OnceCaller | None = None,
     ) -> None:
+        self._once = once
         self.job: Job = job
         self.run: Run = run
         self.backend: str = backend
@@ -101,6 +110,15 @@ class AttemptState:
         """Ask to end if the timeout is over: where a supervisor looks after attempts, it has done so already."""
         if self.job.timeout is not None and not self.timed_out and self.seconds_over() >= 0:
             self.ask_to_end("timeout")
+
+    def once(self, key: str, function: Callable[[], Any]) -> Any:
+        """Call the function unless it was done for the key; UnsupportedError where no store is at hand."""
+        if self._once is None:
+            raise UnsupportedError(
+                f"context.once({key!r}) needs the store, which a child process does not have. Use isolation='thread', or ask the other "
+                "system by context.idempotency_key."
+            )
+        return self._once.call(self.run, key, function)
 
     def lease_ok(self) -> bool:
         """Return False when this process may have been declared dead."""
@@ -257,6 +275,22 @@ class RunContext:
             self.raise_if_cancelled()
             yield item
             self.progress(done + 1, total, message)
+
+    @overload
+    def once(self, key: str, function: Callable[[], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def once(self, key: str, function: Callable[[], T]) -> T: ...
+
+    def once(self, key: str, function: Callable[[], Any]) -> Any:
+        """Call the function unless it has returned for this key of the job before, and return its result, then and now.
+
+        The result is kept as JSON of at most 64 KiB, for all attempts and runs of the job, as long as runs are kept. Of a coroutine function
+        await the call. If the function raises, or its process dies, a later call does it again. Raises OnceConflictError while another
+        attempt is at it, PayloadError for a result that cannot be kept (it is done all the same, and later calls get None), and
+        StoreUnavailableError.
+        """
+        return self._state.once(key, function)
 
     @property
     def cancelled(self) -> bool:

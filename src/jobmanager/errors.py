@@ -108,6 +108,15 @@ class CronError(JobManagerError, ValueError):
         self.hint = hint
 
 
+class OnceConflictError(JobManagerError):
+    """What `context.once` was asked for under `key` is being done by the attempt of the run `run_id`; the function was not called."""
+
+    def __init__(self, message: str, *, run_id: str, key: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.key = key
+
+
 class EditConflictError(JobManagerError):
     """Another edit of the job `job_id` came first: it has the revision `rev` now. Nothing was changed."""
 

@@ -19,6 +19,10 @@ class RefusedError(Exception):
         super().__init__(f"{first} and {second}")
 
 
+def asks_once(context):
+    return context.once("key", int)
+
+
 def face(context, days: int = 30, since: "str | None" = None):
     logger.info("from a logger")
     context.log.info("to the context")

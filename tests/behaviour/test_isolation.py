@@ -115,6 +115,12 @@ def test_the_handler_runs_in_another_process_and_has_the_same_context(jobs):
     assert "to the context" in lines_of(jobs, run)
 
 
+def test_a_child_has_no_store_to_do_something_once_by(jobs):
+    run = ended(jobs, "asks_once")
+    assert (run.error.type, run.status) == ("UnsupportedError", "failed")
+    assert "Use isolation='thread'" in run.error.message
+
+
 def test_a_coroutine_function_is_awaited_in_the_child(jobs):
     assert ended(jobs, "coroutine").output == "awaited"
 

@@ -397,6 +397,7 @@ def test_a_sqlite_that_lets_nobody_edit_its_schema_is_upgraded_too(tmp_path, mon
         "jobmanager_notifications",
         "jobmanager_stats",
         "jobmanager_stats_hours",
+        "jobmanager_once",
     )  # of versions 0003, 0005 and later
     assert [row[:3] for row in shape(store) if row[2] not in later] == [row[:3] for row in wanted]
     store.close()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobmanager.clock import Clock
-from jobmanager.context import AttemptState, RunContext
+from jobmanager.context import AttemptState, OnceCaller, RunContext
 from jobmanager.execution.slots import Slot
 from jobmanager.execution.worker_pool import Worker
 from jobmanager.job import Job
@@ -49,8 +49,11 @@ class Attempt(AttemptState):
         lease_ok: Callable[[], bool],
         keep_lines: bool = True,
         backend: str = "",
+        once: OnceCaller | None = None,
     ) -> None:
-        super().__init__(job, run, clock=clock, lease_ok=lease_ok, keep_lines=keep_lines, backend=backend)
+        super().__init__(
+            job, run, clock=clock, lease_ok=lease_ok, keep_lines=keep_lines, backend=backend, once=once
+        )
         self.handler = handler
         self.slot = slot
         self.stays = stays

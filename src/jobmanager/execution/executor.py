@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from jobmanager.clock import Clock
+from jobmanager.context import OnceCaller
 from jobmanager.errors import StoreError
 from jobmanager.execution.attempt import Attempt
 from jobmanager.execution.demand import RunEvents
@@ -66,8 +67,10 @@ class Executor:
         keep_lines: bool = True,
         notices_of: Callable[[Job, Ending], tuple[Notice, ...]],
         pings: JobPings,
+        once: OnceCaller | None = None,
     ) -> None:
         self.backend = backend
+        self._once = once
         self._registry = registry
         self._recorder = recorder
         self._pool = pool
@@ -396,6 +399,7 @@ class Executor:
             lease_ok=self._heartbeat.ok,
             keep_lines=self._keep_lines,
             backend=self.backend,
+            once=self._once,
         )
 
     def job_of(self, run: Run) -> Job:

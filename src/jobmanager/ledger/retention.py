@@ -13,13 +13,14 @@ AT_ONCE = 1000
 
 
 def forget_old_runs(store: RunStore, jobs: Iterable[Job], settings: Settings, now: datetime) -> int:
-    """Delete the runs that are older, or more, than what is kept of them; answers how many. Twice is once."""
+    """Delete the runs that are older, or more, than what is kept of them, and old keys of `once`; return how many runs. Twice is once."""
     special = {job.id: job for job in jobs if job.retention or job.keep_runs}
     deleted = store.maintenance.purge(now - settings.retention, but=special)
     for job in special.values():
         deleted += store.maintenance.purge(
             now - (job.retention or settings.retention), job_id=job.id, keep=job.keep_runs
         )
+    store.once.purge(now - settings.retention)
     return deleted
 
 

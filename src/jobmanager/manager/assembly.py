@@ -31,6 +31,7 @@ from jobmanager.execution.worker_pool import WorkerPool
 from jobmanager.ledger.audit import Auditor
 from jobmanager.ledger.group_commit import GroupCommit
 from jobmanager.ledger.job_sync import JobSync
+from jobmanager.ledger.once import Once
 from jobmanager.ledger.outages import Outages
 from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.ledger.recorder import Recorder
@@ -184,6 +185,7 @@ class Assembly:
             keep_lines=settings.capture_logs,
             notices_of=self.notifying.alerts.of_ending,
             pings=self.notifying.pings,
+            once=Once(store, clock),
         )
         self.claims = Claiming(
             registry=registry,

@@ -10,6 +10,7 @@ from jobmanager.stores.changes import StoredChanges
 from jobmanager.stores.facets import RunHistory, StoredJobs, StoredProcesses, StoredRuns, StoreMaintenance
 from jobmanager.stores.keys import StoredKeys
 from jobmanager.stores.lookout import Lookout
+from jobmanager.stores.once import OnceBook
 from jobmanager.stores.outbox import Outbox
 from jobmanager.stores.statistics import StoredStatistics
 from jobmanager.stores.webhooks import StoredWebhooks
@@ -39,6 +40,9 @@ class RunStore(ABC):
 
     maintenance: StoreMaintenance
     """Take-over, expiry, retention and dead letters."""
+
+    once: OnceBook
+    """What handlers did once for a key."""
 
     outbox: Outbox
     """The notifications that wait for their delivery, and those that were sent."""

@@ -17,6 +17,7 @@ _KINDS: dict[str, Kind] = {
     "priority": PRIORITY,
     "max_attempts": ATTEMPTS,
     "key": _NAME,
+    "once": Text(500),
     "scope": _NAME,
     "requested_by": _NAME,
     "by": _NAME,
@@ -26,7 +27,7 @@ _KINDS: dict[str, Kind] = {
     "plan": Flag(),
     "limit": Whole(0, 1_000_000),
 }
-_NEVER_NONE = frozenset({"notify", "dry_run", "plan", "limit"})
+_NEVER_NONE = frozenset({"once", "notify", "dry_run", "plan", "limit"})
 Word = TypeVar("Word", bound=StrEnum)
 
 

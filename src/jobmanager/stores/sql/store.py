@@ -13,6 +13,7 @@ from jobmanager.stores.sql.jobs import SqlJobs
 from jobmanager.stores.sql.keys import SqlKeys
 from jobmanager.stores.sql.lookout import SqlLookout
 from jobmanager.stores.sql.maintenance import SqlMaintenance
+from jobmanager.stores.sql.once import SqlOnceBook
 from jobmanager.stores.sql.outbox import SqlOutbox
 from jobmanager.stores.sql.processes import SqlProcesses
 from jobmanager.stores.sql.runs import SqlRuns
@@ -33,6 +34,7 @@ class SqlStore(RunStore):
         self.processes = SqlProcesses(database)
         self.history = SqlHistory(database)
         self.maintenance = SqlMaintenance(database)
+        self.once = SqlOnceBook(database)
         self.outbox = SqlOutbox(database)
         self.lookout = SqlLookout(database)
         self.audit = SqlAudit(database)

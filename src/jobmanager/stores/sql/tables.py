@@ -17,7 +17,7 @@ from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0013"
+SCHEMA_VERSION = "0014"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -82,6 +82,7 @@ class Tables:
     stats: sa.Table
     stats_hours: sa.Table
     webhooks: sa.Table
+    once: sa.Table
 
 
 POLICY_TYPES = {OneOf: sa.Text, Whole: sa.Integer, Duration: sa.Float, Flag: sa.Boolean}
@@ -376,6 +377,18 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("changed_by", sa.Text),
         sa.Column("change_seq", sa.BigInteger, nullable=False),
     )
+    # A turn is fenced by run and start; without `done_at` it is being done, or was cut.
+    once = table(
+        "once",
+        sa.Column("job_id", sa.Text, primary_key=True),
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("run_id", sa.Text().with_variant(sa.UUID(as_uuid=False), "postgresql"), nullable=False),
+        sa.Column("starts", sa.Integer, nullable=False),
+        sa.Column("begun_at", Instant, nullable=False),
+        sa.Column("done_at", Instant),
+        sa.Column("output", json),
+    )
+    sa.Index(f"{prefix}once_begun", once.c.begun_at)
     return Tables(
         metadata,
         meta,
@@ -392,4 +405,5 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         notifications,
         *statistics_tables(table, Instant, where),
         webhooks,
+        once,
     )

@@ -25,6 +25,7 @@ from jobmanager.testing.store_contract.line import LinePromises
 from jobmanager.testing.store_contract.locking import LockingPromises
 from jobmanager.testing.store_contract.looking import LookingPromises
 from jobmanager.testing.store_contract.notifying import NotifyingPromises
+from jobmanager.testing.store_contract.once import OncePromises
 from jobmanager.testing.store_contract.opening import OpeningPromises
 from jobmanager.testing.store_contract.processes import ProcessPromises
 from jobmanager.testing.store_contract.races import RacePromises
@@ -54,6 +55,7 @@ class RunStoreContract(
     ReadingPromises,
     NotifyingPromises,
     LookingPromises,
+    OncePromises,
     VisibilityPromises,
     AuditingPromises,
     ChangePromises,
