@@ -85,6 +85,10 @@ class Host:
             return TickedJobs({}, early.due_in, early.scheduled_for, early.may_be_held)
         return TickedJobs({job: Ticked("opened", RUNS[0], DUE, (RUNS[0],)) for job in self.jobs})
 
+    def check_switch(self) -> None:
+        if self.troubles:
+            raise self.troubles.pop(0)
+
     def work(self, limit: int) -> Worked:
         self._note("work", limit)
         return Worked(processed=limit, failed=0, left=0)
@@ -123,6 +127,13 @@ class Jobs:
 
     def stop(self) -> None:
         self.started = False
+
+    def trigger_job(self, job_id: str, **words: Any) -> Any:
+        self.host._note("trigger", (job_id, words))
+        return SimpleNamespace(id=RUNS[0], job_id=job_id, status=RunStatus.PENDING)
+
+    def get_all_job_statuses(self) -> list[Any]:
+        return []
 
     def run(self, run_id: str) -> Any:
         if run_id not in self.host.known:

@@ -1,4 +1,4 @@
-"""`POST /jobs/work`: calls execute what is pending, where no process lives between them."""
+"""`POST /jobs/work` executes what is pending where no process lives between calls, and `POST /jobs/run` starts a run by hand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ class Site:
 
     def __init__(self, url: str, kind: str, **settings: Any) -> None:
         self.jobs = JobManager(
-            Settings(database_url=url, backend="external", secret=SECRET, **{"wait": True, **settings})
+            Settings(
+                **{"database_url": url, "backend": "external", "secret": SECRET, "wait": True, **settings}
+            )
         )
         self.order: list[str] = []
         self.jobs.add_job("mail", self._mail, overlap="allow", retry=Retry(max_attempts=2, base=60))
@@ -42,32 +45,43 @@ class Site:
         await asyncio.sleep(0.01)
         self.order.append("coroutine")
 
-    def post(self, query: str = "", *, token: str = SECRET, method: str = "POST") -> Said:
+    def post(
+        self,
+        query: str = "",
+        *,
+        token: str = SECRET,
+        method: str = "POST",
+        path: str = "work",
+        body: bytes = b"",
+    ) -> Said:
         if self._kind == "asgi":
-            return asyncio.run(self._post_asgi(query, token, method))
+            return asyncio.run(self._post_asgi(query, token, method, f"/jobs/{path}", body))
         heard: list[str] = []
         environ = {
-            "REQUEST_METHOD": method, "PATH_INFO": "/jobs/work", "QUERY_STRING": query, "SCRIPT_NAME": "", "CONTENT_LENGTH": "0",
-            "wsgi.input": io.BytesIO(), "REMOTE_ADDR": "127.0.0.1", "HTTP_AUTHORIZATION": f"Bearer {token}",
+            "REQUEST_METHOD": method, "PATH_INFO": f"/jobs/{path}", "QUERY_STRING": query, "SCRIPT_NAME": "", "CONTENT_LENGTH": str(len(body)),
+            "wsgi.input": io.BytesIO(body), "CONTENT_TYPE": "application/json", "REMOTE_ADDR": "127.0.0.1", "HTTP_AUTHORIZATION": f"Bearer {token}",
         }  # fmt: skip
         body = b"".join(wsgi(self.jobs)(environ, lambda status, _headers: heard.append(status)))
         return int(heard[0][:3]), json.loads(body)
 
-    async def _post_asgi(self, query: str, token: str, method: str) -> Said:
+    async def _post_asgi(self, query: str, token: str, method: str, path: str, body: bytes) -> Said:
         sent: list[Any] = []
         scope = {
-            "type": "http", "method": method, "path": "/jobs/work", "query_string": query.encode(), "client": ("127.0.0.1", 1),
-            "headers": [(b"authorization", f"Bearer {token}".encode())],
+            "type": "http", "method": method, "path": path, "query_string": query.encode(), "client": ("127.0.0.1", 1),
+            "headers": [(b"authorization", f"Bearer {token}".encode()), (b"content-type", b"application/json")],
         }  # fmt: skip
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b""}
+            return {"type": "http.request", "body": body}
 
         async def send(message: Any) -> None:
             sent.append(message)
 
         await asgi(self.jobs)(scope, receive, send)
         return sent[0]["status"], json.loads(sent[1]["body"])
+
+    def start(self, job_id: str, *, token: str = SECRET, **words: Any) -> Said:
+        return self.post(path="run", token=token, body=json.dumps({"job_id": job_id, **words}).encode())
 
     def close(self) -> None:
         self.jobs.stop()
@@ -182,3 +196,73 @@ def test_where_nothing_is_to_run_or_others_execute_the_call_says_so(tmp_path: Pa
         site.jobs = jobs
         assert site.post()[0] == status
         site.close()
+
+
+# ---------------------------------------------------------------- starts by hand
+
+
+@pytest.mark.parametrize("auth", ["signature", "bearer"])
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_a_service_starts_a_run_with_the_secret_and_all_its_words(
+    tmp_path: Path, kind: str, auth: str
+) -> None:
+    """Fails if a word is lost on the way, or if the caller is asked for a signature."""
+    site = Site(f"sqlite:///{tmp_path}/jobs.db", kind, wait=False, auth=auth)
+    status, said = site.start(
+        "mail",
+        triggered_by="shop",
+        payload={"to": "x"},
+        priority=4,
+        delay=3600,
+        max_attempts=5,
+        key="k",
+        scope="eu",
+    )
+    assert (status, said["job"], said["status"]) == (202, "mail", "pending")
+    run = site.jobs.run(said["run_id"])
+    assert (run.requested_by, run.payload, run.priority, run.max_attempts) == ("shop", {"to": "x"}, 4, 5)
+    assert (run.idempotency_key, run.scope) == ("k", "eu")
+    assert timedelta(minutes=59) < run.due_at - run.opened_at < timedelta(minutes=61)
+    assert site.start("mail", payload={"to": "x"}, key="k")[1]["run_id"] == run.id
+    assert site.start("mail", token="wrong", payload={"to": "x"})[0] == 401
+    site.close()
+
+
+def test_where_the_call_waits_it_says_how_the_run_ended(site: Site) -> None:
+    status, said = site.start("mail", payload={"to": "x"})
+    assert (status, said["outcomes"], site.order) == (200, {"succeeded": 1}, ["x"])
+
+
+def test_a_job_may_be_named(site: Site) -> None:
+    site.jobs.add_job("by-title", lambda: None, name="Send the letters")
+    assert site.start("Send the letters")[1]["job"] == "by-title"
+
+
+def test_a_start_that_is_refused_says_why_and_by_what(site: Site) -> None:
+    site.jobs.add_job("alone", lambda: None)
+    site.jobs.add_job("off", lambda: None)
+    site.jobs.disable_job("off")
+    held = site.jobs.trigger_job("alone").id
+    assert site.start("alone") == (409, {"error": site.start("alone")[1]["error"], "run_id": held})
+    assert site.start("nobody") == (404, {"error": "no such job", "job": "nobody"})
+    assert site.start("off")[0] == 403
+    for words, says in (
+        ({"payload": {"too": "x"}}, "too"), ({"payload": [1]}, "payload"), ({"priority": "high"}, "priority='high'"), ({"delay": "soon"}, "delay='soon'"),
+        ({"max_attempts": 0}, "max_attempts=0"), ({"job": "x"}, "a start has the keys"), ({"key": "k" * 501}, "key="),
+    ):  # fmt: skip
+        status, said = site.start("mail", **words)  # type: ignore[arg-type]
+        assert (status, says in said["error"]) == (400, True), said
+        assert "(at " not in said["error"]
+    assert site.post(path="run", body=b'{"v": 1, "call": 1, "kind": "sweep"}')[0] == 401, (
+        "that has to be signed"
+    )
+    assert site.post(path="run", body=b'{"job_id": 1}')[0] == 400
+
+
+@pytest.mark.parametrize("settings", [{"disabled": True}, {"backend": "noop"}])
+def test_where_nothing_is_to_run_a_start_says_so(tmp_path: Path, settings: dict[str, Any]) -> None:
+    site = Site(f"sqlite:///{tmp_path}/jobs.db", "wsgi", wait=False, **settings)
+    status, said = site.start("mail", payload={"to": "x"})
+    assert (status, said["finding"]) == (503, "disabled" if "disabled" in settings else "no_time_kept")
+    assert not site.order
+    site.close()

@@ -73,6 +73,10 @@ class Host(Protocol):
     keeps no time) they raise SwitchedOffError.
     """
 
+    def check_switch(self) -> None:
+        """Raise SwitchedOffError where nothing is to run that is called for."""
+        ...
+
     def queues(self) -> set[str]:
         """Return the queues that declared jobs name."""
         ...

@@ -42,6 +42,9 @@ class ManagerHost:
         self._assembly = assembly
         self._jobs = jobs
 
+    def check_switch(self) -> None:
+        self._check_switch()
+
     def queues(self) -> set[str]:
         return {job.queue for job in self._jobs.values() if job.queue is not None}
 

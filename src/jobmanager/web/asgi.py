@@ -22,6 +22,7 @@ from jobmanager.web.held import Early
 from jobmanager.web.limit import Limits
 from jobmanager.web.remembered import ResponseCache
 from jobmanager.web.response import NOT_FOUND, TOO_SLOW, UNAVAILABLE, Response
+from jobmanager.web.start import Start
 from jobmanager.web.work import Manager, Work, accepted_response
 
 logger = get_logger(__name__)
@@ -150,6 +151,8 @@ class Asgi:
             instant = self._endpoint.instant(route, body)
             return instant if isinstance(instant, Response) else await self._tick(route.job, instant)
         call = self._endpoint.call(asked, body)
+        if isinstance(call, Start):
+            return await self._batcher().do(lambda: self._work.start(call))
         return call if isinstance(call, Response) else await self._once(call)
 
     async def _tick(self, job: str | None, instant: datetime | None) -> Response:

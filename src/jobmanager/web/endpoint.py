@@ -29,6 +29,7 @@ from jobmanager.web.response import (
     unauthorized,
     wrong,
 )
+from jobmanager.web.start import Start, read_start
 
 logger = get_logger(__name__)
 
@@ -125,22 +126,26 @@ class Endpoint:
             self._locked.warning("JOBMANAGER_SECRET is not set: every call to the endpoint is refused")
             return UNAVAILABLE
         try:
-            if self._takes_bearer(route):
+            if self._takes_bearer(route, asked):
                 self._keys.check_bearer(asked.headers)
             else:
                 self._signed_by(asked)
         except RefusedError as error:
             return self._refusal(route, asked, error)
-        if self._takes_bearer(route) and (wait := self._calls.take(asked.client)):
+        if self._takes_bearer(route, asked) and (wait := self._calls.take(asked.client)):
             return too_many(wait)
         has_body = asked.method == "POST"
         return TOO_LARGE if has_body and _is_declared_too_large(asked.headers) else None
 
-    def call(self, asked: Asked, body: bytes) -> Call | Response:
-        """Return the call on the path of the database's calls, which `refusal` let pass, or the response that says why not."""
+    def call(self, asked: Asked, body: bytes) -> Call | Start | Response:
+        """Return the call on the path of the database's calls, or the start by hand, which `refusal` let pass, or the response that says why not.
+
+        A start comes with the secret itself, also where the database has to sign its calls.
+        """
         if len(body) > LARGEST:
             return TOO_LARGE
-        if self._signs:
+        is_start = self._takes_bearer(RUN, asked) and b'"job_id"' in body
+        if self._signs and not is_start:
             try:
                 self._keys.check_signature(self._signed_by(asked), body)
             except RefusedError as error:
@@ -150,7 +155,7 @@ class Endpoint:
         if not _is_json(asked.headers):
             return NO_JSON
         try:
-            return read_call(body)
+            return read_start(body) if is_start else read_call(body)
         except BodyError as error:
             return wrong(str(error))
 
@@ -180,16 +185,18 @@ class Endpoint:
     def _signed_by(self, asked: Asked) -> Signed:
         return self._keys.signed(asked.headers, self._clock.now().timestamp())
 
-    def _takes_bearer(self, route: Route) -> bool:
-        """Return True for tickers that are no database of ours and cannot sign, and where the setting says bearer."""
-        return route.is_tick or route.work or not self._signs
+    def _takes_bearer(self, route: Route, asked: Asked) -> bool:
+        """Return True for callers that are no database of ours and cannot sign, and where the setting says bearer."""
+        headers = asked.headers
+        is_start = route is RUN and b"authorization" in headers and b"webhook-signature" not in headers
+        return is_start or route.is_tick or route.work or not self._signs
 
     def _refusal(self, route: Route, asked: Asked, error: RefusedError) -> Response:
         address = _address(asked.client)
         self._refused.warning("a call from %s is refused: %s", address or "an unknown address", error)
         if wait := self._failures.take(address) or self._all_failures.take(""):
             return too_many(wait)
-        return unauthorized(b"Bearer" if self._takes_bearer(route) else b"Signature")
+        return unauthorized(b"Signature" if self._signs and route is RUN else b"Bearer")
 
 
 def _address(client: str) -> str:

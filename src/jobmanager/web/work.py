@@ -22,7 +22,7 @@ from jobmanager.errors import (
     UnsupportedError,
 )
 from jobmanager.process.throttled_log import ThrottledLogger
-from jobmanager.run import Accepted, Run, RunStatus, Ticked, TickedJobs, Worked
+from jobmanager.run import Accepted, JobStatus, Run, RunStatus, Ticked, TickedJobs, Worked
 from jobmanager.settings import Settings
 from jobmanager.validation.printable import get_logger
 from jobmanager.web.body import Call
@@ -38,6 +38,7 @@ from jobmanager.web.response import (
     switched_off,
     wrong,
 )
+from jobmanager.web.start import Start, refused_response, started_response
 
 logger = get_logger(__name__)
 
@@ -56,6 +57,8 @@ class WorkHost(Protocol):
     def tick_all(self, *, waited_for: datetime | None = None) -> TickedJobs: ...
 
     def work(self, limit: int) -> Worked: ...
+
+    def check_switch(self) -> None: ...
 
     def plan(self) -> object: ...
 
@@ -79,6 +82,11 @@ class Manager(Protocol):
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]: ...
 
     def run(self, run_id: str) -> Run: ...
+
+    @property
+    def trigger_job(self) -> Callable[..., Run]: ...
+
+    def get_all_job_statuses(self) -> list[JobStatus]: ...
 
     def health(self) -> Report: ...
 
@@ -153,6 +161,28 @@ class Work:
                 self._clock.sleep(seconds)
                 ticked = ticked.again()
             return held.response(ticked)
+
+    def start(self, start: Start) -> Response:
+        """Start a run by hand; return the response that names it, where it waits for its runs with the outcome."""
+        run = self._tried(lambda: self._started(start))
+        if isinstance(run, Exception):
+            return refused_response(run) or self._failure(run)
+        if not self.waits:
+            return started_response(run)
+        outcomes = self._tried(lambda: self._executed([run.id]))
+        if isinstance(outcomes, Exception):
+            return self._failure(outcomes)
+        return json_response(200, {"run_id": run.id, "job": run.job_id, "outcomes": outcomes})
+
+    def _started(self, start: Start) -> Run:
+        self._jobs.host.check_switch()
+        try:
+            return self._jobs.trigger_job(start.job, **start.words)
+        except JobNotFoundError:
+            named = [status.id for status in self._jobs.get_all_job_statuses() if status.name == start.job]
+            if len(named) != 1:
+                raise
+            return self._jobs.trigger_job(named[0], **start.words)
 
     def work(self, limit: int) -> Response:
         """Execute due pending runs, at most `limit`, on this thread; return the response that counts them."""

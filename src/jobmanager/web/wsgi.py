@@ -15,6 +15,7 @@ from jobmanager.web.health import HealthProbes
 from jobmanager.web.limit import Limits
 from jobmanager.web.remembered import ResponseCache
 from jobmanager.web.response import NOT_FOUND, TOO_SLOW, UNAVAILABLE, Response
+from jobmanager.web.start import Start
 from jobmanager.web.work import Manager, Work
 
 Environ = dict[str, Any]
@@ -70,6 +71,8 @@ class Wsgi:
             instant = self._endpoint.instant(route, body)
             return instant if isinstance(instant, Response) else self._work.tick(route.job, instant)
         call = self._endpoint.call(asked, body)
+        if isinstance(call, Start):
+            return self._work.start(call)
         return call if isinstance(call, Response) else self._once(call)
 
     def _once(self, call: Call) -> Response:
