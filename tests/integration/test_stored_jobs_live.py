@@ -11,6 +11,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("psycopg", reason="needs psycopg: pip install psycopg[binary]")
+
+import psycopg
 from tests.faults.conftest import start_process
 from tests.integration.celery_processes import Application, until
 
@@ -105,7 +109,10 @@ def test_everything_that_operators_do_is_accounted_once_while_many_processes_kee
             start_process(pg_cron_url, LOCAL, backend="local", grace_seconds=1, lease_seconds=5)
         jobs = application.manager()
         until(lambda: len(jobs.store.processes.living()) == 8)
-        _operate(jobs, lambda: beats[0].end(signal.SIGTERM))
+        with psycopg.connect(pg_cron_url, autocommit=True) as sql:
+            sql.execute("SELECT jobmanager.create_job('by-sql', 'export', '*/2 * * * * *')")
+        assert delay_of(jobs, "by-sql") < SOON + BUSY
+        _operate(jobs, lambda: (beats[0].end(signal.SIGTERM), application.beat()))
         until(lambda: not jobs.runs(status=["pending", "running"]))
     of_pg_cron.store.close()
 
