@@ -62,6 +62,15 @@ def until(stream, wanted: str, seconds: float) -> str:
     return said
 
 
+def until_true(answer, seconds: float = 30):
+    """What it answers, once that is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := answer()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+    return found
+
+
 @pytest.fixture
 def started():
     """Start a process that is gone when the test ends, whatever happens."""
@@ -142,6 +151,48 @@ class TestWebhook:
             "recorded: succeeded {'invoices': 12}",
         ]
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_the_queue_is_filled_in_sql_and_welcomes_nobody_twice(tmp_path, started, postgres_url, monkeypatch):
+    psycopg = pytest.importorskip("psycopg")
+    monkeypatch.setenv("JOBMANAGER_DATABASE_URL", postgres_url)
+    example = EXAMPLES / "queue"
+    process = started("-m", "jobmanager", "--app", "jobs:jobs", "run", cwd=example, stdout=subprocess.PIPE)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        until_true(lambda: connection.execute("SELECT to_regclass('jobmanager.instances')").fetchone()[0])
+        until_true(
+            lambda: connection.execute("SELECT 1 FROM jobmanager.jobs WHERE id = 'send-welcome'").fetchone()
+        )
+        connection.execute((example / "enqueue.sql").read_text())
+        said = until(process.stdout, "welcome, 4711", seconds=30)
+        ended = "SELECT count(*) = 2 AND bool_and(status = 'succeeded' AND output = '\"letter to 4711\"') FROM jobmanager.runs"
+        until_true(lambda: connection.execute(ended).fetchone()[0])
+    process.send_signal(signal.SIGTERM)
+    said += process.communicate(timeout=30)[0].decode()
+    assert said.count("welcome, 4711") == 1
+
+
+@pytest.mark.slow
+def test_the_serverless_application_works_off_what_is_pending(tmp_path, started):
+    started(str(EXAMPLES / "serverless" / "app.py"), cwd=tmp_path, stderr=subprocess.DEVNULL)
+    headers = {"Authorization": "Bearer dGhlLXNlY3JldC1vZi1hbi1leGFtcGxlLWlzLW5vbmU="}
+
+    def post(path):
+        connection = http.client.HTTPConnection("127.0.0.1", 8765, timeout=20)
+        try:
+            connection.request("POST", path, headers=headers)
+            return json.load(connection.getresponse())
+        except ConnectionRefusedError:
+            return None
+        finally:
+            connection.close()
+
+    first = until_true(lambda: post("/jobs/work?limit=2"))
+    assert first == {"processed": 2, "failed": 0, "left": 1}
+    assert post("/jobs/work") == {"processed": 1, "failed": 0, "left": 0}
+    assert "jobs" in post("/jobs/tick")
 
 
 class TestSaas:

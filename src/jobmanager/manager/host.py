@@ -35,15 +35,12 @@ class ManagerHost:
         check_switch: Callable[[], None],
     ) -> None:
         self.drain = drain
-        self._check_switch = check_switch
+        self._check_switch = self.check_switch = check_switch
         self._begin = begin
         self._start_if_not_stopped = go_on
         self._stop = stop
         self._assembly = assembly
         self._jobs = jobs
-
-    def check_switch(self) -> None:
-        self._check_switch()
 
     def queues(self) -> set[str]:
         return {job.queue for job in self._jobs.values() if job.queue is not None}
