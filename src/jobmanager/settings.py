@@ -288,7 +288,7 @@ def _is_random_enough(text: str) -> bool:
 
 def _dashboard_users(given: Any) -> Secret:
     read = getattr(given, "get_secret_value", None)
-    whole = read() if callable(read) else given
+    whole: Any = read() if callable(read) else given
     words = whole.replace(",", " ").split() if isinstance(whole, str) else []
     if not words or not all(map(_USER.fullmatch, words)):
         raise ValueError("what `jobmanager dashboard-user NAME` prints; several users with blanks between")

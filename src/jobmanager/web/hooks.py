@@ -120,7 +120,8 @@ def headers_of(request: Any) -> dict[str, list[str]]:
 
 def scope_of(request: Any) -> Mapping[str, Any]:
     """Return the ASGI scope: the request itself, or what it has as `scope`."""
+    of_framework: Any = request
     scope: Mapping[str, Any] = (
-        request if isinstance(request, Mapping) and "headers" in request else request.scope
+        request if isinstance(request, Mapping) and "headers" in request else of_framework.scope
     )
     return scope
