@@ -131,7 +131,7 @@ def test_every_way_to_prove_who_calls(
     sent(receiver, auth=auth)
 
     assert receiver.last.headers[header] == value
-    assert str(auth.secret) not in repr(auth)
+    assert auth.secret is None or auth.secret.get_secret_value() not in repr(auth)
 
 
 def test_a_variable_that_is_not_set_is_named_and_nothing_is_sent(receiver: Receiver) -> None:
@@ -163,7 +163,7 @@ def test_a_key_that_no_header_can_carry_is_encoded(receiver: Receiver) -> None:
     jobs.webhook("hook", receiver.url)
     jobs.trigger_job("hook", key="Größe 7\r\nX: y")
 
-    assert receiver.last.headers["idempotency-key"] == "Gr%C3%B6%C3%9Fe 7%0D%0AX: y"
+    assert receiver.last.headers["idempotency-key"] == "Gr%C3%B6%C3%9Fe%207%0D%0AX:%20y"
 
 
 # ---------------------------------------------------------------- the answer
@@ -331,8 +331,8 @@ def test_a_head_without_end_is_a_failure() -> None:
 
 
 def test_what_is_compressed_is_not_unpacked() -> None:
-    bomb = gzip.compress(b"0" * 100_000_000)
-    run = answered(answering(bomb[:60_000], Content_Encoding="gzip"))
+    bomb = gzip.compress(b"0" * 50_000_000, 1)[:60_000]
+    run = answered(answering(bomb, Content_Encoding="gzip"))
 
     assert run.status == "succeeded"
     assert run.output == "[60,000 bytes of 'gzip', not unpacked]"

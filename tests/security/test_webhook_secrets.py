@@ -8,7 +8,7 @@ import logging
 import pickle
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,9 +51,9 @@ def echoing(status: str) -> Callable[[Connection], None]:
 receivers: list[Receiver] = []
 
 
-@pytest.fixture(params=["200", "422", "500", "302"])
-def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
-    with Receiver(echoing(request.param)).listening() as made:
+@contextmanager
+def repeating(status: str) -> Iterator[Receiver]:
+    with Receiver(echoing(status)).listening() as made:
         receivers[:] = [made]
         yield made
 
@@ -62,10 +62,25 @@ def found(text: str) -> list[str]:
     return [secret for secret in PLANTED if secret in text]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "status"),
+    [("bearer", "200"), ("bearer", "422"), ("bearer", "500"), ("bearer", "302"), ("basic", "200"), ("api_key", "500"), ("header", "200")],
+)  # fmt: skip
 def test_no_secret_of_a_webhook_is_in_any_sink(
-    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], way: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], way: str, status: str
 ) -> None:  # fmt: skip
+    with repeating(status) as receiver:
+        sinks = filled(receiver, way, tmp_path, monkeypatch, caplog, capsys)
+
+    assert len(sinks) >= 14
+    assert {name: found(text) for name, text in sinks.items() if found(text)} == {}
+    assert receiver.connections >= 4
+
+
+def filled(
+    receiver: Receiver, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> dict[str, str]:  # fmt: skip
+    """Do everything that can be done with a webhook, and return what every sink has of it."""
     caplog.set_level(logging.DEBUG)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JOBMANAGER_WEBHOOK_ALLOW", "127.0.0.1")
@@ -104,7 +119,7 @@ def test_no_secret_of_a_webhook_is_in_any_sink(
     store = jobs.store
     jobs.store.close()
 
-    sinks = {
+    return {
         "repr of the auth": repr(auth),
         "repr of a declaration": repr(declared) + str(asdict(made)) + repr(made) + repr(edited),
         "webhooks": repr(jobs.webhooks()),
@@ -121,16 +136,15 @@ def test_no_secret_of_a_webhook_is_in_any_sink(
         "database": b"".join(each.read_bytes() for each in tmp_path.glob("jobmanager.db*")).decode("latin-1"),
         "job": repr(jobs.registry.jobs) + repr(store.jobs.rows()),
     }
-    assert {name: found(text) for name, text in sinks.items() if found(text)} == {}
-    assert receiver.connections >= 4
-    assert runs[0].status == runs[1].status
 
 
-def test_the_sinks_would_show_a_secret_that_nobody_hides(receiver: Receiver) -> None:
+@pytest.mark.parametrize("status", ["200", "422"])
+def test_the_sinks_would_show_a_secret_that_nobody_hides(status: str) -> None:
     """Holds the page to account: the receiver does send everything back."""
     jobs = JobManager(Settings(database_url="memory://", backend="noop", webhook_allow="127.0.0.1"))
-    jobs.webhook("coded", receiver.url, headers={"X-Plain": "in-clear-1"})
-    run = jobs.trigger_job("coded")
+    with repeating(status) as receiver:
+        jobs.webhook("coded", receiver.url, headers={"X-Plain": "in-clear-1"})
+        run = jobs.trigger_job("coded")
     assert "in-clear-1" in repr(run)
 
 

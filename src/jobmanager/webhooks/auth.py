@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from jobmanager.errors import ConfigurationError, WebhookRefusedError
+from jobmanager.settings import Secret
 from jobmanager.validation.texts import shown
 
 TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
@@ -47,7 +48,7 @@ class Auth(ABC):
     """The secret of a webhook: the text itself as `secret`, or the environment variable `env` that holds it when the request is made."""
 
     kind: ClassVar[str]
-    secret: str | None = field(default=None, repr=False)
+    secret: Secret | None = field(default=None, repr=False)
     env: str | None = None
 
     @property
@@ -66,7 +67,7 @@ class Auth(ABC):
             )
         if self.env is not None and not VARIABLE.fullmatch(self.env):
             raise ConfigurationError(f"env={shown(self.env)} is no name of an environment variable.")
-        checked: Any = "-" if self.secret is None else self.secret
+        checked: Any = "-" if self.secret is None else self.secret.get_secret_value()
         if not isinstance(checked, str) or not checked:
             raise ConfigurationError(f"{type(self).__name__}: the secret is no text, or empty.")
         check_header(self.header, self.value_of(checked), subject="auth")
@@ -74,7 +75,7 @@ class Auth(ABC):
     def read(self, environ: Mapping[str, str] = os.environ) -> str:
         """Return the secret; WebhookRefusedError if the variable is not set here, or holds what no header can."""
         if self.secret is not None:
-            return self.secret
+            return self.secret.get_secret_value()
         secret = environ.get(self.env or "", "").strip()
         if not secret or not VALUE.fullmatch(self.value_of(secret)):
             raise WebhookRefusedError(
@@ -171,9 +172,9 @@ class Header(Auth):
         return {**super().words(), "header": self.name}
 
 
-def _fill(auth: Auth, **values: Any) -> None:
+def _fill(auth: Auth, *, secret: str | None, **values: Any) -> None:
     """Set the fields of a value that its own __init__ makes, and check them."""
-    for name, value in values.items():
+    for name, value in {**values, "secret": None if secret is None else Secret(secret)}.items():
         object.__setattr__(auth, name, value)
     auth.__post_init__()
 

@@ -92,7 +92,7 @@ def request_headers(
         "Connection": "close",
         "Webhook-Id": run_id,
         "Webhook-Timestamp": str(int(now.timestamp())),
-        "Idempotency-Key": quote(key, safe=" !#$&'()*+,/:;=?@[]~"),
+        "Idempotency-Key": quote(key, safe="!#$&'()*+,/:;=?@[]~"),
         "Jobmanager-Attempt": attempt,
         "traceparent": traceparent() or new_trace(run_id, attempt),
     }

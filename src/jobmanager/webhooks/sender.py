@@ -63,7 +63,7 @@ def send(
     from jobmanager.webhooks.connection import CheckedConnections, Deadline, tls  # noqa: PLC0415
 
     logging.getLogger("httpcore2.http11").addFilter(_is_not_ours)  # added once, however often it is asked for
-    _sending.set(True)
+    token = _sending.set(True)
     began = _network.monotonic()
     deadline = Deadline(_network, timeout)
     url = httpcore2.URL(
@@ -94,6 +94,8 @@ def send(
         raise WebhookError(f"{target.origin} did not answer within {timeout:g} s.") from error
     except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError) as error:
         raise WebhookError(f"{target.origin} could not be called: {error}.") from error
+    finally:
+        _sending.reset(token)
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:  # noqa: ARG001 - called by logging
