@@ -818,8 +818,59 @@ PRINCIPALS = {
 }
 """Who may do and see what."""
 
+SSRF = "tests/security/test_ssrf.py::"
+SENT = "tests/behaviour/test_webhooks.py::"
+STORED_WEBHOOKS = "tests/behaviour/test_stored_webhooks.py::"
+
+WEBHOOKS = {
+    "an address is checked after its look-up": Mutation(
+        "jobmanager.webhooks.connection",
+        "            self._reachable.check(self._target, address)\n",
+        "            pass\n",
+        (SSRF + "test_a_name_with_a_single_inner_address_is_refused[addresses0]",),
+    ),
+    "a name is looked up once": Mutation(
+        "jobmanager.webhooks.connection",
+        "                    str(address), self._target.port, share,",
+        "                    self._target.host, self._target.port, share,",
+        (SSRF + "test_a_name_that_is_rebound_after_the_check_has_no_effect",),
+    ),
+    "IPv6 outside of its global part": Mutation(
+        "jobmanager.webhooks.addresses",
+        "address not in _GLOBAL_IPV6",
+        "False",
+        ("tests/unit/webhooks/test_addresses.py::test_both_ends_of_a_network_are_judged_alike[4000::/2]",),
+    ),
+    "the time for the whole request": Mutation(
+        "jobmanager.webhooks.connection",
+        "return self._stream.read(max_bytes, self._deadline.left())",
+        "return self._stream.read(max_bytes, 0.5)",
+        (SENT + "test_no_receiver_takes_longer_than_the_time_for_the_whole_request[drips its body]",),
+    ),
+    "64 KiB of an answer": Mutation(
+        "jobmanager.webhooks.sender",
+        "        if len(read) > MOST_READ:\n",
+        "        if False:\n",
+        (SENT + "test_of_a_gigabyte_64_kib_are_read[endless]",),
+    ),
+    "a secret for one receiver": Mutation(
+        "jobmanager.webhooks.encryption",
+        'if whole["receiver"] != receiver:',
+        "if False:",
+        (STORED_WEBHOOKS + "test_a_receiver_that_was_changed_in_the_database_gets_no_secret",),
+    ),
+    "no variable for operators": Mutation(
+        "jobmanager.manager.hooking",
+        "if webhook.auth is not None and webhook.auth.env is not None:",
+        "if False:",
+        (STORED_WEBHOOKS + "test_the_environment_belongs_to_code",),
+    ),
+}
+"""Where a webhook goes, for how long, and with which secret."""
+
 TABLES = {
     "PRINCIPALS": PRINCIPALS,
+    "WEBHOOKS": WEBHOOKS,
     "SWITCHES": SWITCHES,
     "CALLS": CALLS,
     "OPENING": OPENING,
