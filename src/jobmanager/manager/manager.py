@@ -41,6 +41,7 @@ from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 from jobmanager.validation.call_arguments import duration_of
 from jobmanager.validation.printable import announce, get_logger
+from jobmanager.webhooks.notifier import WebhookNotifier
 
 logger = get_logger(__name__)
 
@@ -80,7 +81,15 @@ class JobManager(Declaring, Operating, Notices, Storing, Administering, Measurin
         texts: Mapping[str, Mapping[str, str]] | None = None,
         notifiers: Sequence[Notifier] = (),
     ) -> None:
-        hooks = Hooks(address_of=address_of, locale_of=locale_of, texts=texts, notifiers=notifiers)
+        hooks = Hooks(
+            address_of=address_of,
+            locale_of=locale_of,
+            texts=texts,
+            notifiers=notifiers,
+            made_when_named={
+                "webhook": lambda: WebhookNotifier(self._parts.registry.handlers, self._parts.clock)
+            },
+        )
         self._parts = Parts(
             settings,
             backend=backend,

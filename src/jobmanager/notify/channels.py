@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from jobmanager.clock import Clock
 from jobmanager.errors import ConfigurationError
@@ -18,7 +19,14 @@ GROUP = "jobmanager.notifiers"
 class Channels:
     """The channels by name. Making it opens no connection; ConfigurationError says what cannot work."""
 
-    def __init__(self, settings: Settings, clock: Clock, notifiers: Sequence[Notifier] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        notifiers: Sequence[Notifier] = (),
+        made_when_named: Mapping[str, Callable[[], Notifier]] = MappingProxyType({}),
+    ) -> None:
+        self._made_when_named = made_when_named
         self.by_name: Mapping[str, Notifier] = {}
         found: dict[str, Notifier] = {notifier.name: notifier for notifier in notifiers}
         email = _email(settings, clock)
@@ -58,6 +66,8 @@ class Channels:
         self.by_name = {**self.by_name, route.channel: self._loaded(route.channel, text)}
 
     def _loaded(self, name: str, text: str) -> Notifier:
+        if name in self._made_when_named:
+            return self._made_when_named[name]()
         from importlib.metadata import entry_points  # noqa: PLC0415 - most applications have no further channel
 
         for point in entry_points(group=GROUP, name=name):
@@ -65,7 +75,14 @@ class Channels:
             if isinstance(notifier, Notifier):
                 return notifier
             raise ConfigurationError(f"The entry point {name!r} of {GROUP} returns no Notifier.")
-        known = sorted({*self.by_name, "email", *(point.name for point in entry_points(group=GROUP))})
+        known = sorted(
+            {
+                *self.by_name,
+                "email",
+                *self._made_when_named,
+                *(point.name for point in entry_points(group=GROUP)),
+            }
+        )
         raise ConfigurationError(
             f"{text!r} is neither an e-mail address nor a channel.{closest_name(name, known)} Channels are {', '.join(known)}."
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any
 
 from jobmanager.access.acting import current
@@ -50,11 +51,13 @@ class Hooks:
         locale_of: Lookup | None = None,
         texts: Mapping[str, Catalogue] | None = None,
         notifiers: Sequence[Notifier] = (),
+        made_when_named: Mapping[str, Callable[[], Notifier]] = MappingProxyType({}),
     ) -> None:
         self.address_of = address_of
         self.locale_of = locale_of
         self.texts = texts
         self.notifiers = notifiers
+        self.made_when_named = made_when_named
 
 
 class Notifying:
@@ -78,7 +81,7 @@ class Notifying:
         self._hide = hide
         self._threaded = threaded
         self._store = store
-        self.channels = Channels(settings, clock, hooks.notifiers)
+        self.channels = Channels(settings, clock, hooks.notifiers, hooks.made_when_named)
         self.alerts = Alerts(
             settings.namespace,
             admins=self.channels.admins(settings),
