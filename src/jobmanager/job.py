@@ -312,7 +312,7 @@ class Job(Policies):
     retention: timedelta | None = option(
         None,
         Duration(),
-        "its runs are purged that long after their end; otherwise `JOBMANAGER_RETENTION_DAYS` holds",
+        "its runs are purged that long after their end; otherwise `JOBMANAGER_RETENTION_DAYS` and its like hold",
     )
     keep_runs: int | None = option(
         None, Whole(1, 2**31 - 1), "so many of its ended runs are kept at most, the newest ones"

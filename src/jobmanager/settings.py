@@ -497,8 +497,25 @@ class Settings:
         meaning="`relaxed` may lose the last moments to a power cut, never to a crash",
     )
     capture_logs: bool = _setting(default=True, kind=flag, meaning="Keep what a handler logs with its run")
-    retention_days: int = _setting(
-        default=90, kind=Days(36_500), meaning="Runs that ended earlier are purged"
+    retention_days: int | None = _setting(
+        default=None,
+        kind=Days(36_500),
+        meaning="Runs that ended earlier are purged, unless one of the next two says otherwise for them",
+    )
+    retention_days_succeeded: int | None = _setting(
+        default=None,
+        kind=Days(36_500),
+        meaning="The same for runs that succeeded, were cancelled or skipped; 30 where nothing is set",
+    )
+    retention_days_failed: int | None = _setting(
+        default=None,
+        kind=Days(36_500),
+        meaning="The same for runs that failed or were missed; 90 where nothing is set",
+    )
+    max_runs: int | None = _setting(
+        default=None,
+        kind=Whole(1_000_000_000),
+        meaning="Of more runs in the store the oldest that have ended are purged",
     )
     audit_retention_days: int = _setting(
         default=365, kind=Days(36_500), meaning="Entries of the audit that are older are purged"
@@ -692,8 +709,14 @@ class Settings:
         return timedelta(seconds=self.drain_seconds)
 
     @property
-    def retention(self) -> timedelta:
-        return timedelta(days=self.retention_days)
+    def retention_succeeded(self) -> timedelta:
+        """For how long runs are kept that ended without trouble."""
+        return timedelta(days=self.retention_days_succeeded or self.retention_days or 30)
+
+    @property
+    def retention_failed(self) -> timedelta:
+        """For how long runs are kept that failed or were missed."""
+        return timedelta(days=self.retention_days_failed or self.retention_days or 90)
 
     @property
     def quiet(self) -> timedelta:

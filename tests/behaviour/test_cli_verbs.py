@@ -651,7 +651,10 @@ def test_doctor_sends_nobody_to_the_doctor(cli, monkeypatch):
 
 def test_purge_deletes_what_is_old(cli, run, tmp_path):
     record = run("cleanup")
-    assert cli("purge").out == "0 runs deleted that ended more than 90 d ago.\n"
+    assert (
+        cli("purge").out
+        == "0 runs deleted that retention no longer keeps (30 d, failed and missed ones 90 d).\n"
+    )
     long_ago = datetime.now(UTC) - timedelta(days=91)
     with closing(sqlite3.connect(tmp_path / "jobmanager.db", isolation_level=None)) as database:
         old = (new_id(long_ago), int(long_ago.timestamp() * 1_000_000))

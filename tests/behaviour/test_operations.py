@@ -253,6 +253,41 @@ def test_retention_by_age_and_by_rows_per_job(clock: FakeClock, tmp_path: Path) 
     jobs.stop()
 
 
+def test_failed_and_missed_runs_are_kept_longer_and_of_too_many_the_oldest_go(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    def work() -> None:
+        if clock.now().hour % 2:
+            raise ValueError("odd hours")
+
+    settings = {"database_url": f"sqlite:///{tmp_path}/jobs.db", "retention_days_succeeded": 1}
+    jobs = JobManager(Settings(**settings, retention_days=3), clock=clock)
+    jobs.add_job("work", work, every=3600)
+    open_one = jobs.trigger_job("work", delay=timedelta(days=300), scope="later")
+    jobs.start()
+    clock.advance(days=4)
+    clock.advance(hours=1)
+
+    def count(*statuses: str) -> int:
+        return len(jobs.runs("work", statuses or None, limit=1000))
+
+    assert 12 <= count("succeeded") <= 13
+    assert 36 <= count("failed") <= 37
+    assert jobs.purge(older_than=timedelta(hours=12), dry_run=True) == count("succeeded", "failed") - 13
+    assert jobs.purge(dry_run=True) == 0
+    jobs.stop()
+
+    few = JobManager(Settings(**settings, retention_days=3, max_runs=10), clock=clock)
+    few.add_job("work", work, every=3600)
+    before = count()
+    assert few.purge(dry_run=True) == before - 11
+    assert few.purge() == before - 11
+    assert count() == 11  # the newest ten, and the open one, which was opened before them all
+    assert few.run(open_one.id).status == "pending"
+    assert few.purge() == 0
+    few.stop()
+
+
 def test_a_living_process_tells_its_last_tick_and_how_late_it_was(jobs: JobManager, clock: FakeClock) -> None:
     clock.advance(minutes=10)
 

@@ -38,11 +38,14 @@ def test_the_defaults_are_the_documented_ones():
         "watchdog": "log",
         "durability": "strict",
         "capture_logs": True,
-        "retention_days": 90,
         "audit_retention_days": 365,
         "dashboard_users": None,
         "recent_auth_minutes": 15,
         "trusted_origins": None,
+        "retention_days": None,
+        "retention_days_succeeded": None,
+        "retention_days_failed": None,
+        "max_runs": None,
         "celery_broker_url": None,
         "celery_group_max": 1,
         "public_url": None,
@@ -92,6 +95,9 @@ def test_every_field_is_read_from_its_variable():
         "JOBMANAGER_DASHBOARD_USERS": USERS,
         "JOBMANAGER_RECENT_AUTH_MINUTES": "5",
         "JOBMANAGER_TRUSTED_ORIGINS": "https://ops.example.org, http://localhost:3000",
+        "JOBMANAGER_RETENTION_DAYS_SUCCEEDED": "5",
+        "JOBMANAGER_RETENTION_DAYS_FAILED": "12w",
+        "JOBMANAGER_MAX_RUNS": "1000000",
         "JOBMANAGER_CELERY_BROKER_URL": "redis://localhost:6379/0",
         "JOBMANAGER_CELERY_GROUP_MAX": "20",
         "JOBMANAGER_PUBLIC_URL": "https://example.org/app/",
@@ -139,6 +145,9 @@ def test_every_field_is_read_from_its_variable():
         dashboard_users=USERS,
         recent_auth_minutes=5,
         trusted_origins="https://ops.example.org, http://localhost:3000",
+        retention_days_succeeded=5,
+        retention_days_failed=84,
+        max_runs=1_000_000,
         celery_broker_url="redis://localhost:6379/0",
         celery_group_max=20,
         public_url="https://example.org/app",
@@ -449,7 +458,6 @@ def test_durations_are_timedeltas():
     assert settings.lease == timedelta(seconds=1.5)
     assert settings.grace == settings.sweep * 2 == timedelta(minutes=1)
     assert settings.drain == timedelta(seconds=25)
-    assert settings.retention == timedelta(days=90)
 
 
 @pytest.mark.parametrize(
@@ -666,3 +674,19 @@ def test_allowed_targets_are_hosts_and_networks(text, targets):
         return
     read = Settings(webhook_allow=text).allowed_targets
     assert [(one.host, one.network and str(one.network), one.port) for one in read] == targets
+
+
+@pytest.mark.parametrize(
+    ("given", "succeeded", "failed"),
+    [
+        ({}, 30, 90),
+        ({"retention_days": 7}, 7, 7),
+        ({"retention_days_failed": 400}, 30, 400),
+        ({"retention_days": 7, "retention_days_succeeded": 2}, 2, 7),
+    ],
+)
+def test_the_retention_of_all_runs_holds_where_none_is_set_for_how_they_ended(given, succeeded, failed):
+    settings = Settings(**given)
+
+    assert settings.retention_succeeded == timedelta(days=succeeded)
+    assert settings.retention_failed == timedelta(days=failed)

@@ -1,26 +1,37 @@
-"""Which runs may be forgotten, a job's by its own retention, all others by the setting; and which entries of the audit."""
+"""Which runs may be forgotten, a job's by its own retention, all others by the settings, and the oldest of too many; and the audit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
 
 from jobmanager.job import Job
+from jobmanager.run import CANCELLED, FAILED, MISSED, SKIPPED, SUCCEEDED, RunStatus
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 
 AT_ONCE = 1000
+WELL, BADLY = frozenset({SUCCEEDED, CANCELLED, SKIPPED}), frozenset({FAILED, MISSED})
 
 
-def forget_old_runs(store: RunStore, jobs: Iterable[Job], settings: Settings, now: datetime) -> int:
-    """Delete the runs that are older, or more, than what is kept of them, and old keys of `once`; return how many runs. Twice is once."""
+def forget_old_runs(
+    store: RunStore, jobs: Iterable[Job], settings: Settings, now: datetime, *, dry_run: bool = False
+) -> int:
+    """Delete the runs that are older, or more, than what is kept of them, and old keys of `once`; return how many runs. Twice is once.
+
+    With `dry_run` count them only; runs that are old and of too many count twice then. Open runs always stay.
+    """
+    purge = store.maintenance.purge
     special = {job.id: job for job in jobs if job.retention or job.keep_runs}
-    deleted = store.maintenance.purge(now - settings.retention, but=special)
+    deleted = 0
+    for statuses, age in kept(settings).items():
+        deleted += purge(now - age, but=special, statuses=statuses, dry_run=dry_run)
     for job in special.values():
-        deleted += store.maintenance.purge(
-            now - (job.retention or settings.retention), job_id=job.id, keep=job.keep_runs
-        )
-    store.once.purge(now - settings.retention)
+        deleted += _forget_runs_of(job, store, settings, now, dry_run=dry_run)
+    if settings.max_runs is not None:
+        deleted += store.maintenance.purge_beyond(settings.max_runs, dry_run=dry_run)
+    if not dry_run:
+        store.once.purge(now - settings.retention_failed)
     return deleted
 
 
@@ -31,3 +42,19 @@ def forget_old_entries(store: RunStore, settings: Settings, now: datetime) -> in
         batch = store.audit.purge(settings.namespace, now - settings.audit_retention, AT_ONCE)
         deleted += batch
     return deleted
+
+
+def kept(settings: Settings) -> Mapping[Collection[RunStatus], timedelta]:
+    """Return for how long runs are kept, by the statuses for which that holds."""
+    return {WELL: settings.retention_succeeded, BADLY: settings.retention_failed}
+
+
+def _forget_runs_of(job: Job, store: RunStore, settings: Settings, now: datetime, *, dry_run: bool) -> int:
+    purge = store.maintenance.purge
+    if job.retention is not None:
+        return purge(now - job.retention, job_id=job.id, keep=job.keep_runs, dry_run=dry_run)
+    ages = kept(settings)
+    deleted = sum(
+        purge(now - age, job_id=job.id, statuses=statuses, dry_run=dry_run) for statuses, age in ages.items()
+    )
+    return deleted + purge(now - max(ages.values()), job_id=job.id, keep=job.keep_runs, dry_run=dry_run)

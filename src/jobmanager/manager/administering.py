@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from jobmanager.access.principal import ADMIN
-from jobmanager.ledger.retention import forget_old_entries, forget_old_runs
+from jobmanager.ledger.retention import forget_old_entries, forget_old_runs, kept
 from jobmanager.manager.guarding import changes, reads
 from jobmanager.manager.operating import Seconds
 from jobmanager.manager.parts import Parts
@@ -89,14 +90,19 @@ class Administering:
     @naming_its_caller
     @changes(ADMIN, "purge", of="runs")
     def purge(
-        self, *, older_than: Seconds | None = None, job: str | None = None, by: str | None = None
+        self,
+        *,
+        older_than: Seconds | None = None,
+        job: str | None = None,
+        dry_run: bool = False,
+        by: str | None = None,
     ) -> int:
-        """Delete runs that ended longer ago than `older_than`, of one job or of all, and return how many.
+        """Delete runs that ended longer ago than `older_than`, of one job or of all, and return how many; with `dry_run` count them.
 
         Without arguments it does what the retention settings say, as running processes do by themselves. With `by` it is audited.
         JobDisabledError while JOBMANAGER_DISABLED is set.
         """
-        check_arguments(by=by)
+        check_arguments(by=by, dry_run=dry_run)
         settings = self._parts.settings
         age = None if older_than is None else duration_of("older_than", older_than)
         self._parts.check_not_disabled("No run is deleted")
@@ -106,10 +112,19 @@ class Administering:
             self._parts.row(job, deleted=True)
         store, now = self._parts.store, self._parts.store.now()
         if age is None and job is None:
-            deleted = forget_old_runs(store, self._parts.registry.jobs.values(), settings, now)
-            forget_old_entries(store, settings, now)
+            jobs = self._parts.registry.jobs.values()
+            deleted = forget_old_runs(store, jobs, settings, now, dry_run=dry_run)
+            if not dry_run:
+                forget_old_entries(store, settings, now)
+        elif age is None:
+            purge = partial(store.maintenance.purge, job_id=job, dry_run=dry_run)
+            deleted = sum(
+                purge(now - length, statuses=statuses) for statuses, length in kept(settings).items()
+            )
         else:
-            deleted = store.maintenance.purge(now - (settings.retention if age is None else age), job_id=job)
+            deleted = store.maintenance.purge(now - age, job_id=job, dry_run=dry_run)
+        if dry_run:
+            return deleted
         facts = {
             "runs": deleted,
             "older_than_seconds": None if age is None else age.total_seconds(),

@@ -364,10 +364,16 @@ class AsyncJobManager:
         return await _on_thread(self._manager.principal_of_key, secret)
 
     async def purge(
-        self, *, older_than: Seconds | None = None, job: str | None = None, by: str | None = None
+        self,
+        *,
+        older_than: Seconds | None = None,
+        job: str | None = None,
+        dry_run: bool = False,
+        by: str | None = None,
     ) -> int:
         """Delete old runs; see `JobManager.purge`."""
-        return await _on_thread(self._manager.purge, older_than=older_than, job=job, by=by)
+        purge = self._manager.purge
+        return await _on_thread(purge, older_than=older_than, job=job, dry_run=dry_run, by=by)
 
     # ---------------------------------------------------------------- webhooks
 

@@ -495,7 +495,7 @@ class Assembly:
         self.store.maintenance.forget_dead(now - FORGET_DEAD_AFTER)
         forget_old_entries(self.store, self._settings, now)
         self.rollup.forget_old(now)
-        self.store.outbox.purge(now - self._settings.retention)
+        self.store.outbox.purge(now - self._settings.retention_failed)
         if deleted:
             logger.info("purged %d runs that were older or more than retention keeps", deleted)
 

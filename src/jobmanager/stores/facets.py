@@ -357,10 +357,20 @@ class StoreMaintenance(ABC):
         job_id: str | None = None,
         but: Collection[str] = (),
         keep: int | None = None,
+        statuses: Collection[RunStatus] = (),
+        dry_run: bool = False,
     ) -> int:
         """Delete closed runs that ended before the moment and whose tick is accounted for; return how many.
 
-        Of all jobs but those in `but`, or of one; with `keep` that one keeps its newest so many rows, and no more.
+        Of all jobs but those in `but`, or of one; with `keep` that one keeps its newest so many rows, and no more. With `statuses`
+        only runs that ended so. With `dry_run` they are counted and stay.
+        """
+
+    @abstractmethod
+    def purge_beyond(self, most: int, *, dry_run: bool = False) -> int:
+        """Delete closed runs whose tick is accounted for and that are older than the newest `most` runs; return how many.
+
+        Open runs stay, however old. With `dry_run` they are counted and stay.
         """
 
     @abstractmethod

@@ -95,24 +95,33 @@ def print_findings(here: Session, found: list[Finding]) -> None:
 @verb("purge", example="jobmanager purge --older-than 30d")
 @click.option("--older-than", metavar="LENGTH", help="Like 30d; by default what retention says.")
 @click.option("--job", metavar="JOB", help="Only of this job.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def purge(here: Session, older_than: str | None, job: str | None, yes: bool) -> None:
+def purge(here: Session, older_than: str | None, job: str | None, dry_run: bool, yes: bool) -> None:
     """Delete runs that ended long ago.
 
-    Running processes do the same every six hours. While JOBMANAGER_DISABLED is set nothing is deleted.
+    Without --older-than what the retention settings say, as running processes do every six hours. Open runs always stay. While
+    JOBMANAGER_DISABLED is set nothing is deleted.
     """
     manager = here.ledger
-    now = manager.store.now()
-    age = manager.settings.retention if older_than is None else duration(older_than)
-    if age < manager.settings.retention and here.console.is_terminal and not (yes or here.as_json):
+    now, settings = manager.store.now(), manager.settings
+    age = None if older_than is None else duration(older_than)
+    asks = here.console.is_terminal and not (yes or here.as_json or dry_run)
+    if asks and age is not None and age < max(settings.retention_succeeded, settings.retention_failed):
         whose = f"of {job}" if job else "of all jobs"
         click.confirm(f"Delete every run {whose} that ended before {both(now - age)}?", abort=True)
-    deleted = manager.purge(older_than=None if older_than is None else age, job=job, by=here.user)
+    deleted = manager.purge(older_than=age, job=job, dry_run=dry_run, by=here.user)
     if here.as_json:
-        here.emit({"deleted": deleted, "before": iso(now - age), "job": job})
+        before = None if age is None else iso(now - age)
+        here.emit({"deleted": deleted, "before": before, "job": job, "dry_run": dry_run})
+        return
+    if age is not None:
+        why = f"ended more than {length(age)} ago"
     else:
-        here.print(f"{count(deleted, 'run')} deleted that ended more than {length(age)} ago.")
+        well, badly = length(settings.retention_succeeded), length(settings.retention_failed)
+        why = f"retention no longer keeps ({well}, failed and missed ones {badly})"
+    here.print(f"{count(deleted, 'run')} {'would be ' * dry_run}deleted that {why}.")
 
 
 @verb("version", example="jobmanager --json version")

@@ -17,6 +17,7 @@ from jobmanager.run import (
     Failure,
     Notice,
     Run,
+    RunStatus,
     new_id,
 )
 from jobmanager.stores.facets import StoreMaintenance
@@ -125,6 +126,8 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
         job_id: str | None = None,
         but: Collection[str] = (),
         keep: int | None = None,
+        statuses: Collection[RunStatus] = (),
+        dry_run: bool = False,
     ) -> int:
         runs = self.tables.runs
         # Ids are in order of time, so the primary key leads from the oldest run to those that cannot have ended before.
@@ -133,26 +136,46 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
             old = old & (runs.c.job_id == job_id)
         if but:
             old = old & runs.c.job_id.not_in(but)
+        if statuses:
+            old = old & runs.c.status.in_(sorted(status.value for status in statuses))
+        surplus = None if job_id is None or keep is None else self._beyond(job_id, keep)
+        if dry_run:
+            return self._count(old if surplus is None else old | surplus)
         deleted = self._delete(old)
-        if job_id is not None and keep is not None:
-            deleted += self._delete_beyond(job_id, keep)
+        if surplus is not None:
+            deleted += self._delete(surplus)
         with self.database.writing() as connection:
             connection.execute(
                 sa.update(self.tables.meta).values(last_purge_at=self.database.clock(connection))
             )
         return deleted
 
-    def _delete_beyond(self, job_id: str, keep: int) -> int:
+    def purge_beyond(self, most: int, *, dry_run: bool = False) -> int:
+        c = self.tables.runs.c
+        with self.database.reading() as connection:
+            newest = connection.scalar(sa.select(c.id).order_by(c.id.desc()).offset(most).limit(1))
+        if newest is None:
+            return 0
+        surplus = (c.id <= newest) & c.finished_at.is_not(None) & self._accounted()
+        return self._count(surplus) if dry_run else self._delete(surplus)
+
+    def _count(self, condition: sa.ColumnElement[bool]) -> int:
+        query = sa.select(sa.func.count()).select_from(self.tables.runs).where(condition)
+        with self.database.reading() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def _beyond(self, job_id: str, keep: int) -> sa.ColumnElement[bool] | None:
+        """Return the condition that a run of the job is older than its newest so many; None if it has no more."""
         runs = self.tables.runs
         with self.database.reading() as connection:
             one_too_many = newest_of(runs, job_id, limit=keep + 1).offset(keep)
             row = connection.execute(one_too_many).mappings().one_or_none()
         if row is None:
-            return 0
+            return None
         instant, newest = sa.func.coalesce(runs.c.scheduled_for, runs.c.opened_at), run_from(row)
         older = (instant < newest.instant) | ((instant == newest.instant) & (runs.c.id <= newest.id))
         surplus = (runs.c.job_id == job_id) & older & runs.c.finished_at.is_not(None)
-        return self._delete(surplus & self._accounted())
+        return surplus & self._accounted()
 
     def _accounted(self) -> sa.ColumnElement[bool]:
         """Return the condition that a run's tick lies at or before its job's watermark: it cannot be opened again."""

@@ -229,3 +229,27 @@ class AccountPromises(StoreGround):
         ]
         assert len(self.store.history.runs(job_id="other")) == 1
         assert self.store.maintenance.purge(self.now - HOUR, job_id="job", keep=9) == 0
+
+    def test_a_purge_may_be_of_runs_that_ended_so_and_a_dry_run_counts_them(self) -> None:
+        self.job()
+        ended = self.now - HOUR
+        rows = [
+            self.closed(self.run_of(), status, finished_at=ended)
+            for status in (FAILED, SUCCEEDED, SUCCEEDED, CANCELLED)
+        ]
+        self.inserted(*rows)
+
+        assert self.store.maintenance.purge(self.now, statuses=[SUCCEEDED, CANCELLED], dry_run=True) == 3
+        assert self.store.maintenance.purge(self.now, statuses=[SUCCEEDED]) == 2
+        assert [run.status for run in self.store.history.runs()] == [CANCELLED, FAILED]
+
+    def test_of_too_many_runs_the_oldest_that_have_ended_are_purged(self) -> None:
+        self.job()
+        pending = self.opened(self.run_of())
+        rows = [self.closed(self.run_of(), FAILED) for _ in range(5)]
+        self.inserted(*rows)
+
+        assert self.store.maintenance.purge_beyond(6) == 0
+        assert self.store.maintenance.purge_beyond(2, dry_run=True) == 3
+        assert self.store.maintenance.purge_beyond(2) == 3
+        assert {run.id for run in self.store.history.runs()} == {pending.id, rows[3].id, rows[4].id}
