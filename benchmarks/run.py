@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 SCRIPTS = (
     "recorder",
     "runs",
+    "rollup",
     "cpu",
     "burst",
     "trigger",
