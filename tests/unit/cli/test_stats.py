@@ -75,6 +75,6 @@ def test_the_json_has_the_fields_of_the_value_and_lengths_in_seconds(
 
 
 def test_an_hour_without_runs_says_so(shop: JobManager, capsys: pytest.CaptureFixture[str]) -> None:
-    shop.store.maintenance.purge(SystemClock().now())
+    shop.add_job("idle", lambda: None)
 
-    assert said(capsys, "stats", "--period", "1h").splitlines()[-1] == "No run ended in that time."
+    assert said(capsys, "stats", "idle", "--period", "1h").splitlines()[-1] == "No run ended in that time."

@@ -124,6 +124,7 @@ def test_nothing_that_the_hook_keeps_shows_a_password(clock: FakeClock) -> None:
         (LINE.replace("admin", "root"), "jobmanager dashboard-user"),
         (LINE[:-3], "jobmanager dashboard-user"),
     ],
+    ids=["a name alone", "no hash", "no role", "a cut hash"],
 )
 def test_users_that_were_not_made_by_the_command_are_refused(users: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as refused:
