@@ -119,11 +119,12 @@ class Registry:
         self.seeds: dict[str, Job] = {}
         """The jobs that `seed` was called with, with their gates; operators may have deleted some."""
         self.handlers: dict[str, Handler] = {}
+        self._shipped: dict[str, Handler] = {}
 
     def add_handler(
         self, key: str, target: HandlerTarget, *, creatable: bool = True, kind: HandlerKind = "code"
     ) -> None:
-        """Register a handler; twice is safe. It takes the place of a stored one.
+        """Register a handler; twice is safe. It takes the place of a stored one, and of one of the package.
 
         Raises DuplicateJobError for another target under the same key, ConfigurationError for what cannot be called.
         """
@@ -132,13 +133,17 @@ class Registry:
                 f"Handler {key!r} is {shown(target)}, which cannot be called. Give a function, or 'package.module:function'."
             )
         known = self.handlers.get(key)
-        if known is None or known.stored:
+        if known is None or known.stored or known is self._shipped.get(key):
             self.handlers[key] = Handler(key, target, creatable=creatable, kind=kind)
         elif known.target is not target and known.target != target:
             raise DuplicateJobError(
                 f"Handler {key!r} is registered twice, for {_name(known.target)} and for {_name(target)}. "
                 "Give one of them another key."
             )
+
+    def ship(self, key: str, target: HandlerTarget) -> None:
+        """Register a handler of the package; one of the application under the same key replaces it."""
+        self._shipped[key] = self.handlers[key] = Handler(key, target)
 
     def add_job(self, job: Job, *, declared_at: str | None = None) -> None:
         """Register a job; twice is safe. Raises DuplicateJobError for another declaration under the same id."""

@@ -25,6 +25,7 @@ from jobmanager.job import Job
 from jobmanager.ledger.queries import History
 from jobmanager.manager.assembly import Assembly
 from jobmanager.manager.health import HealthCheck
+from jobmanager.manager.shipped import ShippedHandlers
 from jobmanager.notify.notifying import Hooks
 from jobmanager.observe import Observer
 from jobmanager.registry import Registry, closest
@@ -74,6 +75,7 @@ class Parts:
         self.started = False
         self.stopped = False
         self.attending = False
+        ShippedHandlers(self)
 
     @cached_property
     def backend_class(self) -> type[Backend]:
