@@ -294,6 +294,7 @@ class Assembly:
             self.store.install()
             self.job_sync.carry_over()
             self._installed = declared
+            self.heartbeat.announce()  # what is declared after the start is claimed by what is announced, too
 
     def start(self, *, executes: bool = True) -> None:
         """Begin to keep time and execute. An outage of the store is waited out behind; a wrong configuration raises.
@@ -412,7 +413,6 @@ class Assembly:
         """Carry the declarations over and tell the backend, and the others what this process declares."""
         self._installed = -1
         self.install()
-        self.heartbeat.announce()
         self.backend.sync(self.job_sync.scheduled(self._settings.grace))
 
     # ---------------------------------------------------------------- what the watchdog sees

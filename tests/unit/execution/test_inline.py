@@ -121,3 +121,23 @@ def test_a_handler_that_waits_on_a_clock_moved_by_hand_has_what_it_waits_for_exe
         clock.advance(seconds=60)
         assert [run.output for run in jobs.runs("parent")] == ["done"]
         assert jobs._assembly.pool.in_flight == 0
+
+
+def test_a_job_that_is_declared_after_the_start_gets_its_next_attempt(clock: FakeClock) -> None:
+    """Fails if this process claims only the runs of what it had declared when it started."""
+    jobs = JobManager(Settings(backend="local", database_url="memory://"), clock=clock)
+    jobs.add_job("first", lambda: None)
+    tried: list[int] = []
+
+    def fail_once(context: RunContext) -> None:
+        tried.append(context.attempt)
+        if len(tried) == 1:
+            raise ValueError("once")
+
+    with jobs:
+        jobs.add_job("later", fail_once, retry=Retry(max_attempts=2, delays=[3]))
+        run = jobs.trigger_job("later")
+        clock.advance(seconds=4)
+
+        assert tried == [1, 2]
+        assert jobs.run(run.id).status == "succeeded"
