@@ -49,7 +49,7 @@ class Events:
     ) -> None:
         self._run = run
         self._job = job
-        self.seen = None if seen is None or seen.is_whole else seen
+        self.seen: View | None = None if seen is None or seen.is_whole else seen
         """What the listener may see; None for all."""
         self._give_up = give_up
         self._pump = pump
