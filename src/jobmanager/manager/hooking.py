@@ -63,7 +63,7 @@ class Hooking:
     ) -> Webhook:
         """Declare a webhook as a handler under a key, and as a job of that id without a schedule; return it.
 
-        `expect` says which statuses mean that the work is done, `secret` ("whsec_" and base64) signs the request, and with `creatable=False`
+        `expect` says which statuses mean that the work is done, `secret`, in the form of Standard Webhooks, signs the request, and with `creatable=False`
         only jobs that code declares may name the key. Repeating a declaration is safe; a different one raises DuplicateJobError,
         what cannot be meant ConfigurationError, and a process without the extra MissingExtraError.
         """
