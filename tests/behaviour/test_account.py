@@ -358,7 +358,7 @@ def test_a_failed_run_is_redriven_and_a_succeeded_one_is_not(clock: FakeClock, t
 
 
 def test_simulate_tells_exactly_what_then_happens(clock: FakeClock) -> None:
-    jobs = JobManager(Settings(database_url="memory://"), clock=clock)
+    jobs = JobManager(Settings(database_url="memory://", retention_days=90), clock=clock)
     jobs.add_job("hourly", lambda: None, cron="0 * * * *")
 
     @jobs.job("berlin", cron="30 2 * * *", timezone="Europe/Berlin")

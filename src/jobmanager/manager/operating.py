@@ -89,7 +89,7 @@ class Operating:
             due_at = _moment(now, delay, at)
             checked = checked_payload(dict(payload) if isinstance(payload, Mapping) else payload)
             self._check_payload(job, checked or {})
-            requested_by = requested_by or by
+            requested_by = by if requested_by is None else requested_by
             if notify:
                 requested_by = self._parts.assembly.notifying.reachable(requested_by)
         self._parts.check_not_disabled(f"Job {job.id!r} is not started", job.id)
