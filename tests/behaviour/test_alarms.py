@@ -14,6 +14,8 @@ from jobmanager.errors import StoreUnavailableError
 from jobmanager.notify import Message, Notifier
 from jobmanager.testing import FakeClock
 
+pytestmark = pytest.mark.slow  # hours and days, a sweep at a time
+
 Make = Callable[..., JobManager]
 GRACE = timedelta(seconds=60)
 

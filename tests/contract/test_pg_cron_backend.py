@@ -142,6 +142,8 @@ class TestPgCronBackend(BackendContract):
                 "UPDATE jobmanager.jobs SET next_due_at = %s, accounted_until = %s, catch_up_window_seconds = 864000",
                 (first, first - timedelta(seconds=1)),
             )
+            # The process has lived since before them: else only the newest would be on time.
+            connection.execute("UPDATE jobmanager.instances SET started_at = started_at - interval '2 days'")
         for instant in instants:
             with manager.backend.database.connect() as connection:
                 connection.execute("SELECT jobmanager.fire(NULL, %s)", (instant,))

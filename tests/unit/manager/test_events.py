@@ -108,6 +108,7 @@ def test_nonsense_is_refused(jobs: JobManager) -> None:
         jobs.events(run="nothing")
 
 
+@pytest.mark.slow
 def test_a_slow_listener_is_given_up_with_the_cursor_of_what_it_took_last(
     jobs: JobManager, clock: FakeClock
 ) -> None:
