@@ -109,7 +109,7 @@ class CronError(JobManagerError, ValueError):
 
 
 class OnceConflictError(JobManagerError):
-    """What `context.once` was asked for under `key` is being done by the attempt of the run `run_id`; the function was not called."""
+    """Another attempt, of the run `run_id`, is calling the function of `context.once` for `key`; the function was not called here."""
 
     def __init__(self, message: str, *, run_id: str, key: str) -> None:
         super().__init__(message)

@@ -306,7 +306,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """An event that somebody is to be notified of, for one address of one channel: at most one row of the outbox.
+    """An event to notify of, for one address of one channel: at most one row of the outbox.
 
     `subject` is what happened once: the id of a run, an instant, the beginning of a state. An empty `address` is the channel's
     own. Notices with the same `fold` may be sent as one message. `details` are facts for the text, as JSON.

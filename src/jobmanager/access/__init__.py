@@ -1,1 +1,1 @@
-"""Who asks, and what that one may do and see. Values and one context variable; no store and no HTTP."""
+"""Principals: for whom a call is made, and what the principal may do and see. Values and one context variable; no store and no HTTP."""

@@ -68,5 +68,5 @@ def current() -> Acting:
 
 
 def act_for_nobody() -> None:
-    """Leave the principal behind from here on: a handler is code of the application, whoever started its run."""
+    """Leave the principal behind from here on: a handler is code of the application, whichever principal started its run."""
     _current.set(NOBODY)

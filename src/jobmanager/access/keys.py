@@ -11,7 +11,7 @@ from datetime import datetime
 from jobmanager.access.principal import Principal
 
 PREFIX = "jm_"
-"""What every secret begins with, so that it is found where it leaked to."""
+"""The prefix of every secret, by which a leaked one is found."""
 _SECRET = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 SHOWN = 8
 
@@ -42,7 +42,7 @@ class ApiKey:
 
     @property
     def principal(self) -> Principal:
-        """The principal that whoever has the key is."""
+        """The principal for which a request with this key is made."""
         return Principal(f"key:{self.name}", self.permissions, scopes=self.scopes)
 
 

@@ -1,4 +1,4 @@
-"""What somebody may see of the record, as values that a store's queries take."""
+"""The part of the record that a principal may see, as values that a store's queries take."""
 
 from __future__ import annotations
 

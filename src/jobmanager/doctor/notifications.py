@@ -12,7 +12,7 @@ from jobmanager.notify.delivery import LEASE
 from jobmanager.stores.outbox import NotificationState
 
 LONG = timedelta(minutes=5)
-"""How long a notification may have been due and wait."""
+"""The longest time that a notification may be due and still wait."""
 
 
 def notifications(jobs: JobManager, told: Told) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What can be checked of webhooks without sending one: that their secrets are there."""
+"""The check of webhooks that sends none: whether their secrets are there and can be decrypted."""
 
 from __future__ import annotations
 

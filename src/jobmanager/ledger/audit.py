@@ -31,7 +31,7 @@ class Auditor:
         self._namespace = namespace
 
     def is_wanted(self, by: str | None) -> bool:
-        """Return whether a change of a run is audited: somebody is named. What plain code starts or ends has its run as record."""
+        """Return whether a change of a run is audited: only if an author is named. A start by plain code has its run as record."""
         return by is not None or current().principal is not None
 
     def entry(

@@ -1,4 +1,4 @@
-"""What `context.once` does: a function is called until it has returned once for its key, and its result is kept."""
+"""The implementation of `context.once`: a function is called until it has returned once for its key, and its result is kept."""
 
 from __future__ import annotations
 

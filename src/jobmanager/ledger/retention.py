@@ -36,7 +36,7 @@ def forget_old_runs(
 
 
 def forget_old_entries(store: RunStore, settings: Settings, now: datetime) -> int:
-    """Delete the entries of the audit that are older than what is kept, a thousand in a transaction; answers how many. Twice is once."""
+    """Delete the entries of the audit that are older than what is kept, a thousand in a transaction; return how many. Twice is safe."""
     deleted, batch = 0, AT_ONCE
     while batch == AT_ONCE:
         batch = store.audit.purge(settings.namespace, now - settings.audit_retention, AT_ONCE)

@@ -1,4 +1,4 @@
-"""What runs came to over a period: counts by status and time, percentiles, success rate, backlog. Read from the hourly counts."""
+"""The outcomes of runs over a period: counts by status and time, percentiles, success rate, backlog. Read from the hourly counts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """What the runs of one job, or of all of the namespace, came to whose instants lie in a period. Instants are in UTC.
+    """The outcomes of the runs of one job, or of the namespace, whose instants lie in a period. Instants are in UTC.
 
     `counts`: closed runs by status; a row that stands for many skipped or missed instants counts that often. `duration` is that of
     the last attempt, `lateness` goes from a tick's instant to its first start; None where no run has one. `backlog`: pending runs

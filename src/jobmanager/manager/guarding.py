@@ -1,4 +1,4 @@
-"""What stands in front of the manager's methods: the permission of the principal, its name, and the record of what it was refused."""
+"""The guard of the manager's methods: the permission of the principal, its name, and the audit of refused attempts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ REFUSED = (
     DuplicateJobError,
     NotificationNotFoundError,
 )
-"""What tells somebody that a change is not made; a mistake in the arguments is none of them."""
+"""The errors that refuse a change, and are audited; a mistake in the arguments is none of them."""
 
 
 def reads(method: Callable[P, R]) -> Callable[P, R]:
@@ -64,8 +64,8 @@ def changes(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator for a method that changes something: a principal needs the permission, and `by` is its name if none is given.
 
-    `of` is the kind of target that the first argument of the method names: `job`, `run`, ... What somebody who is named is refused is
-    audited. A method without `of` calls others for each of its targets, and they audit what they refuse.
+    `of` is the kind of target that the first argument of the method names: `job`, `run`, ... A refused attempt is audited if its author
+    is named. A method without `of` calls others for each of its targets, and they audit what they refuse.
     """
 
     def guarded(method: Callable[P, R]) -> Callable[P, R]:
@@ -108,7 +108,7 @@ def check_permission(principal: Principal, action: str, permission: str) -> None
 def note_refusal(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], action: str, of: str, error: JobManagerError
 ) -> None:
-    """Write into the audit that somebody who is named was refused; what keeps that from being written is logged alone.
+    """Write a refused attempt into the audit if its author is named; an error of that writing is only logged.
 
     Nothing is written while the kill switch is set, or where there is no store yet.
     """

@@ -172,7 +172,7 @@ class Hooking:
     @naming_its_caller
     @changes(WRITE, "test", of="webhook")
     def test_webhook(self, key: str) -> WebhookTest:
-        """Send a signed ping to the receiver, and return its status, its answer, how long it took and what went wrong.
+        """Send a signed ping to the receiver, and return its status, its response, how long it took and what went wrong.
 
         No run is recorded. Blocks for at most the webhook's timeout. Raises HandlerNotFoundError for a key that is no webhook.
         """

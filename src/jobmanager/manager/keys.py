@@ -95,7 +95,7 @@ class Keys:
         return self._parts.ready().store.keys.all(self._parts.settings.namespace)
 
     def principal_of_key(self, secret: str) -> Principal | None:
-        """Return the principal for whoever shows this secret; None for one that is unknown, revoked or past its end.
+        """Return the principal of the key with this secret; None for one that is unknown, revoked or past its end.
 
         One read of the store, and at most one write a minute, which notes the use. Raises StoreUnavailableError.
         """

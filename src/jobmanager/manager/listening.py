@@ -50,7 +50,7 @@ class Events:
         self._run = run
         self._job = job
         self.seen: View | None = None if seen is None or seen.is_whole else seen
-        """What the listener may see; None for all."""
+        """The view of the listener; None for all."""
         self._give_up = give_up
         self._pump = pump
         self._waiting: deque[Change] = deque()

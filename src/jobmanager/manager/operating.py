@@ -68,11 +68,10 @@ class Operating:
         """Start a run by hand, now or later, and return its record without waiting for its end; no tick is consumed.
 
         A started process executes it; in one that was not started it stays pending for a started process; on noop it runs
-        inline and is returned ended. `priority` and `max_attempts` hold for this run, in place of the job's. With `notify` who asked
-        for it gets an e-mail when it has ended; UnsupportedError if no address of that person is known. With `key` an existing run
+        inline and is returned ended. `priority` and `max_attempts` hold for this run, in place of the job's. With `notify` the person named by `requested_by`
+        gets an e-mail when it has ended; UnsupportedError if no address of that person is known. With `key` an existing run
         of the job with that key is returned instead. With `by` the start is audited, and `requested_by` is the same name unless
-        another is given. Raises
-        RunConflictError (with the active run's id), JobDisabledError, JobNotFoundError or PayloadError.
+        another is given. Raises RunConflictError (with the active run's id), JobDisabledError, JobNotFoundError or PayloadError.
         """
         job = self._parts.job(job_id)
         now = self._parts.clock.now()

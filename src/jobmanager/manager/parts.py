@@ -110,7 +110,7 @@ class Parts:
 
     @cached_property
     def webhooks(self) -> Webhooks:
-        """What makes handlers of webhooks."""
+        """The factory of the handlers that send webhooks."""
         return Webhooks(self.registry, self.settings, self.clock)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The handlers that come with the package. No job of them exists until somebody makes one."""
+"""The handlers that come with the package. No job of them exists until an operator makes one."""
 
 from __future__ import annotations
 

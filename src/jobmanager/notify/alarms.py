@@ -21,7 +21,7 @@ from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 
 FIRST_LOOK = timedelta(days=1)
-"""How far back a first look goes, and one after an outage."""
+"""The period that the first look covers, and the first one after an outage."""
 LOOK_BACK = timedelta(hours=1)
 MOST = 500
 """Runs of a kind that one look takes up."""

@@ -19,7 +19,7 @@ LONGEST_ERROR = 1000
 
 
 class Route(NamedTuple):
-    """Who is notified: an address of a channel; the empty address is the channel's own."""
+    """The recipient of a notification: an address of a channel; the empty address is the channel's own."""
 
     channel: str
     address: str = ""

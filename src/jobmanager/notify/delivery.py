@@ -19,7 +19,7 @@ logger = get_logger(__name__)
 PAUSES = tuple(timedelta(minutes=minutes) for minutes in (1, 3, 9, 15))
 """The pauses between the five attempts to deliver a message."""
 LEASE = timedelta(minutes=2)
-"""How long a process may take for a message before another one takes it."""
+"""The time that a process has for a message before another process takes it."""
 AT_ONCE = 5
 LONGEST_ERROR = 500
 

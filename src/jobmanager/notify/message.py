@@ -45,7 +45,7 @@ class Notifier(ABC):
     """
 
     name: str
-    """What job options and settings call it: letters, digits, '-' and '_'."""
+    """The name of the channel in job options and settings: letters, digits, '-' and '_'."""
 
     addresses: Sequence[str] = ()
     """The addresses that an empty one stands for, if each is to get a message of its own: one that fails is repeated alone."""

@@ -42,7 +42,7 @@ Lookup = Callable[[str], str | None]
 
 
 class Hooks:
-    """What an application brings: where a person is reached, in which locale, the texts, and further channels."""
+    """The parts that an application provides: the address and locale of a person, the texts, and further channels."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Hooks:
 
 
 class Notifying:
-    """What this process does about notifications. Making it opens nothing; ConfigurationError for channels that cannot work."""
+    """The notifications of this process: planned, delivered, looked after. Making it opens nothing; ConfigurationError for channels that cannot work."""
 
     def __init__(
         self,

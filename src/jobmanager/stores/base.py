@@ -42,16 +42,16 @@ class RunStore(ABC):
     """Take-over, expiry, retention and dead letters."""
 
     once: OnceBook
-    """What handlers did once for a key."""
+    """The results that handlers keep once for a key."""
 
     outbox: Outbox
     """The notifications that wait for their delivery, and those that were sent."""
 
     lookout: Lookout
-    """What alarms look for."""
+    """The queries of the alarms."""
 
     audit: StoredAudit
-    """Who changed what by hand."""
+    """The audit of changes by hand."""
 
     changes: StoredChanges
     """The changes of runs and jobs, for processes that wait for them."""

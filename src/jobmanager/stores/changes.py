@@ -17,7 +17,7 @@ POLL = 0.1
 
 
 class RunState(NamedTuple):
-    """What of a run tells one state of it from the next: each start is one."""
+    """The facts by which two states of a run differ: each start is a state."""
 
     id: str
     job_id: str

@@ -20,7 +20,7 @@ class Turn:
 
 
 class OnceBook(ABC):
-    """What was done once, by job and key. Any thread may call any method; each is one transaction."""
+    """The results of `context.once` by job and key. Any thread may call any method; each is one transaction."""
 
     @abstractmethod
     def begin(self, run: Run, key: str) -> Turn:

@@ -15,7 +15,7 @@ from jobmanager.stores.values import AuditEntry
 
 
 class NotificationState(StrEnum):
-    """What became of a notification: it waits, was sent, was given up, or was dropped by an operator."""
+    """The state of a notification: it waits, was sent, was given up, or was dropped by an operator."""
 
     WAITING = "waiting"
     SENT = "sent"
@@ -27,9 +27,9 @@ MOST_WAITING = 10_000
 """Rows that may wait in a namespace; what comes beyond is counted in one row of the event OVERFLOW."""
 OVERFLOW = "outbox_full"
 LONGEST_PAUSE = timedelta(minutes=15)
-"""What is due later than that was planned before the clock was set back, and is due now."""
+"""A notification that is due later than this was planned before the clock was set back, and is due now."""
 MOST_UNSURE = 2
-"""How often a message may be transmitted without a confirmation: the receiver may have it so often."""
+"""The most transmissions of a message without a confirmation: the receiver may have it so often."""
 LISTED = 20
 """Notifications of one message that are read; the others are counted."""
 

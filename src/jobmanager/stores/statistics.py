@@ -56,7 +56,7 @@ class Spread:
 
     @property
     def count(self) -> int:
-        """How many lengths were counted."""
+        """The number of lengths that were counted."""
         return sum(self.buckets)
 
     def plus(self, other: Spread, times: int = 1) -> Spread:
@@ -67,7 +67,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What the closed runs of one job and status come to whose instants lie in one hour."""
+    """The sums over the closed runs of one job and status whose instants lie in one hour."""
 
     job_id: str
     hour: int
@@ -92,7 +92,7 @@ class CountedHour:
 
 @dataclass(frozen=True, slots=True)
 class HourCount:
-    """What an hour came to: `open` runs will change it still."""
+    """The sums of an hour; its `open` runs will still change them."""
 
     cells: Sequence[Cell]
     open: int

@@ -57,7 +57,7 @@ class Whole(Kind):
 PRIORITY = Whole(-(2**15), 2**15 - 1)
 """What the column of a run's priority holds."""
 ATTEMPTS = Whole(1, 1_000)
-"""How many attempts a run may have."""
+"""The number of attempts that a run may have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ REMEMBERED_FOR, MOST_REMEMBERED = 300.0, 1000  # seconds; logins whose password 
 
 
 class KeyHolder(Protocol):
-    """What knows the keys: a JobManager."""
+    """The owner of the keys: a JobManager."""
 
     def principal_of_key(self, secret: str) -> Principal | None: ...
 

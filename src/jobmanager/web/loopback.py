@@ -1,4 +1,4 @@
-"""A hook for development: whoever asks from this machine is the administrator, and nobody else is anybody."""
+"""A hook for development: a request from this machine is made by an administrator, and every other one is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES = {"localhost", "localhost."}
 
 
 def loopback_only(*, clock: Clock | None = None) -> Authorize:
-    """Return a hook that takes whoever asks from this machine for the administrator `local`, who has just logged in.
+    """Return a hook for which each request from this machine is made by the administrator `local`, who has just logged in.
 
     It refuses where the peer, the Host header, or a header that a proxy adds names anything but this machine: then the request
     came from elsewhere, or a page of another site sent it by a name that it made point here. For development only: every program and every

@@ -1,4 +1,4 @@
-"""How a webhook proves who calls: one secret, and the header that carries it. No secret shows in a repr."""
+"""The authentication of a webhook: one secret, and the header that carries it. No secret shows in a repr."""
 
 from __future__ import annotations
 
@@ -130,8 +130,24 @@ class Basic(Auth):
         return {**super().words(), "username": self.username}
 
 
+class _InHeader(Auth):
+    """A secret that is the whole value of a header called `name`."""
+
+    name: str
+
+    @property
+    def header(self) -> str:
+        return self.name
+
+    def value_of(self, secret: str) -> str:
+        return secret
+
+    def words(self) -> dict[str, Any]:
+        return {**super().words(), "header": self.name}
+
+
 @dataclass(frozen=True, init=False)
-class ApiKey(Auth):
+class ApiKey(_InHeader):
     """A key in a header of its own, `X-Api-Key` by default."""
 
     kind: ClassVar[str] = "api_key"
@@ -140,19 +156,9 @@ class ApiKey(Auth):
     def __init__(self, key: str | None = None, *, header: str = "X-Api-Key", env: str | None = None) -> None:
         _fill(self, secret=key, env=env, name=header)
 
-    @property
-    def header(self) -> str:
-        return self.name
-
-    def value_of(self, secret: str) -> str:
-        return secret
-
-    def words(self) -> dict[str, Any]:
-        return {**super().words(), "header": self.name}
-
 
 @dataclass(frozen=True, init=False)
-class Header(Auth):
+class Header(_InHeader):
     """A header whose whole value is the secret, such as `Header("Authorization", "Token abc")`."""
 
     kind: ClassVar[str] = "header"
@@ -160,16 +166,6 @@ class Header(Auth):
 
     def __init__(self, name: str, value: str | None = None, *, env: str | None = None) -> None:
         _fill(self, secret=value, env=env, name=name)
-
-    @property
-    def header(self) -> str:
-        return self.name
-
-    def value_of(self, secret: str) -> str:
-        return secret
-
-    def words(self) -> dict[str, Any]:
-        return {**super().words(), "header": self.name}
 
 
 def _fill(auth: Auth, *, secret: str | None, **values: Any) -> None:

@@ -17,7 +17,7 @@ HOW_TO_SET = "Set JOBMANAGER_ENCRYPTION_KEY in every process, to what `openssl r
 class Vault:
     """Encrypts with the newest key, decrypts with any. Any thread may call it.
 
-    An encrypted text also says for which receiver it is. So whoever can write to the database, but has no key, cannot have a
+    An encrypted text also says for which receiver it is. So an attacker who can write to the database, but has no key, cannot have a
     secret sent somewhere else.
     """
 

@@ -1,4 +1,4 @@
-"""WebhookHandler: the handler that sends a run to its receiver, and makes of the answer what the run becomes."""
+"""WebhookHandler: the handler that sends a run to its receiver, and makes of the response what the run becomes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobmanager.errors import WebhookBusyError, WebhookError, WebhookRefusedErro
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.observe import traceparent
 from jobmanager.webhooks.addresses import Reachable
-from jobmanager.webhooks.sender import Answer, send
+from jobmanager.webhooks.sender import WebhookResponse, send
 from jobmanager.webhooks.webhook import WITHOUT_BODY, Webhook, signing_key
 
 LONGEST_RETRY_AFTER = timedelta(hours=1)
@@ -52,7 +52,7 @@ class WebhookHandler:
         return hash(self.webhook.key)
 
     def __call__(self, context: RunContext) -> Any:
-        """Send the run; return what the receiver answered. Raises WebhookError and its kinds."""
+        """Send the run; return the content of the response. Raises WebhookError and its kinds."""
         about = {
             "job": context.job.id,
             "run": context.run_id,
@@ -67,8 +67,8 @@ class WebhookHandler:
             webhook, self.send(webhook, about, key=context.idempotency_key), hide, self._clock.now()
         )
 
-    def send(self, webhook: Webhook, about: Mapping[str, Any], *, key: str) -> Answer:
-        """Send what `about` says of a run, signed; return the answer. Errors hold none of the webhook's secrets."""
+    def send(self, webhook: Webhook, about: Mapping[str, Any], *, key: str) -> WebhookResponse:
+        """Send what `about` says of a run, signed; return the response. Errors hold none of the webhook's secrets."""
         body = b"" if webhook.method in WITHOUT_BODY else json.dumps(about).encode()
         headers = request_headers(webhook, about, body, key=key, now=self._clock.now())
         try:
@@ -128,14 +128,14 @@ def redactor_of(webhook: Webhook) -> Redactor:
     return Redactor(secrets)
 
 
-def judged(webhook: Webhook, answer: Answer, hide: Redactor, now: datetime) -> Any:
-    """Return the answer's body where the status is expected; raise what the run becomes where it is not."""
-    if webhook.expects(answer.status):
-        return hide.value(content_of(answer))
-    status = answer.status
-    quoted = hide.text(answer.body.decode("utf-8", "replace"))[:MOST_QUOTED]
+def judged(webhook: Webhook, response: WebhookResponse, hide: Redactor, now: datetime) -> Any:
+    """Return the response's body where the status is expected; raise what the run becomes where it is not."""
+    if webhook.expects(response.status):
+        return hide.value(content_of(response))
+    status = response.status
+    quoted = hide.text(response.body.decode("utf-8", "replace"))[:MOST_QUOTED]
     text = f"{webhook.target.origin} answered {status}" + (f": {quoted}" if quoted.strip() else ".")
-    delay = retry_after(answer.headers.get("retry-after"), now) if status in (429, 503) else None
+    delay = retry_after(response.headers.get("retry-after"), now) if status in (429, 503) else None
     if delay is not None:
         raise WebhookBusyError(text, delay=delay, status=status)
     if 300 <= status < 400:
@@ -145,13 +145,13 @@ def judged(webhook: Webhook, answer: Answer, hide: Redactor, now: datetime) -> A
     raise WebhookRefusedError(text, status=status)
 
 
-def content_of(answer: Answer) -> Any:
+def content_of(response: WebhookResponse) -> Any:
     """Return the body as JSON if it is JSON, else as text; None if there is none. Compressed ones are not unpacked."""
-    encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        return f"[{len(answer.body):,} bytes of {encoding[:20]!r}, not unpacked]"
-    text = answer.body.decode("utf-8", "replace")
-    if answer.clipped:
+        return f"[{len(response.body):,} bytes of {encoding[:20]!r}, not unpacked]"
+    text = response.body.decode("utf-8", "replace")
+    if response.clipped:
         return f"{text} [clipped]"
     try:
         return json.loads(text, parse_constant=_refuse) if text.strip() else None

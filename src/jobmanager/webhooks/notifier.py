@@ -21,7 +21,7 @@ class WebhookNotifier(Notifier):
         self._clock = clock
 
     def send(self, message: Message) -> None:
-        """Send the message as the payload of a request that stands for no run. NotSentError for any answer that the webhook does not expect."""
+        """Send the message as the payload of a request that stands for no run. NotSentError for any response that the webhook does not expect."""
         known = self._handlers.get(message.to)
         target = None if known is None else known.target
         if not isinstance(target, WebhookHandler):
@@ -44,7 +44,7 @@ class WebhookNotifier(Notifier):
         }
         webhook = target.opened()
         try:
-            answer = target.send(webhook, about, key=message.id)
-            judged(webhook, answer, redactor_of(webhook), self._clock.now())
+            response = target.send(webhook, about, key=message.id)
+            judged(webhook, response, redactor_of(webhook), self._clock.now())
         except WebhookError as error:
             raise NotSentError(str(error)) from None

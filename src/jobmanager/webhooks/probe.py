@@ -18,17 +18,17 @@ def probe(handler: WebhookHandler, now: datetime) -> WebhookTest:
     about = {"job": None, "run": run_id, "instant": None, "attempt": 1, "config": {}, "payload": {PING: True}}
     try:
         webhook = handler.opened()
-        answer = handler.send(webhook, about, key=run_id)
+        response = handler.send(webhook, about, key=run_id)
     except WebhookError as error:
         return WebhookTest(key=handler.webhook.key, ok=False, error=str(error))
-    ok = webhook.expects(answer.status)
+    ok = webhook.expects(response.status)
     return WebhookTest(
         key=webhook.key,
         ok=ok,
-        status=answer.status,
-        seconds=round(answer.seconds, 3),
-        body=redactor_of(webhook).value(content_of(answer)),
+        status=response.status,
+        seconds=round(response.seconds, 3),
+        body=redactor_of(webhook).value(content_of(response)),
         error=None
         if ok
-        else f"{webhook.target.origin} answered {answer.status}, and {webhook.expect} is expected.",
+        else f"{webhook.target.origin} answered {response.status}, and {webhook.expect} is expected.",
     )

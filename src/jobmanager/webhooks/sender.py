@@ -23,8 +23,8 @@ _network = SystemClock()  # receivers take real time, whatever clock a test move
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a receiver answered: the body as it came, and whether it is cut because there was more than is read."""
+class WebhookResponse:
+    """The response of a receiver: the body as it came, and whether it is cut because there was more than is read."""
 
     status: int
     headers: Mapping[str, str]
@@ -53,7 +53,7 @@ def send(
     *,
     reachable: Reachable,
     timeout: float,
-) -> Answer:
+) -> WebhookResponse:
     """Send the request and return what came back; blocks for at most `timeout` seconds.
 
     Raises WebhookRefusedError for a target that may not be reached, WebhookError for what went wrong on the way.
@@ -83,7 +83,7 @@ def send(
             pool.stream(method, url, headers=sent, content=body) as response,
         ):
             read, clipped = _read(response.iter_stream())
-            return Answer(
+            return WebhookResponse(
                 status=response.status,
                 headers={n.decode("latin-1").lower(): v.decode("latin-1") for n, v in response.headers},
                 body=read,

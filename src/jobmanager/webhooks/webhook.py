@@ -29,7 +29,7 @@ SECRET_HEADER = re.compile(
     r"(?i)authorization|cookie|passw|secret|token|credential|api[-_]?key|access[-_]?key|signature"
 )
 SECRET_BYTES = range(24, 65)
-"""How long the specification of Standard Webhooks wants a secret to be."""
+"""The length of a secret in the specification of Standard Webhooks."""
 
 _TIMEOUT = Number(0.1, LONGEST_TIMEOUT)
 _METHOD = OneOf(METHODS)
@@ -121,7 +121,7 @@ class WebhookInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookTest:
-    """What a ping came to: `ok` if a run would have succeeded. `error` says what went wrong; `body` is bounded, without secrets."""
+    """The result of a ping: `ok` if a run would have succeeded. `error` says what went wrong; `body` is bounded, without secrets."""
 
     key: str
     ok: bool

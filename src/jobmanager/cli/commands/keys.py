@@ -99,7 +99,7 @@ def list_keys(here: Session) -> None:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def revoke(here: Session, name: str, yes: bool) -> None:
-    """End a key at once; whoever has it is refused from now on."""
+    """Revoke a key: requests with it are refused from now on."""
     if not yes and not here.as_json:
         click.confirm(f"Revoke key {name}?", abort=True)
     key = here.ledger.revoke_key(name, by=here.user)

@@ -134,7 +134,7 @@ def delete(here: Session, key: str, yes: bool) -> None:
 @KEY
 @click.pass_obj
 def test(here: Session, key: str) -> None:
-    """Send a signed ping, and show what the receiver answered and how long it took. Exit code 1 if a run would have failed."""
+    """Send a signed ping, and show the response and how long it took. Exit code 1 if a run would have failed."""
     found = here.ledger.test_webhook(key)
     if here.as_json:
         here.emit(asdict(found))

@@ -24,7 +24,9 @@ class SqliteSignals(Signals):
             left = end - time.monotonic()
             if left <= 0:
                 return None
-            time.sleep(min(POLL, left))
+            time.sleep(
+                min(POLL, left)
+            )  # on the thread of the feed: SQLite calls nobody, and the files take real time
         self._seen = number
         return SOMETHING
 

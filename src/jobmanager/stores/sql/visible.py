@@ -1,4 +1,4 @@
-"""The conditions of a view: which jobs and runs somebody sees. A visibility that nobody knows is seen by nobody."""
+"""The conditions of a view: which jobs and runs a principal sees. A job with an unknown visibility is hidden."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises about views: what somebody may not see is as if the store did not hold it, in every question."""
+"""Promises about views: what a principal may not see is as if the store did not hold it, in every question."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class VisibilityPromises(StoreGround):
         return failed
 
     def test_each_question_about_runs_has_the_same_answer_for_a_view(self) -> None:
-        """Fails if a list, a count or a look-up lets somebody see, or count, what its view hides."""
+        """Fails if a list, a count or a look-up shows a principal, or counts, what its view hides."""
         runs = self._fill()
         team = {name for name in runs if name.startswith("team")}
         project = {name for name in runs if name.startswith("project")}
@@ -85,7 +85,7 @@ class VisibilityPromises(StoreGround):
         assert not self.store.history.attempts(run.id, seen=TEAM)
 
     def test_counts_under_a_limited_view_leave_out_what_they_would_tell(self) -> None:
-        """Fails if somebody with scopes could learn from a sum what other scopes did."""
+        """Fails if a principal with scopes could learn from a sum what other scopes did."""
         self._fill()
         history = self.store.history
         jobs = {

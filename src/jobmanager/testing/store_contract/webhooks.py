@@ -12,7 +12,7 @@ from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
 
 class WebhookPromises(StoreGround):
-    """What a store keeps of a webhook, and who wins when two change it."""
+    """Promises about webhooks: what is kept, and which of two changes at once counts."""
 
     def test_every_field_of_a_webhook_comes_back(self) -> None:
         row = self.webhook(
