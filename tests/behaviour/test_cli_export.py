@@ -591,7 +591,7 @@ def test_a_store_out_of_reach_is_said_and_the_declarations_are_exported(export, 
     def away(*_):
         raise StoreUnavailableError("the store is away")
 
-    monkeypatch.setattr("jobmanager.cli.output.views.views", away)
+    monkeypatch.setattr("jobmanager.manager.manager.JobManager.list_jobs", away)
     code, out, error = export("vercel")
     assert code == 0
     assert "exported as declared, without overrides: the store is away" in error

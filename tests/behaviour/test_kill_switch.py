@@ -148,8 +148,8 @@ def test_what_waits_when_the_switch_is_set_goes_on_when_it_is_not(tmp_path: Path
 
 READS = {
     "attempts", "audit", "check", "dead_letters", "events", "executors", "get_all_job_statuses", "get_job_metrics",
-    "get_job_status", "handlers", "health", "history", "is_executed_here", "keys", "logs", "notification",
-    "notification_message", "notifications", "principal_of_key", "run", "runs", "simulate", "stats", "wait", "webhooks",
+    "due_instants", "get_job", "get_job_status", "handlers", "health", "history", "is_executed_here", "keys", "logs", "notification",
+    "list_jobs", "notification_message", "notifications", "principal_of_key", "run", "run_for", "runs", "simulate", "stats", "wait", "webhooks",
 }  # fmt: skip
 DECLARES = {"add_job", "handler", "job", "schedule_cron_job", "schedule_job", "webhook"}
 LIVES = {

@@ -24,7 +24,7 @@ from jobmanager.stores.sql.memory import MemoryStore
 from jobmanager.stores.sql.processes import SqlProcesses
 from jobmanager.stores.sql.sqlite_runs import SqliteRuns
 from jobmanager.stores.sql.webhooks import SqlWebhooks
-from jobmanager.stores.values import AuditEntry, Instance, JobRow, Written
+from jobmanager.stores.values import AuditEntry, DueInstant, Instance, JobRow, Written
 from jobmanager.stores.webhooks import WebhookRow
 from jobmanager.testing import FakeClock, RunStoreContract, broken_promises
 
@@ -395,6 +395,25 @@ class OnlyTheNewest(Broken, SqlHistory):
         return {job_id: runs[:1] for job_id, runs in super().last_runs(job_ids).items()}
 
 
+class CountsStartsByHand(Broken, SqlHistory):
+    def due_instants(self, job_ids: Collection[str], **which: Any) -> dict[str, list[DueInstant]]:
+        found = super().due_instants(job_ids, **which)
+        by_hand = {
+            job_id: [run for run in self.runs(job_id=job_id) if run.scheduled_for is None]
+            for job_id in job_ids
+        }
+        return {
+            job_id: [
+                *(
+                    DueInstant(run.id, run.opened_at, run.status, None, 1, None, None, None)
+                    for run in by_hand[job_id]
+                ),
+                *cells,
+            ]
+            for job_id, cells in found.items()
+        }
+
+
 class CountsWhatNeverRan(Broken, SqlHistory):
     def metrics(self) -> Any:
         ended = [run for run in self.runs(limit=1000) if run.status.closed]
@@ -570,6 +589,7 @@ BROKEN_STORES: Mapping[type[MemoryStore | Broken], str] = {
     PagesOverlap: "test_pages_follow_each_other_without_gap_or_overlap",
     TakesAnyEnd: "test_an_end_that_two_runs_share_or_that_is_too_short_finds_none",
     OnlyTheNewest: "test_the_last_runs_of_a_job_are_its_newest_and_the_newest_that_was_executed",
+    CountsStartsByHand: "test_the_due_instants_of_a_job_are_its_newest_rows_but_starts_by_hand",
     CountsWhatNeverRan: "test_only_what_was_executed_and_has_ended_is_counted",
     ForgetsStretches: "test_a_tick_is_answered_for_by_its_row_or_by_the_stretch_that_covers_it",
     PurgesWhatIsNotAccounted: "test_a_tick_that_is_not_accounted_for_is_kept",

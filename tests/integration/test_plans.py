@@ -264,6 +264,8 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "run for a team": lambda full: full.store.history.run(middle(full), seen=TEAM),
     "attempts for a team": lambda full: full.store.history.attempts(middle(full), seen=TEAM),
     "lines for a scope": lambda full: full.store.history.lines(middle(full), seen=SCOPED),
+    "due instants": lambda full: full.store.history.due_instants(["job-7", "job-999", "nobody"]),
+    "due instants for a scope": lambda full: full.store.history.due_instants(["job-7"], seen=SCOPED),
     "last runs for a scope": lambda full: full.store.history.last_runs(["job-7", "job-999"], seen=SCOPED),
     "key": lambda full: full.store.keys.with_digest("default", "digest"),
     "forget dead": lambda full: full.store.maintenance.forget_dead(full.first),

@@ -17,10 +17,10 @@ import pytest
 
 from jobmanager.access.keys import new_secret
 from jobmanager.cli.output import records
-from jobmanager.cli.output.views import shown_config
 from jobmanager.ledger.bounding import bounded_failure, bounded_json
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import HIDDEN, Redactor
+from jobmanager.present.jobs import shown_config
 from jobmanager.run import Failure, LogLine, Progress
 
 KNOWN = "aQ7/z+P9=~:x \"k\\' <&>\u00e9 W4"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobmanager.cli.discovery import usual_target
 from jobmanager.cli.loading import NO_APPLICATION, load
-from jobmanager.cli.output.phrases import Block
+from jobmanager.present.phrases import Block
 from jobmanager.validation.printable import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Session:
         return self.jobs if self.target else self._hiding(JobManager())
 
     def _hiding(self, manager: JobManager) -> JobManager:
-        from jobmanager.cli.output.records import hide
+        from jobmanager.present.records import hide
 
         hide(manager.settings.secret_values())
         return manager

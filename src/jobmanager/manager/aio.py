@@ -12,6 +12,7 @@ from jobmanager.access.principal import READ, WRITE, Principal
 from jobmanager.job import Job, JobOptions, PolicyWords
 from jobmanager.ledger.backfill import MadeUp
 from jobmanager.ledger.job_sync import Change
+from jobmanager.ledger.job_view import JobView
 from jobmanager.ledger.queries import Planned
 from jobmanager.ledger.statistics import Period, Statistics
 from jobmanager.manager.health import REPLY_WITHIN
@@ -21,7 +22,7 @@ from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerInfo, HandlerTarget
 from jobmanager.run import Attempt, JobMetrics, JobStatus, LogLine, Run
 from jobmanager.stores.outbox import Notification
-from jobmanager.stores.values import AuditEntry, Instance, Outcome
+from jobmanager.stores.values import AuditEntry, DueInstant, Instance, Outcome
 from jobmanager.validation.texts import MISTAKES, add_place
 from jobmanager.webhooks import WebhookInfo, WebhookTest
 
@@ -404,6 +405,24 @@ class AsyncJobManager:
         return await _on_thread(self._manager.rotate_webhooks, by=by)
 
     # ---------------------------------------------------------------- what there is
+
+    async def list_jobs(self) -> list[JobView]:
+        """Return every job; see `JobManager.list_jobs`."""
+        return await _on_thread(self._manager.list_jobs)
+
+    async def get_job(self, job_id: str) -> JobView:
+        """Return one job; see `JobManager.get_job`."""
+        return await _on_thread(self._manager.get_job, job_id)
+
+    async def due_instants(
+        self, job_ids: Collection[str], *, limit: int = 30, since: datetime | None = None
+    ) -> dict[str, list[DueInstant]]:
+        """Return what became of the newest instants of jobs; see `JobManager.due_instants`."""
+        return await _on_thread(self._manager.due_instants, job_ids, limit=limit, since=since)
+
+    async def run_for(self, job_id: str, instant: datetime) -> Run | None:
+        """Return the row of an instant; see `JobManager.run_for`."""
+        return await _on_thread(self._manager.run_for, job_id, instant)
 
     async def get_job_status(self, job_id: str) -> JobStatus | None:
         """Return the status of a job; see `JobManager.get_job_status`."""

@@ -29,6 +29,7 @@ from jobmanager.manager.measuring import Measuring
 from jobmanager.manager.notices import Notices
 from jobmanager.manager.operating import Operating, Seconds
 from jobmanager.manager.parts import Parts
+from jobmanager.manager.reading import Reading
 from jobmanager.manager.storing import Storing
 from jobmanager.notify.message import Notifier
 from jobmanager.notify.notifying import Hooks
@@ -58,7 +59,7 @@ def inert() -> Iterator[None]:
         _inert.on = False
 
 
-class JobManager(Declaring, Operating, Notices, Storing, Administering, Measuring, Keys, Hooking):
+class JobManager(Declaring, Operating, Reading, Notices, Storing, Administering, Measuring, Keys, Hooking):
     """Declares jobs, keeps time for them, starts runs by hand, and reads and changes jobs and runs.
 
     Nothing connects before `start()` or the first use. Any thread may call the methods. `settings` defaults to the

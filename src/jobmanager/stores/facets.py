@@ -16,7 +16,17 @@ from datetime import datetime
 from jobmanager.access.view import View
 from jobmanager.run import Attempt, Ending, JobMetrics, LogLine, Notice, Progress, Run, RunStatus
 from jobmanager.stores.job_transaction import JobTransaction
-from jobmanager.stores.values import AuditEntry, Instance, JobRow, JobSummary, Note, Tally, Written, tally_of
+from jobmanager.stores.values import (
+    AuditEntry,
+    DueInstant,
+    Instance,
+    JobRow,
+    JobSummary,
+    Note,
+    Tally,
+    Written,
+    tally_of,
+)
 
 OPEN = (RunStatus.PENDING, RunStatus.RUNNING)
 MOST_TALLIED = 1_000_000
@@ -276,6 +286,20 @@ class RunHistory(ABC):
     @abstractmethod
     def last_runs(self, job_ids: Collection[str], *, seen: View | None = None) -> dict[str, list[Run]]:
         """Return per job its newest run, a running one, and the newest that was executed and has ended: each once, newest first."""
+
+    @abstractmethod
+    def due_instants(
+        self,
+        job_ids: Collection[str],
+        *,
+        limit: int = 30,
+        since: datetime | None = None,
+        seen: View | None = None,
+    ) -> dict[str, list[DueInstant]]:
+        """Return per job the newest rows of its instants, newest first, at most `limit` of each; with `since` none before that moment.
+
+        Starts by hand stand for no instant. Jobs without a row are left out.
+        """
 
     def unreadable(self, limit: int = 1000) -> Mapping[str, str]:
         """Return what is wrong with stored runs that cannot be read, by id, among the newest and the open ones."""

@@ -113,6 +113,19 @@ class AuditEntry:
     batch_id: str | None = None
 
 
+class DueInstant(NamedTuple):
+    """What became of one due instant of a job, or of a stretch of `ticks` instants from `first_for` that were skipped or missed alike."""
+
+    run_id: str
+    scheduled_for: datetime
+    status: RunStatus
+    reason: str | None
+    ticks: int
+    first_for: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
 Note = Callable[[Run | None, Run], AuditEntry | None]
 """Makes the entry of the audit of a changed run from what it was, None for a new one, and what it is; None if none is to be written."""
 

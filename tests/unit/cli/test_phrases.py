@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobmanager.cli.output.phrases import both, clock, compact, count, distance, iso, length, tail
+from jobmanager.present.phrases import both, clock, compact, count, distance, iso, length, tail
 
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from jobmanager.cli.commands.runs import _timeline
-from jobmanager.cli.output.phrases import both
+from jobmanager.present.phrases import both
 from jobmanager.run import Attempt, Run, RunStatus
 
 DUE = datetime(2026, 3, 1, 12, tzinfo=UTC)

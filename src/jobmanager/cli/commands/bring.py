@@ -14,9 +14,9 @@ from click.exceptions import Exit
 
 from jobmanager.cli.loading import imported, module_of
 from jobmanager.cli.output.failures import FAILED, UsageError
-from jobmanager.cli.output.phrases import count
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
+from jobmanager.present.phrases import count
 
 if TYPE_CHECKING:
     from jobmanager.bridge.brought import ImportedJob

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from jobmanager.cli.output.failures import UsageError
-from jobmanager.cli.output.phrases import count
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
+from jobmanager.present.phrases import count
 
 if TYPE_CHECKING:
     from celery import Celery

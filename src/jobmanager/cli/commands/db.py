@@ -8,9 +8,9 @@ import click
 from click.exceptions import Exit
 
 from jobmanager.cli.output.failures import FAILED, FailedError
-from jobmanager.cli.output.phrases import Block
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
+from jobmanager.present.phrases import Block
 
 if TYPE_CHECKING:
     from jobmanager.stores.sql.store import SqlStore

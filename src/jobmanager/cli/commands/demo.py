@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobmanager.cli.output.phrases import clock, count, distance, length, tail
-from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
 from jobmanager.clock import SystemClock
+from jobmanager.present.phrases import clock, count, distance, length, tail
+from jobmanager.present.records import run_record
 
 if TYPE_CHECKING:
     from rich.console import Group

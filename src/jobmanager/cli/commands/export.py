@@ -14,10 +14,10 @@ import click
 
 from jobmanager.cli.commands.export_jobs import export_jobs
 from jobmanager.cli.output.failures import ConflictError, UsageError
-from jobmanager.cli.output.phrases import Block
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
 from jobmanager.errors import StoreError
+from jobmanager.present.phrases import Block
 
 if TYPE_CHECKING:
     from jobmanager.cli.commands.export_targets import ExternalJob
@@ -138,10 +138,8 @@ def _scheduled(here: Session) -> Iterator[tuple[str, Schedule, int]]:
 
 def _in_force(here: Session) -> list[Job]:
     """Return the declared jobs with their overrides; without the overrides, and with a warning, if the store is unreachable."""
-    from jobmanager.cli.output.views import views
-
     try:
-        return [view.job for view in views(here.jobs) if view.job is not None]
+        return [view.job for view in here.jobs.list_jobs() if view.job is not None]
     except StoreError as error:
         here.aside.print(
             f"Schedules are exported as declared, without overrides: {error}", markup=False, soft_wrap=True

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobmanager.cli.output.phrases import Block
 from jobmanager.cli.session import Session
+from jobmanager.present.phrases import Block
 
 if TYPE_CHECKING:
     from jobmanager.stores.values import JobRow

@@ -16,7 +16,7 @@ from itertools import groupby, islice
 from typing import Any
 from urllib.parse import urlsplit
 
-from jobmanager.cli.output.phrases import count
+from jobmanager.present.phrases import count
 from jobmanager.schedule import At, Cron, Every, Schedule
 from jobmanager.schedule.dialect import WEEKDAYS
 from jobmanager.schedule.instants import SECOND

@@ -17,9 +17,9 @@ from click.exceptions import Exit
 
 from jobmanager.cli.commands.pg_cron import asked, backend_of, care_of, confirm, settings_of
 from jobmanager.cli.output.failures import FAILED, UsageError
-from jobmanager.cli.output.phrases import count
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
+from jobmanager.present.phrases import count
 
 if TYPE_CHECKING:
     from jobmanager.backends.pg_cron.backend import PgCronBackend

@@ -9,10 +9,9 @@ import click
 
 from jobmanager.cli.commands import stored
 from jobmanager.cli.output.failures import UsageError
-from jobmanager.cli.output.phrases import both, clock, compact, count, distance, length, utc
-from jobmanager.cli.output.records import run_record
-from jobmanager.cli.output.views import (
-    View,
+from jobmanager.cli.session import Session
+from jobmanager.cli.verbs import Verbs
+from jobmanager.present.jobs import (
     fire_record,
     fires,
     handler_name,
@@ -22,16 +21,16 @@ from jobmanager.cli.output.views import (
     policies,
     policies_in_words,
     shown_config,
-    views,
 )
-from jobmanager.cli.session import Session
-from jobmanager.cli.verbs import Verbs
+from jobmanager.present.phrases import both, clock, compact, count, distance, length, utc
+from jobmanager.present.records import run_record
 from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+    from jobmanager.ledger.job_view import JobView
     from jobmanager.manager.manager import JobManager
 
 jobs = Verbs(
@@ -48,7 +47,7 @@ SHOWN_RUNS, SHOWN_FIRES = 5, 5
 @click.pass_obj
 def list_jobs(here: Session) -> None:
     """List every job: schedule, next run, outcome of the last one."""
-    found = views(here.jobs)
+    found = here.jobs.list_jobs()
     if here.as_json:
         here.emit([job_record(view) for view in found])
         return
@@ -70,7 +69,7 @@ def list_jobs(here: Session) -> None:
     here.print("", *(dim(line) for line in _remarks(here.jobs, found)))
 
 
-def _row(view: View, now: datetime) -> tuple[str | Text, ...]:
+def _row(view: JobView, now: datetime) -> tuple[str | Text, ...]:
     from rich.text import Text
 
     from jobmanager.cli.output.lists import STYLES, status
@@ -89,7 +88,7 @@ def _row(view: View, now: datetime) -> tuple[str | Text, ...]:
     )
 
 
-def _remarks(manager: JobManager, found: list[View]) -> list[str]:
+def _remarks(manager: JobManager, found: list[JobView]) -> list[str]:
     """Return the remarks below the list: how many jobs and processes there are, and whether ticks come at all."""
     from jobmanager.process.heartbeat import living
 
@@ -118,7 +117,7 @@ def _who_could(manager: JobManager) -> str:
 @click.pass_obj
 def show(here: Session, job: str) -> None:
     """Show everything about one job: schedule, next fires, policies, config, last runs."""
-    [view] = views(here.jobs, job)
+    view = here.jobs.get_job(job)
     coming = fires(view, here.jobs.store.now(), SHOWN_FIRES)
     runs = here.jobs.runs(job, limit=SHOWN_RUNS)
     if here.as_json:
@@ -170,14 +169,14 @@ def show(here: Session, job: str) -> None:
     here.print(runs_table(here, runs, of_one_job=True) if runs else "none on record")
 
 
-def _source(view: View) -> str:
+def _source(view: JobView) -> str:
     """Return where the job comes from; '' for the code of this application."""
     if view.row is not None and view.row.definition is not None:
         return f"by an operator, revision {view.row.definition_rev}: `jobmanager jobs history {view.id}`"
     return "" if view.job else "not by this application"
 
 
-def _override(view: View) -> str:
+def _override(view: JobView) -> str:
     """Return what is overridden, who did that last, and when; '' for a job that never was."""
     row = view.row
     if row is None or row.override_at is None:
@@ -199,7 +198,7 @@ def _override(view: View) -> str:
 def next_fires(here: Session, job: str | None, number: int) -> None:
     """List the next instants at which a job, or any job, is due."""
     now = here.jobs.store.now()
-    found = views(here.jobs, job)
+    found = [here.jobs.get_job(job)] if job else here.jobs.list_jobs()
     planned = sorted(
         ((fire, view) for view in found for fire in fires(view, now, number)),
         key=lambda item: (item[0], item[1].id),
@@ -227,7 +226,7 @@ def next_fires(here: Session, job: str | None, number: int) -> None:
         here.print(listing(here.console, columns, rows))
 
 
-def _fires_table(here: Session, view: View, coming: list[datetime]) -> RenderableType:
+def _fires_table(here: Session, view: JobView, coming: list[datetime]) -> RenderableType:
     from jobmanager.cli.output.lists import Column, listing
 
     now = here.jobs.store.now()
@@ -283,15 +282,15 @@ def resume(here: Session, job: str | None, every: bool) -> None:
     _print_states(here, job, "")
 
 
-def _chosen(here: Session, job: str | None, *, every: bool) -> list[View]:
+def _chosen(here: Session, job: str | None, *, every: bool) -> list[JobView]:
     if (job is None) == (not every):
         raise UsageError("Name one job, or give --all.", hint="`jobmanager jobs list` shows the ids.")
-    return views(here.jobs, job)
+    return [here.jobs.get_job(job)] if job else here.jobs.list_jobs()
 
 
 def _print_states(here: Session, job: str | None, remark: str) -> None:
     """Print the state of the jobs after the change."""
-    found = views(here.jobs, job)
+    found = [here.jobs.get_job(job)] if job else here.jobs.list_jobs()
     if here.as_json:
         records = [job_record(view) for view in found]
         here.emit(records[0] if job else records)

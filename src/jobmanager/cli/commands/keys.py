@@ -9,9 +9,9 @@ import click
 
 from jobmanager.cli.arguments import duration
 from jobmanager.cli.output.failures import UsageError
-from jobmanager.cli.output.phrases import both, iso
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs, verb
+from jobmanager.present.phrases import both, iso
 from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:

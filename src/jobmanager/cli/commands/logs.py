@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from jobmanager.cli.commands.runs import RUN_ID, find, log_line
-from jobmanager.cli.output.records import line_record
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
 from jobmanager.clock import SystemClock
+from jobmanager.present.records import line_record
 
 if TYPE_CHECKING:
     from jobmanager.run import LogLine

@@ -12,9 +12,9 @@ from click.exceptions import Exit
 
 from jobmanager.cli.arguments import duration
 from jobmanager.cli.output.failures import FAILED, problem_of
-from jobmanager.cli.output.phrases import both, count, iso, length
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
+from jobmanager.present.phrases import both, count, iso, length
 
 if TYPE_CHECKING:
     from jobmanager.doctor import Finding

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobmanager.cli.output.failures import ConflictError
-from jobmanager.cli.output.phrases import Block, both, iso, tail
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
+from jobmanager.present.phrases import Block, both, iso, tail
 from jobmanager.validation.printable import printable, printable_lines
 
 if TYPE_CHECKING:

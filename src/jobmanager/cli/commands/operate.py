@@ -12,10 +12,10 @@ from click.exceptions import Exit
 from jobmanager.cli.arguments import duration, moment, option_words
 from jobmanager.cli.commands.runs import find, runs_table
 from jobmanager.cli.output.failures import FAILED, UsageError
-from jobmanager.cli.output.phrases import both, count, iso, tail
-from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs, verb
+from jobmanager.present.phrases import both, count, iso, tail
+from jobmanager.present.records import run_record
 
 if TYPE_CHECKING:
     from jobmanager.ledger.backfill import MadeUp

@@ -10,9 +10,9 @@ import click
 from click.exceptions import Exit
 
 from jobmanager.cli.output.failures import FAILED, ConflictError, FailedError, UsageError
-from jobmanager.cli.output.phrases import both, count, distance, iso
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
+from jobmanager.present.phrases import both, count, distance, iso
 
 if TYPE_CHECKING:
     from jobmanager.backends.pg_cron.admin import CronEntry, PgCronAdmin

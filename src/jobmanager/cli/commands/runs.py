@@ -11,11 +11,11 @@ import click
 
 from jobmanager.cli.arguments import moment
 from jobmanager.cli.output.failures import ConflictError, UsageError
-from jobmanager.cli.output.phrases import both, clock, compact, continued, distance, length, tail
-from jobmanager.cli.output.records import attempt_record, line_record, run_record
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs, verb
 from jobmanager.clock import SystemClock
+from jobmanager.present.phrases import both, clock, compact, continued, distance, length, tail
+from jobmanager.present.records import attempt_record, line_record, run_record
 from jobmanager.validation.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -123,11 +123,8 @@ def list_runs(
 
     _check_words("status", status, [word.value for word in RunStatus])
     _check_words("trigger", [trigger] if trigger else [], get_args(Trigger))
-    if job is not None:
-        from jobmanager.cli.output.views import views
-
-        if here.target:
-            views(here.jobs, job)  # a mistyped id is an error, not an empty list
+    if job is not None and here.target:
+        here.jobs.get_job(job)  # a mistyped id is an error, not an empty list
     wanted = _Wanted(
         job=job,
         statuses=status,

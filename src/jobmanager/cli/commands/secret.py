@@ -6,9 +6,9 @@ import click
 
 from jobmanager.cli.commands.pg_cron import care_of, confirm, settings_of
 from jobmanager.cli.output.failures import ConflictError
-from jobmanager.cli.output.phrases import count
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
+from jobmanager.present.phrases import count
 
 secret = Verbs("secret", help="The secret that the database's calls are signed with.")
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from jobmanager.cli.output.failures import UsageError
-from jobmanager.cli.output.phrases import clock, count, distance, iso
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
+from jobmanager.present.phrases import clock, count, distance, iso
 
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobmanager.cli.output.phrases import distance, iso, length, seconds
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
+from jobmanager.present.phrases import distance, iso, length, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

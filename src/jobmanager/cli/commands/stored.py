@@ -9,10 +9,10 @@ import click
 
 from jobmanager.cli.arguments import moment, option_words
 from jobmanager.cli.output.failures import UsageError
-from jobmanager.cli.output.phrases import both, compact, iso
-from jobmanager.cli.output.records import shown_payload
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
+from jobmanager.present.phrases import both, compact, iso
+from jobmanager.present.records import shown_payload
 from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:
@@ -139,9 +139,9 @@ def _options(here: Session, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _print_job(here: Session, job: str, what: str) -> None:
-    from jobmanager.cli.output.views import job_record, views
+    from jobmanager.present.jobs import job_record
 
-    [view] = views(here.jobs, job)
+    view = here.jobs.get_job(job)
     if here.as_json:
         here.emit(job_record(view))
         return

@@ -11,10 +11,10 @@ from jobmanager.cli.arguments import duration
 from jobmanager.cli.arguments import payload as read_payload
 from jobmanager.cli.commands.runs import RUN_ID, find
 from jobmanager.cli.output.failures import FAILED
-from jobmanager.cli.output.phrases import both, compact, distance, length, tail
-from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
+from jobmanager.present.phrases import both, compact, distance, length, tail
+from jobmanager.present.records import run_record
 from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jobmanager.backends.pg_cron.admin import PgCronAdmin
-from jobmanager.cli.output.phrases import both, count, length, tail
 from jobmanager.cli.session import Session
 from jobmanager.clock import SystemClock
 from jobmanager.doctor.finding import Finding
 from jobmanager.errors import JobManagerError, JobNotFoundError, RunConflictError, WaitTimeoutError
+from jobmanager.present.phrases import both, count, length, tail
 from jobmanager.run import Run, RunStatus
 from jobmanager.settings import Settings, key_of
 

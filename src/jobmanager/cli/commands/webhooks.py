@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobmanager.cli.output.failures import FailedError, UsageError
-from jobmanager.cli.output.phrases import both, compact, count, iso
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
+from jobmanager.present.phrases import both, compact, count, iso
 from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:

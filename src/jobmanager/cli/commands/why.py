@@ -12,11 +12,11 @@ import click
 
 from jobmanager.cli.arguments import moment
 from jobmanager.cli.output.failures import UsageError
-from jobmanager.cli.output.phrases import both, clock, continued, distance, iso, tail, utc
-from jobmanager.cli.output.records import run_record
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
 from jobmanager.errors import PayloadError
+from jobmanager.present.phrases import both, clock, continued, distance, iso, tail, utc
+from jobmanager.present.records import run_record
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -124,9 +124,7 @@ def simulate(here: Session, start: str, end: str, job: str | None, limit: int) -
     """
     now = here.jobs.store.now()
     if job is not None:
-        from jobmanager.cli.output.views import views
-
-        views(here.jobs, job)
+        here.jobs.get_job(job)
     first = moment(start, now)
     last = moment(end, first if end.strip()[:1] in "+-" else now)
     if not first < last <= first + LONGEST:

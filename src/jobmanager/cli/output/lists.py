@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from jobmanager.cli.output.phrases import Block
+from jobmanager.present.phrases import Block
 from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:

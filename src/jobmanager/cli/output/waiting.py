@@ -10,10 +10,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, Self
 
 from jobmanager.cli.output.failures import FailedError
-from jobmanager.cli.output.phrases import distance, tail
 from jobmanager.cli.session import Session
 from jobmanager.clock import SystemClock
 from jobmanager.errors import WaitTimeoutError
+from jobmanager.present.phrases import distance, tail
 
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager

@@ -21,7 +21,7 @@ from jobmanager.run import (
     first_id,
 )
 from jobmanager.stores.facets import RunHistory
-from jobmanager.stores.sql.database import SqlFacet, newest_of
+from jobmanager.stores.sql.database import NEVER, SqlFacet, newest_of
 from jobmanager.stores.sql.rows import (
     attempt_from,
     lines_from,
@@ -29,7 +29,7 @@ from jobmanager.stores.sql.rows import (
 )
 from jobmanager.stores.sql.tables import STATUSES
 from jobmanager.stores.sql.visible import run_id_seen, runs_seen
-from jobmanager.stores.values import Tally
+from jobmanager.stores.values import DueInstant, Tally
 
 
 class SqlHistory(SqlFacet, RunHistory):
@@ -104,6 +104,37 @@ class SqlHistory(SqlFacet, RunHistory):
                     last.update({run.id: run for run in found_now})
                 if last:
                     found[job_id] = sorted(last.values(), key=lambda run: (run.instant, run.id), reverse=True)
+        return found
+
+    def due_instants(
+        self,
+        job_ids: Collection[str],
+        *,
+        limit: int = 30,
+        since: datetime | None = None,
+        seen: View | None = None,
+    ) -> dict[str, list[DueInstant]]:
+        c = self.tables.runs.c
+        wanted = [c.scheduled_for.is_not(None), c.scheduled_for <= NEVER, *runs_seen(self.tables, seen)]
+        if since is not None:
+            wanted.append(c.scheduled_for >= since)
+        query = (
+            sa.select(
+                c.id, c.scheduled_for, c.status, c.reason, c.ticks, c.first_for, c.started_at, c.finished_at
+            )
+            .where(c.job_id == sa.bindparam("of_job"), *wanted)
+            .order_by(c.scheduled_for.desc())
+            .limit(limit)
+        )
+        found: dict[str, list[DueInstant]] = {}
+        with self.database.reading() as connection:
+            for job_id in job_ids:
+                rows = connection.execute(query, {"of_job": job_id}).all()
+                if rows:
+                    found[job_id] = [
+                        DueInstant(run_id, instant, RunStatus(status), *rest)
+                        for run_id, instant, status, *rest in rows
+                    ]
         return found
 
     def attempts(self, run_id: str, *, seen: View | None = None) -> list[Attempt]:

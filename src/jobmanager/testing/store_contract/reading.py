@@ -20,6 +20,31 @@ class ReadingPromises(StoreGround):
         moment = self.now + timedelta(microseconds=place)
         return replace(run, id=new_id(moment), opened_at=moment)
 
+    # ---------------------------------------------------------------- due instants
+
+    def test_the_due_instants_of_a_job_are_its_newest_rows_but_starts_by_hand(self) -> None:
+        self.job()
+        stretch = self.closed(
+            self.tick(50), SKIPPED, reason="paused", first_for=self.now - seconds(60), ticks=11
+        )
+        older, run = self.closed(self.tick(100), MISSED, reason="downtime"), self.tick(10)
+        self.inserted(older, stretch, run)
+        self.opened(self.run_of())
+        due = self.store.history.due_instants
+
+        found = due(["job", "nobody"])
+        assert list(found) == ["job"]
+        assert [cell.run_id for cell in found["job"]] == [run.id, stretch.id, older.id]
+        skipped = found["job"][1]
+        assert (skipped.status, skipped.reason, skipped.ticks) == (SKIPPED, "paused", 11)
+        assert (skipped.scheduled_for, skipped.first_for) == (stretch.scheduled_for, stretch.first_for)
+        assert [cell.run_id for cell in due(["job"], limit=2)["job"]] == [run.id, stretch.id]
+        assert [cell.run_id for cell in due(["job"], since=self.now - seconds(50))["job"]] == [
+            run.id,
+            stretch.id,
+        ]
+        assert due([]) == {}
+
     # ---------------------------------------------------------------- one run
 
     def test_a_run_is_found_by_its_id_and_by_the_end_of_it(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from jobmanager.cli.output.phrases import iso, seconds
+from jobmanager.present.phrases import iso, seconds
 
 if TYPE_CHECKING:
     from jobmanager.ledger.redaction import Redactor

@@ -1,116 +1,25 @@
-"""A job as the command line shows it: its declaration, its stored row, its next instant and its last runs."""
+"""A job in words and as a JSON document."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from jobmanager.cli.output.phrases import iso, length
-from jobmanager.cli.output.records import run_record, state_record
-from jobmanager.errors import JobNotFoundError
+from jobmanager.present.phrases import iso, length
+from jobmanager.present.records import run_record, state_record
 
 if TYPE_CHECKING:
-    from jobmanager.job import Job
+    from jobmanager.ledger.job_view import JobView
     from jobmanager.manager.manager import JobManager
-    from jobmanager.run import Run
-    from jobmanager.schedule import Schedule
-    from jobmanager.stores.values import JobRow
     from jobmanager.validation.options import Option
 
 
-@dataclass(frozen=True)
-class View:
-    """A job as declared here, as stored, and its latest runs. One of `job` and `row` is there."""
-
-    id: str
-    job: Job | None
-    row: JobRow | None
-    schedule: Schedule | None
-    next_run: datetime | None
-    last: Run | None
-    state: str
-    why: str
-
-    @property
-    def name(self) -> str:
-        return self.job.name if self.job else str(self.declared.get("name", self.id))
-
-    @property
-    def declared(self) -> dict[str, Any]:
-        """Return the declaration in force, overrides included: that of the code that started last, or of this code."""
-        overridden = self.job is not None and self.row is not None and self.row.override
-        stored = None if overridden or self.row is None else self.row.declared
-        text = stored or (self.job.declared() if self.job else "{}")
-        return dict(json.loads(text))
-
-    @property
-    def words(self) -> str:
-        return self.schedule.describe() if self.schedule else "by hand"
-
-
-def views(manager: JobManager, wanted: str | None = None) -> list[View]:
-    """Return every job that is declared here or stored in this namespace, by id; JobNotFoundError if `wanted` is none of them."""
-    from jobmanager.ledger.overrides import in_force
-    from jobmanager.ledger.queries import closed_because, effective, next_run
-    from jobmanager.registry import closest
-
-    stored = manager.store.jobs.rows() if manager.store.exists() else []
-    rows = {
-        row.id: row
-        for row in stored
-        if (row.namespace == manager.settings.namespace or row.id in manager.registry.jobs)
-        and (row.state != "deleted" or row.id == wanted)
-    }
-    known = {*rows, *manager.registry.jobs}
-    if wanted is not None and wanted not in known:
-        raise JobNotFoundError(
-            f"No job {wanted!r} is declared or stored.{closest(wanted, known)}", job_id=wanted
-        )
-    ids = sorted(known if wanted is None else {wanted})
-    last = manager.store.history.last_runs([job_id for job_id in ids if job_id in rows]) if rows else {}
-    now = manager.store.now()
-    found = []
-    for job_id in ids:
-        job, row = manager.registry.declared.get(job_id), rows.get(job_id)
-        if row is not None and row.definition is not None:
-            job = _defined(row)
-        elif job is not None and row is not None:
-            job = in_force(job, row.override)
-        state, _, why = closed_because(job, row).partition(": ")
-        found.append(
-            View(
-                id=job_id,
-                job=job,
-                row=row,
-                schedule=effective(job, row),
-                next_run=next_run(job, row, now),
-                last=next(iter(last.get(job_id, [])), None),
-                state=state or "active",
-                why=why,
-            )
-        )
-    return found
-
-
-def _defined(row: JobRow) -> Job | None:
-    """Return the job that an operator made; None if a newer version wrote what this one cannot read."""
-    from jobmanager.errors import ConfigurationError, CronError
-    from jobmanager.ledger.definition import job_of
-
-    try:
-        return job_of(row.id, row.definition or {})
-    except (ConfigurationError, CronError, LookupError, TypeError):
-        return None
-
-
-def job_record(view: View) -> dict[str, Any]:
+def job_record(view: JobView) -> dict[str, Any]:
     """Return a job as a JSON document."""
     return {
         "id": view.id,
         "name": view.name,
-        "source": "code" if view.row is None or view.row.definition is None else "stored",
+        "source": view.source,
         "declared_here": view.job is not None,
         "schedule": view.schedule.text if view.schedule else None,
         "schedule_in_words": view.words,
@@ -122,18 +31,18 @@ def job_record(view: View) -> dict[str, Any]:
     }
 
 
-def fires(view: View, now: datetime, number: int) -> list[datetime]:
+def fires(view: JobView, now: datetime, number: int) -> list[datetime]:
     """Return the next instants that will fire: none while the job is paused or disabled."""
     return view.schedule.upcoming(now, number) if view.schedule and view.next_run else []
 
 
-def fire_record(view: View, fire: datetime) -> dict[str, Any]:
+def fire_record(view: JobView, fire: datetime) -> dict[str, Any]:
     """Return an instant in UTC and in the job's zone."""
     zone, local = in_zone(view, fire)
     return {"utc": iso(fire), "zone": zone, "in_zone": local.isoformat()}
 
 
-def in_zone(view: View, moment: datetime) -> tuple[str, datetime]:
+def in_zone(view: JobView, moment: datetime) -> tuple[str, datetime]:
     """Return the zone of the job's schedule, and the moment in it."""
     from zoneinfo import ZoneInfo
 
@@ -143,7 +52,7 @@ def in_zone(view: View, moment: datetime) -> tuple[str, datetime]:
     return zone, moment.astimezone(ZoneInfo(zone))
 
 
-def policies(view: View) -> dict[str, Any]:
+def policies(view: JobView) -> dict[str, Any]:
     """Return the job's policies as they are declared; retry only where the code is at hand."""
     from jobmanager.job import RETRY_OPTIONS
 
@@ -166,7 +75,7 @@ ALWAYS_SHOWN = ("overlap", "catch_up", "timeout")
 SHOWN_WITH_ANOTHER = ("catch_up_window",)
 
 
-def policies_in_words(view: View) -> list[tuple[str, str]]:
+def policies_in_words(view: JobView) -> list[tuple[str, str]]:
     """Return the policies for people, by name: the usual ones, and every other one that differs from its default."""
     from jobmanager.job import POLICY_OPTIONS
 
@@ -207,7 +116,7 @@ def _attempts(declared: dict[str, Any]) -> str:
     return attempts
 
 
-def handler_name(manager: JobManager, view: View) -> str:
+def handler_name(manager: JobManager, view: JobView) -> str:
     """Return the handler's key, and its function if this process has it."""
     key = view.job.handler if view.job else str(view.declared.get("handler", ""))
     handler = manager.registry.handlers.get(key)
@@ -223,7 +132,7 @@ def handler_name(manager: JobManager, view: View) -> str:
     return code if key == view.id else f"{key} = {code}"
 
 
-def parameters(manager: JobManager, view: View) -> str:
+def parameters(manager: JobManager, view: JobView) -> str:
     """Return the parameters of the handler, as they are written: the keys a payload may have."""
     from inspect import signature
 
@@ -237,7 +146,7 @@ def parameters(manager: JobManager, view: View) -> str:
     return ", ".join(str(parameter) for name, parameter in taken.items() if name != "context") or "nothing"
 
 
-def shown_config(manager: JobManager, view: View) -> Any:
+def shown_config(manager: JobManager, view: JobView) -> Any:
     """Return the config without secrets."""
     from jobmanager.ledger.redaction import Redactor
 

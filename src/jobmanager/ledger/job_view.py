@@ -1,0 +1,95 @@
+"""`JobView`: a job as it stands, from its declaration, its stored row and its latest runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jobmanager.errors import ConfigurationError, CronError
+from jobmanager.job import Job
+from jobmanager.ledger.definition import job_of
+from jobmanager.ledger.overrides import in_force
+from jobmanager.ledger.queries import closed_because, effective, next_run
+from jobmanager.run import Run
+from jobmanager.schedule import Schedule
+from jobmanager.stores.values import JobRow
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as declared in this process, as stored, and its latest runs. One of `job` and `row` is there.
+
+    `last` is its newest run, `latest` that and, where they are others, a running one and the newest that was executed and has ended.
+    `why` says why the job is not active; '' while it is. Instants are in UTC.
+    """
+
+    id: str
+    job: Job | None
+    row: JobRow | None
+    schedule: Schedule | None
+    next_run: datetime | None
+    last: Run | None
+    state: str
+    why: str
+    latest: Sequence[Run] = ()
+
+    @property
+    def name(self) -> str:
+        """The name for people; the id where it has no other."""
+        return self.job.name if self.job else str(self.declared.get("name", self.id))
+
+    @property
+    def source(self) -> str:
+        """`stored` for a job that an operator made, `code` for every other."""
+        return "code" if self.row is None or self.row.definition is None else "stored"
+
+    @property
+    def handler(self) -> str:
+        """The key of its handler."""
+        return self.job.handler if self.job else str(self.declared.get("handler", ""))
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """Return the declaration in force, overrides included: that of the code that started last, or of this code."""
+        overridden = self.job is not None and self.row is not None and self.row.override
+        stored = None if overridden or self.row is None else self.row.declared
+        text = stored or (self.job.declared() if self.job else "{}")
+        return dict(json.loads(text))
+
+    @property
+    def words(self) -> str:
+        """The schedule in plain English."""
+        return self.schedule.describe() if self.schedule else "by hand"
+
+
+def view_of(job: Job | None, row: JobRow | None, last: Sequence[Run], now: datetime) -> JobView:
+    """Return the view of a job from its declaration here, its row and its latest runs; one of the first two is given."""
+    if row is not None and row.definition is not None:
+        job = _defined(row)
+    elif job is not None and row is not None:
+        job = in_force(job, row.override)
+    known = row or job
+    assert known is not None  # noqa: S101 - promised above
+    state, _, why = closed_because(job, row).partition(": ")
+    return JobView(
+        id=known.id,
+        job=job,
+        row=row,
+        schedule=effective(job, row),
+        next_run=next_run(job, row, now),
+        last=next(iter(last), None),
+        state=state or "active",
+        why=why,
+        latest=tuple(last),
+    )
+
+
+def _defined(row: JobRow) -> Job | None:
+    """Return the job that an operator made; None if a newer version wrote what this one cannot read."""
+    try:
+        return job_of(row.id, row.definition or {})
+    except (ConfigurationError, CronError, LookupError, TypeError):
+        return None
