@@ -20,8 +20,9 @@ PARALLEL ?= -n 6 --dist loadfile --no-loadscope-reorder
 FAST ?= -n 3 --dist worksteal
 FAST_TESTS := tests/unit tests/behaviour tests/docs/test_rooms.py tests/docs/test_internals.py tests/faults/test_mutations.py
 
-# Debian packages that the tests' servers come in. Each test session starts servers of its own on free ports.
-DEBIAN_PACKAGES := postgresql postgresql-15-cron pgbouncer redis-server rabbitmq-server
+# Debian packages that the tests' servers and browser come in. Each test session starts servers of its own on free ports.
+DEBIAN_PACKAGES := postgresql postgresql-15-cron pgbouncer redis-server rabbitmq-server \
+	chromium fonts-inter fonts-jetbrains-mono
 
 help:
 	@echo "make demo        a real application's jobs, running here for a while"
