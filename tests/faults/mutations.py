@@ -49,6 +49,7 @@ BACKOFF = "tests/unit/execution/test_retry_backoff.py::"
 CATCH_UP = "tests/unit/ledger/test_catch_up_edges.py::"
 CLOCKS = "tests/integration/test_outside_clocks.py::"
 ENDS = "tests/unit/execution/test_ends_of_attempts.py::"
+EVENTS = "tests/integration/test_events.py::"
 INLINE = "tests/unit/execution/test_inline.py::"
 LINE = "tests/unit/ledger/test_line.py::"
 LOCALE = "tests/unit/test_context_locale.py::"
@@ -456,6 +457,30 @@ ON_POSTGRES = {
         "AND (t.owner IS NULL OR EXISTS (SELECT FROM jobmanager.instances i WHERE i.id = t.owner AND i.dead_at IS NULL))",
         "",
         (POSTGRES_CONTRACT + "test_a_dead_process_opens_nothing_as_its_own",),
+        on_a_server=True,
+    ),
+    "a listener looks until it is noticed": Mutation(
+        "jobmanager.manager.feed",
+        "looked_at + (NOTICED_WITHIN if announces else 0)",
+        "looked_at",
+        (
+            EVENTS
+            + "test_a_listener_that_began_a_moment_ago_hears_of_an_end_that_was_not_announced[postgres]",
+        ),
+        on_a_server=True,
+    ),
+    "ends are announced only to listeners": Mutation(
+        "jobmanager.stores.sql.postgres_signals",
+        "WHERE NOT pg_catalog.pg_try_advisory_xact_lock(%s, %s)",
+        "WHERE %s + %s > 0",
+        (EVENTS + "test_nothing_is_announced_while_nobody_listens",),
+        on_a_server=True,
+    ),
+    "a session that listens is noticed": Mutation(
+        "jobmanager.stores.sql.postgres_signals",
+        'self._driver.execute("SELECT pg_catalog.pg_advisory_lock_shared(%s, %s)", LISTENING)',
+        "pass",
+        (POSTGRES_CONTRACT + "test_an_announcement_says_whether_a_listener_was_there",),
         on_a_server=True,
     ),
     "rolled back is repeated": Mutation(

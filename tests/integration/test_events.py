@@ -6,15 +6,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.servers import FreshDatabases
 
 from jobmanager import JobManager, Run, Settings
+from jobmanager.manager import feed
+from jobmanager.manager.listening import Events
+from jobmanager.stores.changes import NOTICED_WITHIN
+from jobmanager.stores.sql.postgres_signals import CHANNEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -109,6 +114,53 @@ def test_an_end_in_another_process_is_heard_by_those_who_wait_and_who_listen(
     assert not listener.is_alive()
 
 
+def test_a_listener_that_began_a_moment_ago_hears_of_an_end_that_was_not_announced(
+    client: JobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LOOK_EVERY", 1000.0)
+    run = run_after_another_has_ended(client, 0.7)
+
+    with client.events(run=run.id) as events:
+        assert "succeeded" in statuses(events)
+
+
+def test_a_listener_hears_of_ends_by_signals_alone_once_it_is_noticed(
+    client: JobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LOOK_EVERY", 1000.0)
+    run = run_after_another_has_ended(client, NOTICED_WITHIN + 1)
+
+    with client.events(run=run.id) as events:
+        assert "succeeded" in statuses(events)
+
+
+@pytest.mark.servers
+def test_nothing_is_announced_while_nobody_listens(postgres_server: str) -> None:
+    with FreshDatabases(postgres_server) as databases:
+        url = databases.make_installed()
+        jobs = JobManager(Settings(database_url=url))
+        jobs.add_job("work", lambda: None, overlap="allow")
+        asked: list[int] = []
+        announce = jobs.store.changes.announce
+
+        def counted(run_ids: Collection[str]) -> bool:
+            asked.append(len(run_ids))
+            return announce(run_ids)
+
+        jobs.store.changes.announce = counted  # type: ignore[method-assign]
+        with jobs, psycopg.connect(url, autocommit=True) as eavesdropper:
+            eavesdropper.execute(f"LISTEN {CHANNEL}".encode())
+            began = time.monotonic()
+            for _ in range(20):
+                runs = [jobs.trigger_job("work") for _ in range(10)]
+                until(lambda runs=runs: all(jobs.run(run.id).status.closed for run in runs))  # type: ignore[misc]
+            took = time.monotonic() - began
+
+            assert 1 <= len(asked) <= took / NOTICED_WITHIN + 1
+            assert not list(eavesdropper.notifies(timeout=0.1))
+        jobs.store.close()
+
+
 @pytest.mark.servers
 def test_a_lost_connection_is_looked_around_and_comes_back(postgres_server: str) -> None:
     with FreshDatabases(postgres_server) as databases:
@@ -131,6 +183,24 @@ def test_a_lost_connection_is_looked_around_and_comes_back(postgres_server: str)
                 heard.add((change.id, change.status))
             until(lambda: feed.hears)
         jobs.store.close()
+
+
+def run_after_another_has_ended(jobs: JobManager, seconds: float) -> Run:
+    """Return a run that lasts so long, once the other process knows by the end of another one that nobody listens."""
+    run, other = jobs.trigger_job("work", {"seconds": seconds}), jobs.trigger_job("work", {"seconds": 0.0})
+    until(lambda: jobs.run(other.id).status.closed)
+    return run
+
+
+def statuses(events: Events) -> set[str]:
+    """Take changes until one tells of an end, and return the statuses that came."""
+    found: set[str] = set()
+    while "succeeded" not in found:
+        change = events.take(10)
+        if change is None:
+            break
+        found.add(change.status)
+    return found
 
 
 def until(condition: Callable[[], bool]) -> None:

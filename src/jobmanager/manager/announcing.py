@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from jobmanager.errors import StoreError
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.stores.base import RunStore
+from jobmanager.stores.changes import NOTICED_WITHIN
 from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
@@ -17,20 +19,25 @@ MOST_KEPT = 10_000
 
 
 class Announcer:
-    """One thread that announces, behind the runs and never in their way. Nothing depends on it: who waits looks from time to time."""
+    """One thread that announces, behind the runs and never in their way. Nothing depends on it: who waits looks from time to time.
 
-    def __init__(self, store: RunStore, *, threaded: bool) -> None:
+    While no process listens the store is asked once in NOTICED_WITHIN, however many runs end.
+    """
+
+    def __init__(self, store: RunStore, monotonic: Callable[[], float], *, threaded: bool) -> None:
         self._store = store
+        self._monotonic = monotonic
         self._wanted = threaded and store.changes.announces
         self._ended: deque[str] = deque(maxlen=MOST_KEPT)
+        self._unheard_until = float("-inf")
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble = ThrottledLogger(logger)
 
     def note(self, run_id: str) -> None:
-        """Announce soon that the run has ended. Any thread; returns at once."""
-        if not self._wanted:
+        """Announce soon that the run has ended, which is on record. Any thread; returns at once."""
+        if not self._wanted or self._monotonic() < self._unheard_until:
             return
         self._ended.append(run_id)
         if self._thread is None:
@@ -65,9 +72,13 @@ class Announcer:
         ended: list[str] = []
         while self._ended:
             ended.append(self._ended.popleft())
-        if not ended:
+        asked_at = self._monotonic()
+        if not ended or asked_at < self._unheard_until:
             return
         try:
-            self._store.changes.announce(ended)
+            heard = self._store.changes.announce(ended)
         except StoreError as error:
             self._trouble.warning("ends are not announced, who waits for them looks for them: %s", error)
+        else:
+            if not heard:
+                self._unheard_until = asked_at + NOTICED_WITHIN

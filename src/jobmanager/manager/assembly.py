@@ -159,7 +159,7 @@ class Assembly:
             quiet=outage,
         )
         self.rollup = Rollup(store, clock)
-        self.announcer = Announcer(store, threaded=threaded)
+        self.announcer = Announcer(store, clock.monotonic, threaded=threaded)
         demand = Demand(
             background=self.background,
             pool=self.pool,

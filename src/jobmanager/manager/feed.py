@@ -18,13 +18,14 @@ from jobmanager.manager.listening import Change, Events
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.run import EPOCH, MICROSECOND, RunStatus, first_id
 from jobmanager.stores.base import RunStore
-from jobmanager.stores.changes import RunState, Signals
+from jobmanager.stores.changes import NOTICED_WITHIN, RunState, Signals
 from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import shown
 
 logger = get_logger(__name__)
 
 LOOK_EVERY = 1.0  # seconds, where only ends are announced
+UNNOTICED_LOOK_EVERY = 0.05  # seconds, until every process that announces knows that this one listens
 STOPS_WITHIN = 0.2
 TRY_AGAIN = 0.25
 IDLE = 5.0  # seconds after which the thread ends when nobody listens or waits
@@ -151,21 +152,28 @@ class Feed:
             self._trouble.warning("changes cannot be read: %s", error)
 
     def _follow(self, signals: Signals) -> None:
+        announces = self._store.changes.announces
+        looked_at = self._clock.monotonic()
+        noticed_at = looked_at + (NOTICED_WITHIN if announces else 0)
         self._look()  # after the signals begin, so that nothing falls between
         self._wake(())
         self.hears = True
-        looked_at = self._clock.monotonic()
         while self._is_wanted():
-            named = signals.wait(STOPS_WITHIN)
+            unnoticed = (
+                looked_at < noticed_at
+            )  # so the last of these looks comes after all ends that were not announced
+            pause = UNNOTICED_LOOK_EVERY if unnoticed else LOOK_EVERY
+            named = signals.wait(min(pause, STOPS_WITHIN))
             now = self._clock.monotonic()
             if named:
                 self._wake(named)
                 self._compare_named(named)
-            elif named is not None or (self._store.changes.announces and now - looked_at > LOOK_EVERY):
-                if named is not None:
+            is_something = named is not None and not named
+            if is_something or (announces and now - looked_at >= pause):
+                if is_something or unnoticed:
                     self._wake(())
                 self._look()
-                looked_at = self._clock.monotonic()
+                looked_at = now
 
     # ---------------------------------------------------------------- comparing
 

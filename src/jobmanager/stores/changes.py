@@ -14,6 +14,8 @@ from jobmanager.run import RunStatus
 SOMETHING: Collection[str] = ()
 """Something has changed, and nobody said what."""
 POLL = 0.1
+NOTICED_WITHIN = 1.0
+"""Seconds after which every process that announces knows of a listener that began: until then the listener looks by itself."""
 
 
 class RunState(NamedTuple):
@@ -57,8 +59,13 @@ class StoredChanges(ABC):
     announces = False
     """True where processes hear only of the runs that `announce` names; elsewhere the store notices each change by itself."""
 
-    def announce(self, run_ids: Collection[str]) -> None:  # noqa: B027 - most stores notice by themselves
-        """Tell the processes that wait for signals that these runs have ended. Not durable."""
+    def announce(self, run_ids: Collection[str]) -> bool:
+        """Tell the processes that wait for signals that these runs have ended. Not durable.
+
+        False if no process had signals at that moment, whatever its namespace: all that ends within NOTICED_WITHIN need not be
+        announced, as whoever asks for signals meanwhile looks by itself for so long.
+        """
+        return False
 
     def signals(self) -> Signals:
         """Return the signals from now on; StoreUnavailableError. A store that has none is asked ten times a second."""

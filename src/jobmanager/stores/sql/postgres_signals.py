@@ -1,4 +1,7 @@
-"""Signals of PostgreSQL: NOTIFY with the ids of runs that ended, heard on a connection of its own."""
+"""Signals of PostgreSQL: NOTIFY with the ids of runs that ended, heard on a connection of its own.
+
+Each NOTIFY is a durable transaction, so it is made only while a session holds a share of an advisory lock, which ends with that session.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from jobmanager.stores.sql.postgres_database import PostgresDatabase
 from jobmanager.stores.sql.postgres_link import driver_of
 
 CHANNEL = "jobmanager_changes"
+LISTENING = 0x6A6F626D, 1
+"""The advisory lock of which each session that listens holds a share."""
+IF_HEARD = "SELECT pg_catalog.pg_notify(%s, %s) WHERE NOT pg_catalog.pg_try_advisory_xact_lock(%s, %s)"
 MOST_NAMED = 200  # a payload has less than 8,000 bytes
 PROBE_EVERY = 5.0  # seconds; a connection that only listens never learns that it is dead
 
@@ -24,6 +30,7 @@ class PostgresSignals(Signals):
             self._connection = database.connect()
             self._driver = driver_of(self._connection)
             self._connection.detach()  # it is not given back to the pool, and takes no place in it
+            self._driver.execute("SELECT pg_catalog.pg_advisory_lock_shared(%s, %s)", LISTENING)
             self._driver.execute(f"LISTEN {CHANNEL}".encode())
         self._probed_at = time.monotonic()
 
@@ -57,7 +64,9 @@ class PostgresChanges(SqlChanges):
         # Through a pooler LISTEN seems to succeed, and nothing ever comes.
         return NoSignals() if self.database.link.pooled else PostgresSignals(self.database)
 
-    def announce(self, run_ids: Collection[str]) -> None:
+    def announce(self, run_ids: Collection[str]) -> bool:
         payload = ",".join(run_ids) if len(run_ids) <= MOST_NAMED else ""
         with self.database.reading() as connection:
-            driver_of(connection).execute("SELECT pg_catalog.pg_notify(%s, %s)", (CHANNEL, payload))
+            # Two processes that ask at one moment may each take the other for a listener: one NOTIFY too many.
+            told = driver_of(connection).execute(IF_HEARD, (CHANNEL, payload, *LISTENING))
+            return told.rowcount > 0

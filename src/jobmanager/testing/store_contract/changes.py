@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from jobmanager.run import PENDING, RUNNING, SUCCEEDED, Run, new_id
+from jobmanager.stores.changes import NoSignals
 from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
 
 
@@ -90,3 +91,14 @@ class ChangePromises(StoreGround):
 
         assert named is not None
         assert set(named) <= {run.id}
+
+    def test_an_announcement_says_whether_a_listener_was_there(self) -> None:
+        self.job()
+        run = self.opened(self.run_of(owner=self.process()))
+        announce = self.store.changes.announce
+        before = announce([run.id])
+        with closing(self.store.changes.signals()) as signals, closing(self.store.changes.signals()):
+            hears = self.store.changes.announces and not isinstance(signals, NoSignals)
+            meanwhile = announce([run.id]), announce([run.id])
+
+        assert (before, meanwhile, announce([run.id])) == (False, (hears, hears), False)
