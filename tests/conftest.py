@@ -51,7 +51,7 @@ for _name in [name for name in os.environ if name.startswith("JOBMANAGER_") and 
 _HERE = Path(__file__).parent
 
 # These wait for real processes and servers, on a machine that may be busy with others: patience costs only where it fails.
-_PATIENT = {"behaviour", "contract", "docs", "faults", "integration", "security"}
+_PATIENT = {"behaviour", "browser", "contract", "docs", "faults", "integration", "security"}
 _PATIENCE_SECONDS = 300
 
 # One start too many in a hundred runs is the very thing they look for: a gate that repeats what failed must not repeat these.
@@ -82,7 +82,7 @@ def pytest_configure(config):
 
 
 # The longest first: where files go to several processes, a long one that comes last is waited for alone.
-_ORDER = ("faults", "integration", "security", "docs", "behaviour", "contract", "unit")
+_ORDER = ("faults", "integration", "browser", "security", "docs", "behaviour", "contract", "unit")
 
 
 def pytest_collection_modifyitems(items):

@@ -45,6 +45,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "backfill": "operate:backfill",
     },
     "Watch and maintain": {
+        "dashboard": "dashboard:dashboard",
         "doctor": "maintenance:doctor",
         "healthcheck": "operate:healthcheck",
         "notifications": "notifications:notifications",

@@ -2,12 +2,17 @@
 
 It serves `POST /jobs/run` (the setting RUN_PATH), which the database calls, `GET` or `POST /jobs/tick/{job}`, for tickers of other
 kinds that send a bearer token, and `GET /jobs/healthz` and `/jobs/readyz` without login, for the probes of a host. It needs no package of a framework.
+
+`dashboard(jobs, authorize=...)` is the operators' surface: pages, and a JSON API at `/api/v1`. It needs the extra `web`.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jobmanager.access.principal import Principal
 from jobmanager.clock import SystemClock
+from jobmanager.errors import MissingExtraError
 from jobmanager.web.asgi import Application as AsgiApplication
 from jobmanager.web.asgi import Asgi
 from jobmanager.web.hooks import Authorize, api_keys, api_keys_from_settings, basic_auth_from_settings
@@ -17,6 +22,10 @@ from jobmanager.web.work import Manager
 from jobmanager.web.wsgi import Application as WsgiApplication
 from jobmanager.web.wsgi import Wsgi
 
+if TYPE_CHECKING:
+    from jobmanager.manager.manager import JobManager
+    from jobmanager.web.guard import Hook
+
 __all__ = [
     "Authorize",
     "Limits",
@@ -25,6 +34,7 @@ __all__ = [
     "api_keys_from_settings",
     "asgi",
     "basic_auth_from_settings",
+    "dashboard",
     "loopback_only",
     "wsgi",
 ]
@@ -42,3 +52,39 @@ def asgi(jobs: Manager, *, otherwise: AsgiApplication | None = None, limits: Lim
 def wsgi(jobs: Manager, *, otherwise: WsgiApplication | None = None, limits: Limits | None = None) -> Wsgi:
     """Return a WSGI application with the endpoint, as `asgi` otherwise. A call takes one of the server's threads."""
     return Wsgi(jobs, otherwise, limits, SystemClock())
+
+
+def dashboard(
+    jobs: JobManager,
+    *,
+    authorize: Hook,
+    title: str | None = None,
+    timezone: str = "UTC",
+    login_url: str | None = None,
+    read_only: bool = False,
+    limits: Limits | None = None,
+) -> AsgiApplication:
+    """Return an ASGI application with the dashboard's pages and its JSON API at `/api/v1`: mount it at any prefix.
+
+    It is closed: `authorize` is called with each request, a `starlette.requests.Request`, and returns the `Principal` that makes it, or
+    None, for which the response is 401. It may be a coroutine function; others are called on a thread. `title` names the installation,
+    by default its namespace; `timezone` is the zone in which pages tell times. `login_url` is where people sign in, also again.
+    With `read_only` nothing can be changed. It starts nothing: the manager's own `start()` keeps time. `limits` bounds failed
+    sign-ins of one address. MissingExtraError without the extra `web`, CronError for a zone that does not exist.
+    """
+    try:
+        from jobmanager.web.dashboard import make
+    except ImportError as error:
+        raise MissingExtraError(
+            f"The dashboard needs a package that is not installed: {error}. Install jobmanager-backends[web].",
+            extra="web",
+        ) from error
+    return make(
+        jobs,
+        authorize,
+        title=title,
+        timezone=timezone,
+        login_url=login_url,
+        read_only=read_only,
+        limits=limits,
+    )

@@ -1,0 +1,77 @@
+"""The dashboard: pages and JSON API of one manager, as one ASGI application."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
+
+from jobmanager.clock import SystemClock
+from jobmanager.errors import JobManagerError
+from jobmanager.manager.manager import JobManager
+from jobmanager.web.api.app import make_api
+from jobmanager.web.guard import Application, Guard, Hook, Receive, Scope, Send, send_problem
+from jobmanager.web.limit import Limits
+from jobmanager.web.pages.app import ROUTES
+from jobmanager.web.pages.rendering import inner_path, problem_page, zone_named
+from jobmanager.web.problems import Problem, ProblemError, problem_of
+from jobmanager.web.site import Site
+
+API = "/api/v1"
+
+
+def make(
+    jobs: JobManager,
+    hook: Hook,
+    *,
+    title: str | None,
+    timezone: str,
+    login_url: str | None,
+    read_only: bool,
+    limits: Limits | None,
+) -> Application:
+    """Return the application; see `jobmanager.web.dashboard`."""
+    site = Site(
+        jobs=jobs,
+        title=title or jobs.settings.namespace,
+        zone=zone_named(timezone),
+        read_only=read_only,
+        login_url=login_url,
+    )
+    pages = Starlette(
+        routes=[Mount(API, make_api(site)), *ROUTES],
+        exception_handlers={
+            HTTPException: _on_http,
+            ProblemError: _on_problem,
+            JobManagerError: _on_error,
+        },
+    )
+    pages.state.site = site
+
+    async def refuse(scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
+        request = Request(scope)
+        if inner_path(request).startswith(API):
+            await send_problem(scope, send, problem)
+            return
+        scope["app"] = pages
+        await problem_page(request, problem)(scope, receive, send)
+
+    return Guard(pages, hook, jobs.settings, SystemClock(), refuse=refuse, limits=limits)
+
+
+def _on_http(request: Request, error: Any) -> Response:
+    kinds = {404: ("not-found", "No such page"), 405: ("method", "Not with this method")}
+    kind, title = kinds.get(error.status_code, ("http", str(error.detail)))
+    return problem_page(request, Problem(status=error.status_code, kind=kind, title=title))
+
+
+def _on_problem(request: Request, error: Any) -> Response:
+    return problem_page(request, error.problem)
+
+
+def _on_error(request: Request, error: Any) -> Response:
+    return problem_page(request, problem_of(error))

@@ -1,0 +1,17 @@
+"""The routes of all pages."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
+
+from jobmanager.web.pages import jobs, run, theme
+
+ROUTES: list[BaseRoute] = [
+    *jobs.ROUTES,
+    *run.ROUTES,
+    *theme.ROUTES,
+    Mount("/static", StaticFiles(directory=str(files("jobmanager.web.pages") / "static")), name="static"),
+]

@@ -1,0 +1,122 @@
+"""Templates filled and sent: the frame that all pages share, and the words and pictures that templates may use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta, tzinfo
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from jobmanager.access.principal import ADMIN, WRITE, Principal
+from jobmanager.present.phrases import count, tail
+from jobmanager.schedule import zones
+from jobmanager.web.origin import COOKIE, FIELD, is_token, new_token
+from jobmanager.web.pages.strip import strip
+from jobmanager.web.pages.times import Times
+from jobmanager.web.problems import Problem, ProblemError
+from jobmanager.web.site import site_of
+
+THEMES = ("system", "light", "dark")
+THEME_COOKIE = "jobmanager_theme"
+A_YEAR = 365 * 86_400
+
+
+@cache
+def templates() -> Environment:
+    """Return the environment of all templates, made once. What they show is escaped, and an unknown name is an error."""
+    made = Environment(
+        loader=PackageLoader("jobmanager.web.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals.update(strip=strip, count=count, late_after=timedelta(seconds=60))
+    made.filters.update(tail=tail, number=lambda value: f"{value:,}")
+    return made
+
+
+def page(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+    """Return a page inside the frame. A request of htmx for one region gets the whole page as well, and takes the region out of it."""
+    site = site_of(request)
+    principal: Principal | None = getattr(request.state, "principal", None)
+    token = request.cookies.get(COOKIE) or new_token()
+    theme = request.cookies.get(THEME_COOKIE, "system")
+    frame = {
+        "at": request.scope.get("root_path", ""),
+        "path": inner_path(request),
+        "query": request.query_params,
+        "principal": principal,
+        "may_write": principal is not None and principal.may(WRITE) and not site.read_only,
+        "may_admin": principal is not None and principal.may(ADMIN) and not site.read_only,
+        "site": site,
+        "theme": theme if theme in THEMES else "system",
+        "token": token,
+        "notice": request.query_params.get("done"),
+        "t": Times(site.now(), site.zone),
+    }
+    response = HTMLResponse(templates().get_template(template).render({**frame, **context}), status)
+    if request.cookies.get(COOKIE) != token:
+        set_cookie(request, response, COOKIE, token)
+    return response
+
+
+def problem_page(request: Request, problem: Problem) -> HTMLResponse:
+    """Return a problem as a page that says what to do next."""
+    site = site_of(request)
+    sign_in = site.login_url if problem.status == 401 or problem.kind == "recent-login" else None
+    phrase = HTTPStatus(problem.status).phrase
+    response = page(request, "problem.html", problem.status, problem=problem, phrase=phrase, sign_in=sign_in)
+    response.headers.update(problem.headers)
+    return response
+
+
+async def form_of(request: Request) -> Mapping[str, Any]:
+    """Return the fields of a form that this browser was given; ProblemError (403) without the token of its cookie."""
+    form = await request.form()
+    if not is_token(form.get(FIELD), request.cookies.get(COOKIE)):
+        raise ProblemError(
+            Problem(
+                status=403,
+                kind="stale-form",
+                title="The form is too old",
+                hint="Load the page again, then send it once more.",
+            )
+        )
+    return form
+
+
+def back_to(request: Request, path: str) -> RedirectResponse:
+    """Return the redirect after a form: to a path of the dashboard."""
+    return RedirectResponse(request.scope.get("root_path", "") + path, status_code=303)
+
+
+def set_cookie(request: Request, response: Any, name: str, value: str) -> None:
+    """Keep a value in this browser: for the dashboard alone, out of reach of scripts, and over TLS if the page came so."""
+    response.set_cookie(
+        name,
+        value,
+        max_age=A_YEAR,
+        path=request.scope.get("root_path", "") or "/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def inner_path(request: Request) -> str:
+    """Return the path below the mount, beginning with a slash."""
+    path, root = request.scope["path"], request.scope.get("root_path", "")
+    return str(path[len(root) :] if root and path.startswith(root) else path) or "/"
+
+
+def zone_named(name: str) -> tzinfo:
+    """Return the zone in which pages tell times; CronError for a name that no zone has."""
+    zones.check(name)
+    return ZoneInfo(name)

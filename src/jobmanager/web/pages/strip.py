@@ -1,0 +1,58 @@
+"""The strip: what became of a job's last due instants, as one small picture in which height is trouble."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+
+from markupsafe import Markup
+
+from jobmanager.present.condition import Instant, outcome_of
+from jobmanager.web.pages.times import Times
+
+CELLS, WIDTH, STEP, HEIGHT = 30, 5, 7, 20
+_SHAPES = {
+    "failed": '<rect class="mark" x="{x}" y="0" width="5" height="20" rx="1"/>',
+    "missed": '<rect class="hollow" x="{x_in}" y="0.75" width="3.5" height="18.5"/>',
+    "skipped": '<rect class="mark" x="{x}" y="17" width="5" height="2"/>',
+    "cancelled": '<rect class="hollow" x="{x_in}" y="10" width="3.5" height="9.25"/>',
+    "running": '<rect class="mark live" x="{x}" y="5" width="5" height="15"/>',
+    "pending": '<circle class="hollow" cx="{x_mid}" cy="17" r="2"/>',
+}
+
+
+def strip(instants: Sequence[Instant], times: Times, *, late_after: timedelta) -> Markup:
+    """Return the strip of the instants, given newest first; without one, the bare line."""
+    shown = list(reversed(instants[:CELLS]))
+    outcomes = [outcome_of(instant, late_after) for instant in shown]
+    first = CELLS - len(shown)
+    good: list[str] = []
+    others: list[Markup] = []
+    for place, (instant, outcome) in enumerate(zip(shown, outcomes, strict=True), start=first):
+        x = place * STEP
+        if outcome in ("succeeded", "late"):
+            good.append(f"M{x} 13h5v7h-5z")
+            shape = Markup('<rect class="mark" x="{}" y="8" width="5" height="3"/>').format(x)
+        else:
+            shape = Markup(_SHAPES[outcome].format(x=x, x_in=x + 0.75, x_mid=x + 2.5))  # noqa: S704 - numbers alone
+        if outcome != "succeeded":
+            title = f"{times.clock(instant.scheduled_for)} {outcome}" + (
+                f" ({instant.reason})" if instant.reason else ""
+            )
+            others.append(Markup('<g class="{}"><title>{}</title>{}</g>').format(outcome, title, shape))
+    path = Markup('<path class="good" d="{}"/>').format("".join(good)) if good else Markup("")
+    return Markup(
+        '<svg class="strip" width="208" height="20" role="img" aria-label="{}">'
+        '<line class="base" x1="0" x2="208" y1="20.5" y2="20.5"/>{}{}</svg>'
+    ).format(_told(outcomes), path, Markup("").join(others))
+
+
+def _told(outcomes: Sequence[str]) -> str:
+    if not outcomes:
+        return "No instant was due yet."
+    counts = Counter(outcomes)
+    parts = [
+        f"{counts[outcome]} {outcome}" for outcome in sorted(counts, key=lambda word: word == "succeeded")
+    ]
+    return f"Last {len(outcomes)} due: {', '.join(parts)}."

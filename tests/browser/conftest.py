@@ -1,0 +1,99 @@
+"""A real browser, Debian's chromium, before a dashboard that a real server serves."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from jobmanager import JobManager, Settings
+from jobmanager.web import dashboard, loopback_only
+
+ARTEFACTS = Path(__file__).parents[2] / ".artefacts" / "screenshots"
+
+
+@contextmanager
+def served(app) -> Iterator[str]:
+    """Serve an ASGI application on a free port of loopback, and yield its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        free.listen()
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [free]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{free.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, one for all tests of a process."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    with sync_playwright() as playwright:
+        # As root there is no sandbox; the small /dev/shm of a container is not used.
+        chromium = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[JobManager]:
+    """A manager with a few jobs of different fates; started, so that runs by hand are executed."""
+    jobs = JobManager(Settings(database_url=f"sqlite:///{tmp_path}/jobs.db", backend="local"))
+
+    @jobs.job("greet", cron="0 3 * * *", timezone="Europe/Berlin", name="Say good morning")
+    def greet(name: str = "world") -> str:
+        return f"hello {name}"
+
+    @jobs.job("broken", cron="0 4 * * *")
+    def broken() -> None:
+        raise ValueError("no luck today")
+
+    with jobs:
+        yield jobs
+
+
+@pytest.fixture
+def address(jobs: JobManager) -> Iterator[str]:
+    """Where the dashboard of `jobs` is served, to this machine alone."""
+    with served(dashboard(jobs, authorize=loopback_only(), timezone="Europe/Berlin")) as url:
+        yield url
+
+
+class Complaints(list[str]):
+    """What a browser complained of while a test looked at pages: console errors, refused resources, exceptions."""
+
+    def listen(self, page: Page) -> None:
+        def on_console(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning"):
+                self.append(f"{page.url}: {message.text}")
+
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: self.append(f"{page.url}: {error}"))
+        page.on(
+            "response",
+            lambda got: self.append(f"{got.status} {got.url}") if got.status >= 500 else None,
+        )
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A page of a new visitor at 1440 × 900; the test fails if the browser complains of anything."""  # noqa: RUF002
+    context = browser.new_context(base_url=address, viewport={"width": 1440, "height": 900})
+    page, complaints = context.new_page(), Complaints()
+    complaints.listen(page)
+    yield page
+    context.close()
+    assert not complaints
