@@ -160,6 +160,18 @@ class KeyNotFoundError(JobManagerError, LookupError):
         self.name = name
 
 
+class EntryNotFoundError(JobManagerError, LookupError):
+    """The outside system has no entry of ours with the name `name`."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class SecretConflictError(JobManagerError):
+    """The secret cannot be replaced now: there is none, or the last rotation was not ended."""
+
+
 class HandlerNotFoundError(JobManagerError, LookupError):
     """No handler has this key, or its "module:function" cannot be imported."""
 

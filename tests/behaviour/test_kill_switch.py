@@ -147,7 +147,7 @@ def test_what_waits_when_the_switch_is_set_goes_on_when_it_is_not(tmp_path: Path
 # ---------------------------------------------------------------- every method and every verb
 
 READS = {
-    "attempts", "audit", "check", "dead_letters", "events", "executors", "get_all_job_statuses", "get_job_metrics",
+    "attempts", "audit", "check", "dead_letters", "entries", "events", "executors", "get_all_job_statuses", "get_job_metrics",
     "due_instants", "get_job", "get_job_status", "handlers", "health", "history", "is_executed_here", "keys", "logs", "notification",
     "list_jobs", "notification_message", "notifications", "principal_of_key", "run", "run_for", "runs", "simulate", "stats", "wait", "webhooks",
 }  # fmt: skip
@@ -174,19 +174,24 @@ WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
     "execute_here": lambda jobs, ids: jobs.execute_here(ids["pending"]),
     "override_job": lambda jobs, _: jobs.override_job("work", priority=3),
     "purge": lambda jobs, _: jobs.purge(),
+    "purge_orphans": lambda jobs, _: jobs.purge_orphans(),
     "redrive": lambda jobs, ids: jobs.redrive(ids["failed"]),
     "redrive_all": lambda jobs, _: jobs.redrive_all(),
     "reset_job": lambda jobs, _: jobs.reset_job("overridden"),
     "resume_all_jobs": lambda jobs, _: jobs.resume_all_jobs(),
     "resume_job": lambda jobs, _: jobs.resume_job("paused"),
+    "retire_secrets": lambda jobs, _: jobs.retire_secrets(),
     "revoke_key": lambda jobs, _: jobs.revoke_key("ci"),
+    "rotate_secret": lambda jobs, _: jobs.rotate_secret(),
     "rotate_webhooks": lambda jobs, _: jobs.rotate_webhooks(),
     "seed": lambda jobs, _: jobs.seed({"made": {"handler": "work"}}),
+    "set_entry_active": lambda jobs, _: jobs.set_entry_active("jm_sweep", False),
     "stop_all_jobs": lambda jobs, _: jobs.stop_all_jobs(),
     "stop_job": lambda jobs, _: jobs.stop_job("work"),
     "sync": lambda jobs, _: jobs.sync(),
     "test_webhook": lambda jobs, _: jobs.test_webhook("hook"),
     "trigger_job": lambda jobs, _: jobs.trigger_job("work"),
+    "unschedule_entry": lambda jobs, _: jobs.unschedule_entry("jm_sweep"),
     "update_job": lambda jobs, _: jobs.update_job("work", priority=3),
     "update_webhook": lambda jobs, _: jobs.update_webhook("hook", timeout=3),
 }

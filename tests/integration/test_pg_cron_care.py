@@ -476,8 +476,8 @@ def test_nothing_is_looked_after_where_nothing_is_installed(
 def test_there_is_no_secret_to_replace_where_none_was_needed(operator: Operator) -> None:
     operator.gets("init", "--yes")
 
-    assert "there is no secret to replace" in operator.says("secret", "rotate", code=3)
-    assert "there is no secret" in operator.says("secret", "retire", code=3)
+    assert "There is no secret to replace" in operator.says("secret", "rotate", code=3)
+    assert "There is no secret" in operator.says("secret", "retire", code=3)
 
 
 class Deployments:
@@ -678,7 +678,7 @@ def test_a_name_that_means_nothing_is_told(ready: Operator) -> None:
     assert "'nope' is neither an entry of ours nor a job" in ready.says("pg-cron", "pause", "nope", code=2)
     assert "is of no job" in ready.says("pg-cron", "pause", "jm_" + "0" * 24, code=2)
     assert "not in use here" in ready.says("pg-cron", "pause", "jm_http", code=1)
-    assert "pg_cron has no entry" in ready.says("pg-cron", "unschedule", "work", "--yes", code=1)
+    assert "pg_cron has no entry" in ready.says("pg-cron", "unschedule", "work", "--yes", code=2)
 
 
 def test_nobody_is_asked_where_nobody_can_answer(ready: Operator) -> None:
@@ -753,7 +753,7 @@ def test_what_changes_something_is_noted_with_who_did_it(
     actor = getpass.getuser()
     assert f"event=audit category=jobs actor={actor} action=unschedule target=jm_sweep" in caplog.messages
     assert f"jobmanager: actor={actor} action=unschedule target=jm_sweep" in pg_cron_server.log()
-    assert f'actor={actor} action="new secret"' in pg_cron_server.log()
+    assert f'actor={actor} action="rotate secret"' in pg_cron_server.log()
 
 
 # ---------------------------------------------------------------- verify
@@ -998,7 +998,7 @@ def test_init_and_a_run_work_whatever_way_the_database_writes_dates(
 def test_a_secret_is_shown_although_a_later_step_fails(
     operator: Operator, pg_net: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def purge(_: PgCronAdmin) -> dict[str, int]:
+    def purge(_: PgCronAdmin) -> object:
         raise StoreUnavailableError("the database went away")
 
     monkeypatch.setattr(PgCronAdmin, "purge", purge)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock
@@ -46,6 +46,90 @@ class Entry:
     next_due_at: datetime | None
     drift: str = ""
     """The difference from the declaration, '' if there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawEntry:
+    """One entry of ours as the outside system has it, or should have it. Its command shows no secret.
+
+    `job_id` None: of no job, as an orphan or one that serves them all. `drift` says how it differs from what should be there, `paused` if an
+    operator paused it, and is '' otherwise. The last fields tell how its wake-ups ended, by the notes that the outside system has.
+    """
+
+    name: str
+    job_id: str | None
+    schedule: str
+    command: str
+    active: bool
+    orphan: bool
+    drift: str
+    next_due_at: datetime | None
+    runs_24h: int = 0
+    """Wake-ups of the last 24 hours that ended; `succeeded_24h` of them without an error of the outside system."""
+    succeeded_24h: int = 0
+    last_status: str | None = None
+    last_error: str | None = None
+    last_ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgedEntries:
+    """The names of the orphans that were removed, or would be, and of those that could not be."""
+
+    removed: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+class AuditRow(Protocol):
+    """Makes the row of the audit for a change of an entry, as names and values of its columns."""
+
+    def __call__(
+        self,
+        action: str,
+        target: str,
+        target_id: str,
+        *,
+        at: datetime,
+        job_id: str | None = None,
+        before: Mapping[str, Any] | None = None,
+        after: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]: ...
+
+
+class OutsideAdmin(Protocol):
+    """The outside system of a backend, for operators. Each method is one transaction, which writes its row of the audit, too."""
+
+    def entries(self) -> list[RawEntry]:
+        """Return our entries, sorted by name: those that are there, and those that should be."""
+        ...
+
+    def entry_of(self, word: str) -> str:
+        """Return the name of the entry that is meant by its name, or by a job; EntryNotFoundError if it is neither."""
+        ...
+
+    def set_active(self, entry: str, *, active: bool) -> bool:
+        """Pause an entry, or with that of a job the job; or let it go on. False if that changes nothing. EntryNotFoundError."""
+        ...
+
+    def unschedule(self, entry: str) -> None:
+        """Remove an entry until the next sync; EntryNotFoundError if there is none."""
+        ...
+
+    def purge(self) -> PurgedEntries:
+        """Remove every orphan."""
+        ...
+
+    def keys(self) -> int:
+        """Return how many secrets sign the calls of the outside system: two while one is replaced."""
+        ...
+
+    def new_secret(self, *, bearer: bool) -> str:
+        """Make a secret that signs from now on, beside those that do already, and return it; no later call shows it."""
+        ...
+
+    def retire(self) -> int:
+        """Let only the newest secret sign from now on; return how many ended."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +313,16 @@ class Backend(ABC):
     @abstractmethod
     def entries(self) -> list[Entry]:
         """Return what the outside system has planned for us, with drift and orphans."""
+
+    def admin(self, *, actor: str, audit: AuditRow) -> OutsideAdmin:
+        """Return the entries of the outside system to an operator, whose name is `actor`; connects to nothing yet.
+
+        Raises UnsupportedError where the outside system has no entries of ours.
+        """
+        raise UnsupportedError(
+            f"Backend {self.name!r} has no entries outside of the application's processes. Pause, edit or delete the job itself; "
+            "the backend that has entries is pg_cron."
+        )
 
     @abstractmethod
     def health(self) -> Health:

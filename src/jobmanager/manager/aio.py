@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from jobmanager.access.keys import ApiKey
 from jobmanager.access.principal import READ, WRITE, Principal
+from jobmanager.backends.base import PurgedEntries, RawEntry
 from jobmanager.job import Job, JobOptions, PolicyWords
 from jobmanager.ledger.backfill import MadeUp
 from jobmanager.ledger.job_sync import Change
@@ -163,13 +164,17 @@ class AsyncJobManager:
         body: str = "",
         details: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
+        *,
+        by: str | None = None,
     ) -> int:
         """Tell the admins something; see `JobManager.notify_admins`."""
-        return await _on_thread(self._manager.notify_admins, subject, title, body, details, tags)
+        return await _on_thread(self._manager.notify_admins, subject, title, body, details, tags, by=by)
 
-    async def test_notifications(self, to: str | None = None) -> dict[str, str | None]:
+    async def test_notifications(
+        self, to: str | None = None, *, by: str | None = None
+    ) -> dict[str, str | None]:
         """Send a message at once; see `JobManager.test_notifications`."""
-        return await _on_thread(self._manager.test_notifications, to)
+        return await _on_thread(self._manager.test_notifications, to, by=by)
 
     # ---------------------------------------------------------------- the end of a run
 
@@ -184,9 +189,9 @@ class AsyncJobManager:
                     left -= NOTICED_WITHIN
             return run
 
-    async def execute_here(self, run_id: str) -> bool:
+    async def execute_here(self, run_id: str, *, by: str | None = None) -> bool:
         """Execute a due pending run in this process; see `JobManager.execute_here`."""
-        return await _on_thread(self._manager.execute_here, run_id)
+        return await _on_thread(self._manager.execute_here, run_id, by=by)
 
     async def is_executed_here(self, run_id: str) -> bool:
         """Return whether this process owns the run; see `JobManager.is_executed_here`."""
@@ -364,6 +369,30 @@ class AsyncJobManager:
         """Return the holder of an API key; see `JobManager.principal_of_key`."""
         return await _on_thread(self._manager.principal_of_key, secret)
 
+    async def entries(self) -> list[RawEntry]:
+        """Return the entries of the outside system; see `JobManager.entries`."""
+        return await _on_thread(self._manager.entries)
+
+    async def set_entry_active(self, name: str, active: bool, *, by: str | None = None) -> bool:  # noqa: FBT001
+        """Pause an entry, or let it go on; see `JobManager.set_entry_active`."""
+        return await _on_thread(self._manager.set_entry_active, name, active, by=by)
+
+    async def unschedule_entry(self, name: str, *, by: str | None = None) -> None:
+        """Remove an entry; see `JobManager.unschedule_entry`."""
+        await _on_thread(self._manager.unschedule_entry, name, by=by)
+
+    async def purge_orphans(self, *, dry_run: bool = False, by: str | None = None) -> PurgedEntries:
+        """Remove the entries that no job needs; see `JobManager.purge_orphans`."""
+        return await _on_thread(self._manager.purge_orphans, dry_run=dry_run, by=by)
+
+    async def rotate_secret(self, *, again: bool = False, by: str | None = None) -> str:
+        """Make a new secret that signs; see `JobManager.rotate_secret`."""
+        return await _on_thread(self._manager.rotate_secret, again=again, by=by)
+
+    async def retire_secrets(self, *, by: str | None = None) -> int:
+        """Let only the newest secret sign; see `JobManager.retire_secrets`."""
+        return await _on_thread(self._manager.retire_secrets, by=by)
+
     async def purge(
         self,
         *,
@@ -396,9 +425,9 @@ class AsyncJobManager:
         """Delete a stored webhook; see `JobManager.delete_webhook`."""
         await _on_thread(self._manager.delete_webhook, key, by=by)
 
-    async def test_webhook(self, key: str) -> WebhookTest:
+    async def test_webhook(self, key: str, *, by: str | None = None) -> WebhookTest:
         """Send a ping to a receiver; see `JobManager.test_webhook`."""
-        return await _on_thread(self._manager.test_webhook, key)
+        return await _on_thread(self._manager.test_webhook, key, by=by)
 
     async def rotate_webhooks(self, *, by: str | None = None) -> int:
         """Encrypt the stored secrets anew; see `JobManager.rotate_webhooks`."""

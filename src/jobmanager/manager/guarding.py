@@ -11,6 +11,7 @@ from jobmanager.access.principal import READ, Principal
 from jobmanager.errors import (
     DuplicateJobError,
     EditConflictError,
+    EntryNotFoundError,
     JobDisabledError,
     JobManagerError,
     JobNotFoundError,
@@ -19,6 +20,7 @@ from jobmanager.errors import (
     PermissionDeniedError,
     RunConflictError,
     RunNotFoundError,
+    SecretConflictError,
     StoreError,
     TransitionError,
 )
@@ -36,6 +38,8 @@ REFUSED = (
     JobNotFoundError,
     RunNotFoundError,
     KeyNotFoundError,
+    EntryNotFoundError,
+    SecretConflictError,
     RunConflictError,
     EditConflictError,
     TransitionError,

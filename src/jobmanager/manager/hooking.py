@@ -171,17 +171,21 @@ class Hooking:
 
     @naming_its_caller
     @changes(WRITE, "test", of="webhook")
-    def test_webhook(self, key: str) -> WebhookTest:
+    def test_webhook(self, key: str, *, by: str | None = None) -> WebhookTest:
         """Send a signed ping to the receiver, and return its status, its response, how long it took and what went wrong.
 
-        No run is recorded. Blocks for at most the webhook's timeout. Raises HandlerNotFoundError for a key that is no webhook.
+        No run is recorded; with `by` the ping is audited where there is a store. Blocks for at most the webhook's timeout. Raises HandlerNotFoundError for a key that is no webhook.
         """
+        check_arguments(by=by)
         self._parts.check_not_disabled(f"Nothing is sent: webhook {shown(key)}")
         self._parts.read_changes()
         known = self._parts.registry.handlers.get(key) if may_be_id(key) else None
         if known is None or not isinstance(known.target, WebhookHandler):
             raise self._not_found(key)
-        return probe(known.target, self._parts.clock.now())
+        sent = probe(known.target, self._parts.clock.now())
+        if self._parts.store.exists():
+            self._parts.record("test", "webhook", key, by, {"status": sent.status, "error": sent.error})
+        return sent
 
     @naming_its_caller
     @changes(ADMIN, "rotate")

@@ -22,6 +22,7 @@ from jobmanager.manager.administering import Administering
 from jobmanager.manager.aio import AsyncJobManager
 from jobmanager.manager.assembly import LONGEST_STOP, Assembly
 from jobmanager.manager.declaring import Declaring
+from jobmanager.manager.entries import Entries
 from jobmanager.manager.hooking import Hooking
 from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.keys import Keys
@@ -59,7 +60,9 @@ def inert() -> Iterator[None]:
         _inert.on = False
 
 
-class JobManager(Declaring, Operating, Reading, Notices, Storing, Administering, Measuring, Keys, Hooking):
+class JobManager(
+    Declaring, Operating, Reading, Notices, Storing, Administering, Measuring, Keys, Hooking, Entries
+):
     """Declares jobs, keeps time for them, starts runs by hand, and reads and changes jobs and runs.
 
     Nothing connects before `start()` or the first use. Any thread may call the methods. `settings` defaults to the

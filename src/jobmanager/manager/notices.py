@@ -98,13 +98,17 @@ class Notices:
         body: str = "",
         details: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
+        *,
+        by: str | None = None,
     ) -> int:
         """Tell those of JOBMANAGER_ALERTS_EMAIL something of the application's own; return to how many addresses it goes.
 
         It is written into the outbox and sent by any living process; messages with the same subject are gathered like other
-        events. Where no one is to be told it is logged, and 0 returned. Secrets in what is given are hidden. PayloadError.
+        events. Where no one is to be told it is logged, and 0 returned. Secrets in what is given are hidden. With `by` it is audited.
+        PayloadError.
         """
         with Located("notify_admins"):
+            check_arguments(by=by)
             told = {
                 "title": text_of("subject", subject, 500),
                 "heading": text_of("title", title, 500, least=0),
@@ -122,17 +126,28 @@ class Notices:
             return 0
         assembly.store.outbox.add(notices)
         assembly.notifying.wake()
+        sent = {"subject": told["title"], "addresses": len(notices)}
+        self._parts.record("notify_admins", "notification", self._parts.settings.namespace, by, sent)
         return len(notices)
 
     @naming_its_caller
     @changes(ADMIN, "test_notifications")
-    def test_notifications(self, to: str | None = None) -> dict[str, str | None]:
+    def test_notifications(self, to: str | None = None, *, by: str | None = None) -> dict[str, str | None]:
         """Send a message to an address, or to all who are told of everything, at once; return by address what went wrong, None if nothing.
 
-        Nothing of it is kept. Waits for the channels, a minute at most each. ConfigurationError where no one is to be told.
+        Nothing of it is kept; with `by` it is audited where there is a store. Waits for the channels, a minute at most each.
+        ConfigurationError where no one is to be told.
         """
+        check_arguments(by=by)
         self._parts.check_not_disabled("No message is sent")
-        return self._parts.assembly.notifying.test(to)
+        outcome = self._parts.assembly.notifying.test(to)
+        if self._parts.store.exists():
+            failed = sorted(address for address, error in outcome.items() if error is not None)
+            facts = {"addresses": sorted(outcome), "failed": failed}
+            self._parts.record(
+                "test_notifications", "notification", self._parts.settings.namespace, by, facts
+            )
+        return outcome
 
     def _marked(
         self, notification_id: str, state: NotificationState, action: str, by: str | None

@@ -163,11 +163,13 @@ class Operating:
         return Waiting(self._parts.assembly, self._parts.history, self._parts.clock, run.id, limit)
 
     @changes(WRITE, "execute", of="run")
-    def execute_here(self, run_id: str) -> bool:
+    def execute_here(self, run_id: str, *, by: str | None = None) -> bool:
         """Execute a due pending run in this process, which was not started, unless a started one may take it; True if taken.
 
-        A run that goes back to pending between attempts needs another call. `stop()` ends what was taken. Raises RunNotFoundError.
+        A run that goes back to pending between attempts needs another call. `stop()` ends what was taken. With `by` it is audited.
+        Raises RunNotFoundError.
         """
+        check_arguments(by=by)
         run = self._parts.history.run(run_id)
         if (
             self._parts.settings.disabled
@@ -181,7 +183,12 @@ class Operating:
             assembly.attend()
             assembly.heartbeat.start(executes=False)
             self._parts.attending = True
-        return bool(assembly.claims.claim_these([run.id]))
+        taken = bool(assembly.claims.claim_these([run.id]))
+        if taken:
+            self._parts.record(
+                "execute", "run", run.id, by, {"host": assembly.heartbeat.id}, job_id=run.job_id
+            )
+        return taken
 
     @reads
     def is_executed_here(self, run_id: str) -> bool:

@@ -188,13 +188,21 @@ class Parts:
         return lambda before, after: auditor.of_run(action, before, after, by=by, at=at)
 
     def record(
-        self, action: str, target: str, target_id: str, by: str | None, after: Mapping[str, Any]
+        self,
+        action: str,
+        target: str,
+        target_id: str,
+        by: str | None,
+        after: Mapping[str, Any],
+        *,
+        job_id: str | None = None,
     ) -> None:
-        """Audit a change of many transactions, after them; nothing if nobody is named."""
+        """Audit a change of many transactions, or of one that others make as well, after it; nothing if nobody is named."""
         auditor = self.assembly.auditor
         if auditor.is_wanted(by):
             at = self.store.now()
-            self.store.audit.write(auditor.entry(action, target, target_id, at=at, by=by, after=after))
+            entry = auditor.entry(action, target, target_id, at=at, by=by, after=after, job_id=job_id)
+            self.store.audit.write(entry)
 
     def read_changes(self) -> None:
         """Take over what operators have just made or changed, if there is a store."""

@@ -25,9 +25,11 @@ _KINDS: dict[str, Kind] = {
     "notify": Flag(),
     "dry_run": Flag(),
     "plan": Flag(),
+    "active": Flag(),
+    "again": Flag(),
     "limit": Whole(0, 1_000_000),
 }
-_NEVER_NONE = frozenset({"once", "notify", "dry_run", "plan", "limit"})
+_NEVER_NONE = frozenset({"once", "notify", "dry_run", "plan", "active", "again", "limit"})
 Word = TypeVar("Word", bound=StrEnum)
 
 

@@ -12,7 +12,16 @@ from datetime import UTC, timedelta
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from jobmanager.backends.base import Backend, Capabilities, Deliver, Entry, Found, Health
+from jobmanager.backends.base import (
+    AuditRow,
+    Backend,
+    Capabilities,
+    Deliver,
+    Entry,
+    Found,
+    Health,
+    OutsideAdmin,
+)
 from jobmanager.backends.pg_cron import schema as objects
 from jobmanager.backends.pg_cron.database import Connection, PgCronDatabase, is_here
 from jobmanager.backends.pg_cron.listener import Listener
@@ -277,6 +286,11 @@ class PgCronBackend(Backend):
             *found,
             *(Entry(name=name, job_id=None, next_due_at=None, drift="of no job") for name in orphans),
         ]
+
+    def admin(self, *, actor: str, audit: AuditRow) -> OutsideAdmin:
+        from jobmanager.backends.pg_cron.admin import PgCronAdmin  # noqa: PLC0415 - only operators need it
+
+        return PgCronAdmin(self, actor=actor, audit=audit)
 
     def health(self) -> Health:
         if self._deliver is None:

@@ -33,7 +33,7 @@ FUNCTIONS_OF_THE_STORE = (
     "row_id", "fault_of_cron", "presentable", "handlers_of", "supersede", "turn_of", "create_job", "enqueue",
 )  # fmt: skip
 FOR_THE_APPLICATION = (
-    "sync_entries(text)", "list_entries()", "stats()", "set_active(text, boolean, text)", "unschedule(text)", "purge_orphans()",
+    "sync_entries(text)", "list_entries()", "entry_outcomes()", "stats()", "set_active(text, boolean, text)", "unschedule(text)", "purge_orphans()",
     "remove_entries()", "drift(text, text[], text, date)", "put_plans(jsonb, jsonb)", "go_on(text)",
     "put_ticker(text, text, text, text, text, int)", "announced_runs(text)", "is_signed(text, text, text)",
     "entry_name(text)", "next_tick(text, timestamptz)", "examined_keys(text)", "examined_entries(text)",

@@ -260,8 +260,9 @@ def _do(here: Session, jobs: JobManager, settings: Settings, done: Done) -> None
         done.add("jobs", "none: no application is named (--app)", jobs_seeded=0, jobs=0)
     entries = [entry.name for entry in care.entries()]
     told = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
-    orphans = f"; {count(purged['purged'], 'orphan')} removed" if purged["purged"] else ""
-    done.add("entries", f"{len(entries)}: {told}{orphans}", entries=entries, **purged)
+    orphans = f"; {count(len(purged.removed), 'orphan')} removed" if purged.removed else ""
+    counted = {"purged": len(purged.removed), "failed": len(purged.failed)}
+    done.add("entries", f"{len(entries)}: {told}{orphans}", entries=entries, **counted)
     done.complete = True
 
 

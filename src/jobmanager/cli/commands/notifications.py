@@ -136,7 +136,7 @@ def drop(here: Session, notification: str) -> None:
 @click.pass_obj
 def test(here: Session, to: str | None) -> None:
     """Send a message now, from this process, and say how that went."""
-    outcome = here.ledger.test_notifications(to)
+    outcome = here.ledger.test_notifications(to, by=here.user)
     if here.as_json:
         here.emit([{"to": address, "error": error} for address, error in outcome.items()])
     else:

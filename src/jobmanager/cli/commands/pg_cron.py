@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,8 +16,10 @@ from jobmanager.cli.verbs import Verbs
 from jobmanager.present.phrases import both, count, distance, iso
 
 if TYPE_CHECKING:
-    from jobmanager.backends.pg_cron.admin import CronEntry, PgCronAdmin
+    from jobmanager.backends.base import RawEntry
+    from jobmanager.backends.pg_cron.admin import PgCronAdmin
     from jobmanager.backends.pg_cron.backend import PgCronBackend
+    from jobmanager.manager.manager import JobManager
     from jobmanager.settings import Settings
 
 T = TypeVar("T")
@@ -67,11 +70,16 @@ def backend_of(settings: Settings) -> PgCronBackend:
 
 def care_of(here: Session, settings: Settings | None = None, *, installed: bool = True) -> PgCronAdmin:
     """Connect to the database to administer it; ConflictError if `installed` is asked for and nothing is installed."""
-    backend = backend_of(settings or settings_of(here))
+    settings = settings or settings_of(here)
+    backend = backend_of(settings)
     from jobmanager.backends.pg_cron import schema as objects
     from jobmanager.backends.pg_cron.admin import PgCronAdmin
+    from jobmanager.ledger.audit import Auditor
+    from jobmanager.ledger.redaction import Redactor
+    from jobmanager.manager.entries import audit_row
 
-    care = PgCronAdmin(backend, actor=here.user)
+    auditor = Auditor(Redactor(settings.secret_values()), namespace=settings.namespace)
+    care = PgCronAdmin(backend, actor=here.user, audit=partial(audit_row, auditor, here.user))
     release = care.release() if installed else objects.release()
     if release is None:
         raise ConflictError(
@@ -84,6 +92,16 @@ def care_of(here: Session, settings: Settings | None = None, *, installed: bool 
             soft_wrap=True,
         )
     return care
+
+
+def manager_of(here: Session) -> JobManager:
+    """Return a manager of the settings whose backend is pg_cron, whichever backend is chosen; closed when the command ends."""
+    from jobmanager.manager.manager import JobManager
+
+    settings = settings_of(here)
+    manager = JobManager(settings, backend=backend_of(settings))
+    click.get_current_context().call_on_close(manager.store.close)
+    return manager
 
 
 # ---------------------------------------------------------------- objects
@@ -191,10 +209,10 @@ def orphans(here: Session) -> None:
     _show(here, care_of(here).orphans(), "No orphans.")
 
 
-def _show(here: Session, found: list[CronEntry], nothing: str) -> None:
+def _show(here: Session, found: list[RawEntry], nothing: str) -> None:
     wrong = [entry for entry in found if entry.drift not in ("", "paused")]
     if here.as_json:
-        here.emit([{**asdict(entry), "next_due_at": iso(entry.next_due_at)} for entry in found])
+        here.emit([_record(entry) for entry in found])
     elif not found:
         here.print(nothing)
     else:
@@ -203,7 +221,12 @@ def _show(here: Session, found: list[CronEntry], nothing: str) -> None:
         raise Exit(FAILED)
 
 
-def _print_entries(here: Session, found: list[CronEntry], wrong: list[CronEntry]) -> None:
+def _record(entry: RawEntry) -> dict[str, Any]:
+    moments = {name: iso(getattr(entry, name)) for name in ("next_due_at", "last_ended_at")}
+    return {**asdict(entry), **moments}
+
+
+def _print_entries(here: Session, found: list[RawEntry], wrong: list[RawEntry]) -> None:
     from rich.text import Text
 
     from jobmanager.cli.output.lists import Column, listing
@@ -257,7 +280,7 @@ def resume(here: Session, name: str) -> None:
 
 
 def _switch(here: Session, name: str, *, active: bool) -> None:
-    from jobmanager.backends.pg_cron.admin import FIXED
+    from jobmanager.backends.pg_cron.entries import FIXED
 
     care = care_of(here)
     entry = care.entry_of(name)
@@ -266,7 +289,7 @@ def _switch(here: Session, name: str, *, active: bool) -> None:
             f"Entry {entry} is of no job.",
             hint="`jobmanager pg-cron purge` removes such entries; `entries` lists all.",
         )
-    changed = care.set_active(entry, active=active)
+    changed = manager_of(here).set_entry_active(entry, active, by=here.user)
     job = care.job_of(entry)
     now = _state_now(care, entry) if job is None else job[1]
     if here.as_json:
@@ -299,11 +322,7 @@ def unschedule(here: Session, name: str, yes: bool) -> None:
     care = care_of(here)
     entry = care.entry_of(name)
     confirm(here, f"Take entry {entry} out of pg_cron in {care.shown}?", yes=yes)
-    if not care.unschedule(entry):
-        raise FailedError(
-            f"pg_cron has no entry {entry} of ours.",
-            hint="`jobmanager pg-cron entries` lists them; jobs have one of their own only with JOBMANAGER_PG_CRON_LAYOUT=entries.",
-        )
+    manager_of(here).unschedule_entry(entry, by=here.user)
     if here.as_json:
         here.emit({"entry": entry, "unscheduled": True})
     else:
@@ -324,7 +343,8 @@ def purge(here: Session, yes: bool) -> None:
         confirm(
             here, f"Remove {count(len(doomed), 'orphan')} from pg_cron in {care.shown} ({names})?", yes=yes
         )
-    done = care.purge() if doomed else {"purged": 0, "failed": 0}
+    gone = manager_of(here).purge_orphans(by=here.user) if doomed else None
+    done = {"purged": len(gone.removed), "failed": len(gone.failed)} if gone else {"purged": 0, "failed": 0}
     if here.as_json:
         here.emit(done)
     else:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from jobmanager.cli.commands.pg_cron import care_of, confirm, settings_of
-from jobmanager.cli.output.failures import ConflictError
+from jobmanager.cli.commands.pg_cron import care_of, confirm, manager_of
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
 from jobmanager.present.phrases import count
@@ -25,19 +24,8 @@ STEPS = (
 @click.pass_obj
 def rotate(here: Session, again: bool) -> None:
     """Make a new secret that signs beside the old one, so that both are accepted until `secret retire`. Shown once."""
-    settings = settings_of(here)
-    care = care_of(here, settings)
-    before = care.keys()
-    if before == 0:
-        raise ConflictError(
-            f"{care.shown}: there is no secret to replace.", hint="`jobmanager init` makes the first one."
-        )
-    if before > 1 and not again:
-        raise ConflictError(
-            f"The last rotation was not ended: {count(before, 'secret')} sign.",
-            hint="`jobmanager secret retire` ends it. If the newest secret was lost: `jobmanager secret rotate --again`.",
-        )
-    secret = care.new_secret(bearer=settings.auth == "bearer")
+    care = care_of(here)
+    secret = manager_of(here).rotate_secret(again=again, by=here.user)
     if here.as_json:
         here.emit({"secret": secret, "signing": care.keys(), "next": list(STEPS)})
         return
@@ -52,19 +40,14 @@ def rotate(here: Session, again: bool) -> None:
 @click.pass_obj
 def retire(here: Session, yes: bool) -> None:
     """End a rotation: from now on only the newest secret signs. Every process of the application must have it by then."""
-    settings = settings_of(here)
-    care = care_of(here, settings)
-    before = care.keys()
-    if before == 0:
-        raise ConflictError(f"{care.shown}: there is no secret.", hint="`jobmanager init` makes one.")
-    ended = 0
-    if before > 1:
+    care = care_of(here)
+    if care.keys() > 1:
         confirm(
             here,
             "Does every process of the application have the newest secret? Others will refuse all calls.",
             yes=yes,
         )
-        ended = care.retire()
+    ended = manager_of(here).retire_secrets(by=here.user)
     if here.as_json:
         here.emit({"retired": ended, "signing": care.keys()})
     elif not ended:

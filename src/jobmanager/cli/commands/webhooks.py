@@ -135,7 +135,7 @@ def delete(here: Session, key: str, yes: bool) -> None:
 @click.pass_obj
 def test(here: Session, key: str) -> None:
     """Send a signed ping, and show the response and how long it took. Exit code 1 if a run would have failed."""
-    found = here.ledger.test_webhook(key)
+    found = here.ledger.test_webhook(key, by=here.user)
     if here.as_json:
         here.emit(asdict(found))
         if not found.ok:

@@ -8,6 +8,7 @@ from typing import Any
 from jobmanager.errors import (
     ConfigurationError,
     CronError,
+    EntryNotFoundError,
     HandlerNotFoundError,
     JobDisabledError,
     JobManagerError,
@@ -16,6 +17,7 @@ from jobmanager.errors import (
     PayloadError,
     RunConflictError,
     RunNotFoundError,
+    SecretConflictError,
     StoreError,
     TransitionError,
     WaitTimeoutError,
@@ -90,6 +92,17 @@ _KNOWN: tuple[tuple[type[JobManagerError], tuple[int, str]], ...] = (
     (
         RunNotFoundError,
         (USAGE, "`jobmanager runs list` shows the runs; if several ids end alike, give more of it."),
+    ),
+    (
+        EntryNotFoundError,
+        (
+            USAGE,
+            "`jobmanager pg-cron entries` lists them; jobs have one of their own only with JOBMANAGER_PG_CRON_LAYOUT=entries.",
+        ),
+    ),
+    (
+        SecretConflictError,
+        (CONFLICT, "`jobmanager verify` shows whether the application accepts the secret that signs."),
     ),
     (KeyNotFoundError, (USAGE, "`jobmanager keys list` shows the keys.")),
     (JobDisabledError, (CONFLICT, "`jobmanager explain JOB` says why.")),

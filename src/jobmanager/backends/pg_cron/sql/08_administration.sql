@@ -31,6 +31,25 @@ EXCEPTION WHEN undefined_table OR invalid_schema_name OR insufficient_privilege 
       LEFT JOIN jobmanager.jobs j ON jobmanager.entry_name(j.id) = name ORDER BY 1;
 END $$;
 
+CREATE OR REPLACE FUNCTION jobmanager.entry_outcomes()
+RETURNS TABLE (name text, runs bigint, succeeded bigint, status text, error text, ended_at timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- How the wake-ups of our entries ended in the last day, and the newest of each: by pg_cron's notes, of which the newest are read, for
+-- they have no index but their number.
+BEGIN
+  RETURN QUERY WITH ended AS MATERIALIZED (
+    SELECT d.jobid, d.runid, d.status, d.return_message, d.end_time FROM cron.job_run_details d
+     WHERE d.runid > (SELECT max(runid) - 100000 FROM cron.job_run_details) AND d.status IN ('succeeded', 'failed')
+       AND d.start_time > clock_timestamp() - interval '24 hours')
+  SELECT c.jobname::text, count(*), count(*) FILTER (WHERE e.status = 'succeeded'), (array_agg(e.status ORDER BY e.runid DESC))[1],
+      (array_agg(CASE WHEN e.status = 'failed' THEN left(jobmanager.redacted(e.return_message), 300) END ORDER BY e.runid DESC))[1],
+      max(e.end_time)
+    FROM ended e JOIN cron.job c USING (jobid)
+   WHERE c.jobname ~ '^jm_' AND c.username = current_user AND c.database = current_database() GROUP BY c.jobname;
+EXCEPTION WHEN undefined_table OR invalid_schema_name OR insufficient_privilege THEN
+  RETURN;
+END $$;
+
 CREATE OR REPLACE FUNCTION jobmanager.stats() RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 -- Numbers of the last day from our own ledger: pg_cron calls a wake-up a success whose call never arrived.
