@@ -158,6 +158,7 @@ LIVES = {
 DAY = timedelta(days=1)
 WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
     "backfill": lambda jobs, _: jobs.backfill("work", NOON - DAY, NOON),
+    "bulk": lambda jobs, ids: jobs.bulk("cancel", [ids["pending"]]),
     "cancel": lambda jobs, ids: jobs.cancel(ids["pending"]),
     "create_key": lambda jobs, _: jobs.create_key("ci"),
     "create_job": lambda jobs, _: jobs.create_job("made", handler="work"),

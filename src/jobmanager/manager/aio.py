@@ -16,6 +16,7 @@ from jobmanager.ledger.job_sync import Change
 from jobmanager.ledger.job_view import JobView
 from jobmanager.ledger.queries import Planned
 from jobmanager.ledger.statistics import Period, Statistics
+from jobmanager.manager.bulk import BulkAction, BulkResult
 from jobmanager.manager.health import REPLY_WITHIN
 from jobmanager.manager.listening import Events
 from jobmanager.notify.message import Message
@@ -222,6 +223,12 @@ class AsyncJobManager:
     async def discard(self, run_id: str, *, by: str | None = None) -> Run:
         """Take a failed run off the dead letters; see `JobManager.discard`."""
         return await _on_thread(self._manager.discard, run_id, by=by)
+
+    async def bulk(
+        self, action: BulkAction, run_ids: Collection[str], *, dry_run: bool = False, by: str | None = None
+    ) -> BulkResult:
+        """Change many runs; see `JobManager.bulk`."""
+        return await _on_thread(self._manager.bulk, action, run_ids, dry_run=dry_run, by=by)
 
     async def backfill(
         self, job_id: str, start: datetime, end: datetime, *, dry_run: bool = False, by: str | None = None

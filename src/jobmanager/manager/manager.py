@@ -21,6 +21,7 @@ from jobmanager.execution.child_process import check_handler
 from jobmanager.manager.administering import Administering
 from jobmanager.manager.aio import AsyncJobManager
 from jobmanager.manager.assembly import LONGEST_STOP, Assembly
+from jobmanager.manager.bulk import Bulk
 from jobmanager.manager.declaring import Declaring
 from jobmanager.manager.entries import Entries
 from jobmanager.manager.hooking import Hooking
@@ -61,7 +62,17 @@ def inert() -> Iterator[None]:
 
 
 class JobManager(
-    Declaring, Operating, Reading, Notices, Storing, Administering, Measuring, Keys, Hooking, Entries
+    Declaring,
+    Bulk,
+    Operating,
+    Reading,
+    Notices,
+    Storing,
+    Administering,
+    Measuring,
+    Keys,
+    Hooking,
+    Entries,
 ):
     """Declares jobs, keeps time for them, starts runs by hand, and reads and changes jobs and runs.
 
