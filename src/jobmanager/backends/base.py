@@ -265,7 +265,7 @@ class Backend(ABC):
     def prepare(self, schedule: Schedule) -> None:  # noqa: B027 - where ticks come from a process, it follows the change itself
         """Make the outside ready for a job of this schedule, which is stored next: from its commit on it fires without another call.
 
-        Works in a process that was not started; twice is once. Raises StoreUnavailableError, and then no job is stored.
+        Works in a process that was not started; twice is once. Whatever it raises, no job is stored then.
         """
 
     @abstractmethod

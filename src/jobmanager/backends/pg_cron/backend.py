@@ -220,12 +220,15 @@ class PgCronBackend(Backend):
         return wanted[1], wanted[4], drift.keys
 
     def prepare(self, schedule: Schedule) -> None:
-        # Committed before the job is: SQL meets no job without a plan, and a plan without a job does nothing.
-        try:
-            with self.database.transaction() as connection:
-                self._planning.put(connection, [schedule])
-        except ConfigurationError as error:
-            logger.info("pg_cron: %s is planned by the next start: %s", schedule.text, error)
+        # Committed before the job is: SQL meets no job without a plan. A plan without a job, as a crash between the two leaves it, does
+        # nothing: plans are read by the jobs of their schedule alone, and never removed while our objects are there.
+        with self.database.transaction() as connection:
+            if objects.is_older(objects.installed(connection)):
+                logger.info(
+                    "pg_cron: %s is planned by the next start, which installs our objects", schedule.text
+                )
+                return
+            self._planning.put(connection, [schedule])
 
     def start(self, deliver: Deliver) -> None:
         if self._deliver is None:
