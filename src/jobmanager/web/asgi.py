@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, TypeVar
-from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 from jobmanager.clock import Clock
@@ -20,6 +19,7 @@ from jobmanager.web.endpoint import Asked, Endpoint, Route, headers_of
 from jobmanager.web.health import HealthProbes
 from jobmanager.web.held import Early
 from jobmanager.web.limit import Limits
+from jobmanager.web.mount import path_and_mount
 from jobmanager.web.remembered import ResponseCache
 from jobmanager.web.response import NOT_FOUND, TOO_SLOW, UNAVAILABLE, Response
 from jobmanager.web.start import Start
@@ -216,7 +216,7 @@ class Asgi:
 
 def _asked(scope: Scope) -> Asked:
     client = scope.get("client")
-    path, mount = _path_and_mount(scope)
+    path, mount = path_and_mount(scope)
     return Asked(
         method=scope["method"],
         path=path,
@@ -225,17 +225,6 @@ def _asked(scope: Scope) -> Asked:
         headers=headers_of(scope["headers"]),
         query=scope.get("query_string", b""),
     )
-
-
-def _path_and_mount(scope: Scope) -> tuple[str, str]:
-    """Return the path and the mount: Litestar takes the prefix off the path without a word; what came over the wire still has it."""
-    path, mount, raw = scope["path"], scope.get("root_path", ""), scope.get("raw_path")
-    if not mount and raw:
-        whole = unquote(raw.partition(b"?")[0]).removesuffix("/")
-        inner = "/" + path.strip("/")
-        if whole != path.removesuffix("/") and whole.endswith(inner):
-            return whole, whole.removesuffix(inner)
-    return path, mount
 
 
 async def _body(receive: Receive) -> bytes | None:

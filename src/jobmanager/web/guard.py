@@ -18,6 +18,7 @@ from jobmanager.settings import Settings
 from jobmanager.validation.printable import get_logger
 from jobmanager.web.hooks import headers_of
 from jobmanager.web.limit import Limit, Limits
+from jobmanager.web.mount import path_and_mount
 from jobmanager.web.origin import SAFE, is_same_origin
 from jobmanager.web.problems import Problem
 
@@ -74,6 +75,8 @@ class Guard:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
+        path, mount = path_and_mount(scope)
+        scope = {**scope, "path": path, "root_path": mount}
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})
         scope["state"]["request_id"] = request_id
