@@ -25,7 +25,7 @@ DEBIAN_PACKAGES := postgresql postgresql-15-cron pgbouncer redis-server rabbitmq
 	chromium fonts-inter fonts-jetbrains-mono
 
 help:
-	@echo "make demo        a real application's jobs, running here for a while"
+	@echo "make demo        a real application's jobs, running here for a while, with their dashboard"
 	@echo "make test        every test"
 	@echo "make faults      the whole fault programme: every fault on every store, some minutes"
 	@echo "make chaos       processes killed and cut off at random: SEED=7 SECONDS=45 STORE=postgres SEEDS=10"
@@ -47,13 +47,17 @@ help:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
+.venv/.web: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[web]'
+	@touch $@ .venv/.package
+
 .venv/.tests: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group test
-	@touch $@ .venv/.package
+	@touch $@ .venv/.package .venv/.web
 
 .venv/.tools: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
-	@touch $@ .venv/.tests .venv/.package
+	@touch $@ .venv/.tests .venv/.package .venv/.web
 
 # As root it installs what is missing; otherwise it says what is, and those tests are skipped with their reason.
 servers:
@@ -64,7 +68,7 @@ servers:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	else echo "Not installed, so their tests are skipped:$$missing"; fi
 
-demo: .venv/.package
+demo: .venv/.web
 	@$(BIN)/python -m examples.saas.demo
 
 test: .venv/.tests servers

@@ -1,5 +1,7 @@
 """The dashboard in a Django project, under ASGI and under WSGI: these lines belong into its asgi.py and its wsgi.py."""
 
+from secrets import token_urlsafe
+
 from a2wsgi import ASGIMiddleware
 from django.conf import settings
 from django.core.asgi import get_asgi_application
@@ -10,7 +12,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from jobmanager.web import dashboard, loopback_only
 
 if not settings.configured:
-    settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="only-for-this-example", ALLOWED_HOSTS=["127.0.0.1"])
+    settings.configure(ROOT_URLCONF=__name__, SECRET_KEY=token_urlsafe(), ALLOWED_HOSTS=["127.0.0.1"])
 urlpatterns: list[object] = []
 PREFIX = "/admin/jobs"
 

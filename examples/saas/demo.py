@@ -10,6 +10,7 @@ import math
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,10 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+import uvicorn
 from rich.console import Console
 from rich.live import Live
 
 from jobmanager import JobManager, Settings
+from jobmanager.web import dashboard, loopback_only
 
 from . import database, jobs, seed
 from .screen import Screen, line
@@ -62,7 +65,8 @@ def main() -> None:
         declare(manager)
         console.print(f"{manager.resolution} store={manager.store.url}", highlight=False)
         screen = Screen(manager)
-        with manager:
+        with manager, _dashboard(manager, arguments.port) as address:
+            console.print(f"The dashboard shows it live: {address}", highlight=False)
             manager.trigger_job("test-job", {"steps": 60, "seconds": 6}, requested_by="demo")
             manager.trigger_job("test-fail-job", requested_by="demo")
             (_watch if console.is_terminal else _report)(screen, console, ending)
@@ -113,6 +117,30 @@ class Ending:
     def _on_signal(self, number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         self._signals.put(number)
+
+
+@contextmanager
+def _dashboard(manager: JobManager, port: int) -> Iterator[str]:
+    """Serve the dashboard to this machine while this lasts, on the port or on a free one, and yield its address."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError:
+        listener.bind(("127.0.0.1", 0))
+    application = dashboard(manager, authorize=loopback_only())
+    # Open streams of events are cut off at the end.
+    server = uvicorn.Server(
+        uvicorn.Config(application, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join(5)
+        listener.close()
 
 
 @contextmanager
@@ -170,6 +198,9 @@ def _arguments() -> argparse.Namespace:
         type=float,
         default=math.inf if sys.stdout.isatty() else SECONDS_WITHOUT_TERMINAL,
         help="end by itself after so long (default: never in a terminal, else 20)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8787, help="where the dashboard is (default: 8787, else a free one)"
     )
     return parser.parse_args()
 

@@ -73,7 +73,7 @@ def dashboard(
     sign-ins of one address. MissingExtraError without the extra `web`, CronError for a zone that does not exist.
     """
     try:
-        from jobmanager.web.dashboard import make
+        from jobmanager.web.application import make
     except ImportError as error:
         raise MissingExtraError(
             f"The dashboard needs a package that is not installed: {error}. Install jobmanager-backends[web].",
