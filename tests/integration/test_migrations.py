@@ -262,6 +262,7 @@ print("alembic" in sys.modules)
     assert said == "False\n"
 
 
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection:sqlalchemy.exc.SAWarning")
 def test_an_application_s_own_alembic_leaves_our_tables_alone(url):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
@@ -399,7 +400,8 @@ def test_a_sqlite_that_lets_nobody_edit_its_schema_is_upgraded_too(tmp_path, mon
         "jobmanager_stats_hours",
         "jobmanager_once",
     )  # of versions 0003, 0005 and later
-    assert [row[:3] for row in shape(store) if row[2] not in later] == [row[:3] for row in wanted]
+    found = [row[:3] for row in shape(store) if row[2] not in later and row[1] != "jobmanager_runs_scope"]
+    assert found == [row[:3] for row in wanted]
     store.close()
 
 

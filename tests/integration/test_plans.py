@@ -370,6 +370,44 @@ def test_opening_and_ending_read_a_row_for_each_run(full):
     assert full.costs[0][0] < full.too_much, full.costs[0][1]
 
 
+@pytest.fixture
+def limited(full: Any) -> Iterator[Any]:
+    """The same store, where all jobs but one show a principal the runs of its scopes only: two hundred of a million."""
+    jobs = full.store.database.tables.jobs
+    projects = sa.update(jobs).where(jobs.c.id != "job-7")
+    with full.store.database.writing() as connection:
+        connection.execute(projects.values(visibility="project"))
+    full.store.runs.write([run_of(full, concurrency_key="job-1/acme") for _ in range(200)], ())
+    yield full
+    with full.store.database.writing() as connection:
+        connection.execute(projects.values(visibility="team"))
+
+
+OF_A_SCOPE: dict[str, Callable[[Any], object]] = {
+    "first page": lambda full: full.store.history.runs(seen=SCOPED),
+    "page in the middle": lambda full: full.store.history.runs(before=middle(full), seen=SCOPED),
+    "first page of a job": lambda full: full.store.history.runs(job_id="job-1", seen=SCOPED),
+    "first page of a job without any": lambda full: full.store.history.runs(job_id="job-2", seen=SCOPED),
+    "failed": lambda full: full.store.history.runs(statuses=[FAILED], seen=SCOPED),
+    "dead letters": lambda full: full.store.history.runs(dead=True, seen=SCOPED),
+    "last runs": lambda full: full.store.history.last_runs(["job-1", "job-2", "job-7"], seen=SCOPED),
+    "run for": lambda full: full.store.history.run_for("job-1", full.now, seen=SCOPED),
+    "due instants": lambda full: full.store.history.due_instants(["job-1", "job-7"], seen=SCOPED),
+    "metrics": lambda full: full.store.history.metrics(seen=SCOPED),
+}
+
+
+@pytest.mark.parametrize("question", OF_A_SCOPE)
+def test_what_a_scope_sees_little_of_is_found_by_an_index(limited, question):
+    limited.costs.clear()
+    with limited.watching():
+        found = OF_A_SCOPE[question](limited)
+
+    assert found is not None or question == "run for"
+    cost, told = max(limited.costs)
+    assert cost < limited.too_much, told
+
+
 def test_counting_an_hour_reads_the_runs_of_that_hour(full):
     hour = int(full.first.timestamp()) // 3600 + 3
     full.costs.clear()

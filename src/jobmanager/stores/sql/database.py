@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -38,6 +38,11 @@ def literally(column: sa.ColumnElement[Any], value: str) -> sa.ColumnElement[boo
     return column == sa.literal_column(f"'{value}'")
 
 
+def without_index(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """Return the text of the column as an expression that no index has, so that planners take another one."""
+    return column.concat("")
+
+
 def newest_of(
     runs: sa.Table,
     job_id: str,
@@ -50,20 +55,43 @@ def newest_of(
     Each half walks an index of its own, at most `limit` steps.
     """
     c = runs.c
-
-    def half(condition: sa.ColumnElement[bool], *order: sa.ColumnElement[Any]) -> sa.Select[Any]:
-        # Bounded even on the first page: only a range on the second column makes SQLite take the right index.
-        instant, end = order[0], before.instant if before else NEVER
-        newest = sa.select(runs).where(c.job_id == job_id, condition, instant <= end, *conditions)
-        if before is not None:
-            newest = newest.where(sa.or_(instant < end, c.id < before.id))
-        return sa.select(newest.order_by(*(column.desc() for column in order)).limit(limit).subquery())
-
-    ticks = half(c.scheduled_for.is_not(None), c.scheduled_for)
-    by_hand = half(c.scheduled_for.is_(None), c.opened_at, c.id)
+    ticks = _half(
+        runs, job_id, c.scheduled_for.is_not(None), [c.scheduled_for], *conditions, limit=limit, before=before
+    )
+    by_hand = newest_by_hand_of(runs, job_id, *conditions, limit=limit, before=before)
     both = sa.union_all(ticks, by_hand).subquery()
     instant = sa.func.coalesce(both.c.scheduled_for, both.c.opened_at)
     return sa.select(both).order_by(instant.desc(), both.c.id.desc()).limit(limit)
+
+
+def newest_by_hand_of(
+    runs: sa.Table,
+    job_id: str,
+    *conditions: sa.ColumnElement[bool],
+    limit: int,
+    before: Run | None = None,
+) -> sa.Select[Any]:
+    """Return the job's newest starts by hand, older than `before`."""
+    c = runs.c
+    order = [c.opened_at, c.id]
+    return _half(runs, job_id, c.scheduled_for.is_(None), order, *conditions, limit=limit, before=before)
+
+
+def _half(
+    runs: sa.Table,
+    job_id: str,
+    kind: sa.ColumnElement[bool],
+    order: Sequence[sa.ColumnElement[Any]],
+    *conditions: sa.ColumnElement[bool],
+    limit: int,
+    before: Run | None,
+) -> sa.Select[Any]:
+    # Bounded even on the first page: only a range on the second column makes SQLite take the right index.
+    instant, end = order[0], before.instant if before else NEVER
+    newest = sa.select(runs).where(runs.c.job_id == job_id, kind, instant <= end, *conditions)
+    if before is not None:
+        newest = newest.where(sa.or_(instant < end, runs.c.id < before.id))
+    return sa.select(newest.order_by(*(column.desc() for column in order)).limit(limit).subquery())
 
 
 class Database(ABC):

@@ -21,12 +21,13 @@ from jobmanager.run import (
     first_id,
 )
 from jobmanager.stores.facets import RunHistory
-from jobmanager.stores.sql.database import NEVER, SqlFacet, newest_of
+from jobmanager.stores.sql.database import NEVER, Connection, SqlFacet, literally, without_index
 from jobmanager.stores.sql.rows import (
     attempt_from,
     lines_from,
     run_from,
 )
+from jobmanager.stores.sql.seen_runs import SeenRuns
 from jobmanager.stores.sql.tables import STATUSES
 from jobmanager.stores.sql.visible import run_id_seen, runs_seen
 from jobmanager.stores.values import DueInstant, Tally
@@ -60,31 +61,35 @@ class SqlHistory(SqlFacet, RunHistory):
         limit: int = 50,
         seen: View | None = None,
     ) -> list[Run]:
-        runs, c = self.tables.runs, self.tables.runs.c
-        is_seen = runs_seen(self.tables, seen)
-        wanted = [*is_seen, *([c.status == FAILED, c.discarded_at.is_(None)] if dead else [])]
+        c = self.tables.runs.c
+        wanted = [c.status == FAILED, c.discarded_at.is_(None)] if dead else []
         if statuses:
             wanted.append(c.status.in_([status.value for status in statuses]))
         with self.database.reading() as connection:
+            pages = SeenRuns(self.tables, connection, seen)
             if job_id is None:
                 page = [*wanted, c.id < before] if before is not None else wanted
-                query = sa.select(runs).where(*page).order_by(c.id.desc()).limit(limit)
-            else:
-                last = None if before is None else self.database.find_run(connection, before, *is_seen)
-                if before is not None and last is None:
-                    return []
-                query = newest_of(runs, job_id, *wanted, limit=limit, before=last)
-            return self.database.runs_from(connection.execute(query).mappings())
+                return self.database.runs_from(pages.newest(*page, limit=limit))
+            last = (
+                None
+                if before is None
+                else self.database.find_run(connection, before, *runs_seen(self.tables, seen))
+            )
+            if before is not None and last is None:
+                return []
+            return self.database.runs_from(pages.newest_of(job_id, *wanted, limit=limit, before=last))
 
     def run_for(self, job_id: str, instant: datetime, *, seen: View | None = None) -> Run | None:
         c = self.tables.runs.c
         following = (
             sa.select(self.tables.runs)
-            .where(c.job_id == job_id, c.scheduled_for >= instant, *runs_seen(self.tables, seen))
+            .where(c.job_id == job_id, c.scheduled_for >= instant)
             .order_by(c.scheduled_for)
             .limit(1)
         )
         with self.database.reading() as connection:
+            if not SeenRuns(self.tables, connection, seen).shows_every_run_of(job_id):
+                return None  # ticks have no scope
             found = self.database.runs_from(connection.execute(following).mappings())
         # A stretch covers every instant between its ends, so the next row is the only one that can.
         covering = [run for run in found if (run.first_for or run.instant) <= instant]
@@ -92,19 +97,30 @@ class SqlHistory(SqlFacet, RunHistory):
 
     def last_runs(self, job_ids: Collection[str], *, seen: View | None = None) -> dict[str, list[Run]]:
         c = self.tables.runs.c
-        is_seen = runs_seen(self.tables, seen)
         executed = c.finished_at.is_not(None) & c.started_at.is_not(None)
         found: dict[str, list[Run]] = {}
         with self.database.reading() as connection:
+            pages = SeenRuns(self.tables, connection, seen)
+            running = self._newest_running(connection, job_ids, seen)
             for job_id in job_ids:
-                last = {}
-                for condition in (sa.true(), c.status == RUNNING, executed):
-                    query = newest_of(self.tables.runs, job_id, condition, *is_seen, limit=1)
-                    found_now = self.database.runs_from(connection.execute(query).mappings())
+                last = {run.id: run for run in running if run.job_id == job_id}
+                for condition in (sa.true(), executed):
+                    found_now = self.database.runs_from(pages.newest_of(job_id, condition, limit=1))
                     last.update({run.id: run for run in found_now})
                 if last:
                     found[job_id] = sorted(last.values(), key=lambda run: (run.instant, run.id), reverse=True)
         return found
+
+    def _newest_running(
+        self, connection: Connection, job_ids: Collection[str], seen: View | None
+    ) -> list[Run]:
+        """Return of each job the newest running run, if it has one: of all runs only the running ones are read."""
+        c = self.tables.runs.c
+        mine = without_index(c.job_id).in_(job_ids), *runs_seen(self.tables, seen)
+        query = sa.select(self.tables.runs).where(literally(c.status, RUNNING), *mine)
+        runs = self.database.runs_from(connection.execute(query).mappings())
+        newest = {run.job_id: run for run in sorted(runs, key=lambda run: (run.instant, run.id))}
+        return list(newest.values())
 
     def due_instants(
         self,
@@ -115,7 +131,7 @@ class SqlHistory(SqlFacet, RunHistory):
         seen: View | None = None,
     ) -> dict[str, list[DueInstant]]:
         c = self.tables.runs.c
-        wanted = [c.scheduled_for.is_not(None), c.scheduled_for <= NEVER, *runs_seen(self.tables, seen)]
+        wanted = [c.scheduled_for.is_not(None), c.scheduled_for <= NEVER]
         if since is not None:
             wanted.append(c.scheduled_for >= since)
         query = (
@@ -128,7 +144,8 @@ class SqlHistory(SqlFacet, RunHistory):
         )
         found: dict[str, list[DueInstant]] = {}
         with self.database.reading() as connection:
-            for job_id in job_ids:
+            pages = SeenRuns(self.tables, connection, seen)
+            for job_id in filter(pages.shows_every_run_of, job_ids):  # ticks have no scope
                 rows = connection.execute(query, {"of_job": job_id}).all()
                 if rows:
                     found[job_id] = [
@@ -181,9 +198,10 @@ class SqlHistory(SqlFacet, RunHistory):
         ) & c.started_at.is_not(None)
         query = sa.select(
             sa.func.count(), succeeded, failed, self.database.average_seconds(c.finished_at, c.started_at)
-        ).where(ended, *runs_seen(self.tables, seen, whole=True))
+        ).where(ended)
         with self.database.reading() as connection:
-            count, good, bad, seconds = connection.execute(query).one()
+            mine = SeenRuns(self.tables, connection, seen).of_whole_jobs()
+            count, good, bad, seconds = connection.execute(query.where(*mine)).one()
             cleaned = connection.scalar(sa.select(self.tables.meta.c.last_purge_at))
         return JobMetrics(
             total_executions=count,

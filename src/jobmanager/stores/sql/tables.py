@@ -17,7 +17,7 @@ from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0014"
+SCHEMA_VERSION = "0015"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -83,6 +83,18 @@ class Tables:
     stats_hours: sa.Table
     webhooks: sa.Table
     once: sa.Table
+
+
+def has_scope(runs: Any) -> sa.ColumnElement[bool]:
+    """Return the condition, on the columns of runs, that a run has a scope: it follows the job's id in the concurrency key."""
+    condition: sa.ColumnElement[bool] = runs.concurrency_key != runs.job_id
+    return condition
+
+
+def scope_of(runs: Any) -> sa.ColumnElement[str]:
+    """Return the scope of a run that has one, as the index of scopes has it."""
+    start = sa.func.length(runs.job_id) + sa.literal_column("2")
+    return sa.func.substr(runs.concurrency_key, start, type_=sa.Text)
 
 
 POLICY_TYPES = {OneOf: sa.Text, Whole: sa.Integer, Duration: sa.Float, Flag: sa.Boolean}
@@ -211,6 +223,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         ("waits", (c.concurrency_key, c.priority.desc(), c.due_at, c.id), "turn = 'waits'", False),
         ("running", (c.owner,), "status = 'running'", False),
         ("by_hand", (c.job_id, c.opened_at, c.id), "scheduled_for IS NULL", False),
+        ("scope", (scope_of(c), c.id), "concurrency_key <> job_id", False),
     ):
         some_rows: dict[str, Any] = {where: sa.text(condition)}
         sa.Index(f"{prefix}runs_{name}", *columns, unique=unique, **some_rows)

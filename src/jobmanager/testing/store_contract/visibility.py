@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobmanager.access.view import View
-from jobmanager.run import FAILED, LogLine, Run, RunStatus
+from jobmanager.run import FAILED, SUCCEEDED, LogLine, Run, RunStatus, new_id
 from jobmanager.stores.audit import AuditQuery
 from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
@@ -30,8 +30,8 @@ class VisibilityPromises(StoreGround):
             runs[f"{kind} tick"] = self._ended(self.tick(20, kind, concurrency_key=kind))
         return runs
 
-    def _ended(self, run: Run) -> Run:
-        failed = replace(self.closed(run, FAILED, finished_at=self.now + seconds(2)), started_at=self.now)
+    def _ended(self, run: Run, status: RunStatus = FAILED) -> Run:
+        failed = replace(self.closed(run, status, finished_at=self.now + seconds(2)), started_at=self.now)
         self.inserted(failed)
         self.store.runs.add_lines(failed.id, 1, [LogLine(self.now, "INFO", failed.job_id)])
         return failed
@@ -80,6 +80,37 @@ class VisibilityPromises(StoreGround):
             run_id for run_id in ids if any(run.id == run_id and run.scheduled_for for run in runs.values())
         }
         assert last.keys() == {name.split("/")[0].split()[0] for name in wanted}
+
+    def test_pages_of_a_view_are_those_of_all_without_what_it_hides(self) -> None:
+        """Fails if a page has a hole, repeats a run, or is in another order than without a view. `a/b` is a job and a key of `a`."""
+        kinds = {"team": "team", "a": "project", "a/b": "project", "system": "system"}
+        for job_id, kind in kinds.items():
+            self.job(job_id, visibility=kind)
+        for number in range(40):
+            job_id = [*kinds][number * 7 % 4]
+            scope = ["", "b", "acme", "acme", "b/acme"][number % 5]
+            opened_at = self.now - seconds(50 - number)
+            run = self.run_of(job_id, id=new_id(opened_at), opened_at=opened_at)
+            if scope:
+                run = replace(run, concurrency_key=f"{job_id}/{scope}")
+            elif number % 10:
+                run = replace(run, scheduled_for=self.now - seconds(200 - number), trigger="schedule")
+            self._ended(run, [FAILED, SUCCEEDED][number % 3 // 2])
+        for view in (None, ALL, TEAM, ACME, View("default", system=True, scopes=frozenset({"b", "b/acme"}))):
+            for of_job in (None, *kinds):
+                for statuses in ((), (FAILED,)):
+                    asked: dict[str, Any] = {"job_id": of_job, "statuses": statuses}
+                    every = self.store.history.runs(limit=100, **asked)
+                    wanted = [run.id for run in every if _shows(view, kinds[run.job_id], run)]
+                    assert self._paged(view, **asked) == wanted
+
+    def _paged(self, view: View | None, **asked: Any) -> list[str]:
+        found: list[str] = []
+        page = self.store.history.runs(limit=3, seen=view, **asked)
+        while page and len(found) < 100:
+            found += [run.id for run in page]
+            page = self.store.history.runs(limit=3, seen=view, before=found[-1], **asked)
+        return found
 
     def test_the_attempts_of_a_hidden_run_are_hidden(self) -> None:
         self.job("hidden", visibility="system")
@@ -136,6 +167,14 @@ class VisibilityPromises(StoreGround):
         assert targets(TEAM) == {"team", "project"}
         assert targets(ACME) == {"team"}
         assert targets(ELSEWHERE) == set()
+
+
+def _shows(view: View | None, kind: str, run: Run) -> bool:
+    if view is None or kind == "team":
+        return True
+    if kind == "system":
+        return view.system
+    return view.scopes is None or run.scope in view.scopes
 
 
 _KINDS = ("team", "project", "system")

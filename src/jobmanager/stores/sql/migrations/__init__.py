@@ -1,6 +1,7 @@
 """Changes of the tables from version to version: one Alembic revision each, in `versions`, with a version table of their own.
 
-An application's own Alembic tree is left alone; `include_object` makes it leave ours alone too.
+An application's own Alembic tree is left alone; `include_object` makes it leave ours alone too. On SQLite it warns that it cannot
+reflect the index `jobmanager_runs_scope`, which is harmless.
 """
 
 from __future__ import annotations
