@@ -16,10 +16,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from jobmanager.access.keys import new_secret
-from jobmanager.cli.output import records
 from jobmanager.ledger.bounding import bounded_failure, bounded_json
 from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import HIDDEN, Redactor
+from jobmanager.present import records
 from jobmanager.present.jobs import shown_config
 from jobmanager.run import Failure, LogLine, Progress
 
