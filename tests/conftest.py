@@ -1,8 +1,10 @@
 """What holds for every test: nobody's shell changes a result."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -81,27 +83,46 @@ def pytest_configure(config):
         os.environ["JOBMANAGER_TEST_FAST"] = "1"
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """Collect without the garbage collector, which would walk ten thousand tests again and again: half of the time it takes."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 # The longest first: where files go to several processes, a long one that comes last is waited for alone.
 _ORDER = ("faults", "integration", "browser", "security", "docs", "behaviour", "contract", "unit")
 
 
 def pytest_collection_modifyitems(items):
     """Let tests of processes and servers take their time, and those that count starts fail at once."""
-    items.sort(key=_place)
+    items.sort(key=lambda item: _place(item.path))
     for item in items:
-        if not item.path.is_relative_to(_HERE):
-            continue
-        path = item.path.relative_to(_HERE)
-        if path.as_posix() in _NO_SECOND_CHANCE:
+        name, room = _inside(item.path)
+        if name in _NO_SECOND_CHANCE:
             again = item.config.getoption("reruns") or 0
             item.add_marker(pytest.mark.flaky(reruns=again, only_rerun=_WAITED_IN_VAIN))
-        if path.parts[0] in _PATIENT and not item.get_closest_marker("timeout"):
+        if room in _PATIENT and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_PATIENCE_SECONDS))
 
 
-def _place(item):
-    inside = item.path.is_relative_to(_HERE) and item.path.relative_to(_HERE).parts[0]
-    return _ORDER.index(inside) if inside in _ORDER else len(_ORDER)
+@cache
+def _inside(path: Path) -> tuple[str, str]:
+    """The name of a test's file below this folder, and its first part."""
+    if not path.is_relative_to(_HERE):
+        return "", ""
+    inside = path.relative_to(_HERE)
+    return inside.as_posix(), inside.parts[0]
+
+
+@cache
+def _place(path: Path) -> int:
+    room = _inside(path)[1]
+    return _ORDER.index(room) if room in _ORDER else len(_ORDER)
 
 
 @pytest.fixture(autouse=True)
