@@ -24,7 +24,9 @@ from jobmanager.web.wsgi import Wsgi
 
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager
+    from jobmanager.settings import Settings
     from jobmanager.web.guard import Hook
+    from jobmanager.web.sessions import Sessions
 
 __all__ = [
     "Authorize",
@@ -36,6 +38,7 @@ __all__ = [
     "basic_auth_from_settings",
     "dashboard",
     "loopback_only",
+    "password_login",
     "wsgi",
 ]
 
@@ -61,6 +64,7 @@ def dashboard(
     title: str | None = None,
     timezone: str = "UTC",
     login_url: str | None = None,
+    sign_in: Sessions | None = None,
     read_only: bool = False,
     limits: Limits | None = None,
 ) -> AsgiApplication:
@@ -69,22 +73,41 @@ def dashboard(
     It is closed: `authorize` is called with each request, a `starlette.requests.Request`, and returns the `Principal` that makes it, or
     None, for which the response is 401. It may be a coroutine function; others are called on a thread. `title` names the installation,
     by default its namespace; `timezone` is the zone in which pages tell times. `login_url` is where people sign in, also again.
-    With `read_only` nothing can be changed. It starts nothing: the manager's own `start()` keeps time. `limits` bounds failed
+    With `sign_in=password_login()` the dashboard has a page for that itself, and asks `authorize` about requests without its cookie. With `read_only` nothing can be changed. It starts nothing: the manager's own `start()` keeps time. `limits` bounds failed
     sign-ins of one address. MissingExtraError without the extra `web`, CronError for a zone that does not exist.
     """
     try:
         from jobmanager.web.application import make
     except ImportError as error:
-        raise MissingExtraError(
-            f"The dashboard needs a package that is not installed: {error}. Install jobmanager-backends[web].",
-            extra="web",
-        ) from error
+        raise _missing(error) from error
     return make(
         jobs,
         authorize,
         title=title,
         timezone=timezone,
         login_url=login_url,
+        sign_in=sign_in,
         read_only=read_only,
         limits=limits,
+    )
+
+
+def password_login(settings: Settings | None = None) -> Sessions:
+    """Return the sign-in with a password for the users of JOBMANAGER_DASHBOARD_USERS: give it to `dashboard` as `sign_in`.
+
+    A signed cookie keeps a session for twelve hours, across processes and restarts if JOBMANAGER_ENCRYPTION_KEY is set, and proves a recent
+    sign-in, which dangerous actions need. Five tries a minute for each address. `settings` are those of the environment by
+    default. MissingExtraError without the extra `web`.
+    """
+    try:
+        from jobmanager.web.sessions import password_login as made
+    except ImportError as error:
+        raise _missing(error) from error
+    return made(settings)
+
+
+def _missing(error: ImportError) -> MissingExtraError:
+    return MissingExtraError(
+        f"The dashboard needs a package that is not installed: {error}. Install jobmanager-backends[web].",
+        extra="web",
     )

@@ -14,11 +14,14 @@ from jobmanager.clock import SystemClock
 from jobmanager.errors import JobManagerError
 from jobmanager.manager.manager import JobManager
 from jobmanager.web.api.app import make_api
+from jobmanager.web.cached import Cached
 from jobmanager.web.guard import Application, Guard, Hook, Receive, Scope, Send, send_problem
 from jobmanager.web.limit import Limits
 from jobmanager.web.pages.app import ROUTES
+from jobmanager.web.pages.login import OPEN_PATHS, to_login
 from jobmanager.web.pages.rendering import inner_path, problem_page, zone_named
 from jobmanager.web.problems import Problem, ProblemError, problem_of
+from jobmanager.web.sessions import Sessions, either
 from jobmanager.web.site import Site
 
 API = "/api/v1"
@@ -31,16 +34,22 @@ def make(
     title: str | None,
     timezone: str,
     login_url: str | None,
+    sign_in: Sessions | None,
     read_only: bool,
     limits: Limits | None,
 ) -> Application:
     """Return the application; see `jobmanager.web.dashboard`."""
+    clock = SystemClock()
     site = Site(
         jobs=jobs,
         title=title or jobs.settings.namespace,
         zone=zone_named(timezone),
         read_only=read_only,
         login_url=login_url,
+        sign_in=sign_in,
+        has_events=False,
+        clock=clock,
+        cached=Cached(clock),
     )
     pages = Starlette(
         routes=[Mount(API, make_api(site)), *ROUTES],
@@ -58,9 +67,22 @@ def make(
             await send_problem(scope, send, problem)
             return
         scope["app"] = pages
-        await problem_page(request, problem)(scope, receive, send)
+        asked_by_person = "authorization" not in request.headers and "hx-request" not in request.headers
+        if problem.status == 401 and sign_in is not None and asked_by_person:
+            response: Response = to_login(request)
+        else:
+            response = problem_page(request, problem)
+        await response(scope, receive, send)
 
-    return Guard(pages, hook, jobs.settings, SystemClock(), refuse=refuse, limits=limits)
+    return Guard(
+        pages,
+        hook if sign_in is None else either(sign_in, hook),
+        jobs.settings,
+        clock,
+        refuse=refuse,
+        limits=limits,
+        open_paths=() if sign_in is None else OPEN_PATHS,
+    )
 
 
 def _on_http(request: Request, error: Any) -> Response:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
 
 from starlette.requests import Request
@@ -60,8 +60,10 @@ class Guard:
         *,
         refuse: Refuse,
         limits: Limits | None = None,
+        open_paths: Collection[str] = (),
     ) -> None:
         limits = limits or Limits()
+        self._open_paths = frozenset(open_paths)
         self._inner = inner
         self._hook = hook
         self._is_async = inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(
@@ -80,12 +82,17 @@ class Guard:
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})
         scope["state"]["request_id"] = request_id
+        scope["state"]["mount"] = scope.get("root_path", "")
         send = _with_headers(send, request_id)
         headers = headers_of(scope)
         if _inner_path(scope).startswith(STATIC) and scope["method"] in SAFE:
             await self._inner(scope, receive, send)
             return
-        found = self._foreign(scope, headers) or await self._principal(scope)
+        foreign = self._foreign(scope, headers)
+        if foreign is None and _inner_path(scope) in self._open_paths:
+            await self._inner(scope, receive, send)  # a page of these calls no method of the manager
+            return
+        found = foreign or await self._principal(scope)
         if isinstance(found, Problem):
             await self._refuse(scope, receive, send, found)
             return
@@ -120,6 +127,7 @@ class Guard:
                 kind="unauthenticated",
                 title="Sign in first",
                 hint="Send a password or a key that this dashboard knows.",
+                headers={"www-authenticate": getattr(self._hook, "challenge", "Bearer")},
             )
         if not isinstance(found, Principal):
             logger.error("the authorize hook returned %s, which is no Principal", type(found).__name__)

@@ -61,6 +61,8 @@ def basic_auth_from_settings(settings: Settings | None = None, *, clock: Clock |
 class _Basic:
     """The users of the settings. Any thread may ask."""
 
+    challenge = 'Basic realm="jobmanager", charset="UTF-8"'
+
     def __init__(self, users: Mapping[str, User], clock: Clock) -> None:
         self._users = users
         self._clock = clock

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
 
+from jobmanager.clock import Clock, SystemClock
+from jobmanager.errors import StoreError
 from jobmanager.manager.manager import JobManager
+from jobmanager.web.cached import Cached
+
+if TYPE_CHECKING:
+    from jobmanager.web.sessions import Sessions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +26,17 @@ class Site:
     zone: tzinfo
     read_only: bool = False
     login_url: str | None = None
+    sign_in: Sessions | None = None
+    has_events: bool = False
+    clock: Clock = field(default_factory=SystemClock)
+    cached: Cached = field(default_factory=lambda: Cached(SystemClock()))
 
     def now(self) -> datetime:
-        """Return the time of the store, by which runs are due."""
-        return self.jobs.store.now()
+        """Return the time of the store, by which runs are due; that of this machine while the store cannot be asked."""
+        try:
+            return self.jobs.store.now()
+        except StoreError:
+            return self.clock.now()
 
 
 def site_of(request: Request) -> Site:

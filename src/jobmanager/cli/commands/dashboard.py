@@ -18,6 +18,7 @@ from jobmanager.cli.verbs import verb
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager
     from jobmanager.web.guard import Application, Hook
+    from jobmanager.web.sessions import Sessions
 
 OPTIONS = "_JOBMANAGER_DASHBOARD"
 """The variable by which a process that reloads gives its options to the process that serves."""
@@ -57,8 +58,8 @@ def dashboard(
 ) -> None:
     """Serve the dashboard and its API.
 
-    On 127.0.0.1 every user of this machine is let in as an administrator. On any other address people need a password of
-    JOBMANAGER_DASHBOARD_USERS, and programs a key of `jobmanager keys create`.
+    On 127.0.0.1 every user of this machine is let in as an administrator. On any other address, and where JOBMANAGER_DASHBOARD_USERS is
+    set, people sign in with a password; programs send it by basic authentication, or have a key of `jobmanager keys create`.
 
     Without an application it shows the database of JOBMANAGER_DATABASE_URL: jobs can be paused and runs ended, but nothing starts.
     """
@@ -109,7 +110,11 @@ def application(here: Session, served: Served) -> Application:
 
     manager = here.jobs if served.runs else here.ledger
     app = pages(
-        manager, authorize=_hook(manager, served.host), timezone=served.timezone, read_only=served.read_only
+        manager,
+        authorize=_hook(manager, served.host),
+        sign_in=_sign_in(manager),
+        timezone=served.timezone,
+        read_only=served.read_only,
     )
     return _Living(app, manager) if served.runs else app
 
@@ -145,3 +150,9 @@ def _hook(manager: JobManager, host: str) -> Hook:
     keys = api_keys(manager)
     people = loopback_only() if settings.dashboard_users is None else basic_auth_from_settings(settings)
     return lambda request: keys(request) or people(request)
+
+
+def _sign_in(manager: JobManager) -> Sessions | None:
+    from jobmanager.web import password_login
+
+    return None if manager.settings.dashboard_users is None else password_login(manager.settings)

@@ -7,11 +7,12 @@ from importlib.resources import files
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
-from jobmanager.web.pages import jobs, run, theme
+from jobmanager.web.pages import jobs, login, run, theme
 
 ROUTES: list[BaseRoute] = [
     *jobs.ROUTES,
     *run.ROUTES,
     *theme.ROUTES,
+    *login.ROUTES,
     Mount("/static", StaticFiles(directory=str(files("jobmanager.web.pages") / "static")), name="static"),
 ]

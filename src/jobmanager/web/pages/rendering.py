@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta, tzinfo
 from functools import cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,12 +15,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from jobmanager.access.principal import ADMIN, WRITE, Principal
-from jobmanager.present.phrases import count, tail
+from jobmanager.present.phrases import count, iso, tail
 from jobmanager.schedule import zones
 from jobmanager.web.origin import COOKIE, FIELD, is_token, new_token
+from jobmanager.web.pages.navigation import entries_for
+from jobmanager.web.pages.pulse import pulse_of
 from jobmanager.web.pages.strip import strip
 from jobmanager.web.pages.times import Times
 from jobmanager.web.problems import Problem, ProblemError
+from jobmanager.web.recent import login_of
+from jobmanager.web.sessions import COOKIE as SESSION_COOKIE
 from jobmanager.web.site import site_of
 
 THEMES = ("system", "light", "dark")
@@ -38,7 +43,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     made.globals.update(strip=strip, count=count, late_after=timedelta(seconds=60))
-    made.filters.update(tail=tail, number=lambda value: f"{value:,}")
+    made.filters.update(tail=tail, iso=iso, number=lambda value: f"{value:,}")
     return made
 
 
@@ -59,6 +64,9 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
         "theme": theme if theme in THEMES else "system",
         "token": token,
         "notice": request.query_params.get("done"),
+        "signed_in": principal is not None and site.sign_in is not None and SESSION_COOKIE in request.cookies,
+        "pages": () if principal is None else entries_for(principal),
+        "pulse": None if principal is None else pulse_of(site),
         "t": Times(site.now(), site.zone),
     }
     response = HTMLResponse(templates().get_template(template).render({**frame, **context}), status)
@@ -70,7 +78,9 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
 def problem_page(request: Request, problem: Problem) -> HTMLResponse:
     """Return a problem as a page that says what to do next."""
     site = site_of(request)
-    sign_in = site.login_url if problem.status == 401 or problem.kind == "recent-login" else None
+    sign_in = login_of(request, site) if problem.status == 401 or problem.kind == "recent-login" else None
+    if sign_in and not site.login_url:
+        sign_in += f"?next={quote(came_from(request))}"
     phrase = HTTPStatus(problem.status).phrase
     response = page(request, "problem.html", problem.status, problem=problem, phrase=phrase, sign_in=sign_in)
     response.headers.update(problem.headers)
@@ -97,16 +107,41 @@ def back_to(request: Request, path: str) -> RedirectResponse:
     return RedirectResponse(request.scope.get("root_path", "") + path, status_code=303)
 
 
-def set_cookie(request: Request, response: Any, name: str, value: str) -> None:
+def local_path(given: object) -> str:
+    """Return a path of the dashboard that a form or a query names; `/` for what could lead elsewhere."""
+    path = str(given or "/")
+    is_local = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+    return path if is_local else "/"
+
+
+def came_from(request: Request) -> str:
+    """Return the path of the dashboard's page on which the visitor was: this one, or the one whose form was sent."""
+    if request.method == "GET":
+        return inner_path(request)
+    came = urlsplit(request.headers.get("referer", ""))
+    mount = request.state.mount
+    is_ours = came.netloc == request.headers.get("host") and came.path.startswith(f"{mount}/")
+    return local_path(came.path.removeprefix(mount)) if is_ours else "/"
+
+
+def set_cookie(
+    request: Request,
+    response: Any,
+    name: str,
+    value: str,
+    *,
+    lasts: int = A_YEAR,
+    same_site: Literal["lax", "strict"] = "strict",
+) -> None:
     """Keep a value in this browser: for the dashboard alone, out of reach of scripts, and over TLS if the page came so."""
     response.set_cookie(
         name,
         value,
-        max_age=A_YEAR,
+        max_age=lasts,
         path=request.scope.get("root_path", "") or "/",
         secure=request.url.scheme == "https",
         httponly=True,
-        samesite="strict",
+        samesite=same_site,
     )
 
 

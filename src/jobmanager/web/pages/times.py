@@ -9,6 +9,8 @@ from markupsafe import Markup
 
 from jobmanager.present.phrases import distance, iso, length
 
+NOT_COUNTED, COUNTED = Markup(""), Markup(" data-ago")
+
 
 @dataclass(frozen=True)
 class Times:
@@ -41,13 +43,13 @@ class Times:
 
     def ago(self, moment: datetime | None) -> Markup:
         """Return the distance, `in 27 min` or `8 s ago`, in a `<time>`; an en dash for None."""
-        return self._element(moment, distance(moment, self.now))
+        return self._element(moment, distance(moment, self.now), COUNTED)
 
-    def _element(self, moment: datetime | None, told: str) -> Markup:
+    def _element(self, moment: datetime | None, told: str, counts: Markup = NOT_COUNTED) -> Markup:
         if moment is None:
             return Markup("–")  # noqa: RUF001 - as the design has it
-        return Markup('<time datetime="{}" title="{}">{}</time>').format(
-            iso(moment), self.exact(moment), told
+        return Markup('<time datetime="{}" title="{}"{}>{}</time>').format(
+            iso(moment), self.exact(moment), counts, told
         )
 
     @staticmethod
