@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jobmanager.run import JobStatus, Run, RunStatus
     from jobmanager.schedule import At, Cron, Every
     from jobmanager.settings import Settings
+    from jobmanager.stores.search import RunFilter
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ __all__ = [
     "Run",
     "RunConflictError",
     "RunContext",
+    "RunFilter",
     "RunStatus",
     "Settings",
     "__version__",
@@ -60,6 +62,7 @@ _HOMES = {
     "run": ("JobStatus", "Run", "RunStatus"),
     "schedule": ("At", "Cron", "Every"),
     "settings": ("Settings",),
+    "stores.search": ("RunFilter",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

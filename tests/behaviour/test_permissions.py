@@ -33,6 +33,7 @@ from jobmanager.errors import (
 from jobmanager.explain import explain, explain_now
 from jobmanager.manager.guarding import REFUSED
 from jobmanager.run import PENDING, Run, new_id
+from jobmanager.stores.search import RunFilter
 from jobmanager.testing import FakeClock
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -244,6 +245,11 @@ def reading(jobs: JobManager, run_id: str, job_id: str = "work") -> dict[str, Ca
         "get_job": lambda: jobs.get_job("work"),
         "due_instants": lambda: jobs.due_instants(["work"]),
         "run_for": lambda: jobs.run_for("work", NOON),
+        "search_runs": jobs.search_runs,
+        "search_runs by status": lambda: jobs.search_runs(RunFilter(statuses=["failed"])),
+        "search_runs of the job": lambda: jobs.search_runs(RunFilter(job=job_id)),
+        "count_runs": jobs.count_runs,
+        "dead_letters_by_error": jobs.dead_letters_by_error,
         "simulate": lambda: jobs.simulate(NOON, NOON + day),
         "stats": jobs.stats,
         "stats of the job": lambda: jobs.stats(job_id, "1h"),

@@ -14,14 +14,17 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 
-from jobmanager.run import Ending, Run, RunStatus
+from jobmanager.access.view import View
+from jobmanager.run import FAILED, Ending, Run, RunStatus
 from jobmanager.stores.job_transaction import JobTransaction
+from jobmanager.stores.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
 from jobmanager.stores.sql import sqlite_runs
 from jobmanager.stores.sql.history import SqlHistory
 from jobmanager.stores.sql.jobs import SqlJobs
 from jobmanager.stores.sql.maintenance import SqlMaintenance
 from jobmanager.stores.sql.memory import MemoryStore
 from jobmanager.stores.sql.processes import SqlProcesses
+from jobmanager.stores.sql.search import SqlSearch
 from jobmanager.stores.sql.sqlite_runs import SqliteRuns
 from jobmanager.stores.sql.webhooks import SqlWebhooks
 from jobmanager.stores.values import AuditEntry, DueInstant, Instance, JobRow, Written
@@ -414,6 +417,30 @@ class CountsStartsByHand(Broken, SqlHistory):
         }
 
 
+class FindsWhatWasSeenTo(Broken, SqlSearch):
+    def runs(self, wanted: RunFilter, **which: Any) -> FoundRuns:
+        return super().runs(
+            replace(wanted, dead=False, statuses=[FAILED] if wanted.dead else wanted.statuses), **which
+        )
+
+
+class SkipsBetweenPages(Broken, SqlSearch):
+    def runs(self, wanted: RunFilter, *, before: Mark | None = None, **which: Any) -> FoundRuns:
+        found = super().runs(wanted, before=before, **which)
+        return found if before is None else replace(found, runs=found.runs[1:])
+
+
+class CountsHiddenRuns(Broken, SqlSearch):
+    def counts(self, wanted: RunFilter, *, seen: View | None = None) -> RunCounts:
+        return super().counts(wanted)
+
+
+class GroupsByJobAlone(Broken, SqlSearch):
+    def dead_letters(self, wanted: RunFilter, **which: Any) -> list[DeadLetters]:
+        found = super().dead_letters(wanted, **which)
+        return list({group.job_id: group for group in found}.values())
+
+
 class CountsWhatNeverRan(Broken, SqlHistory):
     def metrics(self) -> Any:
         ended = [run for run in self.runs(limit=1000) if run.status.closed]
@@ -590,6 +617,10 @@ BROKEN_STORES: Mapping[type[MemoryStore | Broken], str] = {
     TakesAnyEnd: "test_an_end_that_two_runs_share_or_that_is_too_short_finds_none",
     OnlyTheNewest: "test_the_last_runs_of_a_job_are_its_newest_and_the_newest_that_was_executed",
     CountsStartsByHand: "test_the_due_instants_of_a_job_are_its_newest_rows_but_starts_by_hand",
+    FindsWhatWasSeenTo: "test_a_search_finds_the_runs_that_its_filter_wants_the_newest_first",
+    SkipsBetweenPages: "test_pages_of_a_search_follow_each_other_without_gap_or_overlap",
+    CountsHiddenRuns: "test_a_search_shows_a_view_only_what_it_sees",
+    GroupsByJobAlone: "test_dead_letters_with_the_same_first_line_stand_together",
     CountsWhatNeverRan: "test_only_what_was_executed_and_has_ended_is_counted",
     ForgetsStretches: "test_a_tick_is_answered_for_by_its_row_or_by_the_stretch_that_covers_it",
     PurgesWhatIsNotAccounted: "test_a_tick_that_is_not_accounted_for_is_kept",
@@ -754,6 +785,7 @@ def with_facet(broken: type[Broken], clock: FakeClock) -> MemoryStore:
         store.runs,
         store.processes,
         store.history,
+        store.search,
         store.maintenance,
         store.webhooks,
     ]

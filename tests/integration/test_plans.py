@@ -21,6 +21,7 @@ from jobmanager.ledger.statistics import statistics_of
 from jobmanager.run import FAILED, Ending, Run, RunStatus, new_id
 from jobmanager.stores import store_for
 from jobmanager.stores.audit import AuditQuery
+from jobmanager.stores.search import Mark, RunFilter
 from jobmanager.stores.sql.sqlite_database import driver_of
 from jobmanager.stores.values import Instance, JobRow
 
@@ -267,6 +268,24 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "due instants": lambda full: full.store.history.due_instants(["job-7", "job-999", "nobody"]),
     "due instants for a scope": lambda full: full.store.history.due_instants(["job-7"], seen=SCOPED),
     "last runs for a scope": lambda full: full.store.history.last_runs(["job-7", "job-999"], seen=SCOPED),
+    "search": lambda full: full.store.search.runs(RunFilter()),
+    "search failed": lambda full: full.store.search.runs(RunFilter(statuses=[FAILED])),
+    "search missed": lambda full: full.store.search.runs(RunFilter(statuses=[RunStatus.MISSED])),
+    "search open": lambda full: full.store.search.runs(RunFilter(statuses=["pending", "running"])),
+    "search dead for a team": lambda full: full.store.search.runs(RunFilter(dead=True), seen=TEAM),
+    "search a job": lambda full: full.store.search.runs(RunFilter(job="job-7")),
+    "search a job for a scope": lambda full: full.store.search.runs(
+        RunFilter(job="job-7", late=True), seen=SCOPED
+    ),
+    "search a range": lambda full: full.store.search.runs(
+        RunFilter(since=full.now - timedelta(hours=9), until=full.now - timedelta(hours=8))
+    ),
+    "search a page in the middle": lambda full: full.store.search.runs(
+        RunFilter(), before=Mark(full.now, middle(full))
+    ),
+    "count": lambda full: full.store.search.counts(RunFilter()),
+    "count of a job": lambda full: full.store.search.counts(RunFilter(job="job-7")),
+    "dead letters by error": lambda full: full.store.search.dead_letters(RunFilter()),
     "key": lambda full: full.store.keys.with_digest("default", "digest"),
     "forget dead": lambda full: full.store.maintenance.forget_dead(full.first),
 }
@@ -281,6 +300,24 @@ def test_an_index_leads_to_the_answer(full, question):
     assert full.costs
     cost, told = max(full.costs)
     assert cost < full.too_much, told
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [RunFilter(requested_by="nobody"), RunFilter(text="no such text"), RunFilter(job="job-7", scope="no")],
+    ids=["by", "text", "scope"],
+)
+def test_a_search_that_finds_nothing_takes_small_steps_and_few(full, wanted):
+    """Fails if one statement reads more than a chunk, or the search more rows than it says."""
+    full.costs.clear()
+    with full.watching():
+        found = full.store.search.runs(wanted)
+
+    assert not found.runs
+    cost, told = max(full.costs)
+    on_sqlite = isinstance(full, WatchedSqlite)  # there the cost is that of all statements
+    assert cost < (20 * full.too_much if on_sqlite else full.too_much), told
+    assert len(told.splitlines() if on_sqlite else full.costs) < 100
 
 
 PAGES_OF_THE_AUDIT: dict[str, dict[str, Any]] = {

@@ -24,6 +24,7 @@ from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerInfo, HandlerTarget
 from jobmanager.run import Attempt, JobMetrics, JobStatus, LogLine, Run
 from jobmanager.stores.outbox import Notification
+from jobmanager.stores.search import DeadLetters, FoundRuns, RunCounts, RunFilter
 from jobmanager.stores.values import AuditEntry, DueInstant, Instance, Outcome
 from jobmanager.validation.texts import MISTAKES, add_place
 from jobmanager.webhooks import WebhookInfo, WebhookTest
@@ -449,6 +450,22 @@ class AsyncJobManager:
     async def get_job(self, job_id: str) -> JobView:
         """Return one job; see `JobManager.get_job`."""
         return await _on_thread(self._manager.get_job, job_id)
+
+    async def search_runs(
+        self, wanted: RunFilter | None = None, *, before: str | None = None, limit: int = 50
+    ) -> FoundRuns:
+        """Return a page of the runs that a filter wants; see `JobManager.search_runs`."""
+        return await _on_thread(self._manager.search_runs, wanted, before=before, limit=limit)
+
+    async def count_runs(self, wanted: RunFilter | None = None) -> RunCounts:
+        """Count the newest runs by kind; see `JobManager.count_runs`."""
+        return await _on_thread(self._manager.count_runs, wanted)
+
+    async def dead_letters_by_error(
+        self, wanted: RunFilter | None = None, *, limit: int = 1000
+    ) -> list[DeadLetters]:
+        """Return the dead letters by their error; see `JobManager.dead_letters_by_error`."""
+        return await _on_thread(self._manager.dead_letters_by_error, wanted, limit=limit)
 
     async def due_instants(
         self, job_ids: Collection[str], *, limit: int = 30, since: datetime | None = None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
 
-from jobmanager.errors import JobNotFoundError
+from jobmanager.errors import JobNotFoundError, PayloadError
 from jobmanager.ledger.job_view import JobView, view_of
 from jobmanager.manager.guarding import reads
 from jobmanager.manager.parts import Parts
 from jobmanager.registry import closest
-from jobmanager.run import Run
+from jobmanager.run import Run, RunStatus
+from jobmanager.stores.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
 from jobmanager.stores.values import DueInstant, JobRow
-from jobmanager.validation.call_arguments import check_arguments, may_be_id
+from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
+from jobmanager.validation.texts import shown
 
 
 class Reading:
@@ -64,6 +67,44 @@ class Reading:
             return None
         return self._parts.store.history.run_for(job_id, instant, seen=self._parts.view())
 
+    @reads
+    def search_runs(
+        self, wanted: RunFilter | None = None, *, before: str | None = None, limit: int = 50
+    ) -> FoundRuns:
+        """Return a page of the runs that the filter wants, newest first, at most `limit`; `before` is `next` of the page before.
+
+        Those of one job come by the instant each stands for, those of all jobs by when they were opened. A search reads at most
+        100,000 rows: `searched_to` says how far back it came if it stopped there, and `next` goes on. Without a job, `until` finds
+        only runs that were opened within 5 minutes after their instant, or within 31 days if they did not succeed. PayloadError for a value or a cursor that cannot be meant.
+        """
+        check_arguments(limit=limit)
+        checked, mark = _checked(wanted), None if before is None else _mark_of(before)
+        if checked is None or not self._parts.store.exists():
+            return FoundRuns(())
+        return self._parts.store.search.runs(checked, before=mark, limit=limit, seen=self._parts.view())
+
+    @reads
+    def count_runs(self, wanted: RunFilter | None = None) -> RunCounts:
+        """Count the newest runs by status, job, reason, kind of error and trigger, of each status 5,000 rows at most.
+
+        What the filter says of these does not count, but for its job: so each of them can be offered with the count it would have.
+        """
+        checked = _checked(wanted)
+        if checked is None or not self._parts.store.exists():
+            return RunCounts(())
+        return self._parts.store.search.counts(checked, seen=self._parts.view())
+
+    @reads
+    def dead_letters_by_error(
+        self, wanted: RunFilter | None = None, *, limit: int = 1000
+    ) -> list[DeadLetters]:
+        """Return the newest `limit` dead letters that the filter wants, grouped by job, kind of error and first line, the largest group first."""
+        check_arguments(limit=limit)
+        checked = _checked(wanted)
+        if checked is None or not self._parts.store.exists():
+            return []
+        return self._parts.store.search.dead_letters(checked, limit=limit, seen=self._parts.view())
+
     def _rows(self) -> dict[str, JobRow]:
         """Return the stored rows of this namespace, and those of declared jobs that another namespace has."""
         parts = self._parts
@@ -83,3 +124,30 @@ class Reading:
         return [
             view_of(declared.get(job_id), rows.get(job_id), last.get(job_id, ()), now) for job_id in job_ids
         ]
+
+
+def _checked(wanted: RunFilter | None) -> RunFilter | None:
+    """Return the filter as a store takes it; None if it asks for a text that no store can hold."""
+    if wanted is None:
+        return RunFilter()
+    if not isinstance(wanted, RunFilter):
+        raise PayloadError(f"{shown(wanted)} is no filter of runs; pass a RunFilter.")
+    names = "job", "reason", "error_kind", "text", "trigger", "scope", "requested_by"
+    texts = [text for name in names if (text := getattr(wanted, name)) is not None]
+    if not all(map(may_be_id, texts)):
+        return None
+    return replace(
+        wanted,
+        statuses=words_of("statuses", wanted.statuses, RunStatus),
+        since=None if wanted.since is None else moment_of("since", wanted.since),
+        until=None if wanted.until is None else moment_of("until", wanted.until),
+        duration=None if wanted.duration is None else duration_of("duration", wanted.duration),
+        text=wanted.text or None,
+    )
+
+
+def _mark_of(cursor: str) -> Mark:
+    try:
+        return Mark.of(cursor)
+    except (ValueError, OverflowError, AttributeError):
+        raise PayloadError(f"before={shown(cursor)} is no cursor; pass `next` of the page before.") from None

@@ -12,6 +12,7 @@ from jobmanager.stores.keys import StoredKeys
 from jobmanager.stores.lookout import Lookout
 from jobmanager.stores.once import OnceBook
 from jobmanager.stores.outbox import Outbox
+from jobmanager.stores.search import StoredSearch
 from jobmanager.stores.statistics import StoredStatistics
 from jobmanager.stores.webhooks import StoredWebhooks
 
@@ -37,6 +38,9 @@ class RunStore(ABC):
 
     history: RunHistory
     """The runs on record, to be read."""
+
+    search: StoredSearch
+    """Runs by filter."""
 
     maintenance: StoreMaintenance
     """Take-over, expiry, retention and dead letters."""

@@ -162,6 +162,10 @@ class Database(ABC):
     def hour_number(self, instant: sa.ColumnElement[Any]) -> Any:
         """Return how many whole hours an instant is after 1970; NULL if it is not finite."""
 
+    @abstractmethod
+    def text_in(self, column: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[Any]:
+        """Return the text under a key of an object in a JSON column; NULL if there is none, or what the column holds is no JSON."""
+
     def next_change(self, connection: Connection) -> int:
         # Taken inside the writing transaction, under the row's lock: a reader never sees 12 before 11 is committed.
         meta = self.tables.meta

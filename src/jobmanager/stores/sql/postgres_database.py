@@ -105,6 +105,9 @@ class PostgresDatabase(Database):
         finite = sa.case((sa.func.isfinite(instant), instant))
         return sa.cast(sa.func.floor(sa.extract("epoch", finite) / 3600), sa.BigInteger)
 
+    def text_in(self, column: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[Any]:
+        return column.op("->>", return_type=sa.Text())(sa.literal_column(f"'{key}'"))
+
 
 class _Session:
     """A connection while statements are made with it, with `begins` inside a transaction. No generators: each run takes two."""

@@ -212,6 +212,10 @@ class SqliteDatabase(Database):
     def hour_number(self, instant: sa.ColumnElement[Any]) -> Any:
         return instant.op("/", return_type=sa.BigInteger())(sa.literal_column("3600000000"))
 
+    def text_in(self, column: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[Any]:
+        text = sa.func.json_extract(column, f"$.{key}", type_=sa.Text)
+        return sa.case((sa.func.json_valid(column) == 1, text))
+
 
 class _Writing:
     """A transaction of the one writer. No generator: what that costs is a tenth of a start and its end."""

@@ -18,6 +18,7 @@ from jobmanager.stores.sql.outbox import SqlOutbox
 from jobmanager.stores.sql.processes import SqlProcesses
 from jobmanager.stores.sql.runs import SqlRuns
 from jobmanager.stores.sql.schema import Schema
+from jobmanager.stores.sql.search import SqlSearch
 from jobmanager.stores.sql.statistics import SqlStatistics
 from jobmanager.stores.sql.webhooks import SqlWebhooks
 
@@ -33,6 +34,7 @@ class SqlStore(RunStore):
         self.runs = runs
         self.processes = SqlProcesses(database)
         self.history = SqlHistory(database)
+        self.search = SqlSearch(database)
         self.maintenance = SqlMaintenance(database)
         self.once = SqlOnceBook(database)
         self.outbox = SqlOutbox(database)

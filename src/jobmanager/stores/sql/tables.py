@@ -17,7 +17,7 @@ from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0015"
+SCHEMA_VERSION = "0016"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -56,6 +56,9 @@ class Instant(TypeDecorator[datetime]):
 
 
 STATUSES = ("pending", "running", "succeeded", "failed", "cancelled", "skipped", "missed")
+TROUBLE = ("failed", "missed", "skipped", "cancelled")
+TROUBLE_IS = " OR ".join(f"status = '{status}'" for status in TROUBLE)
+"""The condition of an index of few rows: SQLite uses it for statements that hold these words."""
 REASONS = (
     "overlap", "paused", "disabled", "downtime", "deadline", "transport", "requested", "superseded", "handler",
     *sorted(KEEPS_ATTEMPT),
@@ -224,6 +227,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         ("running", (c.owner,), "status = 'running'", False),
         ("by_hand", (c.job_id, c.opened_at, c.id), "scheduled_for IS NULL", False),
         ("scope", (scope_of(c), c.id), "concurrency_key <> job_id", False),
+        ("trouble", (c.status, c.id), TROUBLE_IS, False),
     ):
         some_rows: dict[str, Any] = {where: sa.text(condition)}
         sa.Index(f"{prefix}runs_{name}", *columns, unique=unique, **some_rows)

@@ -30,6 +30,7 @@ from jobmanager.testing.store_contract.opening import OpeningPromises
 from jobmanager.testing.store_contract.processes import ProcessPromises
 from jobmanager.testing.store_contract.races import RacePromises
 from jobmanager.testing.store_contract.reading import ReadingPromises
+from jobmanager.testing.store_contract.searching import SearchingPromises
 from jobmanager.testing.store_contract.statistics import StatisticsPromises
 from jobmanager.testing.store_contract.takeover import TakeoverPromises
 from jobmanager.testing.store_contract.visibility import VisibilityPromises
@@ -53,6 +54,7 @@ class RunStoreContract(
     ProcessPromises,
     TakeoverPromises,
     ReadingPromises,
+    SearchingPromises,
     NotifyingPromises,
     LookingPromises,
     OncePromises,

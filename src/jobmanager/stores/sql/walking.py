@@ -1,0 +1,217 @@
+"""Walks through the runs that a filter wants: along an index, newest first, in statements of a bounded number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from jobmanager.access.view import View
+from jobmanager.run import EPOCH, PENDING, RUNNING, RunStatus, first_id
+from jobmanager.stores.search import CLOSED_WITHIN, OPENED_WITHIN, SEARCHED, Mark, RunFilter
+from jobmanager.stores.sql.database import Connection, Database, literally
+from jobmanager.stores.sql.filters import (
+    NOT_SUCCEEDED,
+    Condition,
+    conditions_of,
+    instant_of,
+    range_of,
+    statuses_of,
+    within,
+)
+from jobmanager.stores.sql.tables import TROUBLE, TROUBLE_IS, Tables, has_scope, scope_of
+
+CHUNK = 5_000
+FEW = 1_000
+EARLY = timedelta(hours=1)  # by which clocks may differ, and a tick may come before its instant
+
+Rows = list[sa.RowMapping]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way through the runs that an index has in order: its rows, and the columns it orders them by."""
+
+    rows: Sequence[Condition]
+    order: Sequence[sa.ColumnElement[Any]]
+    end: str | None = None
+    """The id that is too new, on a way by id."""
+
+    @property
+    def newest_first(self) -> list[sa.ColumnElement[Any]]:
+        """Return the order as a statement takes it."""
+        return [column.desc() for column in self.order]
+
+
+class Walker:
+    """Finds the runs that one filter wants: those of one job by instant, those of all jobs by their ids."""
+
+    def __init__(
+        self,
+        database: Database,
+        connection: Connection,
+        wanted: RunFilter,
+        seen: View | None,
+        columns: Sequence[Any],
+    ) -> None:
+        self._runs = database.tables.runs
+        self._tables = database.tables
+        self._connection = connection
+        self._wanted = wanted
+        self._columns = columns
+        self._conditions = conditions_of(database, wanted, seen)
+
+    def find(self, before: Mark | None, most: int) -> tuple[Rows, Mark | None]:
+        """Return the newest rows, at most so many, and the place where the search stopped before it had all of them."""
+        rows, ways = self._ways(before, most)
+        edges = []
+        for way in ways:
+            found, edge = self._walk(way, before, most, SEARCHED // len(ways))
+            rows += found
+            edges += [edge] if edge else []
+        rows.sort(key=lambda row: self._place(self.mark(row)), reverse=True)
+        if not edges:
+            return rows[:most], None
+        # Below the nearest edge one of the walks has not looked yet.
+        edge = max(edges, key=self._place)
+        return [row for row in rows if self._place(self.mark(row)) >= self._place(edge)][:most], edge
+
+    def mark(self, row: sa.RowMapping) -> Mark:
+        """Return the place of a row."""
+        instant = row["opened_at"] if self._wanted.job is None else row["scheduled_for"] or row["opened_at"]
+        return Mark(instant if isinstance(instant, datetime) else EPOCH, row["id"])
+
+    def _place(self, mark: Mark) -> tuple[Any, ...]:
+        return (mark.id,) if self._wanted.job is None else mark
+
+    def _ways(self, before: Mark | None, most: int) -> tuple[Rows, list[Way]]:
+        """Return the rows of statuses of which there are few, and the ways to walk for the rest."""
+        statuses = statuses_of(self._wanted)
+        if not statuses:
+            return [], []
+        if statuses <= NOT_SUCCEEDED:
+            if (few := self._few(statuses)) is not None:
+                return self._of_few(few, before, most), []
+            trouble, still_open = statuses.intersection(TROUBLE), statuses & {PENDING, RUNNING}
+            few = self._few(still_open)
+            if few is not None and self._wanted.job is None:
+                ways = [way_of_trouble(self._tables, self._wanted, status) for status in sorted(trouble)]
+                return self._of_few(few, before, most), ways
+        if self._wanted.job is not None:
+            return [], ways_of_job(self._tables, self._wanted, self._wanted.job)
+        if self._wanted.scope is not None:
+            return [], [way_of_scope(self._tables, self._wanted, self._wanted.scope)]
+        return [], [way_of_all(self._tables, self._wanted)]
+
+    # ---------------------------------------------------------------- many
+
+    def _walk(self, way: Way, before: Mark | None, most: int, budget: int) -> tuple[Rows, Mark | None]:
+        c = self._runs.c
+        found: Rows = []
+        for _ in range(0, budget, CHUNK):
+            rows = [*way.rows, *older(self._runs, way, before)]
+            edge = None
+            if self._conditions:
+                places = sa.select(c.id, c.scheduled_for, c.opened_at).where(*rows)
+                last = places.order_by(*way.newest_first).limit(1).offset(CHUNK - 1)
+                end = self._connection.execute(last).mappings().first()
+                edge = self.mark(end) if end else None
+            if edge is not None:
+                rows += self._not_older(way, edge)
+            query = sa.select(*self._columns).where(*rows, *self._conditions).order_by(*way.newest_first)
+            found += self._connection.execute(query.limit(most - len(found))).mappings().all()
+            if edge is None or len(found) >= most:
+                return found, None
+            before = edge
+        return found, before
+
+    def _not_older(self, way: Way, mark: Mark) -> list[Condition]:
+        c, first = self._runs.c, way.order[0]
+        if first is c.id:
+            return [c.id >= mark.id]
+        return [first >= mark.instant, sa.or_(first > mark.instant, c.id >= mark.id)]
+
+    # ---------------------------------------------------------------- few
+
+    def _few(self, statuses: frozenset[RunStatus]) -> sa.CTE | None:
+        """Return the ids of all runs with these statuses if an index says that they are few."""
+        if not statuses:
+            return sa.select(self._runs.c.id).where(sa.false()).cte("few")
+        some = [
+            sa.select(self._runs.c.id).where(*with_status(self._tables, status)).limit(FEW + 1).subquery()
+            for status in sorted(statuses)
+        ]
+        ids = sa.union_all(*(sa.select(each) for each in some))
+        count = self._connection.scalar(sa.select(sa.func.count()).select_from(ids.subquery()))
+        return ids.cte("few").prefix_with("MATERIALIZED") if (count or 0) <= FEW else None
+
+    def _of_few(self, few: sa.CTE, before: Mark | None, most: int) -> Rows:
+        c, job_id = self._runs.c, self._wanted.job
+        way = Way([], [c.id])
+        if job_id is not None:
+            way = Way(
+                [c.job_id == job_id, *range_of(self._tables, self._wanted)], [instant_of(self._tables), c.id]
+            )
+        query = sa.select(*self._columns).where(
+            c.id.in_(sa.select(few.c.id)), *way.rows, *self._conditions, *older(self._runs, way, before)
+        )
+        return list(self._connection.execute(query.order_by(*way.newest_first).limit(most)).mappings())
+
+
+def older(runs: sa.Table, way: Way, mark: Mark | None) -> list[Condition]:
+    """Return that a run of the way is older than the mark, and than the end of the way."""
+    c, first = runs.c, way.order[0]
+    if first is c.id:
+        # One bound alone: of two SQLite would take any, and read all between them.
+        ends = [end for end in (way.end, mark.id if mark else None) if end is not None]
+        return [c.id < min(ends)] if ends else []
+    return [first <= mark.instant, sa.or_(first < mark.instant, c.id < mark.id)] if mark else []
+
+
+def way_of_all(tables: Tables, wanted: RunFilter) -> Way:
+    """Return the way through all runs by id."""
+    return Way(_opened_in(tables, wanted), [tables.runs.c.id], _end(wanted, OPENED_WITHIN))
+
+
+def way_of_scope(tables: Tables, wanted: RunFilter, scope: str) -> Way:
+    """Return the way through the runs of one scope, by id."""
+    c = tables.runs.c
+    rows = [has_scope(c), scope_of(c) == scope, *_opened_in(tables, wanted)]
+    return Way(rows, [c.id], _end(wanted, OPENED_WITHIN))
+
+
+def way_of_trouble(tables: Tables, wanted: RunFilter, status: str) -> Way:
+    """Return the way through the runs of one status that is not success, by id."""
+    rows = [*with_status(tables, status), *_opened_in(tables, wanted)]
+    return Way(rows, [tables.runs.c.id], _end(wanted, CLOSED_WITHIN))
+
+
+def ways_of_job(tables: Tables, wanted: RunFilter, job_id: str) -> list[Way]:
+    """Return the ways through the ticks of a job and through its starts by hand."""
+    c = tables.runs.c
+    return [
+        Way([c.job_id == job_id, condition, *within(order[0], wanted)], order)
+        for condition, order in (
+            (c.scheduled_for.is_not(None), [c.scheduled_for]),
+            (c.scheduled_for.is_(None), [c.opened_at, c.id]),
+        )
+    ]
+
+
+def with_status(tables: Tables, status: str) -> list[Condition]:
+    """Return the condition in the words of the partial index that has these runs: SQLite draws no conclusion from others."""
+    is_trouble = [sa.literal_column(f"({TROUBLE_IS})", sa.Boolean)] if status in TROUBLE else []
+    return [literally(tables.runs.c.status, status), *is_trouble]
+
+
+def _opened_in(tables: Tables, wanted: RunFilter) -> list[Condition]:
+    """Bound the ids, which tell when a run was opened: none is left out that has an instant in the range."""
+    c = tables.runs.c
+    return [] if wanted.since is None else [c.id >= first_id(wanted.since - EARLY)]
+
+
+def _end(wanted: RunFilter, late: timedelta) -> str | None:
+    return None if wanted.until is None else first_id(wanted.until + late)
