@@ -189,6 +189,29 @@ def test_a_run_that_lasts_too_long_is_told_when_it_ends_at_the_latest(
     assert chat.events == ["running_long"]
 
 
+def test_the_rules_of_a_job_that_an_operator_makes_or_changes_hold_at_once(
+    make: Make, clock: FakeClock, chat: Chat
+) -> None:
+    """Fails if alarms keep the jobs that were there when the process began."""
+    jobs = make()
+
+    def broken() -> None:
+        raise OSError("no disk")
+
+    jobs.handler("broken")(broken)
+    jobs.handler("slow")(lambda: clock.sleep(700))
+    with jobs:
+        jobs.create_job("made", handler="broken", every=60, pause_after_failures=2, alert_on=["paused"])
+        jobs.create_job("late", handler="slow", every=3600)
+        jobs.update_job("late", alert_running=60)
+        go_on(clock, timedelta(hours=2))
+
+    assert {(message.event, message.job_id) for message in chat.got} >= {
+        ("paused", "made"),
+        ("running_long", "late"),
+    }
+
+
 def test_a_pause_by_failures_is_told(make: Make, clock: FakeClock, chat: Chat) -> None:
     jobs = make()
 

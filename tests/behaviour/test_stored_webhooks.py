@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from standardwebhooks import Webhook as Verifier
-from tests.receivers import Receiver, answering
+from tests.receivers import Connection, Receiver, answering
 
 from jobmanager import JobManager, Settings
 from jobmanager.access.acting import acting
@@ -426,3 +426,67 @@ def test_a_process_without_the_extra_leaves_it_to_others(
         assert "nightly" not in other.registry.jobs
     assert "1 stored webhooks are left to other processes" in caplog.text
     assert "pip install" in caplog.text
+
+
+# ---------------------------------------------------------------- gone
+
+
+def test_410_gone_switches_a_stored_webhook_off_until_it_is_edited(url: str, receiver: Receiver) -> None:
+    """Fails if a receiver that is gone is called again, or if nothing says so."""
+    jobs = manager(url)
+    jobs.create_webhook("crm", url=receiver.url, auth=Bearer(TOKEN), by="ana")
+    jobs.create_job("job", handler="crm")
+    receiver.talk = answering(b"", "410 Gone")
+
+    assert jobs.trigger_job("job").error.kind == "http"
+    second = jobs.trigger_job("job")
+
+    assert len(receiver.received) == 1
+    assert f"is switched off: http://127.0.0.1:{receiver.port} answered 410 Gone" in second.error.message
+    assert "jobmanager webhooks edit crm" in second.error.message
+    entry = jobs.audit(target="webhook")[0]
+    assert (entry.action, entry.target_id, entry.by, entry.outcome) == ("switch_off", "crm", None, "done")
+    assert "410 Gone" in entry.after["off"]
+    (info,) = jobs.webhooks()
+    assert (info.off, info.rev) == (entry.after["off"], 2)
+    assert [finding.level for finding in examine(jobs) if "switched off" in finding.text] == ["warning"]
+    other = manager(url)
+    assert other.trigger_job("job").error.message == second.error.message
+
+    receiver.talk = answering()
+    assert jobs.test_webhook("crm").ok
+    assert jobs.update_webhook("crm", timeout=5, by="ana").off is None
+    assert jobs.trigger_job("job").status == "succeeded"
+    assert receiver.last.headers["authorization"] == f"Bearer {TOKEN}"
+
+
+def test_410_that_is_expected_or_of_the_code_switches_nothing_off(url: str, receiver: Receiver) -> None:
+    receiver.talk = answering(b"", "410 Gone")
+    jobs = manager(url)
+    jobs.webhook("code", receiver.url)
+    jobs.create_webhook("stored", url=receiver.url, expect="200-299,410")
+    jobs.create_job("job", handler="stored")
+    assert [jobs.trigger_job(key).status for key in ("code", "code", "job", "job")] == [
+        *("failed", "failed"),
+        *("succeeded", "succeeded"),
+    ]
+    assert [info.off for info in jobs.webhooks()] == [None, None]
+    assert len(receiver.received) == 4
+
+
+def test_an_edit_that_comes_first_is_not_switched_off(url: str, receiver: Receiver) -> None:
+    """Fails if the response to an old request takes the new address with it."""
+    jobs = manager(url)
+    jobs.create_webhook("crm", url=receiver.url)
+    jobs.create_job("job", handler="crm")
+    gone = answering(b"", "410 Gone")
+
+    def edited_meanwhile(here: Connection) -> None:
+        manager(url).update_webhook("crm", timeout=7, by="ben")
+        gone(here)
+
+    receiver.talk = edited_meanwhile
+    assert jobs.trigger_job("job").status == "failed"
+
+    (info,) = manager(url).webhooks()
+    assert (info.off, info.timeout) == (None, 7)

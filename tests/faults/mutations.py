@@ -849,9 +849,9 @@ STORED_WEBHOOKS = "tests/behaviour/test_stored_webhooks.py::"
 
 WEBHOOKS = {
     "an address is checked after its look-up": Mutation(
-        "jobmanager.webhooks.connection",
-        "            self._reachable.check(self._target, address)\n",
-        "            pass\n",
+        "jobmanager.webhooks.lookup",
+        "        reachable.check(target, address)\n",
+        "        pass\n",
         (SSRF + "test_a_name_with_a_single_inner_address_is_refused[addresses0]",),
     ),
     "a name is looked up once": Mutation(

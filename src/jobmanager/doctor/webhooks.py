@@ -1,4 +1,4 @@
-"""The check of webhooks that sends none: whether their secrets are there and can be decrypted."""
+"""The check of webhooks that sends none: whether they are switched on, and their secrets can be decrypted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from jobmanager.webhooks.handler import WebhookHandler, redactor_of
 
 
 def webhooks(jobs: JobManager, _told: Told) -> Iterator[Finding]:
-    """Check that the secret of every webhook can be read in this process; it shows in no finding."""
+    """Check that every webhook is on, and that its secret can be read in this process; it shows in no finding."""
     good = 0
     for handler in jobs.registry.handlers.values():
         if not isinstance(handler.target, WebhookHandler):
             continue
+        if handler.target.off is not None:
+            yield Finding(
+                check="webhooks",
+                level="warning",
+                text=f"Webhook {handler.key!r} is switched off: {handler.target.off}. Its runs fail.",
+                fix=f"`jobmanager webhooks edit {handler.key} --url URL` switches it on; or delete the jobs that name it.",
+            )
         try:
             redactor_of(handler.target.opened())
             good += 1

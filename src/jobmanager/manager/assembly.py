@@ -110,7 +110,9 @@ class Assembly:
             lambda: store,
             clock,
             hooks,
-            jobs=registry.jobs,
+            jobs=lambda: registry.jobs,  # a new mapping with each change by an operator
+            declared=registry.declared,
+            addresses_of=webhooks.addresses_of,
             symptoms=self._ledger_symptoms,
             hide=redactor.text,
             threaded=threaded,

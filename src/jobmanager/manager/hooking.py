@@ -131,6 +131,8 @@ class Hooking:
     def update_webhook(self, key: str, *, by: str | None = None, **options: Any) -> WebhookInfo:
         """Edit a stored webhook, and return it: what is left out stays. Its next request is the new one, in every process within a second.
 
+        One that was switched off by 410 Gone sends again from then on, whatever is edited.
+
         With a URL of another host, scheme or port, give `auth` again: a stored secret is sent to the receiver it was given for.
         Raises what `create_webhook` raises, HandlerNotFoundError for a key without a stored webhook, and EditConflictError if
         another edit came first.
@@ -342,4 +344,5 @@ def _info(row: WebhookRow) -> WebhookInfo:
         rev=row.rev,
         changed_at=row.changed_at,
         changed_by=row.changed_by,
+        off=row.words.get("off"),
     )

@@ -30,7 +30,7 @@ class ManagerHost:
         stop: Callable[[], None],
         assembly: Callable[[], Assembly],
         *,
-        jobs: Mapping[str, Job],
+        jobs: Callable[[], Mapping[str, Job]],
         drain: Callable[[], timedelta],
         check_switch: Callable[[], None],
     ) -> None:
@@ -43,7 +43,7 @@ class ManagerHost:
         self._jobs = jobs
 
     def queues(self) -> set[str]:
-        return {job.queue for job in self._jobs.values() if job.queue is not None}
+        return {job.queue for job in self._jobs().values() if job.queue is not None}
 
     def start(self, *, executes: bool) -> None:
         self._begin(executes=executes)

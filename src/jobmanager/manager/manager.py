@@ -101,9 +101,7 @@ class JobManager(
             locale_of=locale_of,
             texts=texts,
             notifiers=notifiers,
-            made_when_named={
-                "webhook": lambda: WebhookNotifier(self._parts.registry.handlers, self._parts.clock)
-            },
+            made_when_named={"webhook": lambda: WebhookNotifier(self._parts.registry.handlers)},
         )
         self._parts = Parts(
             settings,
@@ -250,7 +248,7 @@ class JobManager(
             self._start_if_not_stopped,
             self.stop,
             lambda: self._parts.assembly,
-            jobs=self._parts.registry.jobs,
+            jobs=lambda: self._parts.registry.jobs,
             drain=lambda: self._parts.settings.drain,
             check_switch=self._parts.check_switch,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +35,7 @@ from jobmanager.settings import Settings
 from jobmanager.stores import store_for
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import JobRow, Note
+from jobmanager.stores.webhooks import WebhookRow
 from jobmanager.validation.call_arguments import may_be_id
 from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import locate, shown
@@ -111,7 +113,23 @@ class Parts:
     @cached_property
     def webhooks(self) -> Webhooks:
         """The factory of the handlers that send webhooks."""
-        return Webhooks(self.registry, self.settings, self.clock)
+        return Webhooks(self.registry, self.settings, self.clock, self._switch_webhook_off)
+
+    def _switch_webhook_off(self, row: WebhookRow, why: str) -> None:
+        """Let a stored webhook send nothing more until it is edited, with an entry of the audit; nothing if it was changed meanwhile."""
+        try:
+            now = self.store.now()
+            off = replace(
+                row, words={**row.words, "off": why}, rev=row.rev + 1, changed_at=now, changed_by=None
+            )
+            entry = self.assembly.auditor.entry(
+                "switch_off", "webhook", row.key, at=now, before={"off": None}, after={"off": why}
+            )
+            if self.store.webhooks.put(off, entry):
+                logger.warning("webhook=%s is switched off: %s", row.key, why)
+                self.read_changes()
+        except StoreError as error:
+            logger.warning("webhook=%s is not switched off, although %s: %s", row.key, why, error)
 
     @cached_property
     def health(self) -> HealthCheck:

@@ -177,6 +177,8 @@ class Storing:
     def _checked(self, job: Job) -> Job:
         """Return the job if a process of this namespace can execute it and its config fits, as far as this process can tell."""
         self._parts.backend_class.check(job)
+        if job.ping_url is not None:
+            self._parts.webhooks.check_ping(job.ping_url)
         self._parts.read_changes()
         known = self._parts.registry.handlers
         handler = known.get(job.handler)

@@ -40,7 +40,7 @@ class Alarms:
         clock: Clock,
         alerts: Alerts,
         *,
-        jobs: Mapping[str, Job],
+        jobs: Callable[[], Mapping[str, Job]],
         symptoms: Callable[[], Sequence[Symptom]],
         tell_directly: Callable[[Sequence[Notice]], None],
     ) -> None:
@@ -73,10 +73,10 @@ class Alarms:
     # ---------------------------------------------------------------- runs
 
     def _of_runs(self) -> Iterator[Notice]:
-        missed = [job.id for job in self._jobs.values() if "missed" in job.alert_on]
+        missed = [job.id for job in self._jobs().values() if "missed" in job.alert_on]
         slow = [
             job.id
-            for job in self._jobs.values()
+            for job in self._jobs().values()
             if job.alert_late is not None or job.alert_running is not None
         ]
         if not missed and not slow:
@@ -88,13 +88,14 @@ class Alarms:
             found += lookout.running(slow, MOST)
             found += lookout.not_started(slow, now - self._shortest(), MOST)
         for run in found:
-            job = self._jobs.get(run.job_id)
+            job = self._jobs().get(run.job_id)
             if job is not None:
                 yield from self._of_run(job, run, now)
 
     def _shortest(self) -> timedelta:
         return min(
-            (job.alert_late for job in self._jobs.values() if job.alert_late is not None), default=FIRST_LOOK
+            (job.alert_late for job in self._jobs().values() if job.alert_late is not None),
+            default=FIRST_LOOK,
         )
 
     def _of_run(self, job: Job, run: Run, now: datetime) -> Iterator[Notice]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property, partial
@@ -18,7 +18,7 @@ from jobmanager.notify.alerts import REQUESTER, Alerts, route_of
 from jobmanager.notify.channels import Channels
 from jobmanager.notify.delivery import Delivery
 from jobmanager.notify.message import Message, Notifier, NotSentError
-from jobmanager.notify.pings import JobPings, Pinger
+from jobmanager.notify.pings import Checked, JobPings, Pinger
 from jobmanager.notify.texts import Catalogue, Texts, one_line
 from jobmanager.process.background import BackgroundTasks
 from jobmanager.process.bounded import ended_within
@@ -70,7 +70,9 @@ class Notifying:
         clock: Clock,
         hooks: Hooks,
         *,
-        jobs: Mapping[str, Job],
+        jobs: Callable[[], Mapping[str, Job]],
+        declared: Container[str],
+        addresses_of: Checked,
         symptoms: Callable[[], Sequence[Symptom]],
         hide: Callable[[str], str],
         threaded: bool,
@@ -99,8 +101,8 @@ class Notifying:
             hide=hide,
         )
 
-        self._pinger = Pinger(threaded=threaded)
-        self.pings = JobPings(self._pinger, jobs)
+        self._pinger = Pinger(threaded=threaded, addresses_of=addresses_of)
+        self.pings = JobPings(self._pinger, jobs, declared)
         self._jobs = jobs
         self._unknown: set[str] = set()
         self._woken_at = float("-inf")
@@ -146,7 +148,7 @@ class Notifying:
 
     def _deliver(self) -> None:
         """Deliver what waits; the channels of jobs that operators made are loaded first, and a wrong one is logged."""
-        for job in list(self._jobs.values()):
+        for job in list(self._jobs().values()):
             for address in job.alert_to:
                 if not self.channels.serves(address):
                     self._load(job.id, address)
@@ -188,7 +190,7 @@ class Notifying:
 
     def of_pause(self, row: JobRow) -> Sequence[Notice]:
         """Return what a pause by failures tells."""
-        job = self._jobs.get(row.id)
+        job = self._jobs().get(row.id)
         if job is None or row.state_at is None:
             return ()
         since = row.state_at.isoformat()

@@ -1,6 +1,7 @@
 """Pings: short calls to a service that watches from outside, by the protocol of Healthchecks. Fire and forget.
 
-A URL is called when a run starts (`/start`), succeeds, and fails (`/fail`, with the error as body); `rid` is the run's id.
+A URL is called when a run starts (`/start`), succeeds, and fails (`/fail`, with the error as body); `rid` is the run's id. One that code
+or the environment names is called as it is; one that an operator gave to a stored job leads where webhooks may go, and nowhere else.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
+from jobmanager.errors import WebhookRefusedError
 from jobmanager.job import Job
 from jobmanager.process.throttled_log import ThrottledLogs
 from jobmanager.run import FAILED, PENDING, Ending, Run, RunStatus
@@ -31,12 +33,20 @@ IDLE = 5.0
 class _Ping:
     url: str
     body: bytes
+    checked: bool
+
+
+Checked = Callable[[str, float], Sequence[str]]
+"""Returns the addresses of a URL, looked up within so many seconds, if each of them may be reached; raises otherwise."""
 
 
 class Pinger:
     """Calls URLs on a thread of its own, one after the other; what comes while too much waits is dropped and counted. Any thread."""
 
-    def __init__(self, *, threaded: bool = True, within: float = WITHIN) -> None:
+    def __init__(
+        self, *, threaded: bool = True, within: float = WITHIN, addresses_of: Checked = lambda *_: ()
+    ) -> None:
+        self._addresses_of = addresses_of
         self._threaded = threaded
         self._within = within
         self._waiting: queue.Queue[_Ping] = queue.Queue(MOST_WAITING)
@@ -45,9 +55,11 @@ class Pinger:
         self._troubles = ThrottledLogs(logger)
         self.dropped = 0
 
-    def ping(self, url: str, signal: str = "", *, rid: str | None = None, body: str = "") -> None:
-        """Call the URL soon, with `/signal` after its path. Never raises and never waits."""
-        ping = _Ping(_signalled(url, signal, rid), body.encode("utf-8", "replace")[:LONGEST_BODY])
+    def ping(
+        self, url: str, signal: str = "", *, rid: str | None = None, body: str = "", checked: bool = False
+    ) -> None:
+        """Call the URL soon, with `/signal` after its path; with `checked` only where webhooks may go. Never raises and never waits."""
+        ping = _Ping(_signalled(url, signal, rid), body.encode("utf-8", "replace")[:LONGEST_BODY], checked)
         if not self._threaded:
             self._call(ping)
             return
@@ -80,31 +92,36 @@ class Pinger:
         from jobmanager.notify.http import post  # noqa: PLC0415 - what most processes do not need
 
         try:
-            post(ping.url, ping.body, within=self._within)
-        except (OSError, ValueError) as error:
+            addresses = self._addresses_of(ping.url, self._within) if ping.checked else ()
+            post(ping.url, ping.body, within=self._within, addresses=addresses)
+        except (OSError, ValueError, WebhookRefusedError) as error:
             self._troubles.of(_host(ping.url)).warning("ping of %s failed: %s", _host(ping.url), error)
 
 
 class JobPings:
-    """Pings the `ping_url` of each job that has one. Any thread; never waits."""
+    """Pings the `ping_url` of each job that has one; where this process does not declare the job, a checked one. Any thread; never waits."""
 
-    def __init__(self, pinger: Pinger, jobs: Mapping[str, Job]) -> None:
+    def __init__(
+        self, pinger: Pinger, jobs: Callable[[], Mapping[str, Job]], declared: Container[str]
+    ) -> None:
         self._pinger = pinger
         self._jobs = jobs
+        self._declared = declared
 
     def started(self, url: str, run: Run) -> None:
         """Ping that the handler is about to be called."""
-        self._pinger.ping(url, "start", rid=run.id)
+        self._pinger.ping(url, "start", rid=run.id, checked=run.job_id not in self._declared)
 
     def ended(self, ending: Ending, status: RunStatus | None) -> None:
         """Ping how the run ended, and nothing for an attempt that is followed by another, or for a job without URL."""
-        job = self._jobs.get(ending.run.job_id)
+        job = self._jobs().get(ending.run.job_id)
         url = None if job is None else job.ping_url
         if url is None or status is None or status is PENDING:
             return
         error = ending.error.message if ending.error is not None else ""
         signal = "fail" if status is FAILED else ""
-        self._pinger.ping(url, signal, rid=ending.run.id, body=error)
+        checked = ending.run.job_id not in self._declared
+        self._pinger.ping(url, signal, rid=ending.run.id, body=error, checked=checked)
 
 
 def _signalled(url: str, signal: str, rid: str | None) -> str:

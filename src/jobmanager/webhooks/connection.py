@@ -6,7 +6,6 @@ name is looked up once: what it means a moment later has no effect.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import Iterable
@@ -26,8 +25,8 @@ from httpcore2 import (
 )
 
 from jobmanager.clock import Clock
-from jobmanager.process.bounded import ended_within
 from jobmanager.webhooks.addresses import Reachable
+from jobmanager.webhooks.lookup import checked_addresses
 from jobmanager.webhooks.url import Address, Target
 
 SocketOptions = Iterable[Any]
@@ -67,8 +66,6 @@ class CheckedConnections(NetworkBackend):
     ) -> NetworkStream:
         """Connect to the first address that accepts. Raises WebhookRefusedError if a single one of them is denied."""
         addresses = self._addresses()
-        for address in addresses:
-            self._reachable.check(self._target, address)
         failed: Exception = ConnectError("the name has no address")
         for number, address in enumerate(addresses):
             # One that swallows packets leaves the others their share of the time.
@@ -89,21 +86,12 @@ class CheckedConnections(NetworkBackend):
         raise ConnectError("webhooks connect to no socket of this machine")
 
     def _addresses(self) -> list[Address]:
-        """Return every address of the host, looked up once."""
-        if self._target.address is not None:
-            return [self._target.address]
-        self._reachable.check_target(self._target)
-        found: list[Any] = []
-
-        def look_up() -> None:
-            found.extend(socket.getaddrinfo(self._target.host, self._target.port, type=socket.SOCK_STREAM))
-
         try:
-            if not ended_within(self._deadline.left(ConnectTimeout), look_up, name="webhook-dns"):
-                raise ConnectTimeout("the name was not looked up in time")
-        except (OSError, UnicodeError) as error:
+            return checked_addresses(self._target, self._reachable, self._deadline.left(ConnectTimeout))
+        except TimeoutError as error:
+            raise ConnectTimeout(str(error)) from error
+        except OSError as error:
             raise ConnectError(f"the name cannot be looked up: {error}") from error
-        return list(dict.fromkeys(ipaddress.ip_address(entry[4][0]) for entry in found))
 
 
 class TimedStream(NetworkStream):

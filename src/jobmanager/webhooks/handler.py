@@ -19,6 +19,7 @@ from jobmanager.webhooks.addresses import Reachable
 from jobmanager.webhooks.sender import WebhookResponse, send
 from jobmanager.webhooks.webhook import WITHOUT_BODY, Webhook, signing_key
 
+GONE = 410
 LONGEST_RETRY_AFTER = timedelta(hours=1)
 MOST_QUOTED = 500
 TRY_AGAIN = frozenset({408, 409, 425, 429})
@@ -34,8 +35,18 @@ class WebhookHandler:
     """
 
     def __init__(
-        self, webhook: Webhook, *, opened: Callable[[], Webhook], reachable: Reachable, clock: Clock
+        self,
+        webhook: Webhook,
+        *,
+        opened: Callable[[], Webhook],
+        reachable: Reachable,
+        clock: Clock,
+        off: str | None = None,
+        switch_off: Callable[[str], None] | None = None,
     ) -> None:
+        self.off = off
+        """Why nothing is sent; None where it is."""
+        self._switch_off = switch_off
         self.webhook = webhook
         """The webhook as it may be shown."""
         self.opened = opened
@@ -61,11 +72,23 @@ class WebhookHandler:
             "config": dict(context.config),
             "payload": dict(context.payload),
         }
+        return self.send_and_judge(about, key=context.idempotency_key)
+
+    def send_and_judge(self, about: Mapping[str, Any], *, key: str) -> Any:
+        """Send what `about` says of a run, and return the content of the response; raises WebhookError and its kinds.
+
+        A receiver that says 410 Gone wants no request any more: a stored webhook is switched off by it, until it is edited.
+        """
+        if self.off is not None:
+            raise WebhookRefusedError(
+                f"Webhook {self.webhook.key!r} is switched off: {self.off}. `jobmanager webhooks edit {self.webhook.key} --url URL` "
+                "switches it on."
+            )
         webhook = self.opened()
-        hide = redactor_of(webhook)
-        return judged(
-            webhook, self.send(webhook, about, key=context.idempotency_key), hide, self._clock.now()
-        )
+        response = self.send(webhook, about, key=key)
+        if response.status == GONE and not webhook.expects(GONE) and self._switch_off is not None:
+            self._switch_off(f"{webhook.target.origin} answered 410 Gone")
+        return judged(webhook, response, redactor_of(webhook), self._clock.now())
 
     def send(self, webhook: Webhook, about: Mapping[str, Any], *, key: str) -> WebhookResponse:
         """Send what `about` says of a run, signed; return the response. Errors hold none of the webhook's secrets."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jobmanager.clock import Clock
 from jobmanager.errors import WebhookError
 from jobmanager.notify.message import Message, Notifier, NotSentError
 from jobmanager.registry import Handler
-from jobmanager.webhooks.handler import WebhookHandler, judged, redactor_of
+from jobmanager.webhooks.handler import WebhookHandler
 
 
 class WebhookNotifier(Notifier):
@@ -16,9 +15,8 @@ class WebhookNotifier(Notifier):
 
     name = "webhook"
 
-    def __init__(self, handlers: Mapping[str, Handler], clock: Clock) -> None:
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = handlers
-        self._clock = clock
 
     def send(self, message: Message) -> None:
         """Send the message as the payload of a request that stands for no run. NotSentError for any response that the webhook does not expect."""
@@ -42,9 +40,7 @@ class WebhookNotifier(Notifier):
             "config": {},
             "payload": {"notification": notification},
         }
-        webhook = target.opened()
         try:
-            response = target.send(webhook, about, key=message.id)
-            judged(webhook, response, redactor_of(webhook), self._clock.now())
+            target.send_and_judge(about, key=message.id)
         except WebhookError as error:
             raise NotSentError(str(error)) from None

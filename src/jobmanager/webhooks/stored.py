@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,9 @@ from jobmanager.webhooks.addresses import Reachable
 from jobmanager.webhooks.auth import auth_of
 from jobmanager.webhooks.encryption import Vault
 from jobmanager.webhooks.handler import WebhookHandler
+from jobmanager.webhooks.lookup import checked_addresses
 from jobmanager.webhooks.sender import check_installed
+from jobmanager.webhooks.url import Target, target_of
 from jobmanager.webhooks.webhook import Webhook
 
 logger = get_logger(__name__)
@@ -29,7 +31,14 @@ EVERYTHING = -1
 class Webhooks:
     """Makes handlers of webhooks. Any thread may call it."""
 
-    def __init__(self, registry: Registry, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        clock: Clock,
+        switch_off: Callable[[WebhookRow, str], None],
+    ) -> None:
+        self._switch_off = switch_off
         self._registry = registry
         self._namespace = settings.namespace
         self._clock = clock
@@ -39,10 +48,28 @@ class Webhooks:
     def check(self, webhook: Webhook) -> None:
         """Raise ConfigurationError for a receiver that no webhook may reach, as far as its URL tells; MissingExtraError without the extra."""
         check_installed()
+        self._check("url", webhook.target)
+
+    def check_ping(self, url: str) -> None:
+        """Raise ConfigurationError for a `ping_url` of an operator that may not be reached, as far as the URL tells."""
         try:
-            self.reachable.check_target(webhook.target)
+            target = target_of(url)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"ping_{error}") from None
+        self._check("ping_url", target)
+
+    def _check(self, word: str, target: Target) -> None:
+        try:
+            self.reachable.check_target(target)
         except WebhookRefusedError as error:
-            raise ConfigurationError(f"url cannot be used: {error}") from None
+            raise ConfigurationError(f"{word} cannot be used: {error}") from None
+
+    def addresses_of(self, url: str, seconds: float) -> list[str]:
+        """Return the addresses of the URL's host, looked up within so many seconds; WebhookRefusedError if one may not be reached.
+
+        OSError for a name that cannot be looked up, ConfigurationError for what is no clear URL.
+        """
+        return [str(address) for address in checked_addresses(target_of(url), self.reachable, seconds)]
 
     def handler_of(self, webhook: Webhook) -> WebhookHandler:
         """Return the handler of a webhook that code declares."""
@@ -82,6 +109,8 @@ class Webhooks:
             opened=partial(self.opened, row),
             reachable=self.reachable,
             clock=self._clock,
+            off=row.words.get("off"),
+            switch_off=partial(self._switch_off, row),
         )
 
     def opened(self, row: WebhookRow) -> Webhook:
@@ -99,7 +128,7 @@ def webhook_of(key: str, words: Mapping[str, Any], secrets: Mapping[str, str]) -
         "auth": auth_of(auth, secrets["auth"]) if auth and "auth" in secrets else None,
         "secret": Secret(secrets["secret"]) if "secret" in secrets else None,
     }
-    described = {word: value for word, value in words.items() if word != "signed"}
+    described = {word: value for word, value in words.items() if word not in ("signed", "off")}
     try:
         return Webhook(key=key, **{**described, **proved})
     except TypeError as error:  # words of a later version

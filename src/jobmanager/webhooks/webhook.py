@@ -101,7 +101,8 @@ class Webhook:
 class WebhookInfo:
     """A webhook as operators see it, without secrets. `source` is code or stored; `auth` tells the kind and where the secret is.
 
-    `secret` is the signing secret if the call that returned this made it; no other call shows it.
+    `secret` is the signing secret if the call that returned this made it; no other call shows it. `off` says why nothing is sent any more,
+    until the webhook is edited: its receiver said 410 Gone.
     """
 
     key: str
@@ -117,6 +118,7 @@ class WebhookInfo:
     changed_at: datetime | None = None
     changed_by: str | None = None
     secret: Secret | None = None
+    off: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobmanager.cli.commands.serve import warn_of_no_job
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
@@ -103,7 +104,7 @@ def _remote_control(name: str) -> list[str]:
 
 
 def _introduce(here: Session, verb: str, queues: str | None = None) -> CeleryBackend:
-    """Print what starts; UsageError if another backend is chosen or no job is declared."""
+    """Print what starts; UsageError if another backend is chosen."""
     jobs = here.jobs
     if jobs.resolution.backend != "celery":
         raise UsageError(
@@ -111,11 +112,7 @@ def _introduce(here: Session, verb: str, queues: str | None = None) -> CeleryBac
             f"because {jobs.resolution.reason}.",
             hint="Set JOBMANAGER_BACKEND=celery and JOBMANAGER_CELERY_BROKER_URL, or use `jobmanager run`.",
         )
-    if not jobs.registry.jobs:
-        raise UsageError(
-            "The application declares no job.",
-            hint="Import the modules that do before its JobManager is used.",
-        )
+    warn_of_no_job(here, jobs)
     backend: CeleryBackend = jobs.backend  # type: ignore[assignment]  # celery is chosen
     try:
         broker = backend.app.connection_for_write().as_uri()

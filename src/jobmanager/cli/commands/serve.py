@@ -31,11 +31,7 @@ def run(here: Session) -> None:
     Logs go to standard error, unless the application has set up logging itself.
     """
     jobs = here.jobs
-    if not jobs.registry.jobs:
-        raise UsageError(
-            "The application declares no job.",
-            hint="Import the modules that do before its JobManager is used.",
-        )
+    warn_of_no_job(here, jobs)
     if not jobs.backend.capabilities.executes_in_process:
         raise UsageError(
             f"Backend {jobs.backend.name!r} neither keeps time nor executes in this process.",
@@ -55,6 +51,16 @@ def run(here: Session) -> None:
         here.emit({"event": "stopped"}, line=True)
     else:
         here.print("Stopped.")
+
+
+def warn_of_no_job(here: Session, jobs: JobManager) -> None:
+    """Say so where the application declares no job: operators may make some, or a module was not imported."""
+    if not jobs.registry.declared:
+        here.aside.print(
+            "note: the application declares no job; those that operators make are kept. If it should, import the modules that "
+            "declare them before its JobManager is used.",
+            soft_wrap=True,
+        )
 
 
 def _introduce(here: Session, jobs: JobManager) -> None:

@@ -75,7 +75,7 @@ def list_webhooks(here: Session) -> None:
             printable(f"{info.method} {info.url}"),
             _auth_in_words(info),
             "yes" if info.signed else "no",
-            info.source,
+            f"{info.source}, off" if info.off else info.source,
             _changed(info),
         ]
         for info in found
@@ -244,6 +244,7 @@ def _print(here: Session, info: WebhookInfo, what: str = "") -> None:
         ("timeout", f"{info.timeout:g} s"),
         ("expects", info.expect),
         ("changed", _changed(info) or "in code"),
+        *([("off", f"{info.off}; any edit switches it on")] if info.off else []),
     ):
         here.print(f"  {name:<8} {printable(value)}")
     if secret:
