@@ -517,6 +517,11 @@ class Settings:
         kind=Whole(1_000_000_000),
         meaning="Of more runs in the store the oldest that have ended are purged",
     )
+    retention_max_bytes: int | None = _setting(
+        default=None,
+        kind=Whole(1_000_000_000_000_000),
+        meaning="Of more bytes in the store, as estimated from what is live, the oldest runs that have ended are purged",
+    )
     audit_retention_days: int = _setting(
         default=365, kind=Days(36_500), meaning="Entries of the audit that are older are purged"
     )

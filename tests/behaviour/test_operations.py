@@ -253,7 +253,7 @@ def test_retention_by_age_and_by_rows_per_job(clock: FakeClock, tmp_path: Path) 
     jobs.stop()
 
 
-def test_failed_and_missed_runs_are_kept_longer_and_of_too_many_the_oldest_go(
+def test_failed_and_missed_runs_are_kept_longer_and_of_too_many_or_too_large_the_oldest_go(
     clock: FakeClock, tmp_path: Path
 ) -> None:
     def work() -> None:
@@ -286,6 +286,12 @@ def test_failed_and_missed_runs_are_kept_longer_and_of_too_many_the_oldest_go(
     assert few.run(open_one.id).status == "pending"
     assert few.purge() == 0
     few.stop()
+
+    small = JobManager(Settings(**settings, retention_days=3, retention_max_bytes=1), clock=clock)
+    small.add_job("work", work, every=3600)
+    assert small.purge() == 9  # the newest tick is not accounted for yet
+    assert small.run(open_one.id).status == "pending"
+    small.stop()
 
 
 def test_a_living_process_tells_its_last_tick_and_how_late_it_was(jobs: JobManager, clock: FakeClock) -> None:

@@ -1,4 +1,4 @@
-"""Which runs may be forgotten, a job's by its own retention, all others by the settings, and the oldest of too many; and the audit."""
+"""Which runs may be forgotten: a job's by its own retention, all others by the settings, the oldest of too many or too large; and the audit."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def forget_old_runs(
         deleted += _forget_runs_of(job, store, settings, now, dry_run=dry_run)
     if settings.max_runs is not None:
         deleted += store.maintenance.purge_beyond(settings.max_runs, dry_run=dry_run)
+    if settings.retention_max_bytes is not None:
+        deleted += store.maintenance.purge_beyond_bytes(settings.retention_max_bytes, dry_run=dry_run)
     if not dry_run:
         store.once.purge(now - settings.retention_failed)
     return deleted

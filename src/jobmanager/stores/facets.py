@@ -398,5 +398,13 @@ class StoreMaintenance(ABC):
         """
 
     @abstractmethod
+    def purge_beyond_bytes(self, most: int, *, dry_run: bool = False) -> int:
+        """Do the same with as many of the newest runs as take about so many bytes, with what hangs on them; return how many went.
+
+        What a run takes is the average of those on record. Space that deleted rows have left does not count, so a second purge
+        finds little more to do. With `dry_run` they are counted and stay.
+        """
+
+    @abstractmethod
     def forget_dead(self, before: datetime) -> int:
         """Delete processes that died before the moment, and declarations that no living one made; return how many died."""

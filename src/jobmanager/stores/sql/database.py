@@ -166,6 +166,10 @@ class Database(ABC):
     def text_in(self, column: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[Any]:
         """Return the text under a key of an object in a JSON column; NULL if there is none, or what the column holds is no JSON."""
 
+    @abstractmethod
+    def bytes_of_a_run(self, connection: Connection) -> float:
+        """Return how many bytes a run takes on average with what hangs on it, live rows alone; 0 if there is none. Reads a bounded part."""
+
     def next_change(self, connection: Connection) -> int:
         # Taken inside the writing transaction, under the row's lock: a reader never sees 12 before 11 is committed.
         meta = self.tables.meta

@@ -159,6 +159,11 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
         surplus = (c.id <= newest) & c.finished_at.is_not(None) & self._accounted()
         return self._count(surplus) if dry_run else self._delete(surplus)
 
+    def purge_beyond_bytes(self, most: int, *, dry_run: bool = False) -> int:
+        with self.database.reading() as connection:
+            each = self.database.bytes_of_a_run(connection)
+        return self.purge_beyond(int(most / each), dry_run=dry_run) if each else 0
+
     def _count(self, condition: sa.ColumnElement[bool]) -> int:
         query = sa.select(sa.func.count()).select_from(self.tables.runs).where(condition)
         with self.database.reading() as connection:

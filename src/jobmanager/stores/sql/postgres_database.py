@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import psycopg
 
 INSTALLING = 0x6A6F626D  # "jobm": the advisory lock of the process that makes or changes the tables
+SAMPLED_BLOCKS, SAMPLED_RUNS = 500, 10_000
+"""What is read at most to know what a run takes."""
+ROW_HEADER = 28
+BLOCKS = "SELECT pg_relation_size('jobmanager.runs') / current_setting('block_size')::int"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -107,6 +111,23 @@ class PostgresDatabase(Database):
 
     def text_in(self, column: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[Any]:
         return column.op("->>", return_type=sa.Text())(sa.literal_column(f"'{key}'"))
+
+    def bytes_of_a_run(self, connection: Connection) -> float:
+        runs = self.tables.runs
+        blocks = connection.exec_driver_sql(BLOCKS).scalar_one()
+        sampled = sa.tablesample(runs, sa.func.system(min(100.0, 100.0 * SAMPLED_BLOCKS / max(blocks, 1))))
+        rows = sa.select(sampled.c.id, _bytes_of(sampled).label("bytes")).limit(SAMPLED_RUNS).subquery()
+        size: sa.ColumnElement[Any] = rows.c.bytes
+        for table in (self.tables.attempts, self.tables.run_logs):
+            hanging = sa.select(sa.func.sum(_bytes_of(table))).where(table.c.run_id == rows.c.id)
+            size = size + sa.func.coalesce(hanging.scalar_subquery(), 0)
+        return float(connection.scalar(sa.select(sa.func.avg(size))) or 0)
+
+
+def _bytes_of(table: sa.FromClause) -> sa.ColumnElement[Any]:
+    """Return the bytes of a row as its columns are stored: nothing long is fetched to be measured."""
+    columns = [sa.func.coalesce(sa.func.pg_column_size(column), 0) for column in table.c]
+    return sum(columns, sa.literal_column(str(ROW_HEADER)))
 
 
 class _Session:

@@ -216,6 +216,14 @@ class SqliteDatabase(Database):
         text = sa.func.json_extract(column, f"$.{key}", type_=sa.Text)
         return sa.case((sa.func.json_valid(column) == 1, text))
 
+    def bytes_of_a_run(self, connection: Connection) -> float:
+        pages, free, size = (
+            int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        runs = connection.scalar(sa.select(sa.func.count()).select_from(self.tables.runs)) or 0
+        return (pages - free) * size / runs if runs else 0.0
+
 
 class _Writing:
     """A transaction of the one writer. No generator: what that costs is a tenth of a start and its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 from jobmanager.run import CANCELLED, FAILED, MISSED, PENDING, SKIPPED, SUCCEEDED, Failure, LogLine
@@ -253,3 +254,30 @@ class AccountPromises(StoreGround):
         assert self.store.maintenance.purge_beyond(2, dry_run=True) == 3
         assert self.store.maintenance.purge_beyond(2) == 3
         assert {run.id for run in self.store.history.runs()} == {pending.id, rows[3].id, rows[4].id}
+
+    def test_of_runs_that_take_too_many_bytes_the_oldest_that_have_ended_are_purged(self) -> None:
+        """Fails if what deleted runs have left is counted: then each purge would delete more, until nothing is left."""
+        self.job()
+        pending = self.opened(self.run_of())
+        rows = [self.closed(self.run_of(payload={"text": _noise(4000)}), FAILED) for _ in range(300)]
+        self.inserted(*rows)
+        for run in rows:
+            line = LogLine(self.now, "INFO", _noise(2000))
+            self.store.runs.add_lines(run.id, 1, [line])
+        purge = self.store.maintenance.purge_beyond_bytes
+
+        assert purge(100_000_000) == 0
+        surplus = purge(2_400_000, dry_run=True)
+        assert 50 < surplus < 200
+        purged = [purge(2_400_000)]
+        assert abs(purged[0] - surplus) < 30
+        while purged[-1]:
+            purged.append(purge(2_400_000))
+        left = [run.id for run in self.store.history.runs(limit=1000)]
+        assert left == [run.id for run in reversed(rows[sum(purged) :])] + [pending.id]
+        assert len(left) > 100
+
+
+def _noise(length: int) -> str:
+    """Return a text of twice the length; one that repeats itself would be compressed."""
+    return hashlib.shake_128(b"noise").hexdigest(length)
