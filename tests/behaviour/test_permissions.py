@@ -228,6 +228,7 @@ def reading(jobs: JobManager, run_id: str, job_id: str = "work") -> dict[str, Ca
         "handlers": jobs.handlers,
         "health": lambda: jobs.health(thorough=True),
         "history": lambda: jobs.history(job_id),
+        "instances": jobs.instances,
         "is_executed_here": lambda: jobs.is_executed_here(run_id),
         "keys": jobs.keys,
         "logs": lambda: jobs.logs(run_id),

@@ -477,6 +477,10 @@ class AsyncJobManager:
         """Return the row of an instant; see `JobManager.run_for`."""
         return await _on_thread(self._manager.run_for, job_id, instant)
 
+    async def instances(self) -> list[Instance]:
+        """Return the living processes; see `JobManager.instances`."""
+        return await _on_thread(self._manager.instances)
+
     async def get_job_status(self, job_id: str) -> JobStatus | None:
         """Return the status of a job; see `JobManager.get_job_status`."""
         return await _on_thread(self._manager.get_job_status, job_id)

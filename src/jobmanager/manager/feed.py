@@ -72,10 +72,12 @@ class Feed:
         """Return the changes from now on, or from a cursor on; with `run` its present state comes first."""
         since = None if after is None else _read_cursor(after)
         pump = self._look if self.by_hand else None
-        events = Events(run=run, job=job, seen=seen, give_up=self._forget, pump=pump)
         with self._lock:
             if not self._listeners:
                 self._begin()
+            events = Events(
+                run=run, job=job, seen=seen, began=after or self._cursor(), give_up=self._forget, pump=pump
+            )
             self._listeners.add(events)
             self._give(list(self._so_far(since, run)), [events])
         self._attend()

@@ -44,6 +44,7 @@ class Events:
         run: str | None,
         job: str | None,
         seen: View | None = None,
+        began: str | None = None,
         give_up: Callable[[Events], None],
         pump: Callable[[], None] | None,
     ) -> None:
@@ -57,7 +58,7 @@ class Events:
         self._changed = threading.Condition()
         self._tasks: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._ended = False
-        self._last: str | None = None
+        self._last: str | None = began
         self._dropped = False
 
     # ---------------------------------------------------------------- for the listener
@@ -71,6 +72,11 @@ class Events:
                 lambda: self._waiting or self._ended, 0 if self._pump is not None else timeout
             )
             return self._next()
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor of the last change that was taken; before one was, of the moment when listening began."""
+        return self._last
 
     @property
     def ended(self) -> bool:

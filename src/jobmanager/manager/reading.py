@@ -10,10 +10,11 @@ from jobmanager.errors import JobNotFoundError, PayloadError
 from jobmanager.ledger.job_view import JobView, view_of
 from jobmanager.manager.guarding import reads
 from jobmanager.manager.parts import Parts
+from jobmanager.process.heartbeat import living
 from jobmanager.registry import closest
 from jobmanager.run import Run, RunStatus
 from jobmanager.stores.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
-from jobmanager.stores.values import DueInstant, JobRow
+from jobmanager.stores.values import DueInstant, Instance, JobRow
 from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
 from jobmanager.validation.texts import shown
 
@@ -104,6 +105,11 @@ class Reading:
         if checked is None or not self._parts.store.exists():
             return []
         return self._parts.store.search.dead_letters(checked, limit=limit, seen=self._parts.view())
+
+    @reads
+    def instances(self) -> list[Instance]:
+        """Return the processes of this namespace that beat within the lease, oldest first; none before one was started."""
+        return living(self._parts.store, self._parts.settings)
 
     def _rows(self) -> dict[str, JobRow]:
         """Return the stored rows of this namespace, and those of declared jobs that another namespace has."""

@@ -13,6 +13,7 @@ from starlette.routing import Mount
 from jobmanager.clock import SystemClock
 from jobmanager.errors import JobManagerError
 from jobmanager.manager.manager import JobManager
+from jobmanager.present.records import hide
 from jobmanager.web.api.app import make_api
 from jobmanager.web.cached import Cached
 from jobmanager.web.guard import Application, Guard, Hook, Receive, Scope, Send, send_problem
@@ -22,7 +23,7 @@ from jobmanager.web.pages.login import OPEN_PATHS, to_login
 from jobmanager.web.pages.rendering import inner_path, problem_page, zone_named
 from jobmanager.web.problems import Problem, ProblemError, problem_of
 from jobmanager.web.sessions import Sessions, either
-from jobmanager.web.site import Site
+from jobmanager.web.site import Site, starts_of
 
 API = "/api/v1"
 
@@ -40,6 +41,7 @@ def make(
 ) -> Application:
     """Return the application; see `jobmanager.web.dashboard`."""
     clock = SystemClock()
+    hide(jobs.settings.secret_values())
     site = Site(
         jobs=jobs,
         title=title or jobs.settings.namespace,
@@ -47,9 +49,10 @@ def make(
         read_only=read_only,
         login_url=login_url,
         sign_in=sign_in,
-        has_events=False,
+        has_events=True,
         clock=clock,
         cached=Cached(clock),
+        starts=starts_of(limits or Limits(), clock),
     )
     pages = Starlette(
         routes=[Mount(API, make_api(site)), *ROUTES],

@@ -83,14 +83,14 @@ def read_instant(body: bytes) -> datetime | None:
         raise BodyError("scheduled_for lies beyond the calendar") from None
 
 
-def strict_json(body: bytes) -> Any:
+def strict_json(body: bytes, *, largest: int = LARGEST) -> Any:
     """Return the value, as every reader would read it; BodyError for what readers differ on.
 
     Refused are, beside what is no JSON: other encodings than UTF-8, NaN and infinities, numbers outside of 64 bits, keys that
-    come twice, U+0000, lone surrogates, more than 32 levels and more than 64 KiB.
+    come twice, U+0000, lone surrogates, more than 32 levels and more than 64 KiB, or `largest` bytes.
     """
-    if len(body) > LARGEST:
-        raise BodyError("the body is larger than 64 KiB")
+    if len(body) > largest:
+        raise BodyError(f"the body is larger than {largest // 1024} KiB")
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:

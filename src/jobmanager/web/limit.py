@@ -23,6 +23,8 @@ class Limits:
     calls_at_once: int = 10_000
     failures_per_second: float = 2
     failures_at_once: int = 100
+    starts_per_minute: float = 5
+    """Of each principal, by hand, on the pages and by the API together."""
 
 
 class Limit:

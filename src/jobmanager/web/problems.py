@@ -13,6 +13,7 @@ from jobmanager.errors import (
     CronError,
     DuplicateJobError,
     EditConflictError,
+    EntryNotFoundError,
     HandlerNotFoundError,
     JobDisabledError,
     JobManagerError,
@@ -23,15 +24,18 @@ from jobmanager.errors import (
     PermissionDeniedError,
     RunConflictError,
     RunNotFoundError,
+    SecretConflictError,
     StoreError,
     StoreUnavailableError,
     SwitchedOffError,
     TransitionError,
     UnsupportedError,
     WaitTimeoutError,
+    WebhookError,
 )
 
 TYPES = "urn:jobmanager:problem:"
+_FIELD = re.compile(r"(?:^|: )([a-z][a-z_]*)=")  # as the sentences name the argument that they are about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +78,13 @@ _KNOWN: tuple[tuple[type[JobManagerError], int, str, str], ...] = (
     (RunNotFoundError, 404, "No such run", "It may have been purged; the list of runs shows what is kept."),
     (KeyNotFoundError, 404, "No such key", "The list of keys shows the names."),
     (NotificationNotFoundError, 404, "No such notification", ""),
+    (EntryNotFoundError, 404, "No such entry", "The list of entries shows the names."),
     (HandlerNotFoundError, 404, "No such handler", "The list of handlers shows the keys."),
     (RunConflictError, 409, "A run of this job is active", "Wait for its end, or cancel it."),
     (DuplicateJobError, 409, "The id is taken", "Choose another id."),
     (JobDisabledError, 409, "The job is disabled", "Enable it first."),
     (TransitionError, 409, "The run is in another state", "Load the run again."),
+    (SecretConflictError, 409, "The secrets are in another state", ""),
     (EditConflictError, 412, "Another edit came first", "Load the job again, and edit what it is now."),
     (PayloadError, 422, "The arguments do not fit", ""),
     (CronError, 422, "The schedule cannot be read", ""),
@@ -88,6 +94,7 @@ _KNOWN: tuple[tuple[type[JobManagerError], int, str, str], ...] = (
     (BackPressureError, 503, "Too many writes wait", "Try again in a moment."),
     (StoreUnavailableError, 503, "The database cannot be reached", "Try again in a moment."),
     (StoreError, 503, "The database cannot be used", "`jobmanager doctor` looks at it more closely."),
+    (WebhookError, 502, "The receiver failed", ""),
     (WaitTimeoutError, 504, "It did not end in time", ""),
     (JobManagerError, 500, "It failed", "`jobmanager doctor` may know more."),
 )
@@ -97,9 +104,13 @@ def problem_of(error: JobManagerError) -> Problem:
     """Return the problem that an error of the library is."""
     _, status, title, hint = next(entry for entry in _KNOWN if isinstance(error, entry[0]))
     names = ("job_id", "run_id", "permission")
-    facts = {name: value for name in names if (value := getattr(error, name, None)) is not None}
+    facts: dict[str, Any] = {
+        name: value for name in names if (value := getattr(error, name, None)) is not None
+    }
     if isinstance(error, RunConflictError):
         facts["active_run"] = error.run_id
+    if status == 422 and (named := _FIELD.search(str(error))):
+        facts["fields"] = [{"field": named[1], "message": str(error)}]
     headers = {"retry-after": "2"} if status == 503 else {}
     return Problem(
         status=status,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,11 +10,9 @@ from jobmanager.cli.arguments import duration
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs, verb
+from jobmanager.present.account import key_record
 from jobmanager.present.phrases import both, iso
 from jobmanager.validation.printable import printable
-
-if TYPE_CHECKING:
-    from jobmanager.access.keys import ApiKey
 
 VARIABLE = "JOBMANAGER_DASHBOARD_USERS"
 
@@ -61,7 +58,7 @@ def list_keys(here: Session) -> None:
     jobs = here.ledger
     found, now = jobs.keys(), jobs.store.now()
     if here.as_json:
-        here.emit([_record(key) for key in found])
+        here.emit([key_record(key) for key in found])
         return
     if not found:
         here.print("There is no key. `jobmanager keys create NAME` makes one.")
@@ -104,7 +101,7 @@ def revoke(here: Session, name: str, yes: bool) -> None:
         click.confirm(f"Revoke key {name}?", abort=True)
     key = here.ledger.revoke_key(name, by=here.user)
     if here.as_json:
-        here.emit(_record(key))
+        here.emit(key_record(key))
     else:
         here.print(f"{printable(key.name)}: revoked.")
 
@@ -152,9 +149,3 @@ def _password() -> str:
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     return sys.stdin.readline().rstrip("\r\n")
-
-
-def _record(key: ApiKey) -> dict[str, Any]:
-    moments = ("created_at", "expires_at", "revoked_at", "last_used_at")
-    plain = {name: getattr(key, name) for name in type(key).__slots__}
-    return plain | {name: iso(plain[name]) for name in moments}

@@ -9,7 +9,8 @@ import click
 from jobmanager.cli.output.failures import ConflictError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
-from jobmanager.present.phrases import Block, both, iso, tail
+from jobmanager.present.account import notification_record
+from jobmanager.present.phrases import Block, both, tail
 from jobmanager.validation.printable import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def list_notifications(
     """List notifications, newest first."""
     found = here.ledger.notifications(states, job=job, before=before, limit=limit)
     if here.as_json:
-        here.emit([_record(item) for item in found])
+        here.emit([notification_record(item) for item in found])
         return
     if not found:
         here.print("There are no notifications like that.")
@@ -80,7 +81,7 @@ def show(here: Session, notification: str) -> None:
     """Show one notification with the text that is sent."""
     found = here.ledger.notification(notification)
     if here.as_json:
-        here.emit(_record(found))
+        here.emit(notification_record(found))
         return
     from jobmanager.cli.output.lists import facts
 
@@ -151,7 +152,7 @@ def test(here: Session, to: str | None) -> None:
 
 def _print_changed(here: Session, after: Notification, what: str) -> None:
     if here.as_json:
-        here.emit(_record(after))
+        here.emit(notification_record(after))
     else:
         here.print(
             f"{tail(after.id)} ({after.event}, {after.job_id or 'no job'}, to {printable(_to(after))}): {what}."
@@ -165,24 +166,3 @@ def _to(item: Notification) -> str:
 def _text(here: Session, item: Notification) -> str:
     message = here.ledger.notification_message(item.id)
     return f"Subject: {message.subject}\n\n{message.text}"
-
-
-def _record(item: Notification) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "event": item.event,
-        "job": item.job_id or None,
-        "subject": item.subject,
-        "channel": item.channel,
-        "address": item.address or None,
-        "state": item.state,
-        "count": item.count,
-        "attempts": item.attempts,
-        "unsure": item.unsure,
-        "created_at": iso(item.created_at),
-        "due_at": iso(item.due_at) if item.state == "waiting" else None,
-        "sent_at": iso(item.sent_at),
-        "message": item.message,
-        "error": item.error,
-        "details": dict(item.details),
-    }

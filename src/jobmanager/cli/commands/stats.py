@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ import click
 
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
-from jobmanager.present.phrases import distance, iso, length, seconds
+from jobmanager.present.account import statistics_record
+from jobmanager.present.phrases import distance, length
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,43 +35,9 @@ def stats(here: Session, job: str | None, period: Period) -> None:
     """
     found = here.ledger.stats(job, period)
     if here.as_json:
-        here.emit(record(found))
+        here.emit(statistics_record(found))
     else:
         _print(here, found)
-
-
-def record(found: Statistics) -> dict[str, Any]:
-    """Return the statistics as a JSON document: the fields by their names, lengths of time in seconds."""
-    shown: dict[str, Any] = {
-        "job": found.job,
-        "period": found.period,
-        "since": iso(found.since),
-        "until": iso(found.until),
-        "timezone": found.timezone,
-        "total": found.total,
-        "success_rate": found.success_rate,
-        "counts": dict(found.counts),
-        "duration": _lengths(found.duration),
-        "lateness": _lengths(found.lateness),
-        "backlog": found.backlog,
-        "oldest_pending": iso(found.oldest_pending),
-        "counted_at": iso(found.counted_at),
-        "newest_only": found.newest_only,
-    }
-    buckets = [
-        {"since": iso(bucket.since), "until": iso(bucket.until), "counts": dict(bucket.counts)}
-        for bucket in found.buckets
-    ]
-    return {**shown, "buckets": buckets}
-
-
-def _lengths(lengths: Lengths | None) -> dict[str, float | None] | None:
-    if lengths is None:
-        return None
-    return {
-        name: seconds(value) if isinstance(value, timedelta) else value
-        for name, value in asdict(lengths).items()
-    }
 
 
 def _print(here: Session, found: Statistics) -> None:

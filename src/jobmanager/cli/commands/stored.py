@@ -11,7 +11,8 @@ from jobmanager.cli.arguments import moment, option_words
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
-from jobmanager.present.phrases import both, compact, iso
+from jobmanager.present.account import audit_record
+from jobmanager.present.phrases import both, compact
 from jobmanager.present.records import shown_payload
 from jobmanager.validation.printable import printable
 
@@ -151,7 +152,7 @@ def _print_job(here: Session, job: str, what: str) -> None:
 
 def _print_entries(here: Session, entries: Sequence[AuditEntry], *, of_one_job: bool) -> None:
     if here.as_json:
-        here.emit([_record(entry) for entry in entries])
+        here.emit([audit_record(entry) for entry in entries])
         return
     if not entries:
         here.print("Nothing was changed by hand.")
@@ -211,24 +212,3 @@ def _flat(facts: Any) -> dict[str, Any]:
         flat.update(flat.pop(name, None) or {})
     flat.pop("schedule", None)
     return dict(shown_payload(flat))
-
-
-def _record(entry: AuditEntry) -> dict[str, Any]:
-    return {
-        "id": entry.id,
-        "at": iso(entry.at),
-        "by": entry.by,
-        "action": entry.action,
-        "job": entry.job_id,
-        "target": entry.target,
-        "target_id": entry.target_id,
-        "outcome": entry.outcome,
-        "reason": entry.reason,
-        "address": entry.address,
-        "user_agent": entry.user_agent,
-        "request_id": entry.request_id,
-        "batch_id": entry.batch_id,
-        "rev": entry.rev,
-        "before": shown_payload(entry.before),
-        "after": shown_payload(entry.after),
-    }

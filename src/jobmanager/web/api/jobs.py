@@ -1,28 +1,199 @@
-"""Jobs over the API."""
+"""Jobs over the API: the list, one of them, and making, editing and deleting those that operators make."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal
 
-from fastapi import Request
+from fastapi import Header, Query, Request, Response
+from pydantic import Field
 
-from jobmanager.access.principal import READ
-from jobmanager.present.jobs import job_record
-from jobmanager.web.api.routing import Routes
-from jobmanager.web.site import site_of
+from jobmanager.access.principal import ADMIN, READ, WRITE
+from jobmanager.errors import HandlerNotFoundError
+from jobmanager.ledger.job_view import JobView
+from jobmanager.present.condition import Word, condition_of
+from jobmanager.present.jobs import fires, job_record, policies, shown_config
+from jobmanager.present.phrases import iso
+from jobmanager.present.records import shown_payload
+from jobmanager.web.api.models import MOST_ON_A_PAGE, Instant, JsonObject, Page, Shown, page_of
+from jobmanager.web.api.options import Edit, NewJob, words_of
+from jobmanager.web.api.routing import Routes, invalid
+from jobmanager.web.api.run_models import RunModel
+from jobmanager.web.problems import Problem, ProblemError
+from jobmanager.web.recent import check_recent
+from jobmanager.web.site import Site, site_of
 
+INSTANTS = 5
+FIRES = 5
+_TAG = re.compile(r'"(\d{1,9})"')
 router = Routes(tags=["jobs"])
+State = Literal["active", "paused", "disabled", "deleted"]
 
 
-def list_jobs(request: Request) -> dict[str, Any]:
+class JobModel(Shown):
+    """A job in a list. `rev` is the number of its last edit, `health` its condition in one word."""
+
+    id: str = Field(examples=["nightly-report"])
+    name: str
+    handler: str
+    source: Literal["code", "stored"]
+    declared_here: bool
+    schedule: str | None = Field(examples=["0 3 * * *"])
+    schedule_in_words: str = Field(examples=["at 03:00 every day"])
+    stored: bool
+    state: State
+    state_reason: str | None
+    state_by: str | None
+    state_since: Instant | None
+    override_by: str | None
+    override_since: Instant | None
+    rev: int | None
+    next_run: Instant | None
+    last_status: str | None
+    last_run: RunModel | None
+    health: Word
+
+
+class WholeJob(JobModel):
+    """A job with its options. No secret is shown."""
+
+    config: JsonObject
+    policies: JsonObject
+    override: JsonObject | None
+    definition: JsonObject | None
+    next_fires: list[Instant]
+
+
+def list_jobs(
+    request: Request,
+    state: Annotated[State | None, Query()] = None,
+    handler: Annotated[str | None, Query(max_length=128)] = None,
+    source: Annotated[Literal["code", "stored"] | None, Query()] = None,
+    health: Annotated[Word | None, Query(description="The condition of the job in one word.")] = None,
+    text: Annotated[str | None, Query(max_length=200, description="A part of the id or the name.")] = None,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_ON_A_PAGE)] = 50,
+) -> dict[str, Any]:
     """List the jobs that the principal sees, by id."""
-    return {"items": [job_record(view) for view in site_of(request).jobs.list_jobs()]}
+    site = site_of(request)
+    found = [
+        view
+        for view in site.jobs.list_jobs()
+        if (cursor is None or view.id > cursor)
+        and state in (None, view.state)
+        and handler in (None, view.handler)
+        and source in (None, view.source)
+        and (text is None or text.lower() in f"{view.id}\n{view.name}".lower())
+    ]
+    if health is None:
+        found = found[: limit + 1]
+    words = health_of(site, found)
+    found = [view for view in found if health in (None, words[view.id])]
+    page = page_of(found, limit, lambda view: view.id)
+    return page | {"items": [job_document(view, words[view.id]) for view in page["items"]]}
 
 
-def get_job(request: Request, job_id: str) -> dict[str, Any]:
-    """Get one job."""
-    return job_record(site_of(request).jobs.get_job(job_id))
+def get_job(request: Request, response: Response, job_id: str) -> dict[str, Any]:
+    """Get one job, with its options. `ETag` is its revision, for `If-Match` of an edit."""
+    return shown_job(request, response, job_id)
 
 
-router.add("GET", "/jobs", READ, list_jobs)
-router.add("GET", "/jobs/{job_id}", READ, get_job, responses=[404])
+def create_job(request: Request, response: Response, given: NewJob) -> dict[str, Any]:
+    """Make a job of a registered handler. Its first instant is the next one from now."""
+    words = words_of(given)
+    job_id, handler = words.pop("id"), words.pop("handler")
+    try:
+        site_of(request).jobs.create_job(job_id, handler=handler, **words)
+    except HandlerNotFoundError as error:
+        raise ProblemError(invalid("body.handler", str(error))) from None
+    response.headers["location"] = location(request, f"/jobs/{job_id}")
+    return shown_job(request, response, job_id)
+
+
+def update_job(
+    request: Request,
+    response: Response,
+    job_id: str,
+    given: Edit,
+    if_match: Annotated[str | None, Header(description="The `ETag` of the job that was edited.")] = None,
+) -> dict[str, Any]:
+    """Edit a job: the definition of a stored one, the override of one that code declares. Nothing fires by it."""
+    words = words_of(given)
+    try:
+        site_of(request).jobs.update_job(job_id, if_rev=_rev(if_match), **words)
+    except HandlerNotFoundError as error:
+        raise ProblemError(invalid("body.handler", str(error))) from None
+    return shown_job(request, response, job_id)
+
+
+def delete_job(request: Request, job_id: str) -> Response:
+    """Delete a stored job. Its history stays. Needs a recent login."""
+    check_recent(request)
+    site_of(request).jobs.delete_job(job_id)
+    return Response(status_code=204)
+
+
+# ---------------------------------------------------------------- documents
+
+
+def shown_job(request: Request, response: Response, job_id: str) -> dict[str, Any]:
+    """Return the document of one job as it is now, and set its `ETag`."""
+    site = site_of(request)
+    view = site.jobs.get_job(job_id)
+    row = view.row
+    response.headers["etag"] = f'"{row.definition_rev if row else 0}"'
+    return {
+        **job_document(view, health_of(site, [view])[job_id]),
+        "config": shown_config(site.jobs, view),
+        "policies": policies(view),
+        "override": None if row is None else shown_payload(row.override),
+        "definition": None if row is None else shown_payload(row.definition),
+        "next_fires": [iso(fire) for fire in fires(view, site.now(), FIRES)],
+    }
+
+
+def job_document(view: JobView, health: Word) -> dict[str, Any]:
+    """Return the document of a job in a list."""
+    return {
+        **job_record(view),
+        "handler": view.handler,
+        "rev": None if view.row is None else view.row.definition_rev,
+        "health": health,
+    }
+
+
+def health_of(site: Site, views: Collection[JobView]) -> Mapping[str, Word]:
+    """Return the condition of each of the jobs in one word."""
+    due = site.jobs.due_instants([view.id for view in views], limit=INSTANTS)
+    return {view.id: condition_of(view, due.get(view.id, ()), missing=()).word for view in views}
+
+
+def location(request: Request, path: str) -> str:
+    """Return where a thing of the API is found, below the prefix at which it is mounted."""
+    return f"{request.scope.get('root_path', '')}{path}"
+
+
+def _rev(if_match: str | None) -> int | None:
+    """Return the revision of `If-Match`; None without one, or for `*`."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = _TAG.fullmatch(if_match.strip())
+    if found is None:
+        raise ProblemError(
+            Problem(
+                status=412,
+                kind="edit-conflict",
+                title="Another edit came first",
+                detail="If-Match holds no ETag of a job.",
+                hint="Send the ETag of GET as it came.",
+            )
+        )
+    return int(found[1])
+
+
+router.add("GET", "/jobs", READ, list_jobs, response_model=Page[JobModel])
+router.add("POST", "/jobs", ADMIN, create_job, responses=[409], status_code=201, response_model=WholeJob)
+router.add("GET", "/jobs/{job_id}", READ, get_job, response_model=WholeJob)
+router.add("PATCH", "/jobs/{job_id}", WRITE, update_job, responses=[409, 412], response_model=WholeJob)
+router.add("DELETE", "/jobs/{job_id}", ADMIN, delete_job, responses=[409], status_code=204)

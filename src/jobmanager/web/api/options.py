@@ -1,0 +1,106 @@
+"""The options of a job as the API takes them: fields made from the description that the decorator reads, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from jobmanager.job import POLICY_OPTIONS, RETRY_OPTIONS
+from jobmanager.ledger.definition import OF_CODE
+from jobmanager.validation.kinds import (
+    Delays,
+    Duration,
+    Flag,
+    Kind,
+    Number,
+    OneOf,
+    Seconds,
+    Several,
+    Text,
+    TextMapping,
+    Whole,
+)
+from jobmanager.validation.options import Option
+from jobmanager.web.api.models import Given, JobId, JsonObject, Length, Moment, Name, text
+
+RETRY_OF_CODE = ("retry_on", "give_up_on")
+# The fields are made, and no type checker can know them.
+create_model: Any = pydantic.create_model
+CRON = text(1_000, examples=["0 3 * * *"])
+ZONE = text(100, examples=["Europe/Berlin"])
+
+
+def _type(kind: Kind) -> Any:
+    match kind:
+        case Whole(low, high):
+            return Annotated[int, Field(ge=low, le=high)]
+        case Number(low, high):
+            return Annotated[float, Field(ge=low, le=high)]
+        case Duration() | Seconds():
+            return Length
+        case Delays():
+            return Annotated[list[Length], Field(min_length=1, max_length=1_000)]
+        case OneOf(words):
+            return Literal[tuple(words)]
+        case Flag():
+            return bool
+        case Several(each, most):
+            return Annotated[list[_type(each)], Field(max_length=most)]  # type: ignore[misc]  # made while this is imported
+        case Text(most, _, _, least):
+            return text(most, least=least)
+        case TextMapping():
+            return JsonObject
+    raise TypeError(kind)  # pragma: no cover - of a new kind of option, at import
+
+
+def _field(item: Option) -> tuple[Any, Any]:
+    return _type(item.kind) | None, Field(default=None, description=item.help)
+
+
+RetryModel = create_model(
+    "Retry",
+    __base__=Given,
+    __doc__="When another attempt follows a failed one.",
+    **{name: _field(item) for name, item in RETRY_OPTIONS.items() if name not in RETRY_OF_CODE},
+)
+_RETRY = Annotated[int, Field(ge=1, le=1_000)] | RetryModel
+_FIELDS: Mapping[str, tuple[Any, Any]] = {
+    "name": (Name | None, Field(default=None, description="A title for people; without it the id.")),
+    "cron": (CRON | None, Field(default=None, description="A cron line.")),
+    "timezone": (ZONE | None, Field(default=None, description="The zone of the cron line.")),
+    "every": (Length | None, Field(default=None, description="An interval.")),
+    "at": (Moment | None, Field(default=None, description="A single instant.")),
+    **{
+        name: (_RETRY | None, Field(default=None, description=item.help)) if name == "retry" else _field(item)
+        for name, item in POLICY_OPTIONS.items()
+        if name not in OF_CODE
+    },
+}
+
+NewJob = create_model(
+    "NewJob",
+    __base__=Given,
+    __doc__="A job to make: it names a registered handler. At most one of `cron`, `every` and `at`; without any it is started by hand only.",
+    id=(JobId, ...),
+    handler=(text(128, examples=["export-orders"]), ...),
+    **_FIELDS,
+)
+Edit = create_model(
+    "Edit",
+    __base__=Given,
+    __doc__="What changes of a job; what is left out stays, and null gives an option its default back.",
+    handler=(text(128) | None, None),
+    max_attempts=(
+        Annotated[int, Field(ge=1, le=1_000)] | None,
+        Field(default=None, description="Of a job that code declares: how often it is tried."),
+    ),
+    **_FIELDS,
+)
+
+
+def words_of(given: Given) -> dict[str, Any]:
+    """Return the options that a request gives, as the manager takes them."""
+    return given.model_dump(exclude_unset=True)
