@@ -57,6 +57,7 @@ class TestSearchInSteps(SearchingPromises):
     def test_counts_say_that_there_are_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._runs()
         monkeypatch.setattr("jobmanager.stores.sql.search.COUNTED", 2)
+        monkeypatch.setattr("jobmanager.stores.sql.search.COUNTED_TROUBLE", 2)
         counts = self.store.search.counts(RunFilter())
         assert FAILED in counts.more
         assert SUCCEEDED in counts.more

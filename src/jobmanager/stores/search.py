@@ -14,8 +14,8 @@ from jobmanager.run import EPOCH, MICROSECOND, Run, RunStatus, Trigger
 SEARCHED = 100_000
 """The most rows that one search reads; it then says how far back it came."""
 
-COUNTED = 5_000
-"""The most rows of a kind that are read to be counted: above, a count says "or more"."""
+COUNTED, COUNTED_TROUBLE = 5_000, 2_000
+"""The most rows that are read to be counted, of all and of each status that is not success: above, a count says "or more"."""
 
 LATE_AFTER = timedelta(seconds=60)
 OPENED_WITHIN, CLOSED_WITHIN = timedelta(minutes=5), timedelta(days=31)

@@ -30,13 +30,13 @@ def statuses_of(wanted: RunFilter) -> frozenset[RunStatus]:
 
 
 def conditions_of(
-    database: Database, wanted: RunFilter, seen: View | None, *, kinds: bool = True
+    database: Database, wanted: RunFilter, seen: View | None, *, kinds: bool = True, statuses: bool = True
 ) -> list[Condition]:
     """Return what each row must be, cheap conditions first; without `kinds` only what divides runs into no kinds.
 
-    Of the runs of one job the range is none of them: an index has it.
+    Of the runs of one job the range is none of them: an index has it. Without `statuses` the rows have one that is wanted.
     """
-    found = _kind_of(database, wanted) if kinds else []
+    found = _kind_of(database, wanted, statuses=statuses) if kinds else []
     found += _course_of(database, wanted)
     if wanted.job is None:
         found += range_of(database.tables, wanted)
@@ -45,12 +45,11 @@ def conditions_of(
     return [*found, *runs_seen(database.tables, seen)]
 
 
-def _kind_of(database: Database, wanted: RunFilter) -> list[Condition]:
+def _kind_of(database: Database, wanted: RunFilter, *, statuses: bool) -> list[Condition]:
     c = database.tables.runs.c
-    statuses = statuses_of(wanted)
-    found: list[Condition] = (
-        [c.status.in_([status.value for status in sorted(statuses)])] if statuses < ALL else []
-    )
+    found: list[Condition] = []
+    if statuses and (allowed := statuses_of(wanted)) < ALL:
+        found.append(c.status.in_([status.value for status in sorted(allowed)]))
     if wanted.reason is not None:
         found.append(c.reason == wanted.reason)
     if wanted.trigger is not None:

@@ -12,6 +12,7 @@ from jobmanager.access.view import View
 from jobmanager.run import PENDING, RUNNING, SUCCEEDED, RunStatus
 from jobmanager.stores.search import (
     COUNTED,
+    COUNTED_TROUBLE,
     DeadLetters,
     FoundRuns,
     Mark,
@@ -93,6 +94,7 @@ class SqlSearch(SqlFacet, StoredSearch):
         self, connection: Connection, way: Way, some: Sequence[Condition]
     ) -> tuple[list[RunCount], bool]:
         """Return the counts of the newest rows of a way, and whether it may have more rows."""
+        most = COUNTED if way.status is None else COUNTED_TROUBLE
         c = self.tables.runs.c
         kind = error_in(self.database, "kind").label("kind")
         fits = sa.case((sa.and_(sa.true(), *some), 1), else_=0).label("fits")
@@ -101,7 +103,7 @@ class SqlSearch(SqlFacet, StoredSearch):
             sa.select(*columns)
             .where(*way.rows, *older(self.tables.runs, way, None))
             .order_by(*way.newest_first)
-            .limit(COUNTED)
+            .limit(most)
         )
         newest = rows.subquery().c
         kinds = newest.status, newest.job_id, newest.reason, newest.kind, newest.trigger, newest.fits
@@ -112,7 +114,7 @@ class SqlSearch(SqlFacet, StoredSearch):
             for status, job_id, reason, error_kind, trigger, fit, count, ticks in counted
             if fit
         ]
-        return counts, sum(row[6] for row in counted) == COUNTED
+        return counts, sum(row[6] for row in counted) == most
 
 
 def _letter(row: sa.RowMapping) -> tuple[tuple[str, str, str], Mark]:

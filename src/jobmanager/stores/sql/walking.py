@@ -24,7 +24,7 @@ from jobmanager.stores.sql.filters import (
 )
 from jobmanager.stores.sql.tables import TROUBLE, TROUBLE_IS, Tables, has_scope, scope_of
 
-CHUNK = 5_000
+FIRST_CHUNK, CHUNK = 500, 5_000  # what most rows fit is found in the first one
 FEW = 1_000
 EARLY = timedelta(hours=1)  # by which clocks may differ, and a tick may come before its instant
 
@@ -39,6 +39,8 @@ class Way:
     order: Sequence[sa.ColumnElement[Any]]
     end: str | None = None
     """The id that is too new, on a way by id."""
+    status: str | None = None
+    """The status that all of its runs have."""
 
     @property
     def newest_first(self) -> list[sa.ColumnElement[Any]]:
@@ -63,6 +65,7 @@ class Walker:
         self._wanted = wanted
         self._columns = columns
         self._conditions = conditions_of(database, wanted, seen)
+        self._but_status = conditions_of(database, wanted, seen, statuses=False)
 
     def find(self, before: Mark | None, most: int) -> tuple[Rows, Mark | None]:
         """Return the newest rows, at most so many, and the place where the search stopped before it had all of them."""
@@ -111,21 +114,23 @@ class Walker:
     def _walk(self, way: Way, before: Mark | None, most: int, budget: int) -> tuple[Rows, Mark | None]:
         c = self._runs.c
         found: Rows = []
-        for _ in range(0, budget, CHUNK):
+        conditions = self._conditions if way.status is None else self._but_status
+        size, read = min(FIRST_CHUNK, CHUNK), 0
+        while read < budget:
             rows = [*way.rows, *older(self._runs, way, before)]
             edge = None
-            if self._conditions:
+            if conditions:
                 places = sa.select(c.id, c.scheduled_for, c.opened_at).where(*rows)
-                last = places.order_by(*way.newest_first).limit(1).offset(CHUNK - 1)
+                last = places.order_by(*way.newest_first).limit(1).offset(size - 1)
                 end = self._connection.execute(last).mappings().first()
                 edge = self.mark(end) if end else None
             if edge is not None:
                 rows += self._not_older(way, edge)
-            query = sa.select(*self._columns).where(*rows, *self._conditions).order_by(*way.newest_first)
+            query = sa.select(*self._columns).where(*rows, *conditions).order_by(*way.newest_first)
             found += self._connection.execute(query.limit(most - len(found))).mappings().all()
             if edge is None or len(found) >= most:
                 return found, None
-            before = edge
+            before, read, size = edge, read + size, CHUNK
         return found, before
 
     def _not_older(self, way: Way, mark: Mark) -> list[Condition]:
@@ -186,7 +191,7 @@ def way_of_scope(tables: Tables, wanted: RunFilter, scope: str) -> Way:
 def way_of_trouble(tables: Tables, wanted: RunFilter, status: str) -> Way:
     """Return the way through the runs of one status that is not success, by id."""
     rows = [*with_status(tables, status), *_opened_in(tables, wanted)]
-    return Way(rows, [tables.runs.c.id], _end(wanted, CLOSED_WITHIN))
+    return Way(rows, [tables.runs.c.id], _end(wanted, CLOSED_WITHIN), status)
 
 
 def ways_of_job(tables: Tables, wanted: RunFilter, job_id: str) -> list[Way]:
