@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager, get_job_manager, reset_job_manager
     from jobmanager.run import JobStatus, Run, RunStatus
     from jobmanager.schedule import At, Cron, Every
+    from jobmanager.search import RunFilter
     from jobmanager.settings import Settings
-    from jobmanager.stores.search import RunFilter
 
 __version__ = "0.1.0"
 
@@ -62,7 +62,7 @@ _HOMES = {
     "run": ("JobStatus", "Run", "RunStatus"),
     "schedule": ("At", "Cron", "Every"),
     "settings": ("Settings",),
-    "stores.search": ("RunFilter",),
+    "search": ("RunFilter",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

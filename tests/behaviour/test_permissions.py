@@ -33,7 +33,7 @@ from jobmanager.errors import (
 from jobmanager.explain import explain, explain_now
 from jobmanager.manager.guarding import REFUSED
 from jobmanager.run import PENDING, Run, new_id
-from jobmanager.stores.search import RunFilter
+from jobmanager.search import RunFilter
 from jobmanager.testing import FakeClock
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

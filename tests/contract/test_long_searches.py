@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from jobmanager.run import FAILED, SUCCEEDED
+from jobmanager.search import Mark, RunFilter
 from jobmanager.stores.base import RunStore
-from jobmanager.stores.search import Mark, RunFilter
 from jobmanager.stores.sql.memory import MemoryStore
 from jobmanager.testing import FakeClock
 from jobmanager.testing.store_contract.searching import SearchingPromises

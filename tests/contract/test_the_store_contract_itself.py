@@ -16,8 +16,8 @@ import sqlalchemy as sa
 
 from jobmanager.access.view import View
 from jobmanager.run import FAILED, Ending, Run, RunStatus
+from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
 from jobmanager.stores.job_transaction import JobTransaction
-from jobmanager.stores.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
 from jobmanager.stores.sql import sqlite_runs
 from jobmanager.stores.sql.history import SqlHistory
 from jobmanager.stores.sql.jobs import SqlJobs

@@ -19,9 +19,9 @@ from jobmanager.access.view import View
 from jobmanager.clock import SystemClock
 from jobmanager.ledger.statistics import statistics_of
 from jobmanager.run import FAILED, Ending, Run, RunStatus, new_id
+from jobmanager.search import Mark, RunFilter
 from jobmanager.stores import store_for
 from jobmanager.stores.audit import AuditQuery
-from jobmanager.stores.search import Mark, RunFilter
 from jobmanager.stores.sql.sqlite_database import driver_of
 from jobmanager.stores.values import Instance, JobRow
 

@@ -23,8 +23,8 @@ from jobmanager.notify.message import Message
 from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerInfo, HandlerTarget
 from jobmanager.run import Attempt, JobMetrics, JobStatus, LogLine, Run
+from jobmanager.search import DeadLetters, FoundRuns, RunCounts, RunFilter
 from jobmanager.stores.outbox import Notification
-from jobmanager.stores.search import DeadLetters, FoundRuns, RunCounts, RunFilter
 from jobmanager.stores.values import AuditEntry, DueInstant, Instance, Outcome
 from jobmanager.validation.texts import MISTAKES, add_place
 from jobmanager.webhooks import WebhookInfo, WebhookTest

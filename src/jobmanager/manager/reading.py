@@ -13,7 +13,7 @@ from jobmanager.manager.parts import Parts
 from jobmanager.process.heartbeat import living
 from jobmanager.registry import closest
 from jobmanager.run import Run, RunStatus
-from jobmanager.stores.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
+from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
 from jobmanager.stores.values import DueInstant, Instance, JobRow
 from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
 from jobmanager.validation.texts import shown

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from jobmanager.access.view import View
 from jobmanager.run import FAILED, SUCCEEDED, RunStatus
-from jobmanager.stores.search import LATE_AFTER, RunFilter
+from jobmanager.search import RunFilter
+from jobmanager.stores.search import LATE_AFTER
 from jobmanager.stores.sql.database import NEVER, Database
 from jobmanager.stores.sql.tables import Tables, has_scope, scope_of
 from jobmanager.stores.sql.visible import runs_seen

@@ -10,17 +10,8 @@ import sqlalchemy as sa
 
 from jobmanager.access.view import View
 from jobmanager.run import PENDING, RUNNING, SUCCEEDED, RunStatus
-from jobmanager.stores.search import (
-    COUNTED,
-    COUNTED_TROUBLE,
-    DeadLetters,
-    FoundRuns,
-    Mark,
-    RunCount,
-    RunCounts,
-    RunFilter,
-    StoredSearch,
-)
+from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCount, RunCounts, RunFilter
+from jobmanager.stores.search import COUNTED, COUNTED_TROUBLE, StoredSearch
 from jobmanager.stores.sql.database import Connection, SqlFacet
 from jobmanager.stores.sql.filters import ALL, Condition, conditions_of, error_in, error_text
 from jobmanager.stores.sql.tables import TROUBLE

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from jobmanager.access.view import View
 from jobmanager.run import EPOCH, PENDING, RUNNING, RunStatus, first_id
-from jobmanager.stores.search import CLOSED_WITHIN, OPENED_WITHIN, SEARCHED, Mark, RunFilter
+from jobmanager.search import Mark, RunFilter
+from jobmanager.stores.search import CLOSED_WITHIN, OPENED_WITHIN, SEARCHED
 from jobmanager.stores.sql.database import Connection, Database, literally
 from jobmanager.stores.sql.filters import (
     NOT_SUCCEEDED,

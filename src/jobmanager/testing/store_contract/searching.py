@@ -21,7 +21,8 @@ from jobmanager.run import (
     Run,
     new_id,
 )
-from jobmanager.stores.search import LATE_AFTER, Mark, RunFilter
+from jobmanager.search import Mark, RunFilter
+from jobmanager.stores.search import LATE_AFTER
 from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
 

@@ -7,10 +7,11 @@ from importlib.resources import files
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
-from jobmanager.web.pages import jobs, login, run, theme
+from jobmanager.web.pages import jobs, login, run, runs, theme
 
 ROUTES: list[BaseRoute] = [
     *jobs.ROUTES,
+    *runs.ROUTES,
     *run.ROUTES,
     *theme.ROUTES,
     *login.ROUTES,
