@@ -42,7 +42,7 @@ NOBODY = Principal("nobody")
 VIEWER, OPERATOR, ADMIN = (Principal(name, name) for name in ("viewer", "operator", "admin"))
 ACME = Principal("acme-user", "operator", scopes=["acme"])
 UNASKED = {"check", "principal_of_key"}  # before anybody is known
-ADMINS_READING = {"entries", "keys"}
+ADMINS_READING = {"entries", "keys", "storage"}
 ADMINS_WORK = {
     "create_job",
     "create_key",
@@ -231,6 +231,7 @@ def reading(jobs: JobManager, run_id: str, job_id: str = "work") -> dict[str, Ca
         "instances": jobs.instances,
         "is_executed_here": lambda: jobs.is_executed_here(run_id),
         "keys": jobs.keys,
+        "storage": jobs.storage,
         "logs": lambda: jobs.logs(run_id),
         "notification": lambda: jobs.notification("x" * 36),
         "notification_message": lambda: jobs.notification_message("x" * 36),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from functools import partial
 
+from jobmanager.access.acting import current
 from jobmanager.access.principal import ADMIN
 from jobmanager.ledger.retention import forget_old_entries, forget_old_runs, kept
-from jobmanager.manager.guarding import changes, reads
+from jobmanager.manager.guarding import changes, check_permission, reads
 from jobmanager.manager.operating import Seconds
 from jobmanager.manager.parts import Parts
 from jobmanager.stores.audit import AuditQuery
-from jobmanager.stores.values import AuditEntry, Outcome
+from jobmanager.stores.values import AuditEntry, Outcome, StoreFacts
 from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of
 from jobmanager.validation.texts import naming_its_caller
 
@@ -64,6 +65,17 @@ class Administering:
             before=before,
             limit=limit,
         )
+
+    def storage(self) -> StoreFacts | None:
+        """Return what the database of the record is, its version, and how large the record is in it; None before the first start.
+
+        A principal needs `jobs:admin`. StoreUnavailableError.
+        """
+        principal = current().principal
+        if principal is not None:
+            check_permission(principal, "storage", ADMIN)
+        store = self._parts.store
+        return store.maintenance.facts() if store.exists() else None
 
     def _entries(
         self,

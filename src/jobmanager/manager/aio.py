@@ -25,7 +25,7 @@ from jobmanager.registry import HandlerInfo, HandlerTarget
 from jobmanager.run import Attempt, JobMetrics, JobStatus, LogLine, Run
 from jobmanager.search import DeadLetters, FoundRuns, RunCounts, RunFilter
 from jobmanager.stores.outbox import Notification
-from jobmanager.stores.values import AuditEntry, DueInstant, Instance, Outcome
+from jobmanager.stores.values import AuditEntry, DueInstant, Instance, Outcome, StoreFacts
 from jobmanager.validation.texts import MISTAKES, add_place
 from jobmanager.webhooks import WebhookInfo, WebhookTest
 
@@ -400,6 +400,10 @@ class AsyncJobManager:
     async def retire_secrets(self, *, by: str | None = None) -> int:
         """Let only the newest secret sign; see `JobManager.retire_secrets`."""
         return await _on_thread(self._manager.retire_secrets, by=by)
+
+    async def storage(self) -> StoreFacts | None:
+        """Return what the database is; see `JobManager.storage`."""
+        return await _on_thread(self._manager.storage)
 
     async def purge(
         self,

@@ -99,3 +99,13 @@ def continued(text: str) -> str:
 def count(number: int, noun: str, plural: str = "") -> str:
     """Format a number of things: `1 job`, `2 jobs`, `1,000 jobs`; `plural` for a noun that does not just take an s."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def size(number: int) -> str:
+    """Format a number of bytes: `340 B`, `2.4 KiB`, `120 MiB`."""
+    value = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:,.1f} TiB"

@@ -23,6 +23,7 @@ from jobmanager.stores.values import (
     JobRow,
     JobSummary,
     Note,
+    StoreFacts,
     Tally,
     Written,
     tally_of,
@@ -404,6 +405,10 @@ class StoreMaintenance(ABC):
         What a run takes is the average of those on record. Space that deleted rows have left does not count, so a second purge
         finds little more to do. With `dry_run` they are counted and stay.
         """
+
+    @abstractmethod
+    def facts(self) -> StoreFacts:
+        """Return what the database is, and how large the record is in it; of an SQLite file the whole file."""
 
     @abstractmethod
     def forget_dead(self, before: datetime) -> int:

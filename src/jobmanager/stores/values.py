@@ -113,6 +113,14 @@ class AuditEntry:
     batch_id: str | None = None
 
 
+class StoreFacts(NamedTuple):
+    """The database behind a store: its product and version, the bytes that our tables and indexes take, and the version of the tables."""
+
+    system: str
+    size: int
+    version: str | None
+
+
 class DueInstant(NamedTuple):
     """What became of one due instant of a job, or of a stretch of `ticks` instants from `first_for` that were skipped or missed alike."""
 

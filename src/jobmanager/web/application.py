@@ -49,7 +49,6 @@ def make(
         read_only=read_only,
         login_url=login_url,
         sign_in=sign_in,
-        has_events=True,
         clock=clock,
         cached=Cached(clock),
         starts=starts_of(limits or Limits(), clock),

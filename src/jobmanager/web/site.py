@@ -35,7 +35,6 @@ class Site:
     read_only: bool = False
     login_url: str | None = None
     sign_in: Sessions | None = None
-    has_events: bool = False
     clock: Clock = field(default_factory=SystemClock)
     cached: Cached = field(default_factory=lambda: Cached(SystemClock()))
     streams: Streams = field(default_factory=Streams)

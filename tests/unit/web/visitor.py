@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -40,4 +41,6 @@ class Visitor:
                 self.cookies = client.cookies
                 return response
 
-        return asyncio.run(ask())
+        # On a thread of its own: a browser's tests, in the same process, leave a loop in this one.
+        with ThreadPoolExecutor(1) as threads:
+            return threads.submit(asyncio.run, ask()).result()

@@ -109,6 +109,10 @@ class Database(ABC):
         """Return the clock that decides what is due: aware UTC."""
 
     @abstractmethod
+    def about(self, connection: Connection) -> tuple[str, int]:
+        """Return the name and version of the database, and the bytes that our tables take in it."""
+
+    @abstractmethod
     def close(self) -> None:
         """Give up connections; the next call connects again."""
 

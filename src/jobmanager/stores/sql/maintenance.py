@@ -26,8 +26,9 @@ from jobmanager.stores.sql.database import Connection, SqlFacet, literally, newe
 from jobmanager.stores.sql.outbox import write_notices
 from jobmanager.stores.sql.rows import run_from, run_values
 from jobmanager.stores.sql.runs import fenced
+from jobmanager.stores.sql.schema import Schema
 from jobmanager.stores.sql.statistics import keep_purged
-from jobmanager.stores.values import Note
+from jobmanager.stores.values import Note, StoreFacts
 
 CLOCKS_DIFFER = timedelta(hours=1)
 CHUNK = 2000  # rows in one transaction, so that a large purge never holds the writers up
@@ -35,6 +36,12 @@ CHUNK = 2000  # rows in one transaction, so that a large purge never holds the w
 
 class SqlMaintenance(SqlFacet, StoreMaintenance):
     """Ends runs whose process died, deletes old rows, and marks failed runs as seen to."""
+
+    def facts(self) -> StoreFacts:
+        version = Schema(self.database).version()
+        with self.database.reading() as connection:
+            system, size = self.database.about(connection)
+        return StoreFacts(system=system, size=size, version=version)
 
     def take_over(self, notices_of: Callable[[Run], Sequence[Notice]] | None = None) -> list[Run]:
         runs, instances = self.tables.runs, self.tables.instances

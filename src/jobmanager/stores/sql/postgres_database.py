@@ -68,6 +68,15 @@ class PostgresDatabase(Database):
         moment: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
         return moment.astimezone(UTC)
 
+    def about(self, connection: Connection) -> tuple[str, int]:
+        version = connection.exec_driver_sql("SELECT current_setting('server_version')").scalar_one()
+        size = connection.exec_driver_sql(
+            "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind = 'r'",
+            (self.tables.metadata.schema,),
+        ).scalar_one()
+        return f"PostgreSQL {str(version).split()[0]}", int(size)
+
     def may_be_run_id(self, run_id: str) -> bool:
         # A column of type uuid cannot be compared with anything else.
         return UUID.fullmatch(run_id) is not None

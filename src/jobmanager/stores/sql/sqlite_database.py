@@ -127,6 +127,12 @@ class SqliteDatabase(Database):
     def now(self) -> datetime:
         return self._clock.now()
 
+    def about(self, connection: Connection) -> tuple[str, int]:
+        version = connection.exec_driver_sql("SELECT sqlite_version()").scalar_one()
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        return f"SQLite {version}", int(pages) * int(size)
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         with self.translated(), self._gate.inside(self._patience), self._engine.connect() as connection:

@@ -12,6 +12,15 @@ from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
 class AccountPromises(StoreGround):
     """What `jobs.lock` offers to settle and change a job, and `maintenance.purge`."""
 
+    # ---------------------------------------------------------------- the database
+
+    def test_facts_name_the_database_and_its_size(self) -> None:
+        facts = self.store.maintenance.facts()
+
+        assert facts.system.strip()
+        assert facts.size > 0
+        assert facts.version
+
     # ---------------------------------------------------------------- pauses
 
     def test_the_pause_row_is_the_newest_row_if_it_is_one(self) -> None:

@@ -7,12 +7,30 @@ from importlib.resources import files
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
-from jobmanager.web.pages import jobs, login, run, runs, theme
+from jobmanager.web.pages import (
+    audit,
+    engine,
+    handlers,
+    jobs,
+    keys,
+    login,
+    notifications,
+    run,
+    runs,
+    system,
+    theme,
+)
 
 ROUTES: list[BaseRoute] = [
     *jobs.ROUTES,
     *runs.ROUTES,
     *run.ROUTES,
+    *engine.ROUTES,
+    *handlers.ROUTES,
+    *system.ROUTES,
+    *audit.ROUTES,
+    *notifications.ROUTES,
+    *keys.ROUTES,
     *theme.ROUTES,
     *login.ROUTES,
     Mount("/static", StaticFiles(directory=str(files("jobmanager.web.pages") / "static")), name="static"),

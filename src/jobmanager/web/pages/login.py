@@ -26,7 +26,7 @@ def login(request: Request) -> Response:
 
 async def sign_in(request: Request) -> Response:
     """Begin a session and go where the visitor wanted to go, or show the form again."""
-    sessions, form = _sessions(request), await form_of(request)
+    sessions, form = _sessions(request), await form_of(request, changes=False)
     name, next_ = str(form.get("name", "")), local_path(form.get("next"))
     wait = sessions.wait_of(request.client.host if request.client else "")
     if wait:
@@ -47,7 +47,7 @@ async def sign_in(request: Request) -> Response:
 async def sign_out(request: Request) -> Response:
     """End the session of this browser."""
     _sessions(request)
-    await form_of(request)
+    await form_of(request, changes=False)
     response = back_to(request, LOGIN)
     response.delete_cookie(COOKIE, path=request.state.mount or "/", httponly=True, samesite="lax")
     return response

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from datetime import timedelta, tzinfo
 from functools import cache
 from http import HTTPStatus
@@ -11,11 +12,13 @@ from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from jobmanager.access.principal import ADMIN, WRITE, Principal
-from jobmanager.present.phrases import count, iso, tail
+from jobmanager.access.principal import ADMIN, READ, WRITE, Principal
+from jobmanager.manager.guarding import check_permission
+from jobmanager.present.phrases import compact, count, iso, tail
 from jobmanager.schedule import zones
 from jobmanager.web.origin import COOKIE, FIELD, is_token, new_token
 from jobmanager.web.pages.navigation import entries_for
@@ -43,8 +46,23 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     made.globals.update(strip=strip, count=count, late_after=timedelta(seconds=60))
-    made.filters.update(tail=tail, iso=iso, number=lambda value: f"{value:,}")
+    made.filters.update(
+        tail=tail, iso=iso, compact=compact, pretty=_pretty, ticks=_ticks, number=lambda value: f"{value:,}"
+    )
     return made
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _ticks(text: str) -> Markup:
+    """Return a text of ours with what stands between backticks as code."""
+    parts = [
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
@@ -75,6 +93,44 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
     return response
 
 
+def confirmation(
+    request: Request,
+    *,
+    question: str,
+    told: str,
+    apply: str,
+    verb: str,
+    keep: str,
+    back: str,
+    danger: bool = True,
+    lines: Sequence[str] = (),
+    fields: Mapping[str, str] | None = None,
+    remark: str = "",
+    template: str = "confirm.html",
+    **more: Any,
+) -> HTMLResponse:
+    """Return the page that asks before something dangerous happens: the form of its button goes to `apply`, `keep` back to `back`.
+
+    `lines` name what is chosen, one each; a `template` that extends confirm.html may show it as a table. Without a `verb` there is
+    nothing to do, and only the way back.
+    """
+    return page(
+        request,
+        template,
+        question=question,
+        told=told,
+        apply=apply,
+        verb=verb,
+        keep=keep,
+        back=back,
+        danger=danger,
+        lines=lines,
+        fields=fields or {},
+        remark=remark,
+        **more,
+    )
+
+
 def problem_page(request: Request, problem: Problem) -> HTMLResponse:
     """Return a problem as a page that says what to do next."""
     site = site_of(request)
@@ -87,8 +143,15 @@ def problem_page(request: Request, problem: Problem) -> HTMLResponse:
     return response
 
 
-async def form_of(request: Request) -> Mapping[str, Any]:
-    """Return the fields of a form that this browser was given; ProblemError (403) without the token of its cookie."""
+async def form_of(request: Request, *, changes: bool = True) -> Mapping[str, Any]:
+    """Return the fields of a form that this browser was given; ProblemError (403) without the token of its cookie.
+
+    A form that changes jobs or runs is refused by a read-only dashboard, too.
+    """
+    if changes and site_of(request).read_only:
+        raise ProblemError(
+            Problem(status=403, kind="read-only", title="Read only", detail="This dashboard changes nothing.")
+        )
     form = await request.form()
     if not is_token(form.get(FIELD), request.cookies.get(COOKIE)):
         raise ProblemError(
@@ -100,6 +163,18 @@ async def form_of(request: Request) -> Mapping[str, Any]:
             )
         )
     return form
+
+
+def may(request: Request, permission: str) -> bool:
+    """Return whether the visitor has a permission here; on a read-only dashboard it has none but to read."""
+    principal: Principal = request.state.principal
+    return principal.may(permission) and (permission == READ or not site_of(request).read_only)
+
+
+def check_page(request: Request, permission: str) -> None:
+    """Raise PermissionDeniedError, which becomes a page, for a visitor whose roles do not include the page."""
+    principal: Principal = request.state.principal
+    check_permission(principal, f"the page {inner_path(request)}", permission)
 
 
 def back_to(request: Request, path: str) -> RedirectResponse:

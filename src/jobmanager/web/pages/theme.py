@@ -11,7 +11,7 @@ from jobmanager.web.pages.rendering import THEME_COOKIE, THEMES, back_to, form_o
 
 async def theme(request: Request) -> Response:
     """Keep the theme in this browser, and go back to where the form was."""
-    form = await form_of(request)
+    form = await form_of(request, changes=False)
     response = back_to(request, local_path(form.get("back")))
     chosen = str(form.get("theme", ""))
     set_cookie(request, response, THEME_COOKIE, chosen if chosen in THEMES else "system")

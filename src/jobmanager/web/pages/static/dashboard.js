@@ -100,8 +100,8 @@
     };
     for (const kind of ["run", "job"]) {
       stream.addEventListener(kind, (event) => {
-        const { run_id, job_id } = JSON.parse(event.data);
-        changed(kind, [run_id, job_id]);
+        const { id, job } = JSON.parse(event.data);
+        changed(kind, [id, job]);
       });
     }
   }
