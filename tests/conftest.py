@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.pg_net.target import http_target
 from tests.servers import (
+    memory,
     pg_cron_databases,
     pg_cron_server,
     pg_cron_url,
@@ -79,6 +80,10 @@ assert not _unknown, f"moved without a word here: {_unknown}"
 
 def pytest_configure(config):
     """Tell test modules, before they are imported, whether this is the fast set: `tests/effort.py`."""
+    if (folder := memory()) is not None:
+        os.environ.setdefault(
+            "PYTEST_DEBUG_TEMPROOT", folder
+        )  # below which tmp_path is: SQLite waits for no disk
     if "not slow" in config.option.markexpr:
         os.environ["JOBMANAGER_TEST_FAST"] = "1"
 

@@ -79,7 +79,7 @@ def _cluster(programs: Path) -> Path:
     return folder / "data"
 
 
-def _memory() -> str | None:
+def memory() -> str | None:
     """The folder that lives in memory, where it has room: hundreds of databases are made, and removed, in a tenth of the time."""
     folder = Path("/dev/shm")
     has_room = folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 8 << 30
@@ -93,7 +93,7 @@ class Postgres:
         self, *, fsync: bool = False, conf: Mapping[str, str] | None = None, programs: Path | None = None
     ) -> None:
         self._programs = programs or _programs()
-        self.folder = Path(tempfile.mkdtemp(prefix="jobmanager-pg-", dir=None if fsync else _memory()))
+        self.folder = Path(tempfile.mkdtemp(prefix="jobmanager-pg-", dir=None if fsync else memory()))
         self._as_user = as_postgres()
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres")
@@ -447,7 +447,9 @@ class FreshDatabases:
     def make(self, *, template: str = "template0") -> str:
         """Make another one and return its URL."""
         name = f"jm_{uuid.uuid4().hex[:16]}"
-        self._do(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # Copying files makes a checkpoint, which costs nothing where no write reaches a disk.
+        by_files = "" if GIVEN in os.environ else " STRATEGY file_copy"
+        self._do(f"CREATE DATABASE {name} TEMPLATE {template}{by_files}")
         self._made.append(name)
         return urlunsplit(urlsplit(self._server_url)._replace(path=f"/{name}"))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine.mock import MockConnection
 
 from jobmanager.errors import SchemaError
 from jobmanager.stores.sql import migrations
@@ -90,12 +91,21 @@ class Schema:
     def _create(self, connection: Connection) -> None:
         if self.name and not sa.inspect(connection).has_schema(self.name):
             connection.execute(sa.schema.CreateSchema(self.name))
-        self._database.tables.metadata.create_all(connection)
+        self._create_tables(connection)
         for statement in migrations.functions() if self.name else ():
             connection.execute(sa.text(statement))
         self._versions.create(connection)
         connection.execute(sa.insert(self._database.tables.meta).values(id=1))
         connection.execute(sa.insert(self._versions).values(version_num=SCHEMA_VERSION))
+
+    def _create_tables(self, connection: Connection) -> None:
+        """Create all tables by statements that were written once in this process, or the missing ones where there are some."""
+        metadata = self._database.tables.metadata
+        if set(sa.inspect(connection).get_table_names(schema=self.name)) & set(self._names):
+            metadata.create_all(connection)
+            return
+        for statement in _creations(metadata, connection.dialect):
+            connection.exec_driver_sql(statement)
 
     def _too_new(self, found: str) -> str:
         return (
@@ -128,6 +138,24 @@ class Schema:
         return sorted(
             [*(table.name for table in self._database.tables.metadata.sorted_tables), VERSION_TABLE]
         )
+
+
+_CREATIONS: dict[tuple[sa.MetaData, str, object], list[str]] = {}
+"""The statements that create the tables, by the dialect and the version of its database."""
+
+
+def _creations(metadata: sa.MetaData, dialect: sa.Dialect) -> list[str]:
+    """Return the statements that create all tables: writing them takes longer than SQLite takes to carry them out."""
+    meant_for = (metadata, dialect.name, dialect.server_version_info)
+    if meant_for not in _CREATIONS:
+        statements: list[str] = []
+
+        def note(creation: sa.schema.ExecutableDDLElement, *_: object, **__: object) -> None:
+            statements.append(str(creation.compile(dialect=dialect)))
+
+        metadata.create_all(MockConnection(dialect, note), checkfirst=False)
+        _CREATIONS[meant_for] = statements
+    return _CREATIONS[meant_for]
 
 
 def _missing_parts(inspector: sa.Inspector, table: sa.Table, indexes: Iterable[Any]) -> list[str]:
