@@ -285,6 +285,7 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     ),
     "count": lambda full: full.store.search.counts(RunFilter()),
     "count of a job": lambda full: full.store.search.counts(RunFilter(job="job-7")),
+    "beside": lambda full: full.store.search.beside("job-7", full.now - timedelta(hours=3)),
     "dead letters by error": lambda full: full.store.search.dead_letters(RunFilter()),
     "key": lambda full: full.store.keys.with_digest("default", "digest"),
     "forget dead": lambda full: full.store.maintenance.forget_dead(full.first),

@@ -471,6 +471,10 @@ class AsyncJobManager:
         """Return the dead letters by their error; see `JobManager.dead_letters_by_error`."""
         return await _on_thread(self._manager.dead_letters_by_error, wanted, limit=limit)
 
+    async def runs_beside(self, run_id: str) -> tuple[Run | None, Run | None]:
+        """Return the rows before and after a run; see `JobManager.runs_beside`."""
+        return await _on_thread(self._manager.runs_beside, run_id)
+
     async def due_instants(
         self, job_ids: Collection[str], *, limit: int = 30, since: datetime | None = None
     ) -> dict[str, list[DueInstant]]:

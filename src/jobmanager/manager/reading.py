@@ -111,6 +111,12 @@ class Reading:
         """Return the processes of this namespace that beat within the lease, oldest first; none before one was started."""
         return living(self._parts.store, self._parts.settings)
 
+    @reads
+    def runs_beside(self, run_id: str) -> tuple[Run | None, Run | None]:
+        """Return the rows of the job's ticks next before and next after the instant of a run; RunNotFoundError."""
+        run = self._parts.history.run(run_id)
+        return self._parts.store.search.beside(run.job_id, run.instant, seen=self._parts.view())
+
     def _rows(self) -> dict[str, JobRow]:
         """Return the stored rows of this namespace, and those of declared jobs that another namespace has."""
         parts = self._parts

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from typing import cast
+
+from jobmanager.present.condition import Instant, outcome_of
 from jobmanager.present.phrases import compact
 from jobmanager.run import Failure, Progress, Run
 
@@ -30,6 +34,19 @@ def progress_words(progress: Progress) -> str:
     """Return `412 of 1,200 accounts`."""
     total = f" of {progress.total:,}" if progress.total else ""
     return f"{progress.processed:,}{total} {progress.message}".strip()
+
+
+def word_of(run: Run) -> str:
+    """Return the status of the run, or `late` for one that succeeded after a late start."""
+    return run.status.value if run.scheduled_for is None else outcome_of(cast("Instant", run))
+
+
+def time_left(run: Run, now: datetime) -> timedelta | None:
+    """Return how long a run may still take by its progress so far; None where that tells nothing."""
+    done = run.progress
+    if done is None or not done.total or done.processed <= 0 or run.started_at is None:
+        return None
+    return max(timedelta(0), (now - run.started_at) * (done.total - done.processed) / done.processed)
 
 
 def what_happened(run: Run) -> str:

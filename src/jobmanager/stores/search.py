@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from jobmanager.access.view import View
+from jobmanager.run import Run
 from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
 
 SEARCHED = 100_000
@@ -37,3 +38,9 @@ class StoredSearch(ABC):
         self, wanted: RunFilter, *, limit: int = 1000, seen: View | None = None
     ) -> list[DeadLetters]:
         """Return the newest dead letters that the filter wants by their error, the largest group first."""
+
+    @abstractmethod
+    def beside(
+        self, job_id: str, instant: datetime, *, seen: View | None = None
+    ) -> tuple[Run | None, Run | None]:
+        """Return the rows of the job's ticks next before and next after the instant; both None under a view that hides a run of the job."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from itertools import groupby
 
 import sqlalchemy as sa
 
 from jobmanager.access.view import View
-from jobmanager.run import PENDING, RUNNING, SUCCEEDED, RunStatus
+from jobmanager.run import PENDING, RUNNING, SUCCEEDED, Run, RunStatus
 from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCount, RunCounts, RunFilter
 from jobmanager.stores.search import COUNTED, COUNTED_TROUBLE, StoredSearch
-from jobmanager.stores.sql.database import Connection, SqlFacet
+from jobmanager.stores.sql.database import NEVER, Connection, SqlFacet
 from jobmanager.stores.sql.filters import ALL, Condition, conditions_of, error_in, error_text
+from jobmanager.stores.sql.seen_runs import SeenRuns
 from jobmanager.stores.sql.tables import TROUBLE
 from jobmanager.stores.sql.walking import Walker, Way, older, way_of_all, way_of_trouble, ways_of_job
 
@@ -57,6 +59,19 @@ class SqlSearch(SqlFacet, StoredSearch):
             )
             for (job_id, error_kind, line), marks in groups
         ]
+
+    def beside(
+        self, job_id: str, instant: datetime, *, seen: View | None = None
+    ) -> tuple[Run | None, Run | None]:
+        runs, due = self.tables.runs, self.tables.runs.c.scheduled_for
+        ticks = sa.select(runs).where(runs.c.job_id == job_id).limit(1)
+        before = ticks.where(due < instant).order_by(due.desc())
+        after = ticks.where(due > instant, due <= NEVER).order_by(due)
+        with self.database.reading() as connection:
+            if not SeenRuns(self.tables, connection, seen).shows_every_run_of(job_id):
+                return None, None  # ticks have no scope
+            found = [self.database.runs_from(connection.execute(each).mappings()) for each in (before, after)]
+        return next(iter(found[0]), None), next(iter(found[1]), None)
 
     # ---------------------------------------------------------------- counting
 

@@ -238,6 +238,24 @@ class SearchingPromises(StoreGround):
         assert [group.job_id for group in self.store.search.dead_letters(RunFilter(job="b"))] == ["b"]
         assert len(self.store.search.dead_letters(RunFilter(), limit=1)) == 1
 
+    def test_the_ticks_beside_an_instant_are_the_next_on_either_side(self) -> None:
+        self.job("a")
+        self.job("b")
+        ticks = [self._numbered(place, self._executed("a", 40 - 10 * place, SUCCEEDED)) for place in range(3)]
+        others = [self._numbered(7, self._executed("b", 25, SUCCEEDED)), self._numbered(8, self.run_of("a"))]
+        self.inserted(*ticks, *others)
+
+        def beside(ago: float) -> list[str | None]:
+            found = self.store.search.beside("a", self.now - seconds(ago))
+            return [run.id if run else None for run in found]
+
+        assert beside(30) == [ticks[0].id, ticks[2].id]
+        assert beside(35) == [ticks[0].id, ticks[1].id]
+        assert beside(40) == [None, ticks[1].id]
+        assert beside(0) == [ticks[2].id, None]
+        assert self.store.search.beside("nobody", self.now) == (None, None)
+        assert self.store.search.beside("a", self.now, seen=View("elsewhere")) == (None, None)
+
     def test_a_search_shows_a_view_only_what_it_sees(self) -> None:
         """Fails if a search, a count or a group shows a principal what its view hides."""
         self.job("open")

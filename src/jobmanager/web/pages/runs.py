@@ -17,12 +17,11 @@ from starlette.routing import Route
 from jobmanager.errors import RunNotFoundError
 from jobmanager.manager.bulk import MOST_IN_BULK, BulkAction, BulkResult
 from jobmanager.manager.manager import JobManager
-from jobmanager.present.condition import outcome_of
 from jobmanager.present.phrases import count
-from jobmanager.present.runs import what_happened
+from jobmanager.present.runs import what_happened, word_of
 from jobmanager.run import Run
 from jobmanager.search import DeadLetters, RunFilter
-from jobmanager.web.pages.rendering import back_to, form_of, local_path, page, templates
+from jobmanager.web.pages.rendering import back_to, confirmation, form_of, local_path, page, templates
 from jobmanager.web.pages.run_filters import PERIODS, Facets, chips_of, filters_of
 from jobmanager.web.pages.times import Times
 from jobmanager.web.problems import Problem, ProblemError
@@ -151,9 +150,9 @@ def _confirm(request: Request, action: BulkAction, ids: Sequence[str], back: str
     number, total = len(result.run_ids), len(ids)
     verb = action.capitalize()
     of = f"{number:,} of {total:,} runs" if number != total else count(total, "run")
-    return page(
+    return confirmation(
         request,
-        "runs_confirm.html",
+        template="runs_confirm.html",
         question=f"{verb} {of}?" if number else f"None of {count(total, 'run')} can be {PAST[action]}",
         told=TOLD[action],
         listed=_listed(manager, result),
@@ -227,6 +226,6 @@ def group_query(group: DeadLetters) -> str:
 
 
 templates().globals.update(
-    took=took, local=local, group_query=group_query, what_happened=what_happened, outcome_of=outcome_of
+    took=took, local=local, group_query=group_query, what_happened=what_happened, word_of=word_of
 )
 ROUTES = [Route("/runs", runs), Route("/runs/newer", newer), Route("/runs/bulk", bulk, methods=["POST"])]

@@ -39,11 +39,13 @@
     one("dialog[open], [popover]:popover-open", region);
 
   function swap(old, fresh) {
+    const scrolled = all(".log", old).map((log) => log.scrollTop + log.clientHeight >= log.scrollHeight - 4 ? Infinity : log.scrollTop);
     const opened = all("details", old).map((details) => details.open);
     all("details", fresh).forEach((details, place) => { if (opened[place]) details.open = true; });
     const word = (region) => one(".st", region)?.textContent;
     if (old.id === "pulse" && word(old) !== word(fresh)) say(word(fresh));
     old.replaceWith(fresh);
+    all(".log", fresh).forEach((log, place) => { log.scrollTop = Math.min(scrolled[place] ?? 0, log.scrollHeight); });
     htmx.process(fresh);
     enhance(fresh);
   }
