@@ -51,7 +51,8 @@
   }
 
   async function refresh(wanted) {
-    if (live.busy || document.hidden) return;
+    if (document.hidden) return;
+    if (live.busy) { setTimeout(() => refresh(wanted), SHORTEST); return; }
     live.busy = true;
     live.asked = Date.now();
     try {
@@ -64,6 +65,7 @@
       }
       const asOf = one("#as-of"), next = one("#as-of", fresh);
       if (asOf && next) asOf.replaceWith(document.importNode(next, true));
+      live.lost = stream?.readyState !== EventSource.OPEN;
     } catch { live.lost = true; }
     live.busy = false;
     show();
@@ -92,7 +94,8 @@
     if (stream || document.hidden || live.held || !document.body.dataset.events) return;
     stream = new EventSource(document.body.dataset.events);
     stream.onopen = () => {
-      if (live.lost) { live.lost = false; refresh(() => true); }
+      live.lost = false;
+      if (all("[data-live]").some((region) => !isPulse(region))) refresh(() => true); // what changed before it was open
       show();
     };
     stream.onerror = () => {
@@ -124,7 +127,7 @@
   function show() {
     const box = one("#live");
     if (!box) return;
-    const state = live.held ? "held" : live.lost ? "lost" : "on";
+    const state = live.held ? "held" : live.lost ? "lost" : stream?.readyState === EventSource.OPEN ? "on" : "opening";
     for (const part of all("[data-state]", box)) part.hidden = !part.dataset.state.split(" ").includes(state);
   }
 
