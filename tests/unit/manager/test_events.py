@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,8 +14,12 @@ import pytest
 from jobmanager import JobManager, Settings
 from jobmanager.access.acting import acting
 from jobmanager.access.principal import Principal
+from jobmanager.clock import SystemClock
 from jobmanager.errors import PayloadError, RunNotFoundError, SlowListenerError
+from jobmanager.manager.feed import Feed
 from jobmanager.manager.listening import MOST_WAITING, Change
+from jobmanager.run import new_id
+from jobmanager.stores.changes import Signals
 from jobmanager.testing import FakeClock
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -222,3 +227,37 @@ def test_a_listener_that_was_cancelled_loses_nothing(threaded: JobManager) -> No
         assert (await asyncio.wait_for(anext(events), 10)).id == run.id
 
     asyncio.run(hear())
+
+
+class NeverSilent(Signals):
+    """Announces the end of some run all the time."""
+
+    def wait(self, seconds: float) -> list[str]:
+        time.sleep(0.001)
+        return [new_id(START)]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def test_a_start_is_heard_while_ends_are_announced_without_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if changes are looked for only when nothing is announced."""
+    jobs = JobManager(Settings(database_url=f"sqlite:///{tmp_path}/jobs.db", backend="noop"))
+    jobs.add_job("work", lambda: None)
+    jobs.sync()
+    changes = jobs.store.changes
+    monkeypatch.setattr(changes, "announces", True)
+    monkeypatch.setattr(changes, "signals", NeverSilent)
+    feed = Feed(jobs.store, SystemClock(), namespace="default", wake=lambda _run_ids: None, by_hand=False)
+    with feed.listen(after=None, run=None, job="work") as events:
+        while not feed.hears:  # its first look is over
+            time.sleep(0.001)
+        run = jobs.trigger_job("work", delay=3600)
+        change = events.take(10)
+    feed.stop(5)
+    jobs.store.close()
+
+    assert change is not None
+    assert (change.id, change.status) == (run.id, "pending")
