@@ -20,6 +20,8 @@ from jobmanager.job import POLICY_OPTIONS, RETRY_OPTIONS, Retry
 from jobmanager.settings import KINDS, PREFIX, Number, Settings, Whole, Word, flag
 from jobmanager.validation.kinds import OneOf
 from jobmanager.validation.options import Option
+from jobmanager.web.api.app import ROUTERS
+from jobmanager.web.api.routing import PERMISSION
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -101,11 +103,26 @@ def _choices(option: Option) -> str:
     return f"{', '.join(f'`{json.dumps(word)}`' for word in option.kind.words)}: "
 
 
+def routes() -> str:
+    """Return every route of the API, its permission and what it does."""
+    rows = [
+        (
+            f"`{' '.join(route.methods)} {route.path}`",
+            f"`{route.openapi_extra[PERMISSION]}`",
+            route.description.partition("\n")[0],
+        )
+        for router in ROUTERS
+        for route in router.routes
+    ]
+    return _table(("route", "permission", "what it does"), rows)
+
+
 TABLES: dict[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "backends": (backends, ("README.md", "docs/backends.md")),
     "options": (options, ("docs/concepts.md",)),
     "retries": (retries, ("docs/concepts.md",)),
     "settings": (settings, ("docs/reference/settings.md",)),
+    "routes": (routes, ("docs/howto/api.md",)),
 }
 
 

@@ -14,7 +14,7 @@ from jobmanager.clock import SystemClock
 from jobmanager.errors import JobManagerError
 from jobmanager.manager.manager import JobManager
 from jobmanager.present.records import hide
-from jobmanager.web.api.app import make_api
+from jobmanager.web.api.app import make_api, problem_response
 from jobmanager.web.cached import Cached
 from jobmanager.web.guard import Application, Guard, Hook, Receive, Scope, Send, send_problem
 from jobmanager.web.limit import Limits
@@ -90,7 +90,10 @@ def make(
 def _on_http(request: Request, error: Any) -> Response:
     kinds = {404: ("not-found", "No such page"), 405: ("method", "Not with this method")}
     kind, title = kinds.get(error.status_code, ("http", str(error.detail)))
-    return problem_page(request, Problem(status=error.status_code, kind=kind, title=title))
+    problem = Problem(status=error.status_code, kind=kind, title=title)
+    if inner_path(request).startswith(API):  # a path with a line break in it comes to no mount
+        return problem_response(request, problem)
+    return problem_page(request, problem)
 
 
 def _on_problem(request: Request, error: Any) -> Response:

@@ -81,7 +81,11 @@ def _document(api: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document: FastAPI's, with our problems in the place of its own."""
     if api.openapi_schema is None:
         made = get_openapi(
-            title=api.title, version=api.version, description=api.description, routes=api.routes
+            title=api.title,
+            version=api.version,
+            description=api.description,
+            routes=api.routes,
+            servers=api.servers,
         )
         schemas = made["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):

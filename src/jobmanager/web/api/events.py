@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-import anyio
 from fastapi import Header, Query, Request, Response
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
@@ -81,9 +81,13 @@ async def _told(events: Events, streams: Streams) -> AsyncIterator[ServerSentEve
     streams.total += 1
     try:
         yield ServerSentEvent("{}", event="hello", id=events.cursor, retry=RETRY)
-        with anyio.move_on_after(LONGEST):
-            async for change in events:
-                yield _event(change)
+        ends_at = asyncio.get_running_loop().time() + LONGEST
+        while True:
+            async with asyncio.timeout_at(ends_at):
+                change = await anext(events)
+            yield _event(change)
+    except (StopAsyncIteration, TimeoutError):
+        return
     except SlowListenerError:
         logger.info("a listener of the API took its changes too slowly and was dropped")
     finally:

@@ -74,9 +74,9 @@ class AttemptModel(Shown):
 
 
 class LineModel(Shown):
-    """One captured log line; `position` is the cursor after it."""
+    """One captured log line; with its `cursor` the lines after it are listed."""
 
-    position: int
+    cursor: str = Field(examples=["3.1"])
     at: Instant
     level: str
     attempt: int

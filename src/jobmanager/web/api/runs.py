@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from jobmanager.manager.bulk import MOST_IN_BULK
 from jobmanager.present.phrases import iso
 from jobmanager.present.records import attempt_record, line_record, run_record
 from jobmanager.run import RunStatus, Trigger
-from jobmanager.web.api.models import MOST_ON_A_PAGE, Given, Instant, Moment, Page, Shown, text
+from jobmanager.web.api.models import MOST_ON_A_PAGE, Given, Instant, Moment, Page, Shown, page_of, text
 from jobmanager.web.api.routing import Routes
 from jobmanager.web.api.run_models import RUN_ID, AttemptModel, LineModel, RunModel, Status
 from jobmanager.web.site import site_of
@@ -124,16 +125,19 @@ def list_lines(
     request: Request,
     run_id: str,
     cursor: Annotated[
-        int, Query(ge=0, le=2**31 - 1, description="The position after which lines are wanted.")
-    ] = 0,
+        str | None,
+        Query(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}$", description="The lines after the one that has it."),
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_LINES)] = MOST_LINES,
 ) -> dict[str, Any]:
-    """List the log lines of a run. `next` is null when there are no more for now; a running run may get more."""
-    found = site_of(request).jobs.logs(run_id, after=cursor)
-    items = [
-        {"position": position, **line_record(attempt, line)} for position, attempt, line in found[:limit]
-    ]
-    return {"items": items, "next": str(items[-1]["position"]) if len(found) > limit else None}
+    """List the log lines of a run. `next` is null when there are no more for now: to follow a running run, ask with the last line's `cursor`."""
+    flush, read = map(int, (cursor or "0.0").split("."))
+    found, places = [], Counter[int]()
+    for position, attempt, line in site_of(request).jobs.logs(run_id, after=flush - 1):
+        places[position] += 1
+        if (position, places[position]) > (flush, read):
+            found.append({"cursor": f"{position}.{places[position]}", **line_record(attempt, line)})
+    return page_of(found, limit, lambda line: str(line["cursor"]))
 
 
 def cancel_run(request: Request, run_id: str) -> dict[str, Any]:
