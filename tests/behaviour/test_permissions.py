@@ -244,6 +244,8 @@ def reading(jobs: JobManager, run_id: str, job_id: str = "work") -> dict[str, Ca
         "runs of the job": lambda: jobs.runs(job_id),
         "runs before it": lambda: jobs.runs(job_id, before=run_id),
         "list_jobs": jobs.list_jobs,
+        "standings": jobs.standings,
+        "totals": lambda: jobs.totals([job_id]),
         "get_job": lambda: jobs.get_job("work"),
         "due_instants": lambda: jobs.due_instants(["work"]),
         "run_for": lambda: jobs.run_for("work", NOON),

@@ -16,6 +16,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 from jobmanager import JobManager, Settings
 from jobmanager.web import dashboard, loopback_only
 
+from .story import BERLIN, retell, tell
+
 ARTEFACTS = Path(__file__).parents[2] / ".artefacts" / "screenshots"
 
 
@@ -97,3 +99,34 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     yield page
     context.close()
     assert not complaints
+
+
+@pytest.fixture(scope="session")
+def told_story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the store in which the story of `story.py` was told, made once."""
+    file = tmp_path_factory.mktemp("story") / "jobs.db"
+    tell(f"sqlite:///{file}").store.close()
+    return file
+
+
+@pytest.fixture
+def story(told_story: Path, tmp_path: Path) -> Iterator[JobManager]:
+    """The manager of the story, over a copy of its store; it is not started, and its clock stands still at `story.NOW`."""
+    shutil.copy(told_story, tmp_path / "story.db")
+    jobs = retell(f"sqlite:///{tmp_path}/story.db")
+    yield jobs
+    jobs.store.close()
+
+
+@pytest.fixture
+def shop(browser: Browser, story: JobManager) -> Iterator[Page]:
+    """A page of a visitor who sees the story at 1440 × 900; the test fails if the browser complains of anything."""  # noqa: RUF002
+    with served(
+        dashboard(story, authorize=loopback_only(), title="shop, production", timezone=BERLIN)
+    ) as url:
+        context = browser.new_context(base_url=url, viewport={"width": 1440, "height": 900})
+        page, complaints = context.new_page(), Complaints()
+        complaints.listen(page)
+        yield page
+        context.close()
+        assert not complaints

@@ -26,8 +26,10 @@ from jobmanager.stores.sql.memory import MemoryStore
 from jobmanager.stores.sql.processes import SqlProcesses
 from jobmanager.stores.sql.search import SqlSearch
 from jobmanager.stores.sql.sqlite_runs import SqliteRuns
+from jobmanager.stores.sql.statistics import SqlStatistics
 from jobmanager.stores.sql.webhooks import SqlWebhooks
-from jobmanager.stores.values import AuditEntry, DueInstant, Instance, JobRow, Written
+from jobmanager.stores.statistics import Cell
+from jobmanager.stores.values import AuditEntry, DueInstant, Instance, JobRow, JobStanding, Written
 from jobmanager.stores.webhooks import WebhookRow
 from jobmanager.testing import FakeClock, RunStoreContract, broken_promises
 
@@ -398,6 +400,21 @@ class OnlyTheNewest(Broken, SqlHistory):
         return {job_id: runs[:1] for job_id, runs in super().last_runs(job_ids).items()}
 
 
+class AddsEveryHour(Broken, SqlStatistics):
+    def totals(self, namespace: str, since: int, until: int, **which: Any) -> list[Cell]:
+        return super().totals(namespace, 0, until, **which)
+
+
+class OpenInstantsHide(Broken, SqlHistory):
+    def standings(self, namespace: str, **which: Any) -> dict[str, JobStanding]:
+        found = super().standings(namespace, **which)
+        newest = self.due_instants(found, limit=1)
+        return {
+            job_id: standing._replace(instant=next(iter(newest.get(job_id, ())), None))
+            for job_id, standing in found.items()
+        }
+
+
 class CountsStartsByHand(Broken, SqlHistory):
     def due_instants(self, job_ids: Collection[str], **which: Any) -> dict[str, list[DueInstant]]:
         found = super().due_instants(job_ids, **which)
@@ -616,6 +633,8 @@ BROKEN_STORES: Mapping[type[MemoryStore | Broken], str] = {
     PagesOverlap: "test_pages_follow_each_other_without_gap_or_overlap",
     TakesAnyEnd: "test_an_end_that_two_runs_share_or_that_is_too_short_finds_none",
     OnlyTheNewest: "test_the_last_runs_of_a_job_are_its_newest_and_the_newest_that_was_executed",
+    AddsEveryHour: "test_totals_add_the_hours_of_each_job_by_status",
+    OpenInstantsHide: "test_a_job_stands_by_its_newest_settled_instant_and_by_what_runs",
     CountsStartsByHand: "test_the_due_instants_of_a_job_are_its_newest_rows_but_starts_by_hand",
     FindsWhatWasSeenTo: "test_a_search_finds_the_runs_that_its_filter_wants_the_newest_first",
     SkipsBetweenPages: "test_pages_of_a_search_follow_each_other_without_gap_or_overlap",
@@ -787,6 +806,7 @@ def with_facet(broken: type[Broken], clock: FakeClock) -> MemoryStore:
         store.history,
         store.search,
         store.maintenance,
+        store.statistics,
         store.webhooks,
     ]
     [facet] = [facet for facet in facets if issubclass(broken, type(facet))]

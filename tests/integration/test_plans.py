@@ -287,6 +287,11 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "count of a job": lambda full: full.store.search.counts(RunFilter(job="job-7")),
     "beside": lambda full: full.store.search.beside("job-7", full.now - timedelta(hours=3)),
     "dead letters by error": lambda full: full.store.search.dead_letters(RunFilter()),
+    "totals": lambda full: full.store.statistics.totals(
+        "default", 0, 10_000_000, job_ids=[f"job-{number}" for number in range(50)]
+    ),
+    "standings": lambda full: full.store.history.standings("default"),
+    "standings for a scope": lambda full: full.store.history.standings("default", seen=SCOPED),
     "key": lambda full: full.store.keys.with_digest("default", "digest"),
     "forget dead": lambda full: full.store.maintenance.forget_dead(full.first),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import accumulate
@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from jobmanager.access.view import View
-from jobmanager.run import EPOCH, FAILED, SUCCEEDED
+from jobmanager.run import EPOCH, FAILED, MISSED, SUCCEEDED
 from jobmanager.stores.base import RunStore
-from jobmanager.stores.statistics import BOUNDS, BUCKETS, HOUR, RATIO, Spread, hour_of, start_of
+from jobmanager.stores.statistics import BOUNDS, BUCKETS, HOUR, RATIO, Cell, Spread, hour_of, start_of
 
 Period = Literal["1h", "24h", "7d", "30d"]
 PERIODS: Mapping[str, timedelta] = MappingProxyType(
@@ -86,6 +86,39 @@ class Statistics:
         """Succeeded runs divided by those that succeeded or failed, 0.0 to 1.0; None where there is neither."""
         judged = self.counts.get(SUCCEEDED, 0) + self.counts.get(FAILED, 0)
         return self.counts.get(SUCCEEDED, 0) / judged if judged else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTotals:
+    """The closed runs of one job over a period, by status, and how long they took; None where no run has a duration."""
+
+    counts: Mapping[str, int]
+    duration: Lengths | None
+
+    @property
+    def share_good(self) -> float | None:
+        """Succeeded runs divided by those that succeeded, failed or were missed, 0.0 to 1.0; None where there is none."""
+        judged = sum(self.counts.get(status, 0) for status in (SUCCEEDED, FAILED, MISSED))
+        return self.counts.get(SUCCEEDED, 0) / judged if judged else None
+
+
+def totals_of(
+    store: RunStore, namespace: str, job_ids: Collection[str], period: Period, *, seen: View | None = None
+) -> dict[str, JobTotals]:
+    """Return per job what its runs of a period that ends now came to, from the hourly counts; jobs without a run are left out."""
+    until = hour_of(store.now()) + 1
+    since = until - PERIODS[period] // HOUR
+    cells = store.statistics.totals(namespace, since, until, job_ids=job_ids, seen=seen) if job_ids else []
+    by_job: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_job.setdefault(cell.job_id, []).append(cell)
+    return {
+        job_id: JobTotals(
+            counts=MappingProxyType({cell.status.value: cell.count for cell in of_job}),
+            duration=_estimated([cell.duration for cell in of_job]),
+        )
+        for job_id, of_job in by_job.items()
+    }
 
 
 def statistics_of(

@@ -15,7 +15,8 @@ from jobmanager.ledger.backfill import MadeUp
 from jobmanager.ledger.job_sync import Change
 from jobmanager.ledger.job_view import JobView
 from jobmanager.ledger.queries import Planned
-from jobmanager.ledger.statistics import Period, Statistics
+from jobmanager.ledger.standing import Standing
+from jobmanager.ledger.statistics import JobTotals, Period, Statistics
 from jobmanager.manager.bulk import BulkAction, BulkResult
 from jobmanager.manager.health import REPLY_WITHIN
 from jobmanager.manager.listening import Events
@@ -447,9 +448,17 @@ class AsyncJobManager:
 
     # ---------------------------------------------------------------- what there is
 
-    async def list_jobs(self) -> list[JobView]:
-        """Return every job; see `JobManager.list_jobs`."""
-        return await _on_thread(self._manager.list_jobs)
+    async def list_jobs(self, *, ids: Collection[str] | None = None) -> list[JobView]:
+        """Return every job, or these; see `JobManager.list_jobs`."""
+        return await _on_thread(self._manager.list_jobs, ids=ids)
+
+    async def standings(self) -> list[Standing]:
+        """Return how each job stands; see `JobManager.standings`."""
+        return await _on_thread(self._manager.standings)
+
+    async def totals(self, job_ids: Collection[str], period: Period = "7d") -> dict[str, JobTotals]:
+        """Return per job what its runs of a period came to; see `JobManager.totals`."""
+        return await _on_thread(self._manager.totals, job_ids, period=period)
 
     async def get_job(self, job_id: str) -> JobView:
         """Return one job; see `JobManager.get_job`."""

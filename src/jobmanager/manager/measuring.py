@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from jobmanager.errors import PayloadError
-from jobmanager.ledger.statistics import PERIODS, Period, Statistics, statistics_of
+from jobmanager.ledger.statistics import PERIODS, JobTotals, Period, Statistics, statistics_of, totals_of
 from jobmanager.manager.guarding import reads
 from jobmanager.manager.listening import Events
 from jobmanager.manager.parts import Parts
+from jobmanager.validation.call_arguments import may_be_id
 from jobmanager.validation.texts import naming_its_caller, shown
 
 
@@ -34,6 +37,24 @@ class Measuring:
         return statistics_of(
             assembly.store, self._parts.settings.namespace, job, period, seen=self._parts.view()
         )
+
+    @naming_its_caller
+    @reads
+    def totals(self, job_ids: Collection[str], period: Period = "7d") -> dict[str, JobTotals]:
+        """Return per job what its closed runs of a period that ends now came to: counts by status, and durations.
+
+        One statement for all of them, over the counts by the hour; see `stats`. Ids that are unknown, or hidden, are left out, and so
+        are jobs without a run in the period. Raises PayloadError for a period that is none.
+        """
+        if period not in PERIODS:
+            raise PayloadError(f"period={shown(period)} is not one of {', '.join(PERIODS)}.")
+        wanted = [job_id for job_id in job_ids if may_be_id(job_id)]
+        if not wanted or not self._parts.store.exists():
+            return {}
+        settings = self._parts.settings
+        if not self._parts.started and not settings.disabled:
+            self._parts.ready().rollup.round()
+        return totals_of(self._parts.store, settings.namespace, wanted, period, seen=self._parts.view())
 
     @naming_its_caller
     @reads

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 
 from jobmanager.errors import JobNotFoundError, PayloadError
 from jobmanager.ledger.job_view import JobView, view_of
+from jobmanager.ledger.standing import Standing, standing_of
 from jobmanager.manager.guarding import reads
 from jobmanager.manager.parts import Parts
 from jobmanager.process.heartbeat import living
 from jobmanager.registry import closest
 from jobmanager.run import Run, RunStatus
 from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
-from jobmanager.stores.values import DueInstant, Instance, JobRow
+from jobmanager.stores.values import DueInstant, Instance, JobRow, JobStanding
 from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
-from jobmanager.validation.texts import shown
+from jobmanager.validation.texts import naming_its_caller, shown
 
 
 class Reading:
@@ -24,22 +25,49 @@ class Reading:
 
     _parts: Parts
 
+    @naming_its_caller
     @reads
-    def list_jobs(self) -> list[JobView]:
-        """Return every job that is declared here or stored in this namespace and not deleted, by id.
+    def list_jobs(self, *, ids: Collection[str] | None = None) -> list[JobView]:
+        """Return every job that is declared here or stored in this namespace and not deleted, by id; with `ids` those of them.
 
         Under a principal only stored jobs that it may see, and of each the latest of the runs that it may see.
         """
-        rows = {job_id: row for job_id, row in self._rows().items() if row.state != "deleted"}
+        wanted = None if ids is None else {job_id for job_id in ids if may_be_id(job_id)}
+        rows = {job_id: row for job_id, row in self._rows(wanted).items() if row.state != "deleted"}
         known = {*rows, *(self._parts.registry.jobs if self._parts.view() is None else ())}
-        return self._views(sorted(known), rows)
+        return self._views(sorted(known if wanted is None else known & wanted), rows)
+
+    @reads
+    def standings(self) -> list[Standing]:
+        """Return how each job stands that `list_jobs` returns, by id: its state, next instant, last outcome, and whether its handler lives.
+
+        A few statements for all of them, whatever the number of runs: for lists of thousands of jobs, which `list_jobs` then shows in pages.
+        """
+        parts = self._parts
+        rows = {job_id: row for job_id, row in self._rows().items() if row.state != "deleted"}
+        known = {*rows, *(parts.registry.jobs if parts.view() is None else ())}
+        namespace, now = parts.settings.namespace, parts.store.now()
+        runs: Mapping[str, JobStanding] = {}
+        handlers: set[str] | None = None
+        if parts.store.exists():
+            runs = parts.store.history.standings(namespace, seen=parts.view())
+            if living(parts.store, parts.settings):
+                handlers = parts.store.processes.handlers_of_living(namespace)
+        declared = parts.registry.jobs
+        return [
+            standing_of(
+                declared.get(job_id), rows.get(job_id), runs.get(job_id, JobStanding(job_id)), handlers, now
+            )
+            for job_id in sorted(known)
+        ]
 
     @reads
     def get_job(self, job_id: str) -> JobView:
         """Return one job as `list_jobs` does, also a deleted one; JobNotFoundError, with the closest id, if there is none."""
-        rows = self._rows()
-        known = {*rows, *(self._parts.registry.jobs if self._parts.view() is None else ())}
-        if not may_be_id(job_id) or job_id not in known:
+        rows = self._rows({job_id} if may_be_id(job_id) else ())
+        declared = self._parts.registry.jobs if self._parts.view() is None else {}
+        if job_id not in rows and job_id not in declared:
+            known = {*self._rows(), *declared}
             raise JobNotFoundError(
                 f"No job {job_id!r} is declared or stored.{closest(job_id, known)}", job_id=job_id
             )
@@ -117,10 +145,10 @@ class Reading:
         run = self._parts.history.run(run_id)
         return self._parts.store.search.beside(run.job_id, run.instant, seen=self._parts.view())
 
-    def _rows(self) -> dict[str, JobRow]:
+    def _rows(self, ids: Collection[str] | None = None) -> dict[str, JobRow]:
         """Return the stored rows of this namespace, and those of declared jobs that another namespace has."""
         parts = self._parts
-        stored = parts.store.jobs.rows(seen=parts.view()) if parts.store.exists() else []
+        stored = parts.store.jobs.rows(ids=ids, seen=parts.view()) if parts.store.exists() else []
         return {
             row.id: row
             for row in stored

@@ -21,6 +21,7 @@ from jobmanager.stores.values import (
     DueInstant,
     Instance,
     JobRow,
+    JobStanding,
     JobSummary,
     Note,
     StoreFacts,
@@ -300,6 +301,13 @@ class RunHistory(ABC):
         """Return per job the newest rows of its instants, newest first, at most `limit` of each; with `since` none before that moment.
 
         Starts by hand stand for no instant. Jobs without a row are left out.
+        """
+
+    @abstractmethod
+    def standings(self, namespace: str, *, seen: View | None = None) -> dict[str, JobStanding]:
+        """Return how each job of the namespace stands by its runs, by id, without deleted ones.
+
+        A few statements for all jobs, however many runs there are.
         """
 
     def unreadable(self, limit: int = 1000) -> Mapping[str, str]:

@@ -159,6 +159,21 @@ class StoredStatistics(ABC):
         """
 
     @abstractmethod
+    def totals(
+        self,
+        namespace: str,
+        since: int,
+        until: int,
+        *,
+        job_ids: Collection[str],
+        seen: View | None = None,
+    ) -> list[Cell]:
+        """Return per job and status what these jobs' runs with instants in the hours came to, as one cell of the hour `since`, without lateness.
+
+        Jobs without such a run are left out. Reads no run. `seen` as with `cells`.
+        """
+
+    @abstractmethod
     def ended_since(
         self,
         namespace: str,

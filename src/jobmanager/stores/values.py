@@ -134,6 +134,20 @@ class DueInstant(NamedTuple):
     finished_at: datetime | None
 
 
+class JobStanding(NamedTuple):
+    """How a job stands by its runs: its newest settled instant, how its newest start by hand ended, and how many of its runs are running."""
+
+    job_id: str
+    instant: DueInstant | None = None
+    by_hand: RunStatus | None = None
+    running: int = 0
+
+    @property
+    def ran(self) -> bool:
+        """Whether an instant of it was settled, or a run of it began or ended."""
+        return bool(self.running) or self.instant is not None or self.by_hand is not None
+
+
 Note = Callable[[Run | None, Run], AuditEntry | None]
 """Makes the entry of the audit of a changed run from what it was, None for a new one, and what it is; None if none is to be written."""
 

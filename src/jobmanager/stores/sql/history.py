@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,8 +30,11 @@ from jobmanager.stores.sql.rows import (
 )
 from jobmanager.stores.sql.seen_runs import SeenRuns
 from jobmanager.stores.sql.tables import STATUSES
-from jobmanager.stores.sql.visible import run_id_seen, runs_seen
-from jobmanager.stores.values import DueInstant, Tally
+from jobmanager.stores.sql.visible import jobs_seen, run_id_seen, runs_seen
+from jobmanager.stores.values import DueInstant, JobStanding, Tally
+
+AT_ONCE = 500
+"""So many jobs are asked for in one statement."""
 
 
 class SqlHistory(SqlFacet, RunHistory):
@@ -98,18 +102,23 @@ class SqlHistory(SqlFacet, RunHistory):
     def last_runs(self, job_ids: Collection[str], *, seen: View | None = None) -> dict[str, list[Run]]:
         c = self.tables.runs.c
         executed = c.finished_at.is_not(None) & c.started_at.is_not(None)
-        found: dict[str, list[Run]] = {}
+        found: dict[str, dict[str, Run]] = {}
         with self.database.reading() as connection:
             pages = SeenRuns(self.tables, connection, seen)
-            running = self._newest_running(connection, job_ids, seen)
-            for job_id in job_ids:
-                last = {run.id: run for run in running if run.job_id == job_id}
-                for condition in (sa.true(), executed):
-                    found_now = self.database.runs_from(pages.newest_of(job_id, condition, limit=1))
-                    last.update({run.id: run for run in found_now})
-                if last:
-                    found[job_id] = sorted(last.values(), key=lambda run: (run.instant, run.id), reverse=True)
-        return found
+            whole = [job_id for job_id in job_ids if pages.shows_every_run_of(job_id)]
+            newest = self._newest_running(connection, job_ids, seen)
+            for place in range(0, len(whole), AT_ONCE):
+                for conditions in ((), (executed,)):
+                    query = self._newest_of_each(whole[place : place + AT_ONCE], *conditions)
+                    newest += _newer_ones(self.database.runs_from(connection.execute(query).mappings()))
+            for job_id in set(job_ids).difference(whole):
+                for conditions in ((), (executed,)):
+                    newest += self.database.runs_from(pages.newest_of(job_id, *conditions, limit=1))
+        for run in newest:
+            found.setdefault(run.job_id, {})[run.id] = run
+        return {
+            job_id: sorted(last.values(), key=_by_instant, reverse=True) for job_id, last in found.items()
+        }
 
     def _newest_running(
         self, connection: Connection, job_ids: Collection[str], seen: View | None
@@ -121,6 +130,73 @@ class SqlHistory(SqlFacet, RunHistory):
         runs = self.database.runs_from(connection.execute(query).mappings())
         newest = {run.job_id: run for run in sorted(runs, key=lambda run: (run.instant, run.id))}
         return list(newest.values())
+
+    def _newest_of_each(
+        self, job_ids: Collection[str], *conditions: sa.ColumnElement[bool]
+    ) -> sa.Select[Any] | sa.CompoundSelect[Any]:
+        """Return of each job the newest of its ticks for which the conditions hold, and the newest of its starts by hand."""
+        jobs, newest = self.tables.jobs, self.tables.runs.alias("newest")
+        return sa.union_all(
+            *(
+                sa.select(newest)
+                .join_from(jobs, newest, newest.c.id == self._newest(*conditions, tick=tick))
+                .where(jobs.c.id.in_(job_ids))
+                for tick in (True, False)
+            )
+        )
+
+    def _newest(self, *conditions: sa.ColumnElement[bool], tick: bool) -> sa.ScalarSelect[Any]:
+        """Return the id of the newest tick, or start by hand, of the job that the query around it is about."""
+        c = self.tables.runs.c
+        if tick:
+            half, order = c.scheduled_for.is_not(None), [c.scheduled_for]
+        else:
+            half, order = c.scheduled_for.is_(None), [c.opened_at, c.id]
+        # Bounded, as with `newest_of`.
+        wanted = c.job_id == self.tables.jobs.c.id, half, order[0] <= NEVER, *conditions
+        newest = sa.select(c.id).where(*wanted).order_by(*(column.desc() for column in order)).limit(1)
+        return newest.correlate(self.tables.jobs).scalar_subquery()
+
+    def standings(self, namespace: str, *, seen: View | None = None) -> dict[str, JobStanding]:
+        jobs, runs = self.tables.jobs, self.tables.runs
+        kept = [jobs.c.namespace == namespace, jobs.c.state != "deleted"]
+        whole = [*kept, *jobs_seen(self.tables, seen, whole=True)]
+        newest, settled = runs.alias("newest"), runs.c.finished_at.is_not(None)
+        n = newest.c
+        instants = (
+            sa.select(jobs.c.id, *(n[name] for name in ("id", *DueInstant._fields[1:])))
+            .join_from(jobs, newest, n.id == self._newest(settled, tick=True))
+            .where(*whole)
+        )
+        by_hand = (
+            sa.select(jobs.c.id, n.status)
+            .join_from(jobs, newest, n.id == self._newest(settled, tick=False))
+            .where(*whole)
+        )
+        # Counted here: to group them, SQLite would walk an index in the order of the groups, over all of history.
+        running = sa.select(runs.c.job_id).where(
+            literally(runs.c.status, RUNNING), *runs_seen(self.tables, seen)
+        )
+        every = sa.select(jobs.c.id).where(*kept, *jobs_seen(self.tables, seen))
+        with self.database.reading() as connection:
+            found = {job_id: _instant_from(row) for job_id, *row in connection.execute(instants)}
+            last = {job_id: str(status) for job_id, status in connection.execute(by_hand)}
+            counts = Counter(connection.scalars(running))
+            ids = list(connection.scalars(every))
+            pages = SeenRuns(self.tables, connection, seen)
+            for job_id in ids:
+                if not pages.shows_every_run_of(job_id):  # its ticks have no scope
+                    for row in pages.newest_of(job_id, settled, limit=1):
+                        last[job_id] = str(row["status"])
+        return {
+            job_id: JobStanding(
+                job_id=job_id,
+                instant=found.get(job_id),
+                by_hand=RunStatus(last[job_id]) if last.get(job_id) in STATUSES else None,
+                running=counts[job_id],
+            )
+            for job_id in ids
+        }
 
     def due_instants(
         self,
@@ -253,6 +329,20 @@ class SqlHistory(SqlFacet, RunHistory):
             self.database.average_seconds(c.started_at, c.due_at),
             self.database.average_seconds(c.started_at, c.scheduled_for),
         ).group_by(c.job_id, c.status)
+
+
+def _by_instant(run: Run) -> tuple[datetime, str]:
+    return run.instant, run.id
+
+
+def _newer_ones(runs: Iterable[Run]) -> list[Run]:
+    """Return of each job the newest of these."""
+    return list({run.job_id: run for run in sorted(runs, key=_by_instant)}.values())
+
+
+def _instant_from(row: Sequence[Any]) -> DueInstant | None:
+    run_id, instant, status, *rest = row
+    return DueInstant(run_id, instant, RunStatus(status), *rest) if status in STATUSES else None
 
 
 def _flush_from(row: sa.RowMapping) -> tuple[int, int, list[LogLine]]:

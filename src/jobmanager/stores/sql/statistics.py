@@ -109,6 +109,39 @@ class SqlStatistics(SqlFacet, StoredStatistics):
             rows = connection.execute(query).all()
         return [_cell_from(job_id or "", tuple(row)) for row in rows if row[1] in STATUSES]
 
+    def totals(
+        self,
+        namespace: str,
+        since: int,
+        until: int,
+        *,
+        job_ids: Collection[str],
+        seen: View | None = None,
+    ) -> list[Cell]:
+        stats, jobs = self.tables.stats, self.tables.jobs
+        c = stats.c
+        added = [sa.func.sum(c[name]) for name in ("count", "duration_sum", *histogram_columns("duration"))]
+        query = (
+            sa.select(c.job_id, c.status, sa.func.max(c.duration_longest), *added)
+            .join(jobs, jobs.c.id == c.job_id)
+            .where(c.job_id.in_(job_ids), c.hour >= since, c.hour < until, jobs.c.namespace == namespace)
+            .where(*jobs_seen(self.tables, seen, whole=True))
+            .group_by(c.job_id, c.status)
+        )
+        with self.database.reading() as connection:
+            rows = [tuple(row) for row in connection.execute(query)]
+        return [
+            Cell(
+                job_id,
+                since,
+                RunStatus(status),
+                int(count),
+                Spread(tuple(map(int, buckets)), float(total), float(longest)),
+            )
+            for job_id, status, longest, count, total, *buckets in rows
+            if status in STATUSES
+        ]
+
     def ended_since(
         self,
         namespace: str,

@@ -9,6 +9,7 @@ import pytest
 
 from jobmanager.errors import RunNotFoundError
 from jobmanager.run import CANCELLED, FAILED, MISSED, PENDING, RUNNING, SKIPPED, SUCCEEDED, Run, new_id
+from jobmanager.stores.values import JobStanding
 from jobmanager.testing.store_contract.ground import StoreGround, seconds
 
 
@@ -194,6 +195,28 @@ class ReadingPromises(StoreGround):
             "ended": [only],
         }
         assert self.store.history.last_runs([]) == {}
+
+    def test_a_job_stands_by_its_newest_settled_instant_and_by_what_runs(self) -> None:
+        """Fails if an open instant hid how the one before it ended, or a deleted job, or one of another namespace, was shown."""
+        for job_id in ("failing", "by-hand", "fresh"):
+            self.job(job_id)
+        self.job("gone", state="deleted")
+        self.job("foreign", namespace="other")
+        good = self.closed(self.tick(300, "failing"), SUCCEEDED)
+        bad = replace(self.closed(self.tick(200, "failing"), FAILED), started_at=self.now)
+        beside = self.run_of("failing", owner=self.process(), concurrency_key="failing/beside")
+        self.inserted(good, bad, self.tick(10, "failing"), beside)
+        self.inserted(self.closed(self.run_of("by-hand"), FAILED), self.tick(10, "foreign"))
+
+        found = self.store.history.standings("default")
+        assert found.keys() == {"failing", "by-hand", "fresh"}
+        failing = found["failing"]
+        assert failing.instant is not None
+        assert (failing.instant.run_id, failing.instant.status, failing.running) == (bad.id, FAILED, 1)
+        assert failing.instant.started_at == self.now
+        assert found["by-hand"] == JobStanding("by-hand", by_hand=FAILED)
+        assert found["fresh"] == JobStanding("fresh")
+        assert [found[job_id].ran for job_id in ("failing", "by-hand", "fresh")] == [True, True, False]
 
     # ---------------------------------------------------------------- counts
 

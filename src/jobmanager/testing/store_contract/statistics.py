@@ -98,6 +98,29 @@ class StatisticsPromises(StoreGround):
         hour = hour_of(last)
         assert {cell.hour: cell.count for cell in cells} == {hour - 2: 1, hour - 1: 6, hour: 6}
 
+    def test_totals_add_the_hours_of_each_job_by_status(self) -> None:
+        """Fails if the totals of one job took in another one, an hour outside, or a status that is none of theirs."""
+        for job_id in ("job", "other", "idle"):
+            self.job(job_id)
+        self.job("foreign", namespace="elsewhere")
+        hour = hour_of(self.now)
+        self.inserted(self.ran(took=1), self.ran(ago=HOUR, took=3), self.ran(ago=3 * HOUR, took=9))
+        self.inserted(replace(self.ran(), status=FAILED), self.ran("other", took=100), self.ran("foreign"))
+        hours = [hour - 3, hour - 1, hour]
+        self.store.statistics.recount(hours)
+        assert all(self.counted(each) for each in hours)
+
+        totals = self.store.statistics.totals
+        wanted = ["job", "idle", "foreign", "nobody"]
+        found = {
+            (cell.job_id, cell.status): cell for cell in totals("default", hour - 1, hour + 1, job_ids=wanted)
+        }
+        assert found.keys() == {("job", SUCCEEDED), ("job", FAILED)}
+        good = found["job", SUCCEEDED]
+        assert (good.hour, good.count, good.duration.count) == (hour - 1, 2, 2)
+        assert (good.duration.total, good.duration.longest) == (4, 3)
+        assert [cell.count for cell in totals("default", hour, hour + 1, job_ids=["other"])] == [1]
+
     def test_the_hours_with_runs_are_found_without_the_others(self) -> None:
         self.job()
         hour = hour_of(self.now)

@@ -75,6 +75,10 @@ class VisibilityPromises(StoreGround):
                 assert (found is not None) == seen
         last = history.last_runs(_KINDS, seen=view)
         assert {run.id for found in last.values() for run in found} <= ids
+        stand = history.standings("default", seen=view)
+        instants = {found.instant.run_id for found in stand.values() if found.instant}
+        assert instants <= ids
+        assert {found.job_id for found in stand.values() if found.ran} <= last.keys()
         due = history.due_instants(_KINDS, seen=view)
         assert {cell.run_id for found in due.values() for cell in found} == {
             run_id for run_id in ids if any(run.id == run_id and run.scheduled_for for run in runs.values())

@@ -1,0 +1,59 @@
+"""`Standing`: how a job stands at a glance, from its declaration, its stored row and a few facts about its runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobmanager.job import Job
+from jobmanager.ledger.queries import closed_because, effective
+from jobmanager.stores.values import JobRow, JobStanding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A job among many: what lists need to sort and filter all of them, and no more.
+
+    `next_due` is the next instant that is not accounted for, in UTC; None while the job is not active. `has_handler` is False if processes live and none
+    of them has its handler. `runs` says how its runs stand.
+    """
+
+    id: str
+    name: str
+    handler: str
+    state: str
+    state_at: datetime | None
+    next_due: datetime | None
+    has_handler: bool
+    runs: JobStanding
+
+
+def standing_of(
+    job: Job | None, row: JobRow | None, runs: JobStanding, handlers: set[str] | None, now: datetime
+) -> Standing:
+    """Return the standing of a job from its declaration here and its row, of which one is given; `handlers` None if no process lives."""
+    known = row or job
+    assert known is not None  # noqa: S101 - promised above
+    declared = (
+        {"name": job.name, "handler": job.handler} if job else json.loads(row.declared if row else "{}")
+    )
+    state = closed_because(job, row).partition(": ")[0] or "active"
+    handler = str(declared.get("handler", known.id))
+    return Standing(
+        id=known.id,
+        name=str(declared.get("name", known.id)),
+        handler=handler,
+        state=state,
+        state_at=row.state_at if row else None,
+        next_due=_next_due(job, row, now) if state == "active" else None,
+        has_handler=handlers is None or handler in handlers,
+        runs=runs,
+    )
+
+
+def _next_due(job: Job | None, row: JobRow | None, now: datetime) -> datetime | None:
+    if row is not None and row.next_due_at is not None:
+        return row.next_due_at
+    schedule = effective(job, row)
+    return None if schedule is None else schedule.next_after(now)
