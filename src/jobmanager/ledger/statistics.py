@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ assert get_args(Period) == tuple(PERIODS) == tuple(STEPS)  # noqa: S101 - three 
 NEWEST = 20_000
 """Of the last hour so many runs are looked at."""
 MOST_BACKLOG = 10_000
+LATE_PLACE = bisect_right(BOUNDS, 60.0)
+LATE_FROM = timedelta(seconds=BOUNDS[LATE_PLACE])
+"""The end of the bucket in which a minute lies: from there on hourly counts know that a run began late."""
 OFF_BY = round(RATIO**0.5, 2)
 
 
@@ -45,11 +49,15 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """The closed runs with instants from `since` up to before `until`, by status; statuses without a run are left out."""
+    """The closed runs with instants from `since` up to before `until`, by status; statuses without a run are left out.
+
+    `late` of those that succeeded began more than `LATE_FROM` after their instant.
+    """
 
     since: datetime
     until: datetime
     counts: Mapping[str, int]
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +144,11 @@ def statistics_of(
     backlog = store.statistics.backlog(namespace, job_id=job_id, most=MOST_BACKLOG + 1, seen=seen)
     counts: Counter[str] = Counter()
     in_bucket: list[Counter[str]] = [Counter() for _ in edges[:-1]]
+    late_in = [0] * len(in_bucket)
+    for instant, count in found.late:
+        place = (instant - since) // step
+        if 0 <= place < len(late_in):
+            late_in[place] += count
     for instant, status, count in found.counts:
         place = (instant - since) // step
         if 0 <= place < len(in_bucket):
@@ -149,8 +162,8 @@ def statistics_of(
         timezone="UTC",
         counts=MappingProxyType(dict(counts)),
         buckets=tuple(
-            Bucket(since=begin, until=end, counts=MappingProxyType(dict(counter)))
-            for begin, end, counter in zip(edges, edges[1:], in_bucket, strict=False)
+            Bucket(since=begin, until=end, counts=MappingProxyType(dict(counter)), late=late)
+            for begin, end, counter, late in zip(edges, edges[1:], in_bucket, late_in, strict=False)
         ),
         duration=found.duration,
         lateness=found.lateness,
@@ -167,6 +180,7 @@ def statistics_of(
 @dataclass(frozen=True, slots=True)
 class _Found:
     counts: Sequence[tuple[datetime, str, int]]
+    late: Sequence[tuple[datetime, int]]
     duration: Lengths | None
     lateness: Lengths | None
     counted_at: datetime | None
@@ -184,6 +198,11 @@ def _read_counts(
     cells = store.statistics.cells(namespace, since, until, job_id=job_id, seen=seen)
     return _Found(
         counts=[(start_of(cell.hour), cell.status.value, cell.count) for cell in cells],
+        late=[
+            (start_of(cell.hour), sum(cell.lateness.buckets[LATE_PLACE + 1 :]))
+            for cell in cells
+            if cell.status == SUCCEEDED
+        ],
         duration=_estimated([cell.duration for cell in cells]),
         lateness=_estimated([cell.lateness for cell in cells]),
         counted_at=store.statistics.counted_until(),
@@ -223,6 +242,13 @@ def _read_runs(
     inside = [run for run in runs if run.instants]
     return _Found(
         counts=[(instant, run.status.value, 1) for run in inside for instant in run.instants],
+        late=[
+            (run.instants[-1], 1)
+            for run in inside
+            if run.status == SUCCEEDED
+            and run.lateness is not None
+            and run.lateness >= LATE_FROM.total_seconds()
+        ],
         duration=_exact([run.duration for run in inside]),
         lateness=_exact([run.lateness for run in inside]),
         counted_at=store.now(),

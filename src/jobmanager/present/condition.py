@@ -8,12 +8,15 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from jobmanager.ledger.job_view import JobView
+from jobmanager.ledger.standing import Standing
 from jobmanager.run import RunStatus
 
 LATE_AFTER = timedelta(seconds=60)
 Outcome = Literal["succeeded", "late", "failed", "missed", "skipped", "cancelled", "running", "pending"]
-Word = Literal["failed", "missing", "missed", "late", "paused", "disabled", "running", "never", "succeeded"]
-TROUBLE: tuple[Word, ...] = ("failed", "missing", "missed", "late", "paused")
+Word = Literal[
+    "failed", "missing", "missed", "recovered", "late", "paused", "disabled", "running", "never", "succeeded"
+]
+TROUBLE: tuple[Word, ...] = ("failed", "missing", "missed", "recovered", "late", "paused")
 ORDER: tuple[Word, ...] = (*TROUBLE, "running", "succeeded", "never", "disabled")
 
 
@@ -43,6 +46,11 @@ class Condition:
         """Whether a person should look."""
         return self.word in TROUBLE
 
+    @property
+    def symbol(self) -> str:
+        """The name of the status that it is drawn as."""
+        return "failed" if self.word == "recovered" else self.word
+
 
 def outcome_of(instant: Instant, late_after: timedelta = LATE_AFTER) -> Outcome:
     """Return the status of an instant, or `late` for one that succeeded after a late start."""
@@ -62,20 +70,58 @@ def condition_of(view: JobView, instants: Sequence[Instant], missing: Collection
         return Condition("disabled")
     if view.state == "paused":
         return Condition("paused", since=view.row.state_at if view.row else None)
-    outcomes = [outcome_of(instant) for instant in instants]
     if view.handler in missing:
         return Condition("missing")
-    closed = [place for place, word in enumerate(outcomes) if word not in ("running", "pending")]
-    newest = outcomes[closed[0]] if closed else None
-    for word in ("failed", "missed", "late"):
-        if newest == word:
-            row = [place for place in closed if outcomes[place] == word]
-            count = next((n for n, place in enumerate(row) if place != closed[n]), len(row))
-            return Condition(word, count=count, since=instants[closed[count - 1]].scheduled_for)
+    found = streak_of(instants)
+    if found is not None and found.word in ("failed", "missed", "late"):
+        return found
     if view.latest and any(run.status is RunStatus.RUNNING for run in view.latest):
         return Condition("running")
     if view.last is None:
         return Condition("never")
-    if newest is None and view.last.status is RunStatus.FAILED:
+    if found is None and view.last.status is RunStatus.FAILED:
         return Condition("failed", since=view.last.opened_at)
     return Condition("succeeded")
+
+
+def streak_of(instants: Sequence[Instant]) -> Condition | None:
+    """Return what became of the newest settled instant as a condition, with how many before it ended alike; None without one."""
+    settled = [
+        (instant, outcome)
+        for instant in instants
+        if (outcome := outcome_of(instant)) not in ("running", "pending")
+    ]
+    if not settled:
+        return None
+    word = settled[0][1]
+    alike = next((place for place, (_, other) in enumerate(settled) if other != word), len(settled))
+    if word not in ("failed", "missed", "late"):
+        return Condition("succeeded")
+    return Condition(word, count=alike, since=settled[alike - 1][0].scheduled_for)
+
+
+def condition_at_a_glance(standing: Standing, *, dead: int = 0) -> Condition:
+    """Return the condition of a job by its last settled instant alone, as lists of all jobs are sorted by.
+
+    `dead` counts its failed runs of late that nobody saw to: a job that went well since then has `recovered`.
+    """
+    runs = standing.runs
+    if standing.state in ("disabled", "deleted"):
+        return Condition("disabled")
+    if standing.state == "paused":
+        return Condition("paused", since=standing.state_at)
+    instant = runs.instant
+    outcome = None if instant is None else outcome_of(instant)
+    if not standing.has_handler:
+        return Condition("missing", since=None if instant is None else instant.scheduled_for)
+    if instant is not None and outcome in ("failed", "missed"):
+        return Condition(outcome, since=instant.scheduled_for)
+    if instant is None and runs.by_hand is RunStatus.FAILED:
+        return Condition("failed")
+    if dead:
+        return Condition("recovered", count=dead)
+    if instant is not None and outcome == "late":
+        return Condition("late", since=instant.scheduled_for)
+    if runs.running:
+        return Condition("running")
+    return Condition("succeeded" if runs.ran else "never")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
+from math import floor
 from typing import Any
 
 from jobmanager.validation.printable import printable_json, printable_lines
@@ -109,3 +110,8 @@ def size(number: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:,.1f} TiB"
+
+
+def share(part: float) -> str:
+    """Format a share, 0.0 to 1.0, in per cent: `94.8 %`, `100 %`. What is less than all of it is never told as all."""
+    return f"{floor(part * 1000 + 1e-9) / 10:g} %"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from jobmanager.job import make_job
 from jobmanager.present.phrases import iso
 from jobmanager.schedule import At, Cron, Every, Schedule
+from jobmanager.schedule.describe import describe_cron
 from jobmanager.schedule.instants import EPOCH, SECOND
 
 if TYPE_CHECKING:
@@ -105,6 +106,13 @@ def schedule_text(schedule: Schedule | None) -> str:
             return f"at {iso(schedule.moment)}"
         case None:
             return ""
+
+
+def in_words(schedule: Schedule | None) -> str:
+    """Return the schedule in words without its zone, for pages that say the zone once."""
+    if isinstance(schedule, Cron):
+        return describe_cron(schedule.fields, "UTC")
+    return "by hand" if schedule is None else schedule.describe()
 
 
 def clock_changes(cron: Cron, now: datetime) -> list[ClockChange]:

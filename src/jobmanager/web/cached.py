@@ -33,3 +33,8 @@ class Cached:
                 self._values.pop(next(iter(self._values)))
             self._values[key] = self._clock.monotonic(), made
         return made
+
+    def forget(self) -> None:
+        """Forget all values: who has just changed something sees it at once."""
+        with self._lock:
+            self._values.clear()

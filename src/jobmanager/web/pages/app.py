@@ -15,6 +15,7 @@ from jobmanager.web.pages import (
     keys,
     login,
     notifications,
+    overview,
     run,
     runs,
     system,
@@ -22,6 +23,7 @@ from jobmanager.web.pages import (
 )
 
 ROUTES: list[BaseRoute] = [
+    *overview.ROUTES,
     *jobs.ROUTES,
     *runs.ROUTES,
     *run.ROUTES,

@@ -18,7 +18,8 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from jobmanager.access.principal import ADMIN, READ, WRITE, Principal
 from jobmanager.manager.guarding import check_permission
-from jobmanager.present.phrases import compact, count, iso, tail
+from jobmanager.present.phrases import compact, count, iso, share, tail
+from jobmanager.present.preview import in_words
 from jobmanager.schedule import zones
 from jobmanager.web.origin import COOKIE, FIELD, is_token, new_token
 from jobmanager.web.pages.navigation import entries_for
@@ -45,7 +46,9 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(strip=strip, count=count, late_after=timedelta(seconds=60))
+    made.globals.update(
+        strip=strip, count=count, share=share, in_words=in_words, late_after=timedelta(seconds=60)
+    )
     made.filters.update(
         tail=tail, iso=iso, compact=compact, pretty=_pretty, ticks=_ticks, number=lambda value: f"{value:,}"
     )
@@ -179,6 +182,7 @@ def check_page(request: Request, permission: str) -> None:
 
 def back_to(request: Request, path: str) -> RedirectResponse:
     """Return the redirect after a form: to a path of the dashboard."""
+    site_of(request).cached.forget()  # the visitor sees what the form changed
     return RedirectResponse(request.scope.get("root_path", "") + path, status_code=303)
 
 
