@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import threading
@@ -46,8 +47,24 @@ def browser() -> Iterator[Browser]:
         chromium = playwright.chromium.launch(
             executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
+        # Playwright's loop counts as running in this thread, also while tests of others on the same worker have their own.
+        loop = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        chromium.loop_of_tests = loop
         yield chromium
+        asyncio._set_running_loop(loop)
         chromium.close()
+
+
+@pytest.fixture(autouse=True)
+def _loop_of_the_browser(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give playwright its loop for the length of a test that uses the browser."""
+    if "browser" not in request.fixturenames:
+        yield
+        return
+    asyncio._set_running_loop(request.getfixturevalue("browser").loop_of_tests)
+    yield
+    asyncio._set_running_loop(None)
 
 
 @pytest.fixture
