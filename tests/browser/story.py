@@ -78,7 +78,7 @@ def retell(url: str) -> JobManager:
 
 def manager(url: str, clock: FakeClock) -> JobManager:
     """Return the manager of the shop over a store."""
-    jobs = JobManager(Settings(database_url=url, backend="local"), clock=clock)
+    jobs = JobManager(Settings(database_url=url, backend="local", durability="relaxed"), clock=clock)
     declare(jobs)
     return jobs
 

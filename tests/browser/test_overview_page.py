@@ -26,7 +26,7 @@ def test_what_needs_a_person_is_told_the_gravest_first(shop: Page) -> None:
     for line, words in zip(
         lines,
         (
-            ["3 failed in a row", "since 12:00", "sync-stripe", "read timed out after 80 s", "Redrive…"],
+            ["3 failed in a row", "since 12:00", "sync-stripe", "read timed out after 80 s", "Redrive 3…"],
             ["Handler missing", "failed 04:00", "approve-mature-affiliate-conversions", "Pause"],
             ["Missed 01:00", "downtime", "generate-analytics", "A run is running now"],
             ["2 failed in 24 h", "last 07:20", "crm-sync", "HTTP 502", "the last one went well"],
@@ -92,3 +92,13 @@ def test_a_paused_job_is_resumed_from_the_overview(shop: Page, story: JobManager
         "Time is kept. Five jobs need you.", timeout=5000
     )
     assert story.get_job("check-llm-credits").state == "active"
+
+
+def test_failed_runs_are_redriven_from_the_overview_after_a_question(shop: Page, story: JobManager) -> None:
+    shop.goto("/")
+    shop.get_by_role("button", name="Redrive 2…").click()
+    expect(shop.get_by_role("heading", name="Redrive 2 runs?")).to_be_visible()
+    assert len(story.dead_letters("crm-sync")) == 2
+    shop.get_by_role("button", name="Redrive 2 runs").click()
+    expect(shop.locator("#attention")).not_to_contain_text("crm-sync")
+    assert story.dead_letters("crm-sync") == []

@@ -90,6 +90,11 @@ class Statistics:
         return sum(self.counts.values())
 
     @property
+    def share_good(self) -> float | None:
+        """Succeeded runs divided by those that succeeded, failed or were missed, 0.0 to 1.0; None where there is none."""
+        return _share_good(self.counts)
+
+    @property
     def success_rate(self) -> float | None:
         """Succeeded runs divided by those that succeeded or failed, 0.0 to 1.0; None where there is neither."""
         judged = self.counts.get(SUCCEEDED, 0) + self.counts.get(FAILED, 0)
@@ -106,8 +111,12 @@ class JobTotals:
     @property
     def share_good(self) -> float | None:
         """Succeeded runs divided by those that succeeded, failed or were missed, 0.0 to 1.0; None where there is none."""
-        judged = sum(self.counts.get(status, 0) for status in (SUCCEEDED, FAILED, MISSED))
-        return self.counts.get(SUCCEEDED, 0) / judged if judged else None
+        return _share_good(self.counts)
+
+
+def _share_good(counts: Mapping[str, int]) -> float | None:
+    judged = sum(counts.get(status, 0) for status in (SUCCEEDED, FAILED, MISSED))
+    return counts.get(SUCCEEDED, 0) / judged if judged else None
 
 
 def totals_of(

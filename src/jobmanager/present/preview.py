@@ -115,6 +115,24 @@ def in_words(schedule: Schedule | None) -> str:
     return "by hand" if schedule is None else schedule.describe()
 
 
+def other_readings(cron: Cron) -> list[tuple[str, bool, str]]:
+    """Return how other schedulers read the line: their names, whether they read it the same, and what differs."""
+    columns = cron.expression.split()
+    if len(columns) != 5:
+        return [("cron, Celery beat, pg_cron", False, "they know no column of seconds, or no such alias")]
+    days, weekday = columns[2], columns[4]
+    zone = "" if cron.timezone == "UTC" else f"pg_cron alone would take it in UTC, not in {cron.timezone}"
+    if days != "*" and weekday != "*":
+        both = "day of month and weekday must both fit; here one of them is enough"
+        return [("cron, pg_cron", True, zone), ("Celery beat, APScheduler 3", False, both)]
+    readings = [("cron, Celery beat, pg_cron", True, zone)]
+    if any(sign.isdigit() for sign in weekday.partition("/")[0]):
+        readings.append(("APScheduler 3", False, "it counts weekdays from Monday = 0: one day later"))
+    else:
+        readings.append(("APScheduler 3", True, ""))
+    return readings
+
+
 def clock_changes(cron: Cron, now: datetime) -> list[ClockChange]:
     """Return the changes of the clocks in the schedule's zone within a year, in order."""
     from jobmanager.schedule.calendar import offsets

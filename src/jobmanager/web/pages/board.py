@@ -16,6 +16,8 @@ from jobmanager.web.site import Site
 
 FRESH = 2.0
 """Seconds for which it is kept."""
+HANDLERS_FRESH = 30.0
+"""Seconds for which it says well enough which handlers no process has."""
 TOTALS_FRESH = 60.0
 """Seconds for which the sums over a week are kept."""
 SOON = timedelta(hours=1)
@@ -84,9 +86,9 @@ FILTERS: Mapping[str, Callable[[Entry, datetime], bool]] = {
 }
 
 
-def board_of(site: Site) -> Board:
-    """Return the board of the visitor for whom this is called, at most two seconds old."""
-    return site.cached.get(("board", seen_by()), FRESH, lambda: _taken(site))
+def board_of(site: Site, *, fresh: float = FRESH) -> Board:
+    """Return the board of the visitor for whom this is called, at most so many seconds old."""
+    return site.cached.get(("board", seen_by()), fresh, lambda: _taken(site))
 
 
 def totals_of(site: Site, job_ids: Sequence[str]) -> Mapping[str, JobTotals]:

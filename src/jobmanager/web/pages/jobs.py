@@ -1,4 +1,4 @@
-"""The page of all jobs, and what is done to a job from it."""
+"""The page of all jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from datetime import datetime
 from itertools import groupby
 from urllib.parse import urlencode
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,7 +17,7 @@ from jobmanager.ledger.statistics import JobTotals
 from jobmanager.present.condition import Instant, Outcome, outcome_of
 from jobmanager.run import Run
 from jobmanager.web.pages.board import FILTERS, Board, Entry, board_of, totals_of
-from jobmanager.web.pages.rendering import back_to, form_of, local_path, page
+from jobmanager.web.pages.rendering import page
 from jobmanager.web.pages.strip import CELLS
 from jobmanager.web.site import site_of
 
@@ -147,31 +146,4 @@ def _address(query: Mapping[str, str], changed: Mapping[str, str]) -> str:
     return f"?{urlencode(words)}" if words else "?"
 
 
-async def run_now(request: Request) -> Response:
-    """Start a run of the job, and show it."""
-    await form_of(request)
-    run = await run_in_threadpool(site_of(request).jobs.trigger_job, request.path_params["job_id"])
-    return back_to(request, f"/runs/{run.id}")
-
-
-async def pause(request: Request) -> Response:
-    """Pause the job, and go back."""
-    form = await form_of(request)
-    reason = str(form.get("reason", "")).strip() or None
-    await run_in_threadpool(site_of(request).jobs.stop_job, request.path_params["job_id"], reason=reason)
-    return back_to(request, local_path(form.get("back")))
-
-
-async def resume(request: Request) -> Response:
-    """Resume the job, and go back."""
-    form = await form_of(request)
-    await run_in_threadpool(site_of(request).jobs.resume_job, request.path_params["job_id"])
-    return back_to(request, local_path(form.get("back")))
-
-
-ROUTES = [
-    Route("/jobs", jobs),
-    Route("/jobs/{job_id}/run", run_now, methods=["POST"]),
-    Route("/jobs/{job_id}/pause", pause, methods=["POST"]),
-    Route("/jobs/{job_id}/resume", resume, methods=["POST"]),
-]
+ROUTES = [Route("/jobs", jobs)]

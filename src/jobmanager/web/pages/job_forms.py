@@ -1,0 +1,369 @@
+"""The forms that make a job and edit one, with a preview of what the schedule will do. Nothing fires by them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from jobmanager.access.principal import ADMIN, WRITE
+from jobmanager.errors import (
+    ConfigurationError,
+    CronError,
+    DuplicateJobError,
+    EditConflictError,
+    HandlerNotFoundError,
+    JobManagerError,
+    PayloadError,
+    UnsupportedError,
+)
+from jobmanager.job import CATCH_UPS, OVERLAPS
+from jobmanager.ledger.job_view import JobView
+from jobmanager.present.arguments import PREFIX, WHOLE, fields_of, payload_of
+from jobmanager.present.definition import told_change
+from jobmanager.present.preview import other_readings, preview_of, schedule_of
+from jobmanager.registry import HandlerInfo
+from jobmanager.schedule import At, Cron, Every
+from jobmanager.schedule.instants import SECOND
+from jobmanager.web.pages.job import config_of, schema_of
+from jobmanager.web.pages.job_actions import path_of
+from jobmanager.web.pages.rendering import back_to, form_of, page
+from jobmanager.web.site import Site, site_of
+
+SCHEDULES = ("cron", "timezone", "every", "at")
+PLAIN = ("kind", *SCHEDULES, "overlap", "catch_up", "attempts", "timeout")
+KINDS = (("cron", "Cron"), ("every", "Every"), ("at", "Once"), ("hand", "By hand"))
+OVERLAPPED = {
+    "skip": "skip this instant",
+    "queue": "wait, one at most",
+    "queue_all": "wait in line",
+    "cancel_running": "ask it to end",
+    "allow": "run beside it",
+}
+CAUGHT_UP = {"latest": "run the latest", "all": "run all", "none": "only record them"}
+REFUSALS = (
+    ConfigurationError,
+    CronError,
+    DuplicateJobError,
+    HandlerNotFoundError,
+    PayloadError,
+    UnsupportedError,
+)
+
+
+@dataclass
+class Draft:
+    """A job in a form: `values` as they are shown, `was` as they were when the form was made, and what is wrong by field."""
+
+    values: dict[str, str]
+    was: dict[str, str]
+    handler: str
+    schema: Mapping[str, Any] | None
+    errors: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> set[str]:
+        """The names of the fields that were changed by hand."""
+        return {name for name, value in self.values.items() if value != self.was.get(name, "")}
+
+    def schedule_words(self) -> dict[str, Any]:
+        """Return the words of the chosen kind of schedule."""
+        match self.values.get("kind"):
+            case "cron":
+                zone = self.values.get("timezone", "").strip()
+                return {"cron": self.values.get("cron", "").strip(), **({"timezone": zone} if zone else {})}
+            case "every":
+                return {"every": _seconds(self.values.get("every", ""))}
+            case "at":
+                return {"at": self.values.get("at", "").strip()}
+        return {}
+
+
+# ---------------------------------------------------------------- making one
+
+
+def new(request: Request) -> Response:
+    """Show the form of a new job."""
+    site = site_of(request)
+    offered = [info for info in site.jobs.handlers() if info.creatable]
+    values = {
+        "id": "",
+        "name": "",
+        "kind": "cron",
+        "cron": "",
+        "timezone": str(site.zone),
+        "overlap": "skip",
+        "catch_up": "latest",
+    }
+    handler = request.query_params.get("handler") or (offered[0].key if offered else "")
+    return _new_page(request, Draft(values, {}, handler, schema_of(site, handler)), offered)
+
+
+async def create(request: Request) -> Response:
+    """Make the job of the form and show it; the form again with its preview, or with what is wrong."""
+    form = await form_of(request)
+    return await run_in_threadpool(_create, request, {name: str(form[name]) for name in form})
+
+
+def _create(request: Request, typed: dict[str, str]) -> Response:
+    site = site_of(request)
+    handler = typed.get("handler", "").strip()
+    schema = schema_of(site, handler)
+    draft = Draft(typed, {}, handler, schema)
+    config, unread = payload_of(schema, typed)
+    draft.errors |= {PREFIX + name if name != WHOLE else name: told for name, told in unread.items()}
+    offered = [info for info in site.jobs.handlers() if info.creatable]
+    if typed.get("preview"):
+        return _new_page(request, draft, offered)
+    job_id = typed.get("id", "").strip()
+    if not draft.errors:
+        try:
+            words: dict[str, Any] = {**draft.schedule_words(), **_policies(draft, set(typed), stored=True)}
+            title = typed.get("name", "").strip()
+            if title:
+                words["name"] = title
+            if config:
+                words["config"] = config
+            site.jobs.create_job(job_id, handler=handler, **words)
+        except REFUSALS as error:
+            _place(draft, error)
+        else:
+            return back_to(request, path_of(job_id))
+    return _new_page(request, draft, offered, 422)
+
+
+def _new_page(request: Request, draft: Draft, offered: list[HandlerInfo], status: int = 200) -> Response:
+    return page(
+        request,
+        "job_form.html",
+        status,
+        view=None,
+        offered=offered,
+        kinds=KINDS,
+        missing=ADMIN,
+        may=_may(request, ADMIN),
+        conflict=[],
+        secrets=[],
+        rev=None,
+        **_common(request, draft, {}),
+    )
+
+
+# ---------------------------------------------------------------- editing one
+
+
+def edit(request: Request) -> Response:
+    """Show the form of a job as it is."""
+    site = site_of(request)
+    view = site.jobs.get_job(request.path_params["job_id"])
+    values = _values(view)
+    return _edit_page(request, view, Draft(values, dict(values), view.handler, schema_of(site, view.handler)))
+
+
+async def save(request: Request) -> Response:
+    """Save what the form changes and show the job; the form again with its preview, with what is wrong, or with who came first."""
+    form = await form_of(request)
+    return await run_in_threadpool(_save, request, {name: str(form[name]) for name in form})
+
+
+def _save(request: Request, typed: dict[str, str]) -> Response:
+    site = site_of(request)
+    view = site.jobs.get_job(request.path_params["job_id"])
+    schema = schema_of(site, view.handler)
+    draft = Draft(typed, _was(typed), view.handler, schema)
+    config, unread = payload_of(schema, typed)
+    draft.errors |= {PREFIX + name if name != WHOLE else name: told for name, told in unread.items()}
+    if typed.get("preview"):
+        return _edit_page(request, view, draft)
+    if not draft.errors:
+        rev = typed.get("rev", "")
+        try:
+            words = _edits(draft, view, config, site)
+            if words:
+                site.jobs.update_job(view.id, if_rev=int(rev) if rev.isdecimal() else None, **words)
+        except EditConflictError as error:
+            return _conflict(request, site, draft, error, int(rev))
+        except REFUSALS as error:
+            _place(draft, error)
+        else:
+            return back_to(request, path_of(view.id))
+    return _edit_page(request, view, draft, 422)
+
+
+def _edits(draft: Draft, view: JobView, config: dict[str, Any], site: Site) -> dict[str, Any]:
+    """Return the words that the form changes."""
+    changed = draft.changed
+    words = _policies(draft, changed, stored=view.source == "stored")
+    if changed & {"kind", *SCHEDULES}:
+        schedule = draft.schedule_words()
+        if view.source == "stored":
+            schedule = {**dict.fromkeys(SCHEDULES), **schedule}
+        words |= schedule
+    if any(name.startswith(PREFIX) or name == WHOLE for name in changed):
+        _, secret = config_of(site, view)
+        words["config"] = {**secret, **config}
+    return words
+
+
+def _conflict(request: Request, site: Site, draft: Draft, error: EditConflictError, rev: int) -> Response:
+    """Show the form with what was typed, beside what another operator changed meanwhile."""
+    view = site.jobs.get_job(error.job_id)
+    current = _values(view)
+    typed = {name: draft.values.get(name, "") for name in draft.changed}
+    entries = [entry for entry in site.jobs.history(view.id) if entry.rev is not None and entry.rev > rev]
+    merged = Draft(
+        {**draft.values, **current, **typed},
+        draft.was | {k: v for k, v in current.items() if k not in typed},
+        view.handler,
+        draft.schema,
+    )
+    return _edit_page(request, view, merged, 412, conflict=entries)
+
+
+def _edit_page(
+    request: Request, view: JobView, draft: Draft, status: int = 200, conflict: Any = ()
+) -> Response:
+    given, secret = config_of(site_of(request), view)
+    kinds = KINDS if view.source == "stored" else [kind for kind in KINDS if kind[0] in ("cron", "every")]
+    if draft.values.get("kind") == "hand" and view.source != "stored":
+        kinds = [("hand", "As the code says"), *kinds]
+    return page(
+        request,
+        "job_form.html",
+        status,
+        view=view,
+        offered=[],
+        kinds=kinds,
+        missing=WRITE,
+        may=_may(request, WRITE),
+        conflict=[(entry, told_change(entry)) for entry in conflict],
+        secrets=sorted(secret),
+        rev=view.row.definition_rev if view.row else None,
+        **_common(request, draft, given),
+    )
+
+
+def _values(view: JobView) -> dict[str, str]:
+    """Return the fields of a job as they are."""
+    schedule, declared = view.schedule, view.declared
+    values = {
+        "kind": "hand", "cron": "", "timezone": "", "every": "", "at": "",
+        "overlap": str(declared.get("overlap", "skip")), "catch_up": str(declared.get("catch_up", "latest")),
+        "attempts": str(declared.get("max_attempts", 1)),
+        "timeout": "" if declared.get("timeout_seconds") is None else f"{declared['timeout_seconds']:g}",
+    }  # fmt: skip
+    match schedule:
+        case Cron():
+            values |= {"kind": "cron", "cron": schedule.expression, "timezone": schedule.timezone}
+        case Every():
+            values |= {"kind": "every", "every": str(schedule.interval // SECOND)}
+        case At():
+            values |= {"kind": "at", "at": schedule.moment.isoformat()}
+    return values
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _common(request: Request, draft: Draft, given: Mapping[str, Any]) -> dict[str, Any]:
+    site = site_of(request)
+    errors = {name.removeprefix(PREFIX): told for name, told in draft.errors.items()}
+    typed = {name: value for name, value in draft.values.items() if name.startswith(PREFIX) or name == WHOLE}
+    fields = fields_of(draft.schema, given, typed, errors)
+    arguments = {one.key: one.value for one in fields_of(draft.schema, given)}
+    was = draft.was | {name: value for name, value in arguments.items() if name not in draft.was}
+    preview, schedule = None, None
+    try:
+        schedule = schedule_of("job", **draft.schedule_words())
+        preview = preview_of(schedule, site.now())
+    except JobManagerError as error:
+        if draft.values.get("cron") or draft.values.get("every") or draft.values.get("at"):
+            _place(draft, error)
+    return {
+        "draft": draft,
+        "values": draft.values,
+        "errors": draft.errors,
+        "fields": fields,
+        "was": json.dumps(was),
+        "preview": preview,
+        "zone_of": lambda shown: ZoneInfo(shown.timezone) if shown.timezone else site.zone,
+        "local": lambda moment, zone, written: f"{moment.astimezone(zone or UTC):{written}}",
+        "readings": other_readings(schedule) if isinstance(schedule, Cron) else [],
+        "overlaps": [(word, OVERLAPPED[word]) for word in OVERLAPS],
+        "catch_ups": [(word, CAUGHT_UP[word]) for word in CATCH_UPS],
+    }
+
+
+def _was(typed: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields as they were when the form was made, which the form brought back."""
+    try:
+        found = json.loads(typed.get("was", "{}"))
+    except ValueError:
+        return {}
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _policies(draft: Draft, names: set[str], *, stored: bool) -> dict[str, Any]:
+    """Return the words of the policies among these fields; an empty field gives the default back."""
+    values = draft.values
+    words: dict[str, Any] = {
+        name: values[name] for name in ("overlap", "catch_up") if name in names and values.get(name)
+    }
+    if "attempts" in names and values.get("attempts", "").strip():
+        words["retry" if stored else "max_attempts"] = _seconds(values["attempts"])
+    if "timeout" in names and (values.get("timeout", "").strip() or draft.was):
+        words["timeout"] = _seconds(values["timeout"]) if values["timeout"].strip() else None
+    return words
+
+
+def _seconds(text: str) -> Any:
+    """Return a number as a number; other texts, as `5m`, are read where they are used."""
+    text = text.strip()
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _place(draft: Draft, error: JobManagerError) -> None:
+    """Put what is wrong beside the field that it is about."""
+    match error:
+        case CronError():
+            kind = draft.values.get("kind", "cron")
+            place = "timezone" if error.kind == "bad_timezone" else kind if kind in SCHEDULES else "cron"
+        case DuplicateJobError():
+            place = "id"
+        case HandlerNotFoundError():
+            place = "handler"
+        case PayloadError():
+            place = "arguments"
+        case _:
+            text = str(error)
+            named = ("id", "timeout", "overlap", "catch_up", "every", "at", "cron", "timezone", "handler")
+            place = next((name for name in named if f"{name}=" in text), "id" if "slug" in text else "form")
+    draft.errors.setdefault(place, str(error))
+
+
+def _may(request: Request, permission: str) -> bool:
+    principal = request.state.principal
+    return bool(principal.may(permission)) and not site_of(request).read_only
+
+
+ROUTES = [
+    Route("/jobs/new", new),
+    Route("/jobs/new", create, methods=["POST"]),
+    Route("/jobs/{job_id}/edit", edit),
+    Route("/jobs/{job_id}/edit", save, methods=["POST"]),
+]
