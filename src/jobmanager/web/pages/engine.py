@@ -26,6 +26,7 @@ from jobmanager.web.site import Site, site_of
 MOST_RUNNING = 200
 LAGS_AFTER = timedelta(seconds=10)
 KEEPERS = {"local": "This process", "noop": "Nothing", "external": "An outside clock"}
+ABSENT = "not in pg_cron"  # the drift of an entry that should be there
 MARKS = {"create": "+", "undeclared": "-"}
 SAID = {
     "undeclared": "not declared here; disabled once no living process declares it",
@@ -87,7 +88,6 @@ def engine(request: Request) -> Response:
     report = jobs.health()
     is_admin = request.state.principal.may(ADMIN)
     outside = _outside(site) if is_admin else None
-    changes: Sequence[Change] = jobs.sync(plan=True) if is_admin and not jobs.settings.disabled else ()
     return page(
         request,
         "engine.html",
@@ -99,7 +99,8 @@ def engine(request: Request) -> Response:
         failing=[symptom for symptom in report.symptoms if symptom.failing],
         symptoms=report.symptoms,
         outside=outside,
-        plan=[_in_words(change) for change in changes],
+        absent=ABSENT,
+        plan=_plan(site, outside) if is_admin and not jobs.settings.disabled else (),
         processes=_processes(site, report),
         stats=jobs.stats(period="24h"),
     )
@@ -133,6 +134,20 @@ def _processes(site: Site, report: HealthReport) -> list[Process]:
     return [
         Process(item, now - item.seen_at > max(beat, LAGS_AFTER), owned.get(item.id, ()))
         for item in report.facts.processes
+    ]
+
+
+def _plan(site: Site, outside: Outside | None) -> list[Mapping[str, str]]:
+    """Return what a sync would do: to the store, and to the entries of the outside system."""
+    changes = [_in_words(change) for change in site.jobs.sync(plan=True)]
+    drifted, orphans = (outside.drifted, outside.orphans) if outside else ([], [])
+    return [
+        *changes,
+        *(
+            {"mark": "+" if one.drift == ABSENT else "~", "job": one.name, "told": one.drift}
+            for one in drifted
+        ),
+        *({"mark": "-", "job": one.name, "told": "no job needs it"} for one in orphans),
     ]
 
 
@@ -206,14 +221,19 @@ async def purge(request: Request) -> Response:
 async def ask_apply(request: Request) -> Response:
     """Ask whether the plan is to be carried out, and name its changes."""
     await form_of(request)
-    changes = await run_in_threadpool(site_of(request).jobs.sync, plan=True)
+    return await run_in_threadpool(_ask_apply, request)
+
+
+def _ask_apply(request: Request) -> Response:
+    site = site_of(request)
+    check_page(request, ADMIN)
+    changes = _plan(site, _outside(site))
     number = len(changes)
-    return await run_in_threadpool(
-        _ask,
+    return _ask(
         request,
         question=f"Apply {count(number, 'change')}?" if number else "Nothing to apply",
         told="The store and the outside system become what the code of this process declares. Nothing is fired by that.",
-        lines=[f"{line['mark']} {line['job']}   {line['told']}" for line in map(_in_words, changes)],
+        lines=[f"{line['mark']} {line['job']}   {line['told']}" for line in changes],
         apply="/engine/apply/apply",
         verb=f"Apply {count(number, 'change')}" if number else "",
         keep="Leave it",

@@ -17,11 +17,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from jobmanager.access.principal import ADMIN, READ, WRITE, Principal
+from jobmanager.errors import JobManagerError
 from jobmanager.manager.guarding import check_permission
 from jobmanager.present.phrases import compact, count, iso, share, tail
 from jobmanager.present.preview import in_words
 from jobmanager.schedule import zones
 from jobmanager.web.origin import COOKIE, FIELD, is_token, new_token
+from jobmanager.web.pages.badges import Badge, badges_of
 from jobmanager.web.pages.navigation import entries_for
 from jobmanager.web.pages.pulse import pulse_of
 from jobmanager.web.pages.strip import strip
@@ -29,7 +31,7 @@ from jobmanager.web.pages.times import Times
 from jobmanager.web.problems import Problem, ProblemError
 from jobmanager.web.recent import login_of
 from jobmanager.web.sessions import COOKIE as SESSION_COOKIE
-from jobmanager.web.site import site_of
+from jobmanager.web.site import Site, site_of
 
 THEMES = ("system", "light", "dark")
 THEME_COOKIE = "jobmanager_theme"
@@ -53,6 +55,13 @@ def templates() -> Environment:
         tail=tail, iso=iso, compact=compact, pretty=_pretty, ticks=_ticks, number=lambda value: f"{value:,}"
     )
     return made
+
+
+def _badges(site: Site, principal: Principal) -> Mapping[str, Badge]:
+    try:
+        return badges_of(site, principal)
+    except JobManagerError:  # the page says what is wrong; the frame stays
+        return {}
 
 
 def _pretty(value: Any) -> str:
@@ -87,6 +96,7 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
         "notice": request.query_params.get("done"),
         "signed_in": principal is not None and site.sign_in is not None and SESSION_COOKIE in request.cookies,
         "pages": () if principal is None else entries_for(principal),
+        "badges": {} if principal is None else _badges(site, principal),
         "pulse": None if principal is None else pulse_of(site),
         "t": Times(site.now(), site.zone),
     }
