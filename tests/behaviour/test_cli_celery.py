@@ -8,7 +8,10 @@ import sys
 import time
 
 import pytest
+from tests.faults.conftest import until
 from tests.servers import free_port
+
+from jobmanager import JobManager, Settings
 
 pytestmark = pytest.mark.slow
 
@@ -149,3 +152,35 @@ def test_a_broker_that_is_out_of_reach_is_told_and_ends_no_beat(tmp_path, how):
     assert "runs wait to be sent" in told
     assert "hunter2" not in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("verb", ["beat", "worker", "run"])
+def test_an_application_without_a_job_of_its_own_is_started_for_those_that_operators_make(tmp_path, verb):
+    """Fails if it is refused, or if a stored job of a handler of the package is left to others."""
+    (tmp_path / "shop.py").write_text("from jobmanager import JobManager\njobs = JobManager()\n")
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    chosen = (
+        {"JOBMANAGER_BACKEND": "local"}
+        if verb == "run"
+        else {"JOBMANAGER_BACKEND": "celery", **broker(f"redis://127.0.0.1:{free_port()}/0")}
+    )
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jobmanager", "--app", "shop:jobs", verb],
+            cwd=tmp_path,
+            env=environment(JOBMANAGER_DATABASE_URL=url, **chosen),
+            stdout=log,
+            stderr=log,
+        )
+    jobs = JobManager(Settings(database_url=url, backend="noop"))
+    try:
+        until(lambda: "note: the application declares no job" in (tmp_path / "log").read_text())
+        until(lambda: jobs.store.exists() and jobs.store.processes.living())
+        if verb == "run":
+            jobs.create_job("made", handler="test-job", every=1)
+            until(lambda: jobs.runs("made", status="succeeded"))
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+        jobs.store.close()

@@ -854,6 +854,18 @@ WEBHOOKS = {
         "        pass\n",
         (SSRF + "test_a_name_with_a_single_inner_address_is_refused[addresses0]",),
     ),
+    "a ping of a stored job is checked": Mutation(
+        "jobmanager.notify.pings",
+        "self._addresses_of(ping.url, self._within) if ping.checked else ()",
+        "()",
+        ("tests/behaviour/test_pings.py::test_a_name_with_an_inner_address_is_not_connected_to",),
+    ),
+    "a webhook that is gone is switched off": Mutation(
+        "jobmanager.webhooks.handler",
+        "if response.status == GONE and",
+        "if False and",
+        (STORED_WEBHOOKS + "test_410_gone_switches_a_stored_webhook_off_until_it_is_edited",),
+    ),
     "a name is looked up once": Mutation(
         "jobmanager.webhooks.connection",
         "                    str(address), self._target.port, share,",
