@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 INSTALLING = 0x6A6F626D  # "jobm": the advisory lock of the process that makes or changes the tables
 SAMPLED_BLOCKS, SAMPLED_RUNS = 500, 10_000
 """What is read at most to know what a run takes."""
-ROW_HEADER = 28
+ROW_OVERHEAD = 150
+"""Bytes of a row beside its columns, about: header, padding, and what it has in indexes."""
 BLOCKS = "SELECT pg_relation_size('jobmanager.runs') / current_setting('block_size')::int"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -136,7 +137,7 @@ class PostgresDatabase(Database):
 def _bytes_of(table: sa.FromClause) -> sa.ColumnElement[Any]:
     """Return the bytes of a row as its columns are stored: nothing long is fetched to be measured."""
     columns = [sa.func.coalesce(sa.func.pg_column_size(column), 0) for column in table.c]
-    return sum(columns, sa.literal_column(str(ROW_HEADER)))
+    return sum(columns, sa.literal_column(str(ROW_OVERHEAD)))
 
 
 class _Session:
