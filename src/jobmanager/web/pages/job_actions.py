@@ -13,11 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from jobmanager.access.principal import WRITE
 from jobmanager.errors import ConfigurationError, PayloadError, UnsupportedError
 from jobmanager.ledger.backfill import MadeUp
 from jobmanager.present.arguments import fields_of, payload_of
 from jobmanager.web.pages.job import job_page, moment_of, schema_of
-from jobmanager.web.pages.rendering import back_to, form_of, local_path, page
+from jobmanager.web.pages.rendering import back_to, check_page, form_of, local_path, page
 from jobmanager.web.pages.times import Times
 from jobmanager.web.recent import check_recent
 from jobmanager.web.site import site_of
@@ -157,6 +158,7 @@ delete = _asking(
 
 def ask_backfill(request: Request) -> Response:
     """Show the form for a stretch of the past."""
+    check_page(request, WRITE)
     view = site_of(request).jobs.get_job(request.path_params["job_id"])
     return page(
         request, "backfill.html", view=view, start="", end="", refused="", planned=None, counts={}, opens=0

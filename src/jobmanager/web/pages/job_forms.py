@@ -35,7 +35,7 @@ from jobmanager.schedule import At, Cron, Every
 from jobmanager.schedule.instants import SECOND
 from jobmanager.web.pages.job import config_of, schema_of
 from jobmanager.web.pages.job_actions import path_of
-from jobmanager.web.pages.rendering import back_to, form_of, page
+from jobmanager.web.pages.rendering import back_to, check_page, form_of, page
 from jobmanager.web.site import Site, site_of
 
 SCHEDULES = ("cron", "timezone", "every", "at")
@@ -92,6 +92,7 @@ class Draft:
 
 def new(request: Request) -> Response:
     """Show the form of a new job."""
+    check_page(request, ADMIN)
     site = site_of(request)
     offered = [info for info in site.jobs.handlers() if info.creatable]
     values = {
@@ -148,8 +149,6 @@ def _new_page(request: Request, draft: Draft, offered: list[HandlerInfo], status
         view=None,
         offered=offered,
         kinds=KINDS,
-        missing=ADMIN,
-        may=_may(request, ADMIN),
         conflict=[],
         secrets=[],
         rev=None,
@@ -162,6 +161,7 @@ def _new_page(request: Request, draft: Draft, offered: list[HandlerInfo], status
 
 def edit(request: Request) -> Response:
     """Show the form of a job as it is."""
+    check_page(request, WRITE)
     site = site_of(request)
     view = site.jobs.get_job(request.path_params["job_id"])
     values = _values(view)
@@ -242,8 +242,6 @@ def _edit_page(
         view=view,
         offered=[],
         kinds=kinds,
-        missing=WRITE,
-        may=_may(request, WRITE),
         conflict=[(entry, told_change(entry)) for entry in conflict],
         secrets=sorted(secret),
         rev=view.row.definition_rev if view.row else None,
@@ -354,11 +352,6 @@ def _place(draft: Draft, error: JobManagerError) -> None:
             named = ("id", "timeout", "overlap", "catch_up", "every", "at", "cron", "timezone", "handler")
             place = next((name for name in named if f"{name}=" in text), "id" if "slug" in text else "form")
     draft.errors.setdefault(place, str(error))
-
-
-def _may(request: Request, permission: str) -> bool:
-    principal = request.state.principal
-    return bool(principal.may(permission)) and not site_of(request).read_only
 
 
 ROUTES = [

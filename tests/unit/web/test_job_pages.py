@@ -1,0 +1,148 @@
+"""The pages of jobs over ASGI: paging, what a visitor may see and do, and texts that are not ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from jobmanager import JobManager, Settings
+from jobmanager.web import Principal, dashboard
+from jobmanager.web.pages.job import moment_of
+from jobmanager.web.pages.times import Times
+
+from .visitor import Visitor
+
+HOSTILE = '<script>alert("x")</script>'
+NOW = datetime.fromisoformat("2026-11-25T13:32:08+00:00")
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Iterator[JobManager]:
+    """A manager with 120 jobs; one has a hostile name, and one is seen by administrators alone."""
+    jobs = JobManager(Settings(database_url=f"sqlite:///{tmp_path}/jobs.db", backend="noop"))
+    for number in range(118):
+        jobs.add_job(f"job-{number:03}", print, name=f"Number {number}", every=60)
+    jobs.add_job("hostile", print, name=HOSTILE)
+    jobs.add_job("secret", print, visibility="system")
+    jobs.sync()
+    yield jobs
+    jobs.store.close()
+
+
+def visitor(jobs: JobManager, *roles: str, read_only: bool = False) -> Visitor:
+    principal = Principal("ana", roles=roles)
+    return Visitor(
+        dashboard(jobs, authorize=lambda _: principal, timezone="Europe/Berlin", read_only=read_only)
+    )
+
+
+def listed(page: str) -> list[str]:
+    return [part.split('"')[0] for part in page.split('id="job-')[1:]]
+
+
+@pytest.mark.parametrize(
+    ("query", "first", "count"),
+    [
+        ("", "hostile", 50),
+        ("?page=2", "job-049", 50),
+        ("?page=3", "job-099", 20),
+        ("?page=99", "job-099", 20),
+        ("?page=0", "hostile", 50),
+        ("?page=-1", "hostile", 50),
+        ("?page=x", "hostile", 50),
+        ("?health=no-such-filter&sort=no-such-order", "hostile", 50),
+        ("?q=NUMBER+7", "job-007", 11),
+        ("?health=paused", None, 0),
+    ],
+)
+def test_jobs_come_in_pages_of_fifty_whatever_the_address_says(many, query, first, count):
+    response = visitor(many, "admin").get(f"/jobs{query}")
+
+    assert response.status_code == 200
+    ids = listed(response.text)
+    assert (ids[0] if ids else None, len(ids)) == (first, count)
+
+
+def test_a_filter_stays_in_the_addresses_of_further_pages(many):
+    page = visitor(many, "admin").get("/jobs?health=never-ran&q=number&page=2").text
+
+    assert 'rel="next" href="?health=never-ran&amp;q=number&amp;page=3"' in page
+    assert 'rel="prev" href="?health=never-ran&amp;q=number&amp;page=1"' in page
+
+
+def test_texts_of_others_are_shown_as_text(many):
+    looks = visitor(many, "admin")
+    for path in ("/jobs", "/jobs/hostile", f"/jobs?q={HOSTILE}", f"/jobs/hostile?explain={HOSTILE}"):
+        assert "<script>alert" not in looks.get(path).text
+    assert "&lt;script&gt;alert" in looks.get("/jobs/hostile").text
+
+
+def test_a_system_job_is_in_no_list_and_count_of_an_operator(many):
+    looks = visitor(many, "operator")
+
+    assert "119 jobs" in looks.get("/jobs").text
+    assert "120 jobs" in visitor(many, "admin").get("/jobs").text
+    assert listed(looks.get("/jobs?q=secret").text) == []
+    for path in ("/jobs/secret", "/jobs/secret/edit", "/jobs/secret/backfill"):
+        assert looks.get(path).status_code == 404
+
+
+def test_what_is_kept_for_one_visitor_is_never_shown_to_another(many):
+    roles = iter(["admin", "operator", "admin"])
+    app = dashboard(many, authorize=lambda _: Principal("ana", roles=[next(roles)]))
+
+    counts = [Visitor(app).get("/jobs").text.count("120 jobs") for _ in range(3)]
+    assert counts == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("roles", "read_only", "statuses"),
+    [
+        (["viewer"], False, [200, 200, 403, 403, 403]),
+        (["operator"], False, [200, 200, 200, 200, 403]),
+        (["admin"], False, [200, 200, 200, 200, 200]),
+    ],
+    ids=["viewer", "operator", "admin"],
+)
+def test_forms_are_shown_to_those_who_may_send_them(many, roles, read_only, statuses):
+    looks = visitor(many, *roles, read_only=read_only)
+    paths = ("/", "/jobs/job-001", "/jobs/job-001/edit", "/jobs/job-001/backfill", "/jobs/new")
+
+    assert [looks.get(path).status_code for path in paths] == statuses
+
+
+def test_a_viewer_sees_no_button_that_it_may_not_press(many):
+    page = visitor(many, "viewer").get("/jobs/job-001").text
+
+    assert "Run now" not in page
+    assert "/pause" not in page
+
+
+@pytest.mark.parametrize(
+    "action", ["run", "pause", "resume", "disable", "enable", "reset", "delete", "backfill", "edit"]
+)
+def test_no_form_works_without_the_token_of_the_browser(many, action):
+    assert visitor(many, "admin").post(f"/jobs/job-001/{action}", data={"token": "x"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("2026-11-25 01:00", "2026-11-25T00:00:00"),
+        ("2026-11-25T01:00Z", "2026-11-25T01:00:00"),
+        ("01:00", "2026-11-25T00:00:00"),
+        ("1:00", "2026-11-25T00:00:00"),
+        ("yesterday", None),
+        ("", None),
+        ("99:99", None),
+        ("0001-01-01 00:00", None),
+    ],
+)
+def test_an_instant_is_read_in_the_readers_zone(typed, found):
+    from zoneinfo import ZoneInfo
+
+    moment = moment_of(typed, Times(NOW, ZoneInfo("Europe/Berlin")))
+    assert (None if moment is None else moment.isoformat().removesuffix("+00:00")) == found
