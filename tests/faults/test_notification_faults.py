@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,18 +59,33 @@ MODES = ("well", "refuse", "refuse_text", "hang", "lose", "lose_before", "busy")
 RUN = re.compile(r"^Run:\s+(\S+)", re.MULTILINE)
 
 
-def a_process(url: str, server: SmtpServer, starts: int = 100_000) -> subprocess.Popen[bytes]:
-    """Return a process that was started and has come up."""
-    command = [sys.executable, "-c", PROGRAMME, url, server.url, str(starts)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"up\n"
-    return process
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a process and wait until it has come up; those that live are killed after the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def a_process(url: str, server: SmtpServer, starts: int = 100_000) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", PROGRAMME, url, server.url, str(starts)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        return process
+
+    yield a_process
+    for process in started:
+        kill(process)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill it and take what it left; twice is safe."""
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def told(server: SmtpServer) -> Counter[str]:
@@ -141,7 +156,7 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[File | Se
         made.heal()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "seed",
     [
@@ -149,12 +164,14 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[File | Se
         *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(1, SEEDS + 1)),
     ],
 )
-def test_each_event_is_told_once_or_twice_whatever_dies(ground: File | Server, seed: int) -> None:
+def test_each_event_is_told_once_or_twice_whatever_dies(
+    ground: File | Server, start: Start, seed: int
+) -> None:
     """Fails if an event has no message, if one is marked as sent before it was, or is sent a third time after its sender died."""
     drawn = random.Random(seed)
     with smtp_server() as server:
         for _ in range(4):
-            processes = [a_process(ground.url, server) for _ in range(2)]
+            processes = [start(ground.url, server) for _ in range(2)]
             for _ in range(3):
                 time.sleep(drawn.uniform(0.3, 0.8))
                 server.mode = drawn.choice(MODES)
@@ -165,12 +182,9 @@ def test_each_event_is_told_once_or_twice_whatever_dies(ground: File | Server, s
         server.mode = "well"
         server.release.set()
         ground.heal()
-        last = a_process(ground.url, server, starts=0)
+        start(ground.url, server, starts=0)
         jobs = JobManager(Settings(backend="noop", database_url=ground.url))
-        try:
-            settle(jobs)
-        finally:
-            kill(last)
+        settle(jobs)
         events = [item.subject for item in jobs.store.outbox.list("default", limit=100_000)]
         failed = {run.id for run in jobs.runs(status="failed", limit=100_000) if run.notify}
         counts = told(server)
