@@ -183,6 +183,19 @@ def test_a_job_is_made_and_deleted(visit: Page, jobs: JobManager) -> None:
     assert jobs.get_job("nightly-greeting").state == "deleted"
 
 
+def test_another_handler_brings_its_arguments_and_typing_keeps_the_focus(page: Page) -> None:
+    page.goto("/jobs/new?handler=broken")
+    page.get_by_label("Handler").select_option("greet")
+    name = page.get_by_label("name", exact=True)
+    name.click()
+    page.get_by_label("Cron line").fill("0 3 * * *")
+    name.click()
+    page.keyboard.type("a")
+    expect(page.locator("#preview")).to_contain_text("At 03:00 every day")
+    page.keyboard.type("na")
+    expect(name).to_have_value("ana")
+
+
 def test_an_id_that_is_taken_is_told_beside_it(visit: Page) -> None:
     visit.goto("/jobs/new?handler=greet")
     visit.get_by_label("Id", exact=True).fill("broken")

@@ -15,7 +15,7 @@ from jobmanager.stores.values import JobRow, JobStanding
 class Standing:
     """A job among many: what lists need to sort and filter all of them, and no more.
 
-    `next_due` is the next instant that is not accounted for, in UTC; None while the job is not active. `has_handler` is False if processes live and none
+    `next_due` is its next instant, in UTC; None while the job is not active. `has_handler` is False if processes live and none
     of them has its handler. `runs` says how its runs stand.
     """
 
@@ -53,7 +53,8 @@ def standing_of(
 
 
 def _next_due(job: Job | None, row: JobRow | None, now: datetime) -> datetime | None:
-    if row is not None and row.next_due_at is not None:
+    # The account is settled behind the ticks: what it waits for may have been brought already.
+    if row is not None and row.next_due_at is not None and row.next_due_at > now:
         return row.next_due_at
     schedule = effective(job, row)
     return None if schedule is None else schedule.next_after(now)

@@ -19,7 +19,7 @@ from jobmanager.present.condition import Condition, Instant, streak_of
 from jobmanager.present.phrases import count, distance
 from jobmanager.process.health import HealthReport
 from jobmanager.run import PENDING, RUNNING, Run
-from jobmanager.web.pages.board import FRESH, Board, Entry, board_of, seen_by, totals_of
+from jobmanager.web.pages.board import FRESH, Entry, board_of, seen_by, totals_of
 from jobmanager.web.pages.charts.axis import Dot, axis_chart
 from jobmanager.web.pages.charts.hours import HOURS, LANES, Hour, hours_chart
 from jobmanager.web.pages.pulse import pulse_of
@@ -29,8 +29,6 @@ from jobmanager.web.site import Site, site_of
 MOST_SHOWN = 10
 MOST_OPEN = 1_000
 STREAK = 30
-PATIENCE = timedelta(seconds=60)
-"""So long an instant may be without a row before it counts as unaccounted: its tick is on its way."""
 NUMBERS = (
     "Nothing", "One job", "Two jobs", "Three jobs", "Four jobs", "Five jobs", "Six jobs", "Seven jobs", "Eight jobs", "Nine jobs",
     "Ten jobs", "Eleven jobs", "Twelve jobs",
@@ -61,7 +59,10 @@ class Coming:
 
 @dataclass(frozen=True)
 class Account:
-    """Today's instants and starts by hand: what they came to by status, and by the hour."""
+    """Today's instants and starts by hand: what they came to by status, and by the hour.
+
+    `unaccounted` counts the jobs that have an instant of which no row says what became, for longer than may be.
+    """
 
     since: datetime
     counts: dict[str, int]
@@ -94,10 +95,10 @@ def overview(request: Request) -> Response:
     running = sorted(
         (run for run in open_runs if run.status is RUNNING), key=lambda run: run.started_at or run.opened_at
     )
-    account = _account(site, board, open_runs, now)
     pulse = pulse_of(site)
     health: HealthReport = site.cached.get(("health", seen_by()), FRESH, site.jobs.health)
     processes = health.facts.processes if health.facts else ()
+    account = _account(site, open_runs, len(health.facts.overdue) if health.facts else 0, now)
     needs = NUMBERS[len(troubles)] if len(troubles) < len(NUMBERS) else count(len(troubles), "job")
     verb = "needs" if len(troubles) <= 1 else "need"
     return page(
@@ -151,7 +152,7 @@ def _trouble(site: Site, entry: Entry, view: JobView, instants: Sequence[Instant
 # ---------------------------------------------------------------- today's account
 
 
-def _account(site: Site, board: Board, open_runs: Sequence[Run], now: datetime) -> Account:
+def _account(site: Site, open_runs: Sequence[Run], unaccounted: int, now: datetime) -> Account:
     midnight = now.astimezone(site.zone).replace(hour=0, minute=0, second=0, microsecond=0)
     stats: Statistics = site.cached.get(("day", seen_by()), FRESH, lambda: site.jobs.stats(period="24h"))
     counts: dict[str, int] = {}
@@ -182,17 +183,8 @@ def _account(site: Site, board: Board, open_runs: Sequence[Run], now: datetime) 
         late=late,
         open=len(today),
         more_open=len(open_runs) >= MOST_OPEN,
-        unaccounted=_unaccounted(board, now),
+        unaccounted=unaccounted,
         hours=[hours[hour] for hour in range(HOURS)],
-    )
-
-
-def _unaccounted(board: Board, now: datetime) -> int:
-    """Count the jobs' instants that were due, and of which no row says what became."""
-    return sum(
-        1
-        for entry in board.entries
-        if entry.standing.next_due is not None and entry.standing.next_due < now - PATIENCE
     )
 
 
