@@ -151,8 +151,8 @@ def pg_cron(site: Site, request: pytest.FixtureRequest, _folder: Path) -> None:
 
 
 KINDS = [external, celery, pytest.param(pg_cron, marks=pytest.mark.servers)]
-LONG = {external: 30, celery: 30, pg_cron: 7}
-"""Days of the fault programme; those of a real database take two minutes each where those of the others take seconds."""
+LONG = {external: 30, celery: 30, pg_cron: 3}
+"""Days of the fault programme; one of a real database takes half a minute."""
 
 
 @pytest.fixture
