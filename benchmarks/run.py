@@ -18,6 +18,8 @@ SCRIPTS = (
     "cpu",
     "burst",
     "trigger",
+    "dashboard",
+    "streams",
     "one_a_second",
     "many",
     "celery_backend",

@@ -153,9 +153,7 @@ def test_a_client_that_reads_nothing_is_dropped(
 ) -> None:
     """Fails if a stalled client keeps its stream, or what it does not take, for ever."""
     monkeypatch.setattr(streaming, "SLOWEST", 0.2)
-    monkeypatch.setattr(
-        streaming, "_event", lambda change: streaming.ServerSentEvent("x" * 500_000, id=change.cursor)
-    )
+    monkeypatch.setattr(streaming, "encoded", lambda _change: b": " + b"x" * 500_000 + b"\n\n")
     host, port = address.removeprefix("http://").partition("/")[0].split(":")
     request = b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\nX-Test-Principal: viewer\r\n\r\n"
     with socket.create_connection((host, int(port))) as stalled, jobs.events() as other:

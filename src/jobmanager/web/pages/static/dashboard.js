@@ -105,8 +105,8 @@
     };
     for (const kind of ["run", "job"]) {
       stream.addEventListener(kind, (event) => {
-        const { id, job } = JSON.parse(event.data);
-        changed(kind, [id, job]);
+        const { run_id, job_id } = JSON.parse(event.data);
+        changed(kind, [run_id, job_id]);
       });
     }
   }
