@@ -1,36 +1,38 @@
-"""The counts beside the links of the frame: what waits for a person, bounded and a few seconds old."""
+"""The counts beside the links of the frame: bounded, and some seconds old at most."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jobmanager.access.principal import ADMIN, Principal
+from jobmanager.web.pages.board import board_of, seen_by
 from jobmanager.web.site import Site
 
-FRESH = 10.0  # seconds
+FRESH, JOBS_FRESH = 10.0, 30.0  # seconds
 MOST = 100
 
 
 @dataclass(frozen=True)
 class Badge:
-    """A count beside a link: as it is written, and what it means."""
+    """A count beside a link: as it is written, what it means, and the class of its status."""
 
     text: str
     told: str
+    status: str = ""
 
 
-def badges_of(site: Site, principal: Principal) -> Mapping[str, Badge]:
-    """Return the counts by the path of their page, of what this principal sees; a zero is left out."""
-    scopes = None if principal.scopes is None else frozenset(principal.scopes)
-    key = ("badges", principal.may(ADMIN), scopes)
-    return site.cached.get(key, FRESH, lambda: _counted(site))
+def badges_of(site: Site) -> Mapping[str, Badge]:
+    """Return the counts by the path of their page, of what the visitor sees for whom this is called; no failed runs have none."""
+    return site.cached.get(("badges", seen_by()), FRESH, lambda: _counted(site))
 
 
 def _counted(site: Site) -> Mapping[str, Badge]:
-    groups = site.jobs.dead_letters_by_error(limit=MOST + 1)
-    failed = sum(len(group.run_ids) for group in groups)
-    if not failed:
-        return {}
-    text = f"{MOST}+" if failed > MOST else str(failed)
-    return {"/runs": Badge(text, f"{text} failed, not seen to")}
+    failed = sum(len(group.run_ids) for group in site.jobs.dead_letters_by_error(limit=MOST + 1))
+    found = {
+        "/jobs": Badge(f"{len(board_of(site, fresh=JOBS_FRESH).entries):,}", "jobs"),
+        "/handlers": Badge(f"{len(site.jobs.handlers()):,}", "handlers"),
+    }
+    if failed:
+        text = f"{MOST}+" if failed > MOST else str(failed)
+        found["/runs"] = Badge(text, "failed runs that nobody saw to", "failed")
+    return found

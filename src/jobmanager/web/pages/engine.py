@@ -18,12 +18,14 @@ from jobmanager.errors import JobManagerError, UnsupportedError
 from jobmanager.ledger.job_sync import Change
 from jobmanager.present.phrases import count
 from jobmanager.process.health import HealthReport
-from jobmanager.run import Run
+from jobmanager.run import Run, RunStatus
+from jobmanager.search import RunFilter
+from jobmanager.web.pages.board import FRESH, seen_by
 from jobmanager.web.pages.rendering import back_to, check_page, confirmation, form_of, may, page
 from jobmanager.web.recent import check_recent
 from jobmanager.web.site import Site, site_of
 
-MOST_RUNNING = 200
+MOST_RUNNING, MOST_LISTED = 200, 100
 LAGS_AFTER = timedelta(seconds=10)
 KEEPERS = {"local": "This process", "noop": "Nothing", "external": "An outside clock"}
 ABSENT = "not in pg_cron"  # the drift of an entry that should be there
@@ -85,7 +87,7 @@ def engine(request: Request) -> Response:
     """Show the engine."""
     site = site_of(request)
     jobs = site.jobs
-    report = jobs.health()
+    report: HealthReport = site.cached.get(("health", seen_by()), FRESH, jobs.health)
     is_admin = request.state.principal.may(ADMIN)
     outside = _outside(site) if is_admin else None
     return page(
@@ -100,9 +102,10 @@ def engine(request: Request) -> Response:
         symptoms=report.symptoms,
         outside=outside,
         absent=ABSENT,
+        most_listed=MOST_LISTED,
         plan=_plan(site, outside) if is_admin and not jobs.settings.disabled else (),
         processes=_processes(site, report),
-        stats=jobs.stats(period="24h"),
+        stats=site.cached.get(("day", seen_by()), FRESH, lambda: jobs.stats(period="24h")),
     )
 
 
@@ -129,7 +132,7 @@ def _processes(site: Site, report: HealthReport) -> list[Process]:
         return []
     now, beat = report.facts.now, site.jobs.settings.lease / 3
     owned: dict[str, list[Run]] = {}
-    for run in site.jobs.runs(status="running", limit=MOST_RUNNING):
+    for run in site.jobs.search_runs(RunFilter(statuses=[RunStatus.RUNNING]), limit=MOST_RUNNING).runs:
         owned.setdefault(run.owner or "", []).append(run)
     return [
         Process(item, now - item.seen_at > max(beat, LAGS_AFTER), owned.get(item.id, ()))
@@ -233,7 +236,7 @@ def _ask_apply(request: Request) -> Response:
         request,
         question=f"Apply {count(number, 'change')}?" if number else "Nothing to apply",
         told="The store and the outside system become what the code of this process declares. Nothing is fired by that.",
-        lines=[f"{line['mark']} {line['job']}   {line['told']}" for line in changes],
+        lines=[f"{line['mark']} {line['job']}   {line['told']}" for line in changes[:MOST_LISTED]],
         apply="/engine/apply/apply",
         verb=f"Apply {count(number, 'change')}" if number else "",
         keep="Leave it",

@@ -18,6 +18,7 @@ from jobmanager.errors import (
     HandlerNotFoundError,
     MissingExtraError,
 )
+from jobmanager.web.pages.board import board_of
 from jobmanager.web.pages.rendering import back_to, check_page, confirmation, form_of, may, page
 from jobmanager.web.pages.webhook_form import AUTHS, fields_of, filled, shown_fields
 from jobmanager.web.recent import check_recent
@@ -32,8 +33,8 @@ def handlers(request: Request) -> Response:
     jobs = site_of(request).jobs
     known = jobs.handlers()
     named: dict[str, list[str]] = {}
-    for view in jobs.list_jobs():
-        named.setdefault(view.handler, []).append(view.id)
+    for entry in board_of(site_of(request)).entries:
+        named.setdefault(entry.standing.handler, []).append(entry.id)
     return page(
         request,
         "handlers.html",
@@ -147,7 +148,9 @@ def _webhook(request: Request, info: WebhookInfo, status: int = 200, **more: Any
         status,
         info=info,
         auths=AUTHS,
-        users=[view.id for view in jobs.list_jobs() if view.handler == info.key],
+        users=sorted(
+            one.id for one in board_of(site_of(request)).entries if one.standing.handler == info.key
+        ),
         may_edit=may(request, ADMIN) and info.source == "stored",
         has_key=jobs.settings.encryption_key is not None,
         **{**given, **more},

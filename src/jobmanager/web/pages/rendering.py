@@ -57,9 +57,9 @@ def templates() -> Environment:
     return made
 
 
-def _badges(site: Site, principal: Principal) -> Mapping[str, Badge]:
+def _badges(site: Site) -> Mapping[str, Badge]:
     try:
-        return badges_of(site, principal)
+        return badges_of(site)
     except JobManagerError:  # the page says what is wrong; the frame stays
         return {}
 
@@ -96,7 +96,7 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
         "notice": request.query_params.get("done"),
         "signed_in": principal is not None and site.sign_in is not None and SESSION_COOKIE in request.cookies,
         "pages": () if principal is None else entries_for(principal),
-        "badges": {} if principal is None else _badges(site, principal),
+        "badges": {} if principal is None else _badges(site),
         "pulse": None if principal is None else pulse_of(site),
         "t": Times(site.now(), site.zone),
     }
