@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from jobmanager import JobManager, RunContext, Settings
@@ -158,7 +159,7 @@ def test_keys_lead_to_the_instants_on_either_side(page: Page, jobs: JobManager) 
     page.wait_for_url(f"**/runs/{oldest.id}")
 
 
-@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize("width", [320, 1440])
 def test_long_and_hostile_texts_stay_inside_the_page(page: Page, jobs: JobManager, width: int) -> None:
     """Fails if a text is taken for markup, or makes the page wider than its window."""
     broken, long = ended(jobs, "broken", note=HOSTILE), ended(jobs, LONG)
@@ -174,3 +175,28 @@ def test_long_and_hostile_texts_stay_inside_the_page(page: Page, jobs: JobManage
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") == width, path
         assert page.locator("img").count() == 0
+
+
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+def test_the_pages_of_runs_can_be_used_by_everybody(
+    browser: Browser, address: str, jobs: JobManager, theme: str
+) -> None:
+    broken, fine = ended(jobs, "broken"), ended(jobs, "fine")
+    running = jobs.trigger_job("steady")
+    context = browser.new_context(base_url=address, color_scheme=theme)
+    page = context.new_page()
+    for path in (
+        "/runs?status=failed&text=luck",
+        "/runs?job=nobody",
+        *(f"/runs/{run.id}" for run in (broken, fine, running)),
+    ):
+        page.goto(path)
+        found = Axe().run(page)
+        assert not found.response["violations"], (path, found.generate_report())
+    page.goto("/runs")
+    page.get_by_role("button", name="Discard 1 run of broken").click()
+    expect(page.get_by_role("heading", name="Discard 1 run?")).to_be_focused()
+    found = Axe().run(page)
+    assert not found.response["violations"], found.generate_report()
+    context.close()
+    jobs.cancel(running.id)

@@ -114,7 +114,7 @@ class Reading:
 
     @reads
     def count_runs(self, wanted: RunFilter | None = None) -> RunCounts:
-        """Count the newest runs by status, job, reason, kind of error and trigger, 5,000 at most, and 2,000 of each status that is not success.
+        """Count the newest runs by status, job, reason, kind of error and trigger, 3,000 at most, and 2,000 of each status that is not success.
 
         What the filter says of these does not count, but for its job: so each of them can be offered with the count it would have.
         """

@@ -12,7 +12,7 @@ from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
 SEARCHED = 100_000
 """The most rows that one search reads; it then says how far back it came."""
 
-COUNTED, COUNTED_TROUBLE = 5_000, 2_000
+COUNTED, COUNTED_TROUBLE = 3_000, 2_000
 """The most rows that are read to be counted, of all and of each status that is not success: above, a count says "or more"."""
 
 LATE_AFTER = timedelta(seconds=60)

@@ -94,9 +94,9 @@ def test_a_facet_counts_what_the_other_filters_leave() -> None:
         ("b", 1, False),
     ]
     assert [(choice.value, choice.number) for choice in facets.kinds] == [("http", 2)]
-    assert facets.total() == (2, 2, False)
+    assert facets.total == (2, 2, False)
     assert {choice.value: choice.more for choice in facets.statuses}["succeeded"]
-    assert Facets(counts, filters("")).total() == (9, 24, True)
+    assert Facets(counts, filters("")).total == (9, 24, True)
 
 
 def test_a_page_shows_runs_and_hostile_texts_as_text(client: Visitor, jobs: JobManager) -> None:

@@ -20,6 +20,7 @@ from jobmanager.stores.sql.tables import TROUBLE
 from jobmanager.stores.sql.walking import Walker, Way, older, way_of_all, way_of_trouble, ways_of_job
 
 FIRST_LINE = 500
+STATUS = {status.value: status for status in RunStatus}
 
 
 class SqlSearch(SqlFacet, StoredSearch):
@@ -116,9 +117,9 @@ class SqlSearch(SqlFacet, StoredSearch):
         query = sa.select(*kinds, sa.func.count(), sa.func.sum(newest.ticks)).group_by(*kinds)
         counted = connection.execute(query).all()
         counts = [
-            RunCount(RunStatus(status), job_id, reason, error_kind, trigger, int(count), int(ticks))
+            RunCount(STATUS[status], job_id, reason, error_kind, trigger, int(count), int(ticks))
             for status, job_id, reason, error_kind, trigger, fit, count, ticks in counted
-            if fit
+            if fit and status in STATUS
         ]
         return counts, sum(row[6] for row in counted) == most
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
+from functools import cached_property
 from typing import Any, NamedTuple, get_args
 from urllib.parse import urlencode
 
@@ -180,26 +181,30 @@ class Facets:
         self._counts = counts
         self._filters = filters
 
-    @property
+    @cached_property
     def statuses(self) -> list[Choice]:
         """All statuses."""
         found = self._count("status", lambda count: count.status.value)
         chosen = self._filters.values("status")
         return [self._choice("status", status, status.capitalize(), found, chosen) for status in STATUSES]
 
-    @property
+    @cached_property
     def jobs(self) -> list[Choice]:
         """The jobs with the most runs."""
-        found = self._count("job", lambda count: count.job_id)
+        found = self._of_jobs
         names = [name for name, _ in found.most_common(MOST_JOBS)]
         return [self._choice("job", name, name, found) for name in self._and_chosen("job", names)]
 
-    @property
+    @cached_property
     def other_jobs(self) -> int:
         """How many more jobs have runs."""
-        return max(0, len(self._count("job", lambda count: count.job_id)) - len(self.jobs))
+        return max(0, len(self._of_jobs) - len(self.jobs))
 
-    @property
+    @cached_property
+    def _of_jobs(self) -> Counter[str]:
+        return self._count("job", lambda count: count.job_id)
+
+    @cached_property
     def reasons(self) -> list[Choice]:
         """Why runs did not run, or wait."""
         found = self._count("reason", lambda count: count.reason)
@@ -207,13 +212,13 @@ class Facets:
             self._choice("reason", name, name, found) for name in self._and_chosen("reason", _ranked(found))
         ]
 
-    @property
+    @cached_property
     def kinds(self) -> list[Choice]:
         """The kinds of errors."""
         found = self._count("kind", lambda count: count.error_kind)
         return [self._choice("kind", name, name, found) for name in self._and_chosen("kind", _ranked(found))]
 
-    @property
+    @cached_property
     def triggers(self) -> list[Choice]:
         """Who or what started runs."""
         found = self._count("trigger", lambda count: count.trigger)
@@ -222,6 +227,7 @@ class Facets:
             for name in self._and_chosen("trigger", _ranked(found))
         ]
 
+    @cached_property
     def total(self) -> tuple[int, int, bool]:
         """Return how many rows all filters together show, for how many instants and starts, and whether there are more."""
         fitting = [count for count in self._counts.counts if self._fits(count, "")]
@@ -256,9 +262,8 @@ class Facets:
 
     def _fits(self, count: RunCount, but: str) -> bool:
         wanted = self._filters.wanted
-        asked = replace(wanted, statuses=()) if but == "status" else wanted
         return (
-            (not asked.statuses or count.status in asked.statuses)
+            (but == "status" or not wanted.statuses or count.status in wanted.statuses)
             and (but == "job" or wanted.job in (None, count.job_id))
             and (but == "reason" or wanted.reason in (None, count.reason))
             and (but == "kind" or wanted.error_kind in (None, count.error_kind))

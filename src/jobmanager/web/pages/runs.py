@@ -29,7 +29,7 @@ from jobmanager.web.site import site_of
 
 PAGE = 50
 MOST_NEWER = 100
-MOST_GROUPS, MOST_LISTED = 5, 12
+MOST_DEAD, MOST_GROUPS, MOST_LISTED = 500, 5, 12
 DONE = {
     "cancel": "were asked to end",
     "redrive": "are pending again",
@@ -45,7 +45,11 @@ def runs(request: Request) -> Response:
     before = request.query_params.get("before") or None
     found = site.jobs.search_runs(filters.wanted, before=before, limit=PAGE)
     facets = Facets(site.jobs.count_runs(filters.wanted), filters)
-    dead = site.jobs.dead_letters_by_error(_of_dead(filters.wanted)) if _shows_dead(filters.wanted) else []
+    dead = (
+        site.jobs.dead_letters_by_error(_of_dead(filters.wanted), limit=MOST_DEAD)
+        if _shows_dead(filters.wanted)
+        else []
+    )
     return page(
         request,
         "runs.html",
@@ -57,6 +61,7 @@ def runs(request: Request) -> Response:
         dead=dead,
         dead_total=sum(len(group.run_ids) for group in dead),
         most_groups=MOST_GROUPS,
+        most_dead=MOST_DEAD,
         periods=[(value, told) for value, (told, _) in PERIODS.items()],
         longest=max((run.duration for run in found.runs if run.duration), default=None),
         all_selected=request.query_params.get("select") == "all",
