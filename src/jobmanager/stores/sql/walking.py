@@ -208,9 +208,15 @@ def ways_of_job(tables: Tables, wanted: RunFilter, job_id: str) -> list[Way]:
 
 
 def with_status(tables: Tables, status: str) -> list[Condition]:
-    """Return the condition in the words of the partial index that has these runs: SQLite draws no conclusion from others."""
-    is_trouble = [sa.literal_column(f"({TROUBLE_IS})", sa.Boolean)] if status in TROUBLE else []
-    return [literally(tables.runs.c.status, status), *is_trouble]
+    """Return the condition of a status so that planners take the partial index that has its runs.
+
+    SQLite takes it for a statement that holds the words of the index. PostgreSQL draws the conclusion itself, and those words
+    would lead it astray: it would read all runs of the status to sort them.
+    """
+    runs = tables.runs
+    in_words = status in TROUBLE and runs.schema is None
+    is_trouble = [sa.literal_column(f"({TROUBLE_IS})", sa.Boolean)] if in_words else []
+    return [literally(runs.c.status, status), *is_trouble]
 
 
 def _opened_in(tables: Tables, wanted: RunFilter) -> list[Condition]:

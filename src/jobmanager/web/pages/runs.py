@@ -50,7 +50,7 @@ def runs(request: Request) -> Response:
         if _shows_dead(filters.wanted)
         else []
     )
-    return page(
+    response = page(
         request,
         "runs.html",
         filters=filters,
@@ -68,6 +68,9 @@ def runs(request: Request) -> Response:
         back="/runs" + (f"?{request.url.query}" if request.url.query else ""),
         said=_said(request.query_params.get("done", "")),
     )
+    if "hx-request" in request.headers:  # the address without fields that were left empty
+        response.headers["hx-push-url"] = f"{request.scope.get('root_path', '')}/runs?{filters.query}"
+    return response
 
 
 def _shows_dead(wanted: RunFilter) -> bool:
