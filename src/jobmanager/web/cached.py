@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from jobmanager.clock import Clock
+from jobmanager.validation.printable import get_logger
+
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 MOST = 100
+STALE = 10.0
+"""Seconds for which an older value is still shown while a new one is computed: a page then waits for none."""
 
 
 class Cached:
@@ -19,22 +25,55 @@ class Cached:
         self._clock = clock
         self._lock = threading.Lock()
         self._values: dict[Hashable, tuple[float, Any]] = {}
+        self._computed: set[Hashable] = set()
+        self._forgotten = 0
 
     def get(self, key: Hashable, seconds: float, make: Callable[[], T]) -> T:
-        """Return the value if it is at most so many seconds old, else what `make` returns now."""
+        """Return the value if it is at most so many seconds old, else what `make` returns.
+
+        One that is too old by less than ten seconds is returned once more, and `make` is called on a thread for the next reader.
+        """
         with self._lock:
             made_at, value = self._values.get(key, (float("-inf"), None))
-        if self._clock.monotonic() - made_at <= seconds:
-            found: T = value
-            return found
-        made = make()
-        with self._lock:
-            if len(self._values) >= MOST and key not in self._values:
-                self._values.pop(next(iter(self._values)))
-            self._values[key] = self._clock.monotonic(), made
-        return made
+        age = self._clock.monotonic() - made_at
+        if age > seconds + STALE:
+            return self._make(key, make)
+        if age > seconds:
+            self._make_beside(key, make)
+        found: T = value
+        return found
 
     def forget(self) -> None:
         """Forget all values: who has just changed something sees it at once."""
         with self._lock:
             self._values.clear()
+            self._forgotten += 1
+
+    def _make(self, key: Hashable, make: Callable[[], T]) -> T:
+        forgotten = self._forgotten
+        made = make()
+        with self._lock:
+            if forgotten == self._forgotten:
+                if len(self._values) >= MOST and key not in self._values:
+                    self._values.pop(next(iter(self._values)))
+                self._values[key] = self._clock.monotonic(), made
+        return made
+
+    def _make_beside(self, key: Hashable, make: Callable[[], object]) -> None:
+        with self._lock:
+            if key in self._computed:
+                return
+            self._computed.add(key)
+        context = contextvars.copy_context()  # it is made for the principal that asks
+        threading.Thread(
+            target=context.run, args=(self._refresh, key, make), name="jobmanager-pages", daemon=True
+        ).start()
+
+    def _refresh(self, key: Hashable, make: Callable[[], object]) -> None:
+        try:
+            self._make(key, make)
+        except Exception as error:  # noqa: BLE001 - the page that waits for it next says it
+            logger.info("a value of the pages could not be read again: %s", error)
+        finally:
+            with self._lock:
+                self._computed.discard(key)

@@ -1,4 +1,4 @@
-"""How all jobs stand, the gravest trouble first: kept for two seconds for each part of the record that a visitor may see."""
+"""How all jobs stand, the gravest trouble first: kept for a moment for each part of the record that a visitor may see."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ FILTERS: Mapping[str, Callable[[Entry, datetime], bool]] = {
 
 
 def board_of(site: Site, *, fresh: float = FRESH) -> Board:
-    """Return the board of the visitor for whom this is called, at most so many seconds old."""
+    """Return the board of the visitor for whom this is called, after so many seconds read anew; see `Cached`."""
     return site.cached.get(("board", seen_by()), fresh, lambda: _taken(site))
 
 
 def totals_of(site: Site, job_ids: Sequence[str]) -> Mapping[str, JobTotals]:
-    """Return what the runs of these jobs came to over a week, at most a minute old."""
+    """Return what the runs of these jobs came to over a week, after a minute read anew."""
     key = "totals", seen_by(), tuple(job_ids)
     return site.cached.get(key, TOTALS_FRESH, lambda: site.jobs.totals(job_ids, "7d"))
 

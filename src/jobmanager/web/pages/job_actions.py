@@ -22,6 +22,7 @@ from jobmanager.web.pages.rendering import back_to, check_page, form_of, local_p
 from jobmanager.web.pages.times import Times
 from jobmanager.web.recent import check_recent
 from jobmanager.web.site import site_of
+from jobmanager.web.starts import take_start
 
 SURE = "sure"
 LISTED = 50
@@ -53,6 +54,7 @@ def _run_now(request: Request, typed: Mapping[str, str]) -> Response:
         payload = {
             name: value for name, value in payload.items() if name not in config or config[name] != value
         }
+        take_start(request)
         try:
             run = site.jobs.trigger_job(
                 job_id, payload or None, scope=typed.get("scope") or None, notify=bool(typed.get("notify"))

@@ -31,7 +31,7 @@ class Pulse:
 
 
 def pulse_of(site: Site) -> Pulse:
-    """Return the pulse, at most two seconds old. It names no job, so that every visitor may see it."""
+    """Return the pulse, read anew after two seconds. It names no job, so that every visitor may see it."""
     return site.cached.get("pulse", FRESH, lambda: _taken(site))
 
 

@@ -29,8 +29,8 @@
 
   // ---------------------------------------------------------------- live regions
 
-  const POLL = 30000, SHORTEST = 1000;
-  const live = { held: sessionStorage.getItem("held") === "yes", lost: false, kinds: new Set(), asked: 0, timer: 0, busy: false };
+  const POLL = 30000, SHORTEST = 1000, AGAIN = 3000;
+  const live = { held: sessionStorage.getItem("held") === "yes", lost: false, kinds: new Set(), asked: 0, timer: 0, again: 0, busy: false };
   let stream = null;
 
   const holds = (region) =>
@@ -88,6 +88,9 @@
     const kinds = live.kinds;
     live.kinds = new Set();
     refresh(concerns(kinds));
+    // Counts over all jobs are a moment old: once more, unless a change comes before.
+    clearTimeout(live.again);
+    live.again = setTimeout(() => { if (!live.held) refresh(concerns(kinds)); }, AGAIN);
   }
 
   function listen() {
