@@ -20,6 +20,7 @@ PRINCIPALS: dict[str, Callable[[], Principal]] = {
     "admin": lambda: Principal("admin", "admin", authenticated_at=datetime.now(UTC)),
     "stale": lambda: Principal("stale", "admin", authenticated_at=datetime(2026, 1, 1, tzinfo=UTC)),
     "acme": lambda: Principal("acme", "operator", scopes=["acme"]),
+    "stranger": lambda: Principal("stranger", "operator", scopes=["beta"]),
     "beta": lambda: Principal("beta", "admin", scopes=["beta"], authenticated_at=datetime.now(UTC)),
 }
 MANY = Limits(starts_per_minute=100_000)

@@ -32,7 +32,7 @@ def examine(jobs: JobManager, *, told: Told = utc) -> list[Finding]:
     """Return the findings about this application and its store; `told` writes instants inside sentences.
 
     A check that itself fails is a finding. If the store cannot be used, what would be read from it is left out. A principal needs
-    `jobs:admin`, as findings name every job.
+    `jobs:admin`, as findings name every job; one that is limited to scopes is not told what becomes of runs.
     """
     principal = current().principal
     if principal is not None:
@@ -50,9 +50,21 @@ def examine(jobs: JobManager, *, told: Told = utc) -> list[Finding]:
     if not jobs.store.exists():
         is_failing = any(finding.level == "failing" for finding in found)
         return found if is_failing else [*found, *_guarded("processes", lambda: not_started(jobs))]
+    is_limited = principal is not None and principal.scopes is not None
     for check, look in _OF_THE_STORE.items():
+        if is_limited and check in _OF_RUNS:
+            continue
         found += _guarded(check, lambda look=look: look(jobs, told))  # type: ignore[misc]
-    return found
+    return [*found, _LIMITED] if is_limited else found
+
+
+_OF_RUNS = frozenset({"jobs", "processes", "roles", "health", "runs", "notifications"})
+_LIMITED = Finding(
+    check="scopes",
+    level="note",
+    text="You see the runs of some scopes: what is due, waits or stands still is left out.",
+    fix="Ask an administrator without scopes.",
+)
 
 
 def _guarded(check: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:

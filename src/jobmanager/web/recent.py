@@ -5,19 +5,20 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from jobmanager.access.acting import current
-from jobmanager.access.principal import DANGEROUS
+from jobmanager.access.principal import DANGEROUS, READ
 from jobmanager.present.phrases import length
 from jobmanager.web.problems import Problem, ProblemError
 from jobmanager.web.site import Site, site_of
 
 
-def check_recent(request: Request) -> None:
+def check_recent(request: Request, permission: str = READ) -> None:
     """Return if the principal logged in within JOBMANAGER_RECENT_AUTH_MINUTES, or has `jobs:dangerous`; else raise ProblemError (403).
 
-    The problem is of kind `recent-login`, and says as `reauth` where to log in again, if the dashboard knows.
+    The problem is of kind `recent-login`, and says as `reauth` where to log in again, if the dashboard knows. A principal without the
+    `permission` is not sent to log in for nothing: what needs that permission refuses it next, and audits that.
     """
     site, principal = site_of(request), current().principal
-    if principal is not None and principal.may(DANGEROUS):
+    if principal is not None and (principal.may(DANGEROUS) or not principal.may(permission)):
         return
     at = None if principal is None else principal.authenticated_at
     allowed = site.jobs.settings.recent_auth

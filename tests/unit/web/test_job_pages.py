@@ -94,8 +94,8 @@ def test_what_is_kept_for_one_visitor_is_never_shown_to_another(many):
     roles = iter(["admin", "operator", "admin"])
     app = dashboard(many, authorize=lambda _: Principal("ana", roles=[next(roles)]))
 
-    counts = [Visitor(app).get("/jobs").text.count("120 jobs") for _ in range(3)]
-    assert counts == [1, 0, 1]
+    shown = ["120 jobs" in Visitor(app).get("/jobs").text for _ in range(3)]
+    assert shown == [True, False, True]
 
 
 @pytest.mark.parametrize(

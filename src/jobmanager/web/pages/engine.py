@@ -21,7 +21,7 @@ from jobmanager.process.health import HealthReport
 from jobmanager.run import Run, RunStatus
 from jobmanager.search import RunFilter
 from jobmanager.web.pages.board import FRESH, seen_by
-from jobmanager.web.pages.rendering import back_to, check_page, confirmation, form_of, may, page
+from jobmanager.web.pages.rendering import back_to, check_page, confirmation, form_of, page
 from jobmanager.web.recent import check_recent
 from jobmanager.web.site import Site, site_of
 
@@ -191,7 +191,7 @@ async def ask_unschedule(request: Request) -> Response:
 async def unschedule(request: Request) -> Response:
     """Remove an entry."""
     await form_of(request)
-    check_recent(request)
+    check_recent(request, ADMIN)
     await run_in_threadpool(site_of(request).jobs.unschedule_entry, request.path_params["name"])
     return back_to(request, "/engine")
 
@@ -199,10 +199,14 @@ async def unschedule(request: Request) -> Response:
 async def ask_purge(request: Request) -> Response:
     """Ask whether the orphans are to be removed, and name them."""
     await form_of(request)
-    found = await run_in_threadpool(site_of(request).jobs.purge_orphans, dry_run=True)
+    return await run_in_threadpool(_ask_purge, request)
+
+
+def _ask_purge(request: Request) -> Response:
+    check_recent(request, ADMIN)
+    found = site_of(request).jobs.purge_orphans(dry_run=True)
     number = len(found.removed)
-    return await run_in_threadpool(
-        _ask,
+    return _ask(
         request,
         question=f"Purge {count(number, 'orphan')}?" if number else "No orphan is left",
         told="They are ours by their names, and no job needs them. Entries of others are left alone.",
@@ -216,7 +220,7 @@ async def ask_purge(request: Request) -> Response:
 async def purge(request: Request) -> Response:
     """Remove the orphans."""
     await form_of(request)
-    check_recent(request)
+    check_recent(request, ADMIN)
     await run_in_threadpool(site_of(request).jobs.purge_orphans)
     return back_to(request, "/engine")
 
@@ -253,7 +257,7 @@ async def apply(request: Request) -> Response:
 
 def _ask(request: Request, *, danger: bool = True, lines: Sequence[str] = (), **words: Any) -> Response:
     check_page(request, ADMIN)
-    if danger and may(request, ADMIN):
+    if danger:
         check_recent(request)
     return confirmation(request, danger=danger, lines=lines, back="/engine", **words)
 

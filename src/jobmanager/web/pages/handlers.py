@@ -84,6 +84,7 @@ def _edit(request: Request, form: Any) -> Response:
             del fields["url"]  # as it was shown: a secret in it was hidden
         changed = site_of(request).jobs.update_webhook(info.key, **fields)
     except WRONG as error:
+        check_page(request, ADMIN)
         return _webhook(request, info, 422, error=str(error), form=filled(form))
     if changed.secret:
         return _webhook(request, changed, secret=changed.secret.get_secret_value())
@@ -125,7 +126,7 @@ def _ask_delete(request: Request) -> Response:
 async def delete(request: Request) -> Response:
     """Delete a webhook."""
     await form_of(request)
-    check_recent(request)
+    check_recent(request, ADMIN)
     await run_in_threadpool(site_of(request).jobs.delete_webhook, request.path_params["key"])
     return back_to(request, "/handlers")
 

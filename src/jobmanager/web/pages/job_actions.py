@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from jobmanager.access.principal import WRITE
+from jobmanager.access.principal import ADMIN, WRITE
 from jobmanager.errors import ConfigurationError, PayloadError, UnsupportedError
 from jobmanager.ledger.backfill import MadeUp
 from jobmanager.present.arguments import fields_of, payload_of
@@ -63,6 +63,7 @@ def _run_now(request: Request, typed: Mapping[str, str]) -> Response:
             refused = str(error)
         else:
             return back_to(request, f"/runs/{run.id}")
+    check_page(request, WRITE)
     fields = fields_of(schema, {}, typed, errors)
     return job_page(request, job_id, 422, fields=fields, refused=refused, typed=typed)
 
@@ -98,6 +99,7 @@ def _asking(
     verb: str,
     keep: str,
     to: str | None = None,
+    permission: str = WRITE,
     needs_recent: bool = False,
 ) -> Callable[[Request], Any]:
     """Return the handler of a form that asks first, and changes the job when the form of that page comes."""
@@ -106,10 +108,11 @@ def _asking(
         form = await form_of(request)
         job_id = request.path_params["job_id"]
         if needs_recent:
-            check_recent(request)
+            check_recent(request, permission)
         if form.get(SURE):
             await run_in_threadpool(act, site_of(request).jobs, job_id)
             return back_to(request, to or path_of(job_id))
+        check_page(request, permission)
         await run_in_threadpool(site_of(request).jobs.get_job, job_id)
         return page(
             request,
@@ -151,6 +154,7 @@ delete = _asking(
     verb="Delete the job",
     keep="Keep it",
     to="/jobs",
+    permission=ADMIN,
     needs_recent=True,
 )
 
@@ -188,6 +192,7 @@ def _backfill(request: Request, form: Mapping[str, str]) -> Response:
             refused = str(error)
     if planned is not None and form.get(SURE):
         return back_to(request, path_of(job_id))
+    check_page(request, WRITE)
     counts = Counter(each.action for each in planned or ())
     return page(
         request,

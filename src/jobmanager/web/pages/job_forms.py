@@ -142,6 +142,7 @@ def _create(request: Request, typed: dict[str, str]) -> Response:
 
 
 def _new_page(request: Request, draft: Draft, offered: list[HandlerInfo], status: int = 200) -> Response:
+    check_page(request, ADMIN)
     return page(
         request,
         "job_form.html",
@@ -231,6 +232,7 @@ def _conflict(request: Request, site: Site, draft: Draft, error: EditConflictErr
 def _edit_page(
     request: Request, view: JobView, draft: Draft, status: int = 200, conflict: Any = ()
 ) -> Response:
+    check_page(request, WRITE)
     given, secret = config_of(site_of(request), view)
     kinds = KINDS if view.source == "stored" else [kind for kind in KINDS if kind[0] in ("cron", "every")]
     if draft.values.get("kind") == "hand" and view.source != "stored":

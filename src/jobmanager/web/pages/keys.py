@@ -34,7 +34,7 @@ def keys(request: Request) -> Response:
 async def create(request: Request) -> Response:
     """Make a key, and show its secret this once."""
     form = await form_of(request)
-    check_recent(request)
+    check_recent(request, ADMIN)
     return await run_in_threadpool(_create, request, form)
 
 
@@ -77,7 +77,7 @@ def _ask_revoke(request: Request) -> Response:
 async def revoke(request: Request) -> Response:
     """Revoke a key."""
     await form_of(request)
-    check_recent(request)
+    check_recent(request, ADMIN)
     await run_in_threadpool(site_of(request).jobs.revoke_key, request.path_params["key"])
     return back_to(request, "/keys")
 

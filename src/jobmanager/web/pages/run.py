@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from jobmanager.access.principal import WRITE
 from jobmanager.errors import JobManagerError, StoreError
 from jobmanager.explain import explain
 from jobmanager.ledger.redaction import Redactor
@@ -21,7 +22,7 @@ from jobmanager.present.runs import error_line, progress_words, started_by, time
 from jobmanager.run import FAILED, MISSED, PENDING, RUNNING, SKIPPED, LogLine, Run, RunStatus
 from jobmanager.search import DeadLetters, RunFilter
 from jobmanager.validation.printable import printable_json, printable_lines
-from jobmanager.web.pages.rendering import back_to, confirmation, form_of, page, templates
+from jobmanager.web.pages.rendering import back_to, check_page, confirmation, form_of, page, templates
 from jobmanager.web.pages.strip import CELLS
 from jobmanager.web.pages.times import Times
 from jobmanager.web.pages.waterfall import axis, bars_of, scale_of, waterfall
@@ -186,6 +187,7 @@ async def _done(request: Request, action: str) -> Response:
 
 
 def _confirm(request: Request) -> Response:
+    check_page(request, WRITE)
     site = site_of(request)
     found = site.jobs.run(request.path_params["run_id"])
     if found.status.closed:

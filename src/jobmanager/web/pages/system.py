@@ -15,6 +15,7 @@ from jobmanager.access.principal import ADMIN
 from jobmanager.doctor import Finding, examine, examine_environment
 from jobmanager.present.phrases import both, size
 from jobmanager.present.settings import shown_settings
+from jobmanager.web.pages.board import seen_by
 from jobmanager.web.pages.rendering import check_page, page
 from jobmanager.web.site import Site, site_of
 
@@ -28,7 +29,7 @@ def system(request: Request) -> Response:
     """Show how the installation is."""
     check_page(request, ADMIN)
     site = site_of(request)
-    findings = site.cached.get("findings", FRESH, lambda: _findings(site))
+    findings = site.cached.get(("findings", seen_by()), FRESH, lambda: _findings(site))
     by_level = {level: [one for one in findings if one.level == level] for level in MARKS}
     stored = site.jobs.storage()
     return page(
