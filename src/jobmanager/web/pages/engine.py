@@ -90,6 +90,7 @@ def engine(request: Request) -> Response:
     report: HealthReport = site.cached.get(("health", seen_by()), FRESH, jobs.health)
     is_admin = request.state.principal.may(ADMIN)
     outside = _outside(site) if is_admin else None
+    plan = _plan(site, outside) if is_admin and not jobs.settings.disabled else []
     return page(
         request,
         "engine.html",
@@ -103,7 +104,8 @@ def engine(request: Request) -> Response:
         outside=outside,
         absent=ABSENT,
         most_listed=MOST_LISTED,
-        plan=_plan(site, outside) if is_admin and not jobs.settings.disabled else (),
+        plan=plan,
+        applicable=len(_applicable(plan)),
         processes=_processes(site, report),
         stats=site.cached.get(("day", seen_by()), FRESH, lambda: jobs.stats(period="24h")),
     )
@@ -152,6 +154,11 @@ def _plan(site: Site, outside: Outside | None) -> list[Mapping[str, str]]:
         ),
         *({"mark": "-", "job": one.name, "told": "no job needs it"} for one in orphans),
     ]
+
+
+def _applicable(plan: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Return what applying the plan does; a job that is not declared here is left to the processes, of which one may declare it."""
+    return [line for line in plan if line["told"] != SAID["undeclared"]]
 
 
 def _in_words(change: Change) -> Mapping[str, str]:
@@ -234,7 +241,7 @@ async def ask_apply(request: Request) -> Response:
 def _ask_apply(request: Request) -> Response:
     site = site_of(request)
     check_page(request, ADMIN)
-    changes = _plan(site, _outside(site))
+    changes = _applicable(_plan(site, _outside(site)))
     number = len(changes)
     return _ask(
         request,
