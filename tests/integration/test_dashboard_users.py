@@ -52,7 +52,7 @@ def test_the_user_of_starlettes_middleware_is_the_principal(jobs: JobManager) ->
         for name in ("ana", "guest", "")
     }
     assert statuses == {"ana": 200, "guest": 403, "": 401}
-    assert ">ana<" in client.get("/jobs-admin/jobs", headers={"x-user": "ana"}).text
+    assert "ana, operator" in client.get("/jobs-admin/jobs", headers={"x-user": "ana"}).text
 
 
 DJANGO = """

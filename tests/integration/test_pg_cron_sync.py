@@ -810,8 +810,8 @@ def test_a_job_is_made_before_the_backend_is_installed_and_planned_by_the_start(
     """Fails if the missing functions keep an operator from making a job."""
     with manager(url) as jobs, session(url) as connection:
         connection.execute("DROP FUNCTION jobmanager.put_plans")
+        connection.execute("COMMENT ON FUNCTION jobmanager.fire(text, timestamptz) IS 'an earlier release'")
         jobs.create_job("made", handler="job-0", cron="1 1 * * *")
-        connection.execute("COMMENT ON FUNCTION jobmanager.fire(text, timestamptz) IS 'another'")
         jobs.sync()
         rows = connection.execute(
             "SELECT jobmanager.next_tick(schedule, now()) = next_due_at FROM jobmanager.jobs WHERE id = 'made'"
