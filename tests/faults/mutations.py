@@ -843,6 +843,56 @@ PRINCIPALS = {
 }
 """Who may do and see what."""
 
+PAGES_ACCESS = "tests/security/test_pages_access.py::"
+NO_OTHER_SITE = PAGES_ACCESS + "test_a_page_of_another_site_and_a_form_without_its_token_change_nothing"
+PERMITTED = PAGES_ACCESS + "test_each_route_serves_those_with_its_permission_and_nobody_else"
+
+PAGES = {
+    "a form of another site": Mutation(
+        "jobmanager.web.origin",
+        'site in (["same-origin"], ["none"])',
+        "True",
+        (NO_OTHER_SITE + "[POST /jobs/{job_id}/run]",),
+    ),
+    "a form without its token": Mutation(
+        "jobmanager.web.pages.rendering",
+        "if not is_token(form.get(FIELD), request.cookies.get(COOKIE)):",
+        "if False:",
+        (NO_OTHER_SITE + "[POST /jobs/{job_id}/run]",),
+    ),
+    "a question for those who may act": Mutation(
+        "jobmanager.web.pages.job_actions",
+        "        check_page(request, permission)\n",
+        "",
+        (PERMITTED + "[POST /jobs/{job_id}/disable]",),
+    ),
+    "a recent sign-in": Mutation(
+        "jobmanager.web.recent",
+        "abs(age) <= allowed",
+        "True",
+        (PAGES_ACCESS + "test_what_destroys_needs_a_recent_login[POST /jobs/{job_id}/delete]",),
+    ),
+    "a read-only dashboard": Mutation(
+        "jobmanager.web.pages.rendering",
+        "if changes and site_of(request).read_only:",
+        "if False:",
+        (PAGES_ACCESS + "test_a_read_only_dashboard_changes_nothing[POST /jobs/{job_id}/pause]",),
+    ),
+    "pages kept by what a visitor sees": Mutation(
+        "jobmanager.web.pages.board",
+        "return principal.may(ADMIN), scopes",
+        "return None",
+        (PAGES_ACCESS + "test_a_page_is_the_same_as_where_the_hidden_does_not_exist[/jobs]",),
+    ),
+    "findings about the runs of other scopes": Mutation(
+        "jobmanager.doctor",
+        "if is_limited and check in _OF_RUNS:",
+        "if False:",
+        (PAGES_ACCESS + "test_an_administrator_of_scopes_is_not_told_what_becomes_of_runs",),
+    ),
+}
+"""Who is shown what on the pages, and whose forms are taken."""
+
 SSRF = "tests/security/test_ssrf.py::"
 SENT = "tests/behaviour/test_webhooks.py::"
 STORED_WEBHOOKS = "tests/behaviour/test_stored_webhooks.py::"
@@ -907,6 +957,7 @@ WEBHOOKS = {
 
 TABLES = {
     "PRINCIPALS": PRINCIPALS,
+    "PAGES": PAGES,
     "WEBHOOKS": WEBHOOKS,
     "SWITCHES": SWITCHES,
     "CALLS": CALLS,
