@@ -15,13 +15,14 @@ from jobmanager.stores.values import JobRow, JobStanding
 class Standing:
     """A job among many: what lists need to sort and filter all of them, and no more.
 
-    `next_due` is its next instant, in UTC; None while the job is not active. `has_handler` is False if processes live and none
+    `source` is `stored` for a job that an operator made, and else `code`. `next_due` is its next instant, in UTC; None while the job is not active. `has_handler` is False if processes live and none
     of them has its handler. `runs` says how its runs stand.
     """
 
     id: str
     name: str
     handler: str
+    source: str
     state: str
     state_at: datetime | None
     next_due: datetime | None
@@ -44,6 +45,7 @@ def standing_of(
         id=known.id,
         name=str(declared.get("name", known.id)),
         handler=handler,
+        source="code" if row is None or row.definition is None else "stored",
         state=state,
         state_at=row.state_at if row else None,
         next_due=_next_due(job, row, now) if state == "active" else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import Header, Query, Request, Response
@@ -12,7 +11,7 @@ from pydantic import Field
 from jobmanager.access.principal import ADMIN, READ, WRITE
 from jobmanager.errors import HandlerNotFoundError
 from jobmanager.ledger.job_view import JobView
-from jobmanager.present.condition import Word, condition_of
+from jobmanager.present.condition import Word, condition_at_a_glance, condition_of
 from jobmanager.present.jobs import fires, job_record, policies, shown_config
 from jobmanager.present.phrases import iso
 from jobmanager.present.records import shown_payload
@@ -76,22 +75,21 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=MOST_ON_A_PAGE)] = 50,
 ) -> dict[str, Any]:
     """List the jobs that the principal sees, by id."""
-    site = site_of(request)
+    jobs = site_of(request).jobs
     found = [
-        view
-        for view in site.jobs.list_jobs()
-        if (cursor is None or view.id > cursor)
-        and state in (None, view.state)
-        and handler in (None, view.handler)
-        and source in (None, view.source)
-        and (text is None or text.lower() in f"{view.id}\n{view.name}".lower())
+        standing
+        for standing in jobs.standings()
+        if (cursor is None or standing.id > cursor)
+        and state in (None, standing.state)
+        and handler in (None, standing.handler)
+        and source in (None, standing.source)
+        and (text is None or text.lower() in f"{standing.id}\n{standing.name}".lower())
+        and health in (None, condition_at_a_glance(standing).word)
     ]
-    if health is None:
-        found = found[: limit + 1]
-    words = health_of(site, found)
-    found = [view for view in found if health in (None, words[view.id])]
-    page = page_of(found, limit, lambda view: view.id)
-    return page | {"items": [job_document(view, words[view.id]) for view in page["items"]]}
+    page = page_of(found, limit, lambda standing: standing.id)
+    words = {standing.id: condition_at_a_glance(standing).word for standing in page["items"]}
+    views = jobs.list_jobs(ids=list(words))
+    return page | {"items": [job_document(view, words[view.id]) for view in views]}
 
 
 def get_job(request: Request, response: Response, job_id: str) -> dict[str, Any]:
@@ -144,7 +142,7 @@ def shown_job(request: Request, response: Response, job_id: str) -> dict[str, An
     row = view.row
     response.headers["etag"] = f'"{row.definition_rev if row else 0}"'
     return {
-        **job_document(view, health_of(site, [view])[job_id]),
+        **job_document(view, _health_of(site, view)),
         "config": shown_config(site.jobs, view),
         "policies": policies(view),
         "override": None if row is None else shown_payload(row.override),
@@ -163,10 +161,10 @@ def job_document(view: JobView, health: Word) -> dict[str, Any]:
     }
 
 
-def health_of(site: Site, views: Collection[JobView]) -> Mapping[str, Word]:
-    """Return the condition of each of the jobs in one word."""
-    due = site.jobs.due_instants([view.id for view in views], limit=INSTANTS)
-    return {view.id: condition_of(view, due.get(view.id, ()), missing=()).word for view in views}
+def _health_of(site: Site, view: JobView) -> Word:
+    """Return the condition of a job in one word."""
+    due = site.jobs.due_instants([view.id], limit=INSTANTS)
+    return condition_of(view, due.get(view.id, ()), missing=()).word
 
 
 def location(request: Request, path: str) -> str:
