@@ -122,7 +122,7 @@ def main() -> None:
         report.ratio(f"{name}, one beside none", one, none)
         report.ratio(f"{name}, {clients} beside one", samples[f"{name}, {clients} listen"], one, least=BAR)
         report.ratio(f"{name}, {clients} beside none", samples[f"{name}, {clients} listen"], none)
-        report.ratio(f"{name}, one stalled beside none", samples[f"{name}, one stalled"], none, least=BAR)
+        report.ratio(f"{name}, one stalled beside one", samples[f"{name}, one stalled"], one, least=BAR)
     report.finish()
 
 
