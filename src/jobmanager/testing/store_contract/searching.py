@@ -142,7 +142,8 @@ class SearchingPromises(StoreGround):
             "late": (
                 RunFilter(late=True),
                 lambda run: (
-                    None not in (run.started_at, run.scheduled_for)
+                    run.started_at is not None
+                    and run.scheduled_for is not None
                     and run.started_at - run.scheduled_for > LATE_AFTER
                 ),
             ),

@@ -87,7 +87,7 @@ def list_jobs(
         and health in (None, condition_at_a_glance(standing).word)
     ]
     page = page_of(found, limit, lambda standing: standing.id)
-    words = {standing.id: condition_at_a_glance(standing).word for standing in page["items"]}
+    words: dict[str, Word] = {standing.id: condition_at_a_glance(standing).word for standing in page["items"]}
     views = jobs.list_jobs(ids=list(words))
     return page | {"items": [job_document(view, words[view.id]) for view in views]}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Request, Response
 from pydantic import Field
@@ -16,18 +16,21 @@ from jobmanager.web.recent import check_recent
 from jobmanager.web.site import site_of
 
 router = Routes(tags=["keys"])
-Permission = Literal[PERMISSIONS]  # type: ignore[valid-type]  # the list that principals check
+if TYPE_CHECKING:
+    Permission = str
+else:
+    Permission = Literal[PERMISSIONS]
 MOST_SCOPES = 1_000
 
 
 class NewKey(Given):
     """A key to make. Nobody gives a key a permission or a scope that he lacks."""
 
-    name: text(196, examples=["ci"])  # type: ignore[valid-type]  # of a function
+    name: Annotated[str, text(196, examples=["ci"])]
     permissions: Annotated[list[Permission], Field(max_length=10)] = Field(
         default_factory=lambda: [READ, WRITE]
     )
-    scopes: Annotated[list[text(500)], Field(max_length=MOST_SCOPES)] | None = Field(  # type: ignore[valid-type]  # of a function
+    scopes: Annotated[list[Annotated[str, text(500)]], Field(max_length=MOST_SCOPES)] | None = Field(
         None, description="Of project jobs the runs of these scopes; null shows all."
     )
     expires: Moment | None = None

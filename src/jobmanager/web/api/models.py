@@ -39,13 +39,13 @@ PRINTABLE = r"^[^\u0000]*$"
 
 
 def text(most: int, *, least: int = 1, **more: Any) -> Any:
-    """Return the type of a text of so many characters."""
-    return Annotated[str, Field(min_length=least, max_length=most, pattern=PRINTABLE, **more)]
+    """Return the bounds of a text, beside `str` in an `Annotated`: so many characters, and none that no store keeps."""
+    return Field(min_length=least, max_length=most, pattern=PRINTABLE, **more)
 
 
-JobId = text(128, examples=["nightly-report"])
-Name = text(500)
-Remark = text(4_000)
+JobId = Annotated[str, text(128, examples=["nightly-report"])]
+Name = Annotated[str, text(500)]
+Remark = Annotated[str, text(4_000)]
 Length = (
     Annotated[float, Field(ge=0, le=3_155_760_000)] | Annotated[str, Field(max_length=50, examples=["10m"])]
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import pydantic
 from pydantic import Field
@@ -29,8 +29,8 @@ from jobmanager.web.api.models import Given, JobId, JsonObject, Length, Moment, 
 RETRY_OF_CODE = ("retry_on", "give_up_on")
 # The fields are made, and no type checker can know them.
 create_model: Any = pydantic.create_model
-CRON = text(1_000, examples=["0 3 * * *"])
-ZONE = text(100, examples=["Europe/Berlin"])
+CRON = Annotated[str, text(1_000, examples=["0 3 * * *"])]
+ZONE = Annotated[str, text(100, examples=["Europe/Berlin"])]
 
 
 def _type(kind: Kind) -> Any:
@@ -50,14 +50,19 @@ def _type(kind: Kind) -> Any:
         case Several(each, most):
             return Annotated[list[_type(each)], Field(max_length=most)]  # type: ignore[misc]  # made while this is imported
         case Text(most, _, _, least):
-            return text(most, least=least)
+            return Annotated[str, text(most, least=least)]
         case TextMapping():
             return JsonObject
     raise TypeError(kind)  # pragma: no cover - of a new kind of option, at import
 
 
+def _optional(kind: Any) -> Any:
+    """Return the type with null."""
+    return kind | None
+
+
 def _field(item: Option) -> tuple[Any, Any]:
-    return _type(item.kind) | None, Field(default=None, description=item.help)
+    return _optional(_type(item.kind)), Field(default=None, description=item.help)
 
 
 RetryModel = create_model(
@@ -68,37 +73,43 @@ RetryModel = create_model(
 )
 _RETRY = Annotated[int, Field(ge=1, le=1_000)] | RetryModel
 _FIELDS: Mapping[str, tuple[Any, Any]] = {
-    "name": (Name | None, Field(default=None, description="A title for people; without it the id.")),
-    "cron": (CRON | None, Field(default=None, description="A cron line.")),
-    "timezone": (ZONE | None, Field(default=None, description="The zone of the cron line.")),
-    "every": (Length | None, Field(default=None, description="An interval.")),
-    "at": (Moment | None, Field(default=None, description="A single instant.")),
+    "name": (_optional(Name), Field(default=None, description="A title for people; without it the id.")),
+    "cron": (_optional(CRON), Field(default=None, description="A cron line.")),
+    "timezone": (_optional(ZONE), Field(default=None, description="The zone of the cron line.")),
+    "every": (_optional(Length), Field(default=None, description="An interval.")),
+    "at": (_optional(Moment), Field(default=None, description="A single instant.")),
     **{
-        name: (_RETRY | None, Field(default=None, description=item.help)) if name == "retry" else _field(item)
+        name: (_optional(_RETRY), Field(default=None, description=item.help))
+        if name == "retry"
+        else _field(item)
         for name, item in POLICY_OPTIONS.items()
         if name not in OF_CODE
     },
 }
 
-NewJob = create_model(
-    "NewJob",
-    __base__=Given,
-    __doc__="A job to make: it names a registered handler. At most one of `cron`, `every` and `at`; without any it is started by hand only.",
-    id=(JobId, ...),
-    handler=(text(128, examples=["export-orders"]), ...),
-    **_FIELDS,
-)
-Edit = create_model(
-    "Edit",
-    __base__=Given,
-    __doc__="What changes of a job; what is left out stays, and null gives an option its default back.",
-    handler=(text(128) | None, None),
-    max_attempts=(
-        Annotated[int, Field(ge=1, le=1_000)] | None,
-        Field(default=None, description="Of a job that code declares: how often it is tried."),
-    ),
-    **_FIELDS,
-)
+if TYPE_CHECKING:
+    NewJob: TypeAlias = Given
+    Edit: TypeAlias = Given
+else:
+    NewJob = create_model(
+        "NewJob",
+        __base__=Given,
+        __doc__="A job to make: it names a registered handler. At most one of `cron`, `every` and `at`; without any it is started by hand only.",
+        id=(JobId, ...),
+        handler=(Annotated[str, text(128, examples=["export-orders"])], ...),
+        **_FIELDS,
+    )
+    Edit = create_model(
+        "Edit",
+        __base__=Given,
+        __doc__="What changes of a job; what is left out stays, and null gives an option its default back.",
+        handler=(_optional(Annotated[str, text(128)]), None),
+        max_attempts=(
+            _optional(Annotated[int, Field(ge=1, le=1_000)]),
+            Field(default=None, description="Of a job that code declares: how often it is tried."),
+        ),
+        **_FIELDS,
+    )
 
 
 def words_of(given: Given) -> dict[str, Any]:

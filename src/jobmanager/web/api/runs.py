@@ -29,7 +29,7 @@ class Many(Given):
     """The same for many runs, by their whole ids."""
 
     action: Literal["cancel", "redrive", "discard"]
-    ids: Annotated[list[text(100)], Field(max_length=MOST_IN_BULK, examples=[[RUN_ID]])]  # type: ignore[valid-type]  # of a function
+    ids: Annotated[list[Annotated[str, text(100)]], Field(max_length=MOST_IN_BULK, examples=[[RUN_ID]])]
     dry_run: bool = Field(
         default=False, description="Only say which runs are eligible, and why the others are not."
     )

@@ -24,23 +24,25 @@ Secret: TypeAlias = Annotated[str, Field(min_length=1, max_length=8_000, pattern
 DEFAULTS = {"api_key": {"header": "X-Api-Key"}}
 
 
+Url = Annotated[str, text(2_000, examples=["https://crm.example/hook"])]
+
+
 class AuthOptions(Given):
     """How the request proves who sends it. `username` belongs to basic, `header` to api_key and header."""
 
     kind: Literal["bearer", "basic", "api_key", "header"]
     secret: Secret = Field(json_schema_extra={"writeOnly": True})
-    username: text(500) | None = None  # type: ignore[valid-type]  # of a function
-    header: text(100) | None = None  # type: ignore[valid-type]  # of a function
+    username: Annotated[str, text(500)] | None = None
+    header: Annotated[str, text(100)] | None = None
 
 
 class WebhookOptions(Given):
-    """What changes of a webhook; what is left out stays."""
+    """The options of a webhook beside its URL."""
 
-    url: text(2_000, examples=["https://crm.example/hook"]) | None = None  # type: ignore[valid-type]  # of a function
-    method: text(20) | None = None  # type: ignore[valid-type]  # of a function
+    method: Annotated[str, text(20)] | None = None
     headers: dict[str, str] | None = None
     timeout: Annotated[float, Field(gt=0, le=3_600)] | None = None
-    expect: text(200, examples=["200-299,409"]) | None = None  # type: ignore[valid-type]  # of a function
+    expect: Annotated[str, text(200, examples=["200-299,409"])] | None = None
     auth: AuthOptions | None = None
     secret: bool | Secret | None = Field(
         default=None,
@@ -49,11 +51,17 @@ class WebhookOptions(Given):
     )
 
 
+class WebhookEdit(WebhookOptions):
+    """What changes of a webhook; what is left out stays."""
+
+    url: Url | None = None
+
+
 class NewWebhook(WebhookOptions):
     """A webhook to make."""
 
     key: JobId = Field(examples=["crm-sync"])
-    url: text(2_000, examples=["https://crm.example/hook"])  # type: ignore[valid-type]  # of a function
+    url: Url
 
 
 class WebhookModel(Shown):
@@ -112,7 +120,7 @@ def create_webhook(request: Request, response: Response, given: NewWebhook) -> d
     return _record(made)
 
 
-def update_webhook(request: Request, key: str, given: WebhookOptions) -> dict[str, Any]:
+def update_webhook(request: Request, key: str, given: WebhookEdit) -> dict[str, Any]:
     """Edit a stored webhook. With a URL of another receiver give `auth` again: a secret is sent to no other."""
     return _record(site_of(request).jobs.update_webhook(key, **_words(given)))
 
