@@ -19,7 +19,7 @@ def instant(status: str, *, hours: int = 1, late: float = 0) -> DueInstant:
 
 def standing(last: DueInstant | None = None, **fields: object) -> Standing:
     runs = JobStanding("job", last, fields.pop("by_hand", None), fields.pop("running", 0))  # type: ignore[arg-type]
-    given = {"state": "active", "has_handler": True, **fields}
+    given = {"source": "code", "state": "active", "has_handler": True, **fields}
     return Standing(id="job", name="job", handler="job", state_at=None, next_due=None, runs=runs, **given)  # type: ignore[arg-type]
 
 
