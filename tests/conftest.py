@@ -66,13 +66,15 @@ _NO_SECOND_CHANCE = {
     "integration/test_many_processes.py", "integration/test_pg_cron_loop.py", "integration/test_pg_cron_transports.py",
     "integration/test_postgres_races.py",
 }  # fmt: skip
-# What these may be repeated for: a wait that a busy machine did not let end, which is no start too many.
+# What these may be repeated for: a wait that a busy machine did not let end, and what an earlier test left to the garbage collector.
+# Neither is a start too many.
 _WAITED_IN_VAIN = [
     "it did not happen",
     "does not answer",
     "TimeoutExpired",
     "TimeoutError",
     "idle-in-transaction timeout",
+    "unraisable exception warnings",
 ]
 _unknown = [name for name in _NO_SECOND_CHANCE if not (_HERE / name).exists()]
 assert not _unknown, f"moved without a word here: {_unknown}"
