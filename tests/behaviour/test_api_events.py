@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,28 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from tests.api import Api, declare, problem
+from tests.serving import WAIT, served
 
 from jobmanager import JobManager, Settings
 from jobmanager.web.api import events as streaming
-
-WAIT = 20.0
-
-
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """Serve an application on a free port of loopback, and yield its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        free.listen()
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [free]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{free.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(WAIT)
-        assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from tests.serving import served
 
 from jobmanager import JobManager, Settings
 from jobmanager.web import dashboard, loopback_only
@@ -20,20 +17,6 @@ from jobmanager.web import dashboard, loopback_only
 from .story import BERLIN, retell, tell
 
 ARTEFACTS = Path(__file__).parents[2] / ".artefacts" / "screenshots"
-
-
-@contextmanager
-def served(app) -> Iterator[str]:
-    """Serve an ASGI application on a free port of loopback, and yield its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        free.listen()
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [free]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{free.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.receivers import Receiver
+from tests.serving import served
 
 from jobmanager import JobManager, Settings
 from jobmanager.stores.outbox import Notice
 from jobmanager.web import dashboard, loopback_only
 
-from .conftest import Complaints, served
+from .conftest import Complaints
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
+from tests.serving import served
 
 from jobmanager import JobManager
 from jobmanager.run import FAILED
@@ -17,7 +18,7 @@ from jobmanager.web import dashboard, loopback_only
 from jobmanager.web.pages.app import ROUTES
 
 from . import story
-from .conftest import ARTEFACTS, Complaints, served
+from .conftest import ARTEFACTS, Complaints
 
 WIDTHS = (320, 360, 390, 640, 768, 900, 1024, 1100, 1280, 1440, 1920, 2560)
 PAGES = {

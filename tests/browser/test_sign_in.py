@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from tests.browser.conftest import served
+from tests.serving import served
 
 from jobmanager import JobManager
 from jobmanager.access.passwords import hashed

@@ -1,4 +1,4 @@
-"""What is kept beside jobs and runs, as JSON documents: statistics, the audit, notifications, keys and processes."""
+"""Records beside jobs and runs, as JSON documents: statistics, the audit, notifications, keys and processes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Part:
 
     @property
     def told(self) -> str:
-        """What a folded part says of itself: `9 frames of stripe, requests and urllib3`."""
+        """The line that stands for a folded part: `9 frames of stripe, requests and urllib3`."""
         names = [*self.packages[:MOST_PACKAGES], *(["others"] if len(self.packages) > MOST_PACKAGES else [])]
         of = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
         return f"{self.count} {'frame' if self.count == 1 else 'frames'} of {of}"

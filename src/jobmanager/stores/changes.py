@@ -63,7 +63,7 @@ class StoredChanges(ABC):
         """Tell the processes that wait for signals that these runs have ended. Not durable.
 
         False if no process had signals at that moment, whatever its namespace: all that ends within NOTICED_WITHIN need not be
-        announced, as whoever asks for signals meanwhile looks by itself for so long.
+        announced, as a session that begins to listen looks by itself for so long.
         """
         return False
 

@@ -122,7 +122,7 @@ class StoreFacts(NamedTuple):
 
 
 class DueInstant(NamedTuple):
-    """What became of one due instant of a job, or of a stretch of `ticks` instants from `first_for` that were skipped or missed alike."""
+    """The outcome of one due instant of a job, or of a stretch of `ticks` instants from `first_for` that were skipped or missed alike."""
 
     run_id: str
     scheduled_for: datetime

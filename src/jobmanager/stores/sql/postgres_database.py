@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 INSTALLING = 0x6A6F626D  # "jobm": the advisory lock of the process that makes or changes the tables
 SAMPLED_BLOCKS, SAMPLED_RUNS = 500, 10_000
-"""What is read at most to know what a run takes."""
+"""The most that is read to estimate the bytes of a run."""
 ROW_OVERHEAD = 150
 """Bytes of a row beside its columns, about: header, padding, and what it has in indexes."""
 BLOCKS = "SELECT pg_relation_size('jobmanager.runs') / current_setting('block_size')::int"

@@ -22,7 +22,7 @@ EVERY_ROW = 2**62
 
 
 class SeenRuns:
-    """What a view, or None for all, sees of the runs. For one read, in which the jobs are looked up once.
+    """The runs that a view sees, or all of them for None. For one read, in which the jobs are looked up once.
 
     Runs with a scope are starts by hand: ticks have none.
     """

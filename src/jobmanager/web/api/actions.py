@@ -1,4 +1,4 @@
-"""What is done to a job over the API, and what would be."""
+"""Actions on a job over the API, and previews of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stretch(Given):
 
 
 class InstantModel(Shown):
-    """What is done with one instant."""
+    """The outcome of a backfill for one instant."""
 
     scheduled_for: Instant
     action: Literal["open", "redrive", "done", "active", "folded", "not due"]
@@ -46,7 +46,7 @@ class InstantModel(Shown):
 
 
 class BackfillModel(Shown):
-    """What is done with each instant of a stretch."""
+    """The outcome of a backfill for each instant of a stretch."""
 
     dry_run: bool
     opened: int = Field(description="How many of them are open again, or would be.")

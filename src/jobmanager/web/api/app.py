@@ -35,7 +35,7 @@ from jobmanager.web.site import Site
 logger = get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-DESCRIPTION = """What people do on the pages of the dashboard, for programs.
+DESCRIPTION = """The pages of the dashboard, for programs.
 
 Times are RFC 3339 in UTC, lengths seconds. Lists are read page by page: give `next` of a page as `cursor` of the next request. What goes wrong
 is a problem of RFC 9457 with a stable `type`. Fields that a request does not know are refused."""

@@ -127,7 +127,7 @@ class ChangeModel(Shown):
 
 
 class PlanModel(Shown):
-    """What a sync carries over, or did."""
+    """The changes that a sync makes, or made."""
 
     applied: bool
     changes: list[ChangeModel]

@@ -52,7 +52,7 @@ class WebhookOptions(Given):
 
 
 class WebhookEdit(WebhookOptions):
-    """What changes of a webhook; what is left out stays."""
+    """An edit of a webhook; an option that is left out stays."""
 
     url: Url | None = None
 

@@ -1,4 +1,4 @@
-"""What is done to a job from the pages: started, paused, enabled, put back, deleted, backfilled. What cannot be undone asks first."""
+"""Actions on a job from the pages: start, pause, enable, reset, delete, backfill. An action that cannot be undone asks first."""
 
 from __future__ import annotations
 

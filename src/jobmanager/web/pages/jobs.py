@@ -51,7 +51,7 @@ class Row:
 
     @property
     def outcome(self) -> Outcome | None:
-        """What became of the newest instant."""
+        """The outcome of the newest instant."""
         return outcome_of(self.instants[0]) if self.instants else None
 
     @property
