@@ -113,6 +113,8 @@ def pytest_collection_modifyitems(items):
         if name in _NO_SECOND_CHANCE:
             again = item.config.getoption("reruns") or 0
             item.add_marker(pytest.mark.flaky(reruns=again, only_rerun=_WAITED_IN_VAIN))
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.servers)  # to be without one is a failure where servers are required
         if room in _PATIENT and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_PATIENCE_SECONDS))
 
