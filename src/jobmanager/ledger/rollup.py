@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from jobmanager.clock import Clock
 from jobmanager.stores.base import RunStore
-from jobmanager.stores.statistics import Cell, CountedHour, hour_of, hour_of_id, start_of
+from jobmanager.stores.statistics import Cell, CountedHour, hour_of, hours_of_ids, start_of
 
 COUNT_EVERY = timedelta(seconds=5)
 KEPT = timedelta(days=35)
@@ -39,7 +39,7 @@ class Rollup:
 
     def note(self, run_id: str) -> None:
         """Note that a run has ended: its hour is counted again soon, however old. Takes no lock and never waits."""
-        self._ended.add(run_id[:13])
+        self._ended.add(run_id[:15])
 
     def round(self) -> None:
         """Count the hours that are due, newest first, as far as this takes no more than its share of time. Any process may."""
@@ -97,7 +97,7 @@ class Rollup:
         self._ended.difference_update(
             ended
         )  # an end that is noted meanwhile is on record, and is counted below
-        late = {hour_of_id(prefix) for prefix in ended} - self._recent(present)
+        late = hours_of_ids(ended) - self._recent(present)
         statistics.recount(wanted | late)
         self._present = present
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from jobmanager.access.view import View
 from jobmanager.run import EPOCH, RunStatus
@@ -41,9 +41,22 @@ def hour_of_id(run_id: str) -> int:
     return milliseconds // (HOUR // timedelta(milliseconds=1))
 
 
+def hours_of_ids(run_ids: Iterable[str]) -> set[int]:
+    """Return the hours in which these ids were made. Ids that name no hour are left out, as a row from outside may have any UUID.
+
+    Of the versions of RFC 9562 only the seventh begins with its time, and that may be beyond the calendar.
+    """
+    hours = {hour_of_id(run_id) for run_id in run_ids if run_id[14:15] == "7"}
+    return {hour for hour in hours if hour <= LAST_HOUR}
+
+
 def bucket_of(seconds: float) -> int:
     """Return the number of the bucket for a length of time."""
     return bisect_right(BOUNDS, seconds)
+
+
+LAST_HOUR = hour_of(datetime.max.replace(tzinfo=UTC)) - 1
+"""The last hour with a successor in the calendar."""
 
 
 @dataclass(frozen=True, slots=True)

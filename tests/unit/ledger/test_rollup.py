@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -170,7 +171,7 @@ def installed(store: RunStore, clock: FakeClock) -> RunStore:
     return store
 
 
-def add_run(store: RunStore, moment: datetime) -> None:
+def add_run(store: RunStore, moment: datetime) -> Run:
     """Put the row of a run into the store as a process leaves it that dies before it counts anything."""
     run = Run(
         id=new_id(moment),
@@ -188,6 +189,7 @@ def add_run(store: RunStore, moment: datetime) -> None:
     )
     with store.jobs.lock("work") as txn:
         txn.insert(run)
+    return run
 
 
 def total(store: RunStore, now: datetime) -> int:
@@ -303,3 +305,22 @@ def test_counts_are_forgotten_after_35_days(installed: RunStore, clock: FakeCloc
     rollup.forget_old(clock.now())
 
     assert total(installed, clock.now()) == 0
+
+
+@pytest.mark.parametrize(
+    "strange", ["f81d4fae-7dec-41d0-a765-00a0c91e6bf6", "ffffffff-ffff-7fff-8000-000000000000"]
+)
+def test_an_id_that_no_clock_made_does_not_keep_others_from_being_counted(
+    strange: str, installed: RunStore, clock: FakeClock
+) -> None:
+    rollup = Rollup(installed, clock)
+    run = add_run(installed, clock.now())
+    with installed.jobs.lock(run.job_id) as txn:
+        txn.insert(replace(run, id=strange))
+        txn.reopen(replace(run, id=strange), max_attempts=3, turn=None)
+    rollup.note(strange)
+
+    rollup.round()
+
+    assert [counted.hour for counted in installed.statistics.unsettled()] == [hour_of(clock.now())]
+    assert total(installed, clock.now()) == 1

@@ -21,6 +21,7 @@ from jobmanager.stores.sql.visible import jobs_seen
 from jobmanager.stores.statistics import (
     BOUNDS,
     EMPTY,
+    LAST_HOUR,
     Backlog,
     Cell,
     CountedHour,
@@ -30,6 +31,7 @@ from jobmanager.stores.statistics import (
     StoredStatistics,
     hour_of,
     hour_of_id,
+    hours_of_ids,
     start_of,
 )
 
@@ -59,7 +61,8 @@ class SqlStatistics(SqlFacet, StoredStatistics):
 
     def unsettled(self) -> list[CountedHour]:
         c = self.tables.stats_hours.c
-        query = sa.select(c.hour, c.turn, c.counted_at, c.took).where(~c.settled).order_by(c.hour.desc())
+        known = ~c.settled & (c.hour <= LAST_HOUR)
+        query = sa.select(c.hour, c.turn, c.counted_at, c.took).where(known).order_by(c.hour.desc())
         with self.database.reading() as connection:
             return [CountedHour(*row) for row in connection.execute(query)]
 
@@ -224,6 +227,8 @@ def ask_for_recount(
     """See to it that these hours are counted again; a count that is under way will not be kept."""
     table = database.tables.stats_hours
     wanted = sorted(set(hours))
+    if not wanted:
+        return
     new = [{"hour": hour} for hour in wanted]
     connection.execute(database.insert_ignoring(table), new)
     values: dict[str, Any] = {"turn": table.c.turn + 1, "settled": False}
@@ -239,7 +244,8 @@ def keep_purged(database: Database, connection: Connection, run_ids: Collection[
     """Keep what these closed runs came to beyond their rows, which the same transaction deletes."""
     by_hour: dict[int, list[str]] = defaultdict(list)
     for run_id in run_ids:
-        by_hour[hour_of_id(run_id)].append(run_id)
+        for hour in hours_of_ids([run_id]):
+            by_hour[hour].append(run_id)
     if by_hour:
         ask_for_recount(database, connection, by_hour)
     c = database.tables.runs.c

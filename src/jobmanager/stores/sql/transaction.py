@@ -27,7 +27,7 @@ from jobmanager.stores.sql.rows import (
     run_values,
 )
 from jobmanager.stores.sql.statistics import ask_for_recount
-from jobmanager.stores.statistics import hour_of_id
+from jobmanager.stores.statistics import hours_of_ids
 from jobmanager.stores.values import AuditEntry, JobRow
 
 ACCOUNT_ONLY = ("accounted_until", "next_due_at", "history_from")
@@ -178,7 +178,7 @@ class SqlJobTransaction(JobTransaction):
             .where(self._runs.c.id == run.id)
             .values(scheduled_for=run.scheduled_for, first_for=run.first_for, ticks=run.ticks)
         )
-        ask_for_recount(self._database, self._connection, [hour_of_id(run.id)], at_once=False)
+        ask_for_recount(self._database, self._connection, hours_of_ids([run.id]), at_once=False)
 
     def close_pending(self) -> None:
         c = self._runs.c
@@ -210,7 +210,7 @@ class SqlJobTransaction(JobTransaction):
             **dict.fromkeys(forgotten),
         )
         self._connection.execute(sa.update(self._runs).where(self._runs.c.id == run.id).values(**fresh))
-        ask_for_recount(self._database, self._connection, [hour_of_id(run.id)])
+        ask_for_recount(self._database, self._connection, hours_of_ids([run.id]))
         return replace(run, **fresh)
 
     def audit(self, entry: AuditEntry | None) -> None:
