@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from tests.faults.conftest import until
 from tests.pg_net.curl import Curl, Request
-from tests.pg_net.loop import Loop
+from tests.pg_net.loop import Loop, start_in_silence
 from tests.pg_net.stand_in import StandIn
 from tests.pg_net.target import Reply
 from tests.servers import Pooler
@@ -74,7 +74,7 @@ def ground(pg_cron_url: str) -> Iterator[Callable[..., Ground]]:
 
     def make(url: str = pg_cron_url, **settings: Any) -> Ground:
         made.append(Ground(url, **settings))
-        made[-1].manager.start()
+        start_in_silence(made[-1].manager)
         # Only the test lets minutes pass.
         made[-1].database.execute("SELECT jobmanager.remove_entries()")
         return made[-1]

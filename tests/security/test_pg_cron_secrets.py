@@ -22,7 +22,7 @@ pytest.importorskip("psycopg", reason="needs psycopg: pip install psycopg[binary
 
 import psycopg
 from tests.faults.conftest import until
-from tests.pg_net.loop import Loop
+from tests.pg_net.loop import Loop, start_in_silence
 from tests.pg_net.stand_in import StandIn
 from tests.pg_net.target import Target
 from tests.security.roles import MAKE_ROLES, OWNER, session, url_of
@@ -128,7 +128,7 @@ class Application(Loop):
         self.connection = psycopg.connect(url, autocommit=True)
 
     def __enter__(self) -> Self:
-        self.manager.start()
+        start_in_silence(self.manager)
         self.connection.execute("SELECT jobmanager.remove_entries()")
         self.gate.reply = self.application
         return self
