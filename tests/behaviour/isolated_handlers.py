@@ -1,6 +1,7 @@
 """Handlers for child processes. A child imports this file alone, by the path that the tests put on sys.path."""
 
 import asyncio
+import contextlib
 import ctypes
 import functools
 import logging
@@ -12,6 +13,29 @@ import time
 from jobmanager import CancelRun, JobManager, NonRetryable, RetryLater, Settings
 
 logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def surrounds(context):
+    logger.warning("in %d", os.getpid())
+    yield
+    logger.warning("out %d", os.getpid())
+
+
+@contextlib.asynccontextmanager
+async def surrounds_async(context):
+    with surrounds(context):
+        yield
+
+
+class Unreadable:
+    """An around that the child cannot read."""
+
+    def __call__(self, context):
+        return contextlib.nullcontext()
+
+    def __reduce__(self):
+        return (int, ("no number",))
 
 
 class RefusedError(Exception):
@@ -51,6 +75,10 @@ MARK = "as imported"
 
 def mark():
     return MARK
+
+
+def pid():
+    return os.getpid()
 
 
 async def coroutine(context):

@@ -125,6 +125,36 @@ def test_a_coroutine_function_is_awaited_in_the_child(jobs):
     assert ended(jobs, "coroutine").output == "awaited"
 
 
+@pytest.mark.parametrize("name", ["pid", "coroutine"])
+def test_what_surrounds_attempts_does_so_in_the_child(tmp_path, name):
+    """Fails if an around is entered in the parent, or not at all."""
+    from isolated_handlers import surrounds, surrounds_async
+
+    settings = Settings(backend="local", database_url=f"sqlite:///{tmp_path}/jobs.db")
+    with JobManager(settings, around=[surrounds, surrounds_async]) as jobs:
+        run = ended(jobs, name)
+        lines = lines_of(jobs, run)
+        jobs.stop(drain=0)
+
+    assert run.status is SUCCEEDED, run.error
+    pid = lines[0].removeprefix("in ")
+    assert int(pid) != os.getpid()
+    assert lines == [f"in {pid}", f"in {pid}", f"out {pid}", f"out {pid}"]
+    assert run.output == (int(pid) if name == "pid" else "awaited")
+
+
+def test_what_surrounds_attempts_and_cannot_be_read_there_is_on_record(tmp_path):
+    from isolated_handlers import Unreadable
+
+    settings = Settings(backend="local", database_url=f"sqlite:///{tmp_path}/jobs.db")
+    with JobManager(settings, around=[Unreadable()]) as jobs:
+        run = ended(jobs, "pid")
+        jobs.stop(drain=0)
+
+    assert (run.status, run.error.kind) == (FAILED, "exception")
+    assert "no number" in run.error.message
+
+
 def test_a_function_is_found_by_its_name(jobs):
     import isolated_handlers
 
@@ -402,6 +432,14 @@ def test_a_retry_policy_that_a_child_cannot_read_is_refused_at_start(jobs):
     jobs.add_job("work", "isolated_handlers:face", isolation="process", retry=Retry(retry_on=(LocalError,)))
 
     with pytest.raises(ConfigurationError, match="exceptions of module level"):
+        jobs.start()
+
+
+def test_an_around_that_a_child_cannot_read_is_refused_at_start():
+    jobs = JobManager(Settings(backend="local", database_url="memory://"), around=[lambda context: None])
+    jobs.add_job("work", "isolated_handlers:face", isolation="process")
+
+    with pytest.raises(ConfigurationError, match=r"cannot take over around=.*functions of module level"):
         jobs.start()
 
 

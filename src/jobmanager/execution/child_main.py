@@ -10,9 +10,10 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from jobmanager.clock import SystemClock
 from jobmanager.context import AttemptState, RunContext, current_run
 from jobmanager.errors import HandlerNotFoundError, PayloadError
 from jobmanager.execution import log_capture as capture
+from jobmanager.execution.around import Arounds
 from jobmanager.execution.child_messages import outcome_fields, progress_fields, receive, send
 from jobmanager.execution.outcome import Outcome, end_forked_child, internal_error, not_startable, outcome_of
 from jobmanager.job import Job
@@ -51,6 +53,8 @@ class Assignment:
     started_at: datetime
     capture_logs: bool
     levels: Mapping[str, int]
+    arounds: bytes
+    """Pickled; nothing where there are none."""
 
 
 def is_child() -> bool:
@@ -85,6 +89,8 @@ def _answer(assignment: Assignment, attempt: AttemptState) -> Outcome:
     context = RunContext(attempt)
     handler = Handler(assignment.job.handler, assignment.path)
     try:
+        # First: the handler's module may need what the import of these sets up.
+        arounds = Arounds.unpickled(assignment.arounds) if assignment.arounds else Arounds()
         function = handler.function
         arguments = handler.call_arguments(context)
     except (HandlerNotFoundError, PayloadError) as error:
@@ -96,10 +102,11 @@ def _answer(assignment: Assignment, attempt: AttemptState) -> Outcome:
     owner_pid = os.getpid()
     try:
         with _MemoryLimit(assignment.job.memory_limit):
-            returned = function(**arguments)
-            # By its type: asyncio takes a generator for one, and asks a proxy for its class.
-            if issubclass(type(returned), Coroutine):
-                returned = asyncio.run(returned)
+            call = partial(function, **arguments)
+            if arounds and handler.is_known_coroutine:
+                returned = asyncio.run(arounds.awaited(context, call))
+            else:
+                returned = arounds.call(context, partial(_result_of, call)) if arounds else _result_of(call)
     except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded
         raised = error
     if os.getpid() != owner_pid:
@@ -110,6 +117,12 @@ def _answer(assignment: Assignment, attempt: AttemptState) -> Outcome:
         outcome = internal_error(error)
     failure = bounded_failure(outcome.error, hide=Redactor().text)
     return replace(outcome, output=_portable(outcome.output), error=failure)
+
+
+def _result_of(call: Callable[[], Any]) -> Any:
+    returned = call()
+    # By its type: asyncio takes a generator for one, and asks a proxy for its class.
+    return asyncio.run(returned) if issubclass(type(returned), Coroutine) else returned
 
 
 def _portable(output: Any) -> Any:

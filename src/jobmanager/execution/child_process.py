@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobmanager.errors import ConfigurationError, MissingExtraError, RunCancelledError, UnsupportedError
+from jobmanager.execution.around import Arounds
 from jobmanager.execution.attempt import Attempt
 from jobmanager.execution.child_main import CHILD_NAME, Assignment, work
 from jobmanager.execution.child_messages import ChildMessageError, outcome_from, progress_from, receive, send
@@ -46,8 +47,8 @@ def check_machine(job: Job) -> None:
         )
 
 
-def check_handler(job: Job, handler: Handler) -> None:
-    """ConfigurationError if a child process could not find the handler or take over the job."""
+def check_handler(job: Job, handler: Handler, arounds: Arounds) -> None:
+    """ConfigurationError if a child process could not find the handler, or take over the job and what surrounds its attempts."""
     if job.isolation != "process":
         return
     import_path(handler)
@@ -57,6 +58,13 @@ def check_handler(job: Job, handler: Handler) -> None:
         raise ConfigurationError(
             f"Job {job.id!r} asks for isolation='process', but a child process cannot take it over: {error}. "
             "Name exceptions of module level in its retry policy, and plain values in its config."
+        ) from error
+    try:
+        arounds.pickled()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigurationError(
+            f"Job {job.id!r} asks for isolation='process', but a child process cannot take over around=: {error}. "
+            "Give it functions of module level."
         ) from error
 
 
@@ -93,8 +101,9 @@ def _without_gate(job: Job) -> Job:
 class ChildProcesses:
     """Runs attempts in child processes, one fresh process each. Any thread."""
 
-    def __init__(self, *, capture_logs: bool) -> None:
+    def __init__(self, *, capture_logs: bool, arounds: Arounds) -> None:
         self._capture_logs = capture_logs
+        self._arounds = arounds
 
     def attempt(self, attempt: Attempt, handler: Handler) -> Outcome:
         """How the handler ended in a child process; waits until it did or was killed.
@@ -120,6 +129,7 @@ class ChildProcesses:
             started_at=attempt.started_at,
             capture_logs=self._capture_logs,
             levels=_levels(),
+            arounds=self._arounds.pickled() if self._arounds else b"",
         )
         name = f"{CHILD_NAME} {attempt.job.id} {attempt.run.id} {attempt.run.attempt}"
         spawning = spawning_context()  # a fork would copy locks that our threads hold

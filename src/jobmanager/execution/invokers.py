@@ -9,6 +9,7 @@ from typing import Any
 from jobmanager.access.acting import act_for_nobody
 from jobmanager.context import CancelCause, RunContext, current_run
 from jobmanager.errors import HandlerNotFoundError, PayloadError
+from jobmanager.execution.around import Arounds
 from jobmanager.execution.attempt import Attempt
 from jobmanager.execution.child_process import ChildProcesses
 from jobmanager.execution.outcome import Outcome, end_forked_child, not_startable, outcome_of
@@ -21,8 +22,16 @@ CauseOf = Callable[[BaseException], CancelCause | None]
 class Invokers:
     """Call handlers, each in the way its job asks for. What a handler raises becomes an outcome, never an exception here."""
 
-    def __init__(self, children: ChildProcesses, *, cause_of: CauseOf, observers: Sequence[Observer]) -> None:
+    def __init__(
+        self,
+        children: ChildProcesses,
+        *,
+        cause_of: CauseOf,
+        observers: Sequence[Observer],
+        arounds: Arounds,
+    ) -> None:
         self._children = children
+        self._arounds = arounds
         self._cause_of = cause_of
         self._observers = tuple(observers)
 
@@ -54,7 +63,7 @@ class Invokers:
             tell_started(self._observers, context)
         returned, raised = None, None
         try:
-            returned = await call()
+            returned = await (self._arounds.awaited(context, call) if self._arounds else call())
         except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded
             raised = error
         if attempt.is_forked:
@@ -71,7 +80,7 @@ class Invokers:
         if self._observers:
             tell_started(self._observers, context)
         try:
-            return call(), None
+            return (self._arounds.call(context, call) if self._arounds else call()), None
         except BaseException as error:  # noqa: BLE001 - the handler's, to be recorded; it may not end the worker
             return None, error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -15,6 +15,7 @@ from jobmanager.context import AttemptState, CancelCause
 from jobmanager.errors import (
     CancelRun,
     HandlerNotFoundError,
+    JobManagerError,
     PayloadError,
     RetryLater,
     RunCancelledError,
@@ -22,6 +23,7 @@ from jobmanager.errors import (
 )
 from jobmanager.execution.failures import failure
 from jobmanager.job import Retry
+from jobmanager.ledger.bounding import text_of
 from jobmanager.run import (
     CANCELLED,
     FAILED,
@@ -37,6 +39,14 @@ from jobmanager.run import (
 
 TIMEOUT_GRACE = timedelta(seconds=10)
 """How long a handler may go on after its timeout before its run is ended without it."""
+
+
+class AroundError(JobManagerError):
+    """One of `JobManager(around=...)` failed; `error` is what it raised."""
+
+    def __init__(self, message: str, error: BaseException) -> None:
+        super().__init__(message)
+        self.error = error
 
 
 @cheap
@@ -66,6 +76,8 @@ def outcome_of(attempt: AttemptState, returned: Any, raised: BaseException | Non
         return _ended_early(attempt, cause, raised)
     if raised is None:
         return Outcome(SUCCEEDED, output=returned)
+    if isinstance(raised, AroundError):
+        return around_failed(attempt, raised)
     if issubclass(kind, HandlerNotFoundError):
         return Outcome(FAILED, error=failure("handler_missing", raised, brief=True))
     if issubclass(kind, RetryLater) and isinstance(raised, RetryLater):
@@ -84,6 +96,12 @@ def _kind_of(raised: type[object]) -> ErrorKind:
 def internal_error(error: BaseException) -> Outcome:
     """Return the outcome of an attempt in which code of the library raised: failed (internal), and not tried again."""
     return Outcome(FAILED, error=failure("internal", error))
+
+
+def around_failed(attempt: AttemptState, raised: AroundError) -> Outcome:
+    """Return the outcome of an attempt whose surroundings failed: failed (internal), and tried again as if the handler had raised it."""
+    error = replace(failure("internal", raised.error), message=text_of(raised))
+    return Outcome(FAILED, error=error, retry_after=_next_delay(attempt, raised.error))
 
 
 def not_startable(error: HandlerNotFoundError | PayloadError) -> Outcome:

@@ -11,6 +11,7 @@ from jobmanager.backends.timetable import Timetable
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
 from jobmanager.execution import log_capture as capture
+from jobmanager.execution.around import Arounds
 from jobmanager.execution.child_process import ChildProcesses
 from jobmanager.execution.claiming import Claiming
 from jobmanager.execution.demand import CLAIM, FOLLOW_CHANGES, GIVE_BACK, SWEEP, Demand
@@ -83,6 +84,7 @@ class Assembly:
         clock: Clock,
         webhooks: Webhooks,
         observers: Sequence[Observer] = (),
+        arounds: Arounds,
         hooks: Hooks,
     ) -> None:
         keeps_time = backend.capabilities.keeps_time
@@ -177,9 +179,10 @@ class Assembly:
             clock=clock,
             attempts=self.attempts,
             invokers=Invokers(
-                ChildProcesses(capture_logs=settings.capture_logs),
+                ChildProcesses(capture_logs=settings.capture_logs, arounds=arounds),
                 cause_of=backend.cause_of,
                 observers=observers,
+                arounds=arounds,
             ),
             events=demand,
             observers=observers,

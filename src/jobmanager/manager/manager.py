@@ -16,6 +16,7 @@ from jobmanager.backends.base import Backend, Host
 from jobmanager.backends.resolver import Resolution
 from jobmanager.clock import Clock
 from jobmanager.errors import ConfigurationError, PayloadError, StoppedError
+from jobmanager.execution.around import Around
 from jobmanager.execution.child_main import is_child
 from jobmanager.execution.child_process import check_handler
 from jobmanager.manager.administering import Administering
@@ -78,7 +79,9 @@ class JobManager(
 
     Nothing connects before `start()` or the first use. Any thread may call the methods. `settings` defaults to the
     environment; `backend`, `store` and `clock` replace what the settings would choose. `observers` are called for every attempt
-    of this process: see `jobmanager.observe`. `address_of` and `locale_of` return the e-mail address and the locale of a person,
+    of this process: see `jobmanager.observe`. Each of `around` is called with the RunContext and returns a context manager, of either
+    kind, which is entered before the handler is called and left after it, in the handler's own thread, task or process; the last one is
+    the innermost. One that fails fails the run (`internal`, with its name). `address_of` and `locale_of` return the e-mail address and the locale of a person,
     by the `requested_by` of a start; `texts` are further texts of messages by locale, `notifiers` further channels: see the page
     on notifications. Raises SettingsError for settings that cannot work.
     """
@@ -91,6 +94,7 @@ class JobManager(
         store: RunStore | None = None,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
+        around: Sequence[Around] = (),
         address_of: Callable[[str], str | None] | None = None,
         locale_of: Callable[[str], str | None] | None = None,
         texts: Mapping[str, Mapping[str, str]] | None = None,
@@ -109,6 +113,7 @@ class JobManager(
             store=store,
             clock=clock,
             observers=observers,
+            around=around,
             hooks=hooks,
             host=self._as_host,
         )
@@ -267,7 +272,7 @@ class JobManager(
                     f"Job {job.id!r}{self.registry.place(job.id)} names handler {job.handler!r}, which is not registered. "
                     "Register it with @jobs.handler(...), or give the job its function."
                 )
-            check_handler(job, handler)
+            check_handler(job, handler, self._parts.arounds)
             if not isinstance(handler.target, str):
                 try:
                     # A tick brings no payload: what a scheduled job needs must be in its config.

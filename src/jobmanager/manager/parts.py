@@ -22,6 +22,7 @@ from jobmanager.errors import (
     StoreError,
     SwitchedOffError,
 )
+from jobmanager.execution.around import Around, Arounds
 from jobmanager.job import Job
 from jobmanager.ledger.queries import History
 from jobmanager.manager.assembly import Assembly
@@ -55,10 +56,13 @@ class Parts:
         store: RunStore | None = None,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
+        around: Sequence[Around] = (),
         hooks: Hooks | None = None,
         host: Callable[[], Host],
     ) -> None:
-        _check_parts(settings=settings, backend=backend, store=store, clock=clock, observers=observers)
+        _check_parts(
+            settings=settings, backend=backend, store=store, clock=clock, observers=observers, around=around
+        )
         self._host = host
         self.environ: Mapping[str, str] = os.environ
         self.settings: Settings = Settings.from_env() if settings is None else settings
@@ -66,6 +70,7 @@ class Parts:
         self._given_backend = backend
         self._given_store = store
         self._observers = observers
+        self.arounds = Arounds(around)
         self._hooks = hooks or Hooks()
         self.registry: Registry = Registry()
         self.resolution: Resolution = (
@@ -107,6 +112,7 @@ class Parts:
             clock=self.clock,
             webhooks=self.webhooks,
             observers=self._observers,
+            arounds=self.arounds,
             hooks=self._hooks,
         )
 
@@ -322,6 +328,10 @@ _PARTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "store": (lambda part: isinstance(part, RunStore), "an object of a subclass of RunStore"),
     "clock": (lambda part: callable(getattr(part, "now", None)), "an object with the methods of Clock"),
     "observers": (lambda part: isinstance(part, (list, tuple)), "a list of observers"),
+    "around": (
+        lambda part: isinstance(part, (list, tuple)) and all(map(callable, part)),
+        "a list of functions that take a RunContext and return a context manager",
+    ),
 }
 
 
