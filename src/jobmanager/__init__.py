@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jobmanager.access.acting import acting
     from jobmanager.access.principal import Principal
-    from jobmanager.context import RunContext
+    from jobmanager.context import AsyncRunContext, RunContext
     from jobmanager.errors import (
         CancelRun,
         CronError,
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         NonRetryable,
         RetryLater,
         RunConflictError,
+        StepFailedError,
     )
     from jobmanager.job import Job, Retry
     from jobmanager.manager.manager import JobManager, get_job_manager, reset_job_manager
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncRunContext",
     "At",
     "CancelRun",
     "Cron",
@@ -46,6 +48,7 @@ __all__ = [
     "RunFilter",
     "RunStatus",
     "Settings",
+    "StepFailedError",
     "__version__",
     "acting",
     "get_job_manager",
@@ -55,8 +58,16 @@ __all__ = [
 _HOMES = {
     "access.acting": ("acting",),
     "access.principal": ("Principal",),
-    "context": ("RunContext",),
-    "errors": ("CancelRun", "CronError", "JobManagerError", "NonRetryable", "RetryLater", "RunConflictError"),
+    "context": ("AsyncRunContext", "RunContext"),
+    "errors": (
+        "CancelRun",
+        "CronError",
+        "JobManagerError",
+        "NonRetryable",
+        "RetryLater",
+        "RunConflictError",
+        "StepFailedError",
+    ),
     "job": ("Job", "Retry"),
     "manager.manager": ("JobManager", "get_job_manager", "reset_job_manager"),
     "run": ("JobStatus", "Run", "RunStatus"),

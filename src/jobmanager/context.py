@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
+import random
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sized
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, overload
+from uuid import UUID, uuid4
 
-from jobmanager.clock import Clock
-from jobmanager.errors import RunCancelledError, UnsupportedError
-from jobmanager.job import Job
+from jobmanager.clock import Clock, as_duration
+from jobmanager.errors import RunCancelledError, StepError, UnsupportedError
+from jobmanager.job import Job, Retry
 from jobmanager.run import LogLine, Progress, Run
+from jobmanager.step import StepKind, StepOptions, Suspension
 from jobmanager.validation.printable import get_logger
 
 T = TypeVar("T")
+Seconds = timedelta | float | str
 CancelCause = Literal["requested", "timeout", "shutdown", "lease"]
 
 MAX_LINES = 1000
@@ -32,6 +38,22 @@ class OnceCaller(Protocol):
     """The part of the engine that keeps what was done once."""
 
     def call(self, run: Run, key: str, function: Callable[[], Any]) -> Any: ...
+
+
+class StepCalls(Protocol):
+    """The part of the engine that does the steps of one attempt."""
+
+    suspension: Suspension | None
+
+    def step(self, name: str, call: Callable[[], Any], options: StepOptions) -> Any: ...
+
+    async def step_async(self, name: str, call: Callable[[], Any], options: StepOptions) -> Any: ...
+
+    def sleep(self, name: str, duration: timedelta) -> None: ...
+
+    def sleep_until(self, name: str, moment: datetime) -> None: ...
+
+    def value(self, kind: StepKind, make: Callable[[], Any]) -> Any: ...
 
 
 class AttemptState:
@@ -50,8 +72,10 @@ class AttemptState:
         "_lock",
         "_once",
         "_published",
+        "_steps_of",
         "_taken",
         "backend",
+        "flow",
         "job",
         "progress",
         "run",
@@ -72,8 +96,11 @@ class AttemptState:
         keep_lines: bool = True,
         backend: str = "",
         once: OnceCaller | None = None,
+        steps_of: Callable[[AttemptState], StepCalls] | None = None,
     ) -> None:
         self._once = once
+        self._steps_of = steps_of
+        self.flow: StepCalls | None = None
         self.job: Job = job
         self.run: Run = run
         self.backend: str = backend
@@ -119,6 +146,26 @@ class AttemptState:
                 "system by context.idempotency_key."
             )
         return self._once.call(self.run, key, function)
+
+    def steps(self) -> StepCalls:
+        """Return what does the steps of this attempt; UnsupportedError where no store is at hand."""
+        if self._steps_of is None:
+            raise UnsupportedError(
+                "Steps need the store, which a child process does not have. Use isolation='thread' for a job of steps."
+            )
+        with self._lock:
+            if self.flow is None:
+                self.flow = self._steps_of(self)
+            return self.flow
+
+    @property
+    def suspension(self) -> Suspension | None:
+        """Why the run goes back to pending when this call of its handler ends; None if it does not."""
+        return None if self.flow is None else self.flow.suspension
+
+    def now(self) -> datetime:
+        """Return the time by this process's clock."""
+        return self._clock.now()
 
     def lease_ok(self) -> bool:
         """Return False when this process may have been declared dead."""
@@ -292,6 +339,69 @@ class RunContext:
         """
         return self._state.once(key, function)
 
+    # ---------------------------------------------------------------- steps
+
+    def step(
+        self,
+        name: str,
+        function: Callable[..., T],
+        /,
+        *args: Any,
+        retry: Retry | int | None = None,
+        timeout: Seconds | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Call `function(*args, **kwargs)` once for the run and return its result: what was kept of it before, on a later attempt.
+
+        The result is durable before this returns, as JSON of at most 64 KiB; PayloadError beyond that. `retry` (a Retry, or a number of
+        tries) is the step's own: a try that fails is followed by others, here or, after a longer pause, in another start of the run,
+        and after the last one StepFailedError is raised, then and on each later attempt. Without it the exception is raised as it
+        is, and the next attempt of the run calls the function again. A name may be used again, one call after the other; `key`
+        tells calls apart that are open at once. If the process dies before the result is kept, the function is called again.
+        Raises StepError, StepsChangedError, RunCancelledError if the run is to end, and StoreUnavailableError.
+        """
+        call = partial(function, *args, **kwargs)
+        result: T = self._state.steps().step(name, call, _options(retry, timeout, key))
+        return result
+
+    def sleep(
+        self,
+        name: str,
+        duration: Seconds = 0,
+        *,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+    ) -> None:
+        """Let the run rest for so long, counted by the store's clock from the first time that it came here.
+
+        The call of the handler ends here (its `finally` blocks run), the run is pending, and nothing is used meanwhile. When it is
+        due, any process calls the handler again, and this returns. No attempt is used.
+        """
+        more = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        self._state.steps().sleep(name, as_duration(duration) + more)
+
+    def sleep_until(self, name: str, moment: datetime) -> None:
+        """Let the run rest until the moment (aware); see `sleep`. A moment that is over lets it go on at once."""
+        self._state.steps().sleep_until(name, _aware(moment))
+
+    def now(self) -> datetime:
+        """Return the time (aware UTC) of the first attempt that came here, on each later one too."""
+        return datetime.fromisoformat(self._state.steps().value("now", _now_text(self._state)))
+
+    def random(self) -> float:
+        """Return a random number from 0 up to 1 that stays the same for all attempts of the run."""
+        number: float = self._state.steps().value("random", random.random)
+        return number
+
+    def uuid(self) -> UUID:
+        """Return a random UUID that stays the same for all attempts of the run."""
+        return UUID(self._state.steps().value("uuid", _uuid_text))
+
+    # ---------------------------------------------------------------- the end of the run
+
     @property
     def cancelled(self) -> bool:
         """Whether the run should end early: a cancel request, its time-out, or the shutdown of the process.
@@ -315,6 +425,105 @@ class RunContext:
         Another process may by then have started the work again.
         """
         return self._state.lease_ok()
+
+
+class AsyncRunContext(RunContext):
+    """The context of a coroutine handler: the same, with steps to be awaited."""
+
+    __slots__ = ()
+
+    @overload  # type: ignore[override]
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        /,
+        *args: Any,
+        retry: Retry | int | None = None,
+        timeout: Seconds | None = None,  # noqa: ASYNC109 - of a try, which is cancelled then
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., T],
+        /,
+        *args: Any,
+        retry: Retry | int | None = None,
+        timeout: Seconds | None = None,  # noqa: ASYNC109 - of a try, which is cancelled then
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        retry: Retry | int | None = None,
+        timeout: Seconds | None = None,  # noqa: ASYNC109 - of a try, which is cancelled then
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Await a coroutine function, or call a plain one in a thread, once for the run; see `RunContext.step`.
+
+        After `timeout` (seconds, a timedelta or a text) a try is cancelled and counts as failed by TimeoutError.
+        """
+        call = partial(function, *args, **kwargs)
+        return await self._state.steps().step_async(name, call, _options(retry, timeout, key))
+
+    async def sleep(  # type: ignore[override]
+        self,
+        name: str,
+        duration: Seconds = 0,
+        *,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+    ) -> None:
+        """Let the run rest; see `RunContext.sleep`."""
+        more = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        await asyncio.to_thread(self._state.steps().sleep, name, as_duration(duration) + more)
+
+    async def sleep_until(self, name: str, moment: datetime) -> None:  # type: ignore[override]
+        """Let the run rest until the moment; see `RunContext.sleep_until`."""
+        await asyncio.to_thread(self._state.steps().sleep_until, name, _aware(moment))
+
+    async def now(self) -> datetime:  # type: ignore[override]
+        """Return the time of the first attempt that came here; see `RunContext.now`."""
+        return await asyncio.to_thread(super().now)
+
+    async def random(self) -> float:  # type: ignore[override]
+        """Return a random number that stays the same; see `RunContext.random`."""
+        return await asyncio.to_thread(super().random)
+
+    async def uuid(self) -> UUID:  # type: ignore[override]
+        """Return a random UUID that stays the same; see `RunContext.uuid`."""
+        return await asyncio.to_thread(super().uuid)
+
+
+def _options(retry: Retry | int | None, timeout: Seconds | None, key: str | None) -> StepOptions:
+    policy = Retry(max_attempts=retry) if isinstance(retry, int) else retry
+    return StepOptions(policy, None if timeout is None else as_duration(timeout), key)
+
+
+def _aware(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise StepError(f"sleep_until: {moment.isoformat()} has no time zone; use an aware datetime.")
+    return moment.astimezone(UTC)
+
+
+def _now_text(state: AttemptState) -> Callable[[], str]:
+    return lambda: state.now().isoformat()
+
+
+def _uuid_text() -> str:
+    return str(uuid4())
 
 
 current_run: ContextVar[RunContext | None] = ContextVar("jobmanager_run", default=None)

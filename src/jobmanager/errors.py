@@ -117,6 +117,10 @@ class OnceConflictError(JobManagerError):
         self.key = key
 
 
+class StepError(JobManagerError):
+    """A step cannot be done as the handler asks for it; the text says what to change."""
+
+
 class EditConflictError(JobManagerError):
     """Another edit of the job `job_id` came first: it has the revision `rev` now. Nothing was changed."""
 
@@ -286,6 +290,20 @@ class CancelRun(Exception):  # noqa: N818 - the steering words are fixed names, 
 
 class NonRetryable(Exception):  # noqa: N818
     """Raise in a handler to end the run as failed without another attempt, whatever the retry policy says."""
+
+
+class StepsChangedError(JobManagerError, NonRetryable):
+    """The run has a step of this name that was of another kind: the code has changed while the run was under way."""
+
+
+class StepFailedError(JobManagerError, NonRetryable):
+    """The step `step` failed at its last try, with an exception of the class named `kind`; `traceback` is the text of its own."""
+
+    def __init__(self, message: str, *, step: str, kind: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.step = step
+        self.kind = kind
+        self.traceback = traceback
 
 
 class WebhookError(JobManagerError):

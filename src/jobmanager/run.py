@@ -60,14 +60,20 @@ ALLOWED: Mapping[RunStatus | None, frozenset[RunStatus]] = {
 Trigger = Literal["schedule", "catch_up", "manual", "backfill", "sweep"]
 ErrorKind = Literal[
     "exception", "timeout", "crashed", "shutdown", "handler_missing", "payload_invalid", "http", "internal",
-    "transport",
+    "transport", "steps_changed",
 ]  # fmt: skip
 Turn = Literal["holds", "waits"]
 
 RETURNED = "returned"
 """The reason of a pending run that a process had taken ahead and whose handler it could not begin."""
 
-KEEPS_ATTEMPT = frozenset({"sleeping", "waiting", "children", "shutdown", RETURNED})
+SUSPENDED = frozenset({"sleeping", "waiting", "children"})
+"""Reasons of a pending run whose handler waits in a step: for a moment, an event or other runs."""
+
+INTERRUPTED = frozenset({"shutdown", RETURNED})
+"""Reasons of a pending run that a process took and gave back."""
+
+KEEPS_ATTEMPT = SUSPENDED | INTERRUPTED
 """Reasons of a pending run whose next start goes on with the same attempt; a start clears the reason."""
 
 

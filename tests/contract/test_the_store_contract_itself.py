@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from jobmanager.access.view import View
 from jobmanager.run import FAILED, Ending, Run, RunStatus
 from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
+from jobmanager.step import Step
 from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.sql import sqlite_runs
 from jobmanager.stores.sql.history import SqlHistory
@@ -27,8 +28,10 @@ from jobmanager.stores.sql.processes import SqlProcesses
 from jobmanager.stores.sql.search import SqlSearch
 from jobmanager.stores.sql.sqlite_runs import SqliteRuns
 from jobmanager.stores.sql.statistics import SqlStatistics
+from jobmanager.stores.sql.steps import SqlStepBook
 from jobmanager.stores.sql.webhooks import SqlWebhooks
 from jobmanager.stores.statistics import Cell
+from jobmanager.stores.steps import StepWrite
 from jobmanager.stores.values import AuditEntry, DueInstant, Instance, JobRow, JobStanding, Written
 from jobmanager.stores.webhooks import WebhookRow
 from jobmanager.testing import FakeClock, RunStoreContract, broken_promises
@@ -572,6 +575,24 @@ class ForgetsTheDeleted(Broken, SqlWebhooks):
         return [row for row in super().rows(namespace, changed_since=changed_since) if not row.deleted]
 
 
+class KeepsStepsForAnybody(Broken, SqlStepBook):
+    def record(self, writes: Sequence[StepWrite]) -> list[bool]:
+        truth = [self.store.history.run(write.run.id) for write in writes]
+        return super().record(
+            [replace(write, run=run) for write, run in zip(writes, truth, strict=True) if run]
+        )
+
+
+class WritesStepsAnew(Broken, SqlStepBook):
+    def _insert(self, connection: Any, steps: Sequence[Step]) -> None:
+        for step in steps:
+            table = self.tables.run_steps
+            connection.execute(
+                sa.delete(table).where(table.c.run_id == step.run_id, table.c.name == step.name)
+            )
+        super()._insert(connection, steps)
+
+
 class SharesWebhooks(Broken, SqlWebhooks):
     def get(self, namespace: str, key: str) -> WebhookRow | None:
         return super().get("default", key)
@@ -597,6 +618,8 @@ BROKEN_STORES: Mapping[type[MemoryStore | Broken], str] = {
     PausedMeansDisabled: "test_a_paused_job_can_be_started_by_hand",
     NoAliveGuard: "test_a_dead_process_opens_nothing_as_its_own",
     GuardsRunsByHandLikeTicks: "test_a_run_by_hand_knows_no_revision_and_no_lateness",
+    KeepsStepsForAnybody: "test_only_the_start_that_has_the_run_writes",
+    WritesStepsAnew: "test_a_step_goes_on_from_try_to_try_and_a_kept_one_is_not_written_again",
     NoUniqueTick: "test_a_second_run_for_the_same_tick_is_refused",
     NoUniqueTurn: "test_a_key_is_held_by_one_run",
     NoUniqueIdempotencyKey: "test_an_idempotency_key_is_used_once_per_job",
@@ -808,6 +831,7 @@ def with_facet(broken: type[Broken], clock: FakeClock) -> MemoryStore:
         store.maintenance,
         store.statistics,
         store.webhooks,
+        store.steps,
     ]
     [facet] = [facet for facet in facets if issubclass(broken, type(facet))]
     facet.__class__ = broken

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobmanager.clock import Clock
-from jobmanager.context import AttemptState, OnceCaller, RunContext
+from jobmanager.context import AsyncRunContext, AttemptState, OnceCaller, RunContext, StepCalls
 from jobmanager.execution.slots import Slot
 from jobmanager.execution.worker_pool import Worker
 from jobmanager.job import Job
@@ -50,9 +50,17 @@ class Attempt(AttemptState):
         keep_lines: bool = True,
         backend: str = "",
         once: OnceCaller | None = None,
+        steps_of: Callable[[AttemptState], StepCalls] | None = None,
     ) -> None:
         super().__init__(
-            job, run, clock=clock, lease_ok=lease_ok, keep_lines=keep_lines, backend=backend, once=once
+            job,
+            run,
+            clock=clock,
+            lease_ok=lease_ok,
+            keep_lines=keep_lines,
+            backend=backend,
+            once=once,
+            steps_of=steps_of,
         )
         self.handler = handler
         self.slot = slot
@@ -108,9 +116,9 @@ class Attempt(AttemptState):
         """True in a child process that the handler forked: the attempt is its parent's."""
         return os.getpid() != self._owner_pid
 
-    def context(self) -> RunContext:
-        """Return what the handler receives."""
-        return RunContext(self)
+    def context(self, *, awaited: bool = False) -> RunContext:
+        """Return what the handler receives; `awaited` for a coroutine function."""
+        return AsyncRunContext(self) if awaited else RunContext(self)
 
     # ---------------------------------------------------------------- how it may be ended from outside
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from jobmanager.clock import Clock
-from jobmanager.context import OnceCaller
+from jobmanager.context import AttemptState, OnceCaller, StepCalls
 from jobmanager.errors import StoreError
 from jobmanager.execution.attempt import Attempt
 from jobmanager.execution.demand import RunEvents
@@ -68,8 +68,10 @@ class Executor:
         notices_of: Callable[[Job, Ending], tuple[Notice, ...]],
         pings: JobPings,
         once: OnceCaller | None = None,
+        steps_of: Callable[[AttemptState], StepCalls] | None = None,
     ) -> None:
         self.backend = backend
+        self._steps_of = steps_of
         self._once = once
         self._registry = registry
         self._recorder = recorder
@@ -400,6 +402,7 @@ class Executor:
             keep_lines=self._keep_lines,
             backend=self.backend,
             once=self._once,
+            steps_of=self._steps_of,
         )
 
     def job_of(self, run: Run) -> Job:

@@ -53,7 +53,7 @@ class Invokers:
 
     async def on_this_loop(self, attempt: Attempt) -> Outcome:
         """Await a coroutine function in the current task."""
-        context = attempt.context()
+        context = attempt.context(awaited=True)
         call = _bound(attempt, context)
         if isinstance(call, Outcome):
             return call

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from jobmanager.cheap import cheap
@@ -19,6 +19,7 @@ from jobmanager.errors import (
     PayloadError,
     RetryLater,
     RunCancelledError,
+    StepsChangedError,
     WebhookError,
 )
 from jobmanager.execution.failures import failure
@@ -27,7 +28,7 @@ from jobmanager.ledger.bounding import text_of
 from jobmanager.run import (
     CANCELLED,
     FAILED,
-    KEEPS_ATTEMPT,
+    INTERRUPTED,
     RETURNED,
     SUCCEEDED,
     Ending,
@@ -36,6 +37,7 @@ from jobmanager.run import (
     Run,
     RunStatus,
 )
+from jobmanager.step import Suspension
 
 TIMEOUT_GRACE = timedelta(seconds=10)
 """How long a handler may go on after its timeout before its run is ended without it."""
@@ -52,18 +54,21 @@ class AroundError(JobManagerError):
 @cheap
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `retry_after` is set when another attempt should follow."""
+    """How an attempt ended. `retry_after` is set when another attempt should follow, `resumes_at` when this one goes on later."""
 
     status: RunStatus
     reason: str | None = None
     output: Any = None
     error: Failure | None = None
     retry_after: timedelta | None = None
+    resumes_at: datetime | None = None
 
 
 def outcome_of(attempt: AttemptState, returned: Any, raised: BaseException | None) -> Outcome:
     """Return what the handler's return value or exception means for the run: the first line that fits."""
     kind = type(raised)  # `isinstance` would ask the exception's own `__class__`
+    if attempt.suspension is not None and not attempt.timed_out:
+        return suspended(attempt.suspension)
     if raised is not None and issubclass(kind, CancelRun):
         return Outcome(CANCELLED, "handler", error=failure("exception", raised, brief=True))
     attempt.note_timeout()
@@ -88,8 +93,15 @@ def outcome_of(attempt: AttemptState, returned: Any, raised: BaseException | Non
     return Outcome(FAILED, error=error, retry_after=_next_delay(attempt, raised))
 
 
+def suspended(suspension: Suspension) -> Outcome:
+    """Return the outcome of a handler that waits in a step, whatever it raised or returned then: its run goes on later."""
+    return Outcome(CANCELLED, suspension.reason, resumes_at=suspension.until)
+
+
 def _kind_of(raised: type[object]) -> ErrorKind:
-    """Return `http` for what the receiver of a webhook did, `exception` for anything else."""
+    """Return `http` for what the receiver of a webhook did, `steps_changed` for changed code, `exception` for anything else."""
+    if issubclass(raised, StepsChangedError):
+        return "steps_changed"
     return "http" if issubclass(raised, WebhookError) else "exception"
 
 
@@ -156,8 +168,10 @@ def crashed(attempt: AttemptState, message: str) -> Outcome:
 
 def ending_of(attempt: AttemptState, outcome: Outcome, clock: Clock, elapsed: float) -> Ending:
     """Return the outcome as the recorder writes it; the end lies `elapsed` seconds (monotonic) after the start."""
-    again = None if outcome.retry_after is None else later(clock.now(), outcome.retry_after)
-    if again is not None and outcome.reason in KEEPS_ATTEMPT:
+    again = outcome.resumes_at
+    if outcome.retry_after is not None:
+        again = later(clock.now(), outcome.retry_after)
+    if again is not None and outcome.reason in INTERRUPTED:
         again = min(again, attempt.run.due_at)  # its old place in the line
     return Ending(
         run=attempt.run,

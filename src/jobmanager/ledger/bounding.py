@@ -26,6 +26,7 @@ from types import (
 from typing import Any
 
 from jobmanager.run import Failure
+from jobmanager.validation.texts import unkeepable_within
 
 MAX_JSON = 64 * 1024
 MAX_START = MAX_JSON // 2 - 100  # as a JSON text in JSON it may double
@@ -106,6 +107,17 @@ def is_name(value: Any, is_secret: IsSecret) -> bool:
         and not set(value) & set(" =:")
         and is_secret(value)
     )
+
+
+def exact_json(value: Any) -> Any:
+    """Return the value as JSON gives it back; ValueError, TypeError or RecursionError for what is none, or is larger than 64 KiB."""
+    text = json.dumps(value, allow_nan=False)
+    if len(text) > MAX_JSON:
+        raise ValueError(f"it has {len(text):,} bytes, more than {MAX_JSON:,} (64 KiB)")
+    kept = json.loads(text)
+    if found := unkeepable_within(kept):
+        raise ValueError(f"it contains {found}, which no store can keep")
+    return kept
 
 
 def bounded_failure(failure: Failure | None, *, hide: Hide) -> Failure | None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from jobmanager.clock import Clock
 from jobmanager.errors import ConfigurationError, OnceConflictError, PayloadError, StoreUnavailableError
-from jobmanager.ledger.bounding import MAX_JSON
+from jobmanager.ledger.bounding import exact_json
 from jobmanager.run import Run
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.once import Turn
 from jobmanager.validation.call_arguments import check_arguments
 from jobmanager.validation.printable import get_logger
-from jobmanager.validation.texts import shown, unkeepable_within
+from jobmanager.validation.texts import shown
 
 logger = get_logger(__name__)
 
@@ -75,7 +74,7 @@ class Once:
     def _keep(self, run: Run, key: str, returned: Any) -> Any:
         """Note that it is done, whatever can be kept of its result, and return the result as later calls get it."""
         try:
-            kept, fault = _as_json(returned), None
+            kept, fault = exact_json(returned), None
         except (TypeError, ValueError, RecursionError) as error:
             kept, fault = None, error
         if not self._noted(run, key, kept):
@@ -93,14 +92,3 @@ class Once:
             except StoreUnavailableError:
                 self._clock.sleep(pause)
         return self._store.once.finish(run, key, kept)
-
-
-def _as_json(value: Any) -> Any:
-    """Return the value as JSON gives it back; ValueError or TypeError for what is none, or is too large."""
-    text = json.dumps(value, allow_nan=False)
-    if len(text) > MAX_JSON:
-        raise ValueError(f"it has {len(text):,} bytes, more than {MAX_JSON:,} (64 KiB)")
-    kept = json.loads(text)
-    if found := unkeepable_within(kept):
-        raise ValueError(f"it contains {found}, which no store can keep")
-    return kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Literal
@@ -12,10 +12,13 @@ from typing import Literal
 from jobmanager.access.view import View
 from jobmanager.errors import CronError, PayloadError, RunNotFoundError
 from jobmanager.job import Job
+from jobmanager.ledger.bounding import bounded_json
 from jobmanager.ledger.missing_instants import schedule_of
+from jobmanager.ledger.redaction import Redactor
 from jobmanager.registry import Registry
 from jobmanager.run import FAILED, RUNNING, Attempt, JobMetrics, JobStatus, LogLine, Run, RunStatus
 from jobmanager.schedule import Schedule
+from jobmanager.step import Step
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import JobRow
 from jobmanager.validation.call_arguments import check_arguments, may_be_id
@@ -44,12 +47,14 @@ class History:
         *,
         keeps_time: bool = True,
         view: Callable[[], View | None] = lambda: None,
+        redactor: Redactor,
     ) -> None:
         """`view` says what the caller sees."""
         self._registry = registry
         self._store = store
         self._keeps_time = keeps_time
         self._view = view
+        self._redactor = redactor
 
     def run(self, run_id: str) -> Run:
         """Return the run with this id, or whose id ends so; RunNotFoundError otherwise."""
@@ -115,6 +120,14 @@ class History:
     def attempts(self, run_id: str) -> list[Attempt]:
         """Return the earlier attempts of the run, oldest first; RunNotFoundError."""
         return self._store.history.attempts(self.run(run_id).id, seen=self._view())
+
+    def steps(self, run_id: str) -> list[Step]:
+        """Return the steps of the run as people may see them; RunNotFoundError."""
+        return [self._shown(step) for step in self._store.steps.of(self.run(run_id).id)]
+
+    def _shown(self, step: Step) -> Step:
+        hide, is_secret = self._redactor.text, self._redactor.is_secret
+        return replace(step, output=bounded_json(step.output, hide=hide, is_secret=is_secret))
 
     def lines(self, run_id: str, after: int) -> list[tuple[int, int, LogLine]]:
         """Return the log lines of the run after a position; RunNotFoundError."""

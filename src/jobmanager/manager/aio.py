@@ -25,6 +25,7 @@ from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerInfo, HandlerTarget
 from jobmanager.run import Attempt, JobMetrics, JobStatus, LogLine, Run
 from jobmanager.search import DeadLetters, FoundRuns, RunCounts, RunFilter
+from jobmanager.step import Step
 from jobmanager.stores.outbox import Notification
 from jobmanager.stores.values import AuditEntry, DueInstant, Instance, Outcome, StoreFacts
 from jobmanager.validation.texts import MISTAKES, add_place
@@ -245,6 +246,10 @@ class AsyncJobManager:
     async def attempts(self, run_id: str) -> list[Attempt]:
         """Return the earlier attempts of a run; see `JobManager.attempts`."""
         return await _on_thread(self._manager.attempts, run_id)
+
+    async def steps(self, run_id: str) -> list[Step]:
+        """Return the steps of a run; see `JobManager.steps`."""
+        return await _on_thread(self._manager.steps, run_id)
 
     async def logs(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
         """Return the log lines of a run; see `JobManager.logs`."""

@@ -16,6 +16,7 @@ from jobmanager.execution.child_process import ChildProcesses
 from jobmanager.execution.claiming import Claiming
 from jobmanager.execution.demand import CLAIM, FOLLOW_CHANGES, GIVE_BACK, SWEEP, Demand
 from jobmanager.execution.executor import Executor
+from jobmanager.execution.flow import flows
 from jobmanager.execution.in_flight import Attempts
 from jobmanager.execution.invokers import Invokers
 from jobmanager.execution.new_runs import RunFactory
@@ -39,6 +40,7 @@ from jobmanager.ledger.recorder import Recorder
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.retention import forget_old_entries, forget_old_runs
 from jobmanager.ledger.rollup import COUNT_EVERY, Rollup
+from jobmanager.ledger.steps import StepLedger
 from jobmanager.manager.announcing import Announcer
 from jobmanager.manager.called import CalledTicks
 from jobmanager.manager.called_work import CalledWork
@@ -191,6 +193,7 @@ class Assembly:
             notices_of=self.notifying.alerts.of_ending,
             pings=self.notifying.pings,
             once=Once(store, clock),
+            steps_of=flows(StepLedger(store, clock), clock, redactor),
         )
         self.claims = Claiming(
             registry=registry,

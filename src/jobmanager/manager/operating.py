@@ -32,7 +32,8 @@ from jobmanager.manager.parts import Parts
 from jobmanager.manager.waiting import Waiting
 from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
-from jobmanager.run import Attempt, ByHand, JobMetrics, JobStatus, LogLine, Run, RunStatus, new_id
+from jobmanager.run import SUSPENDED, Attempt, ByHand, JobMetrics, JobStatus, LogLine, Run, RunStatus, new_id
+from jobmanager.step import Step
 from jobmanager.stores.values import AuditEntry, Instance, JobState
 from jobmanager.validation.call_arguments import check_arguments, duration_of, moment_of, words_of
 from jobmanager.validation.printable import get_logger
@@ -122,12 +123,13 @@ class Operating:
         )
 
     def _inline(self, run: Run) -> Run:
-        """Return the run after its inline execution; on a backend that keeps no time further attempts follow at once."""
+        """Return the run after its inline execution; on a backend that keeps no time further attempts follow at once, but no sleep ends."""
         after = self._parts.history.run(run.id)
         while (
             not self._parts.backend.capabilities.keeps_time
             and after.status is RunStatus.PENDING
             and after.attempt
+            and after.reason not in SUSPENDED
         ):
             self._parts.clock.sleep(max(0.0, (after.due_at - self._parts.clock.now()).total_seconds()))
             self._parts.assembly.claims.claim_these([after.id])
@@ -330,6 +332,14 @@ class Operating:
     def attempts(self, run_id: str) -> list[Attempt]:
         """Return the earlier attempts of the run, oldest first; the run itself is the last one. RunNotFoundError."""
         return self._parts.history.attempts(run_id)
+
+    @reads
+    def steps(self, run_id: str) -> list[Step]:
+        """Return the steps of the run in the order in which they began, without secrets; RunNotFoundError.
+
+        Empty for a run whose handler uses none. A step that was begun and not kept is not among them.
+        """
+        return self._parts.history.steps(run_id)
 
     @reads
     def logs(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:

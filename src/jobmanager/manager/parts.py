@@ -25,6 +25,7 @@ from jobmanager.errors import (
 from jobmanager.execution.around import Around, Arounds
 from jobmanager.job import Job
 from jobmanager.ledger.queries import History
+from jobmanager.ledger.redaction import Redactor
 from jobmanager.manager.assembly import Assembly
 from jobmanager.manager.health import HealthCheck
 from jobmanager.manager.shipped import ShippedHandlers
@@ -153,7 +154,10 @@ class Parts:
 
     @cached_property
     def history(self) -> History:
-        return History(self.registry, self.store, keeps_time=self.keeps_time, view=self.view)
+        redactor = Redactor(self.settings.secret_values())
+        return History(
+            self.registry, self.store, keeps_time=self.keeps_time, view=self.view, redactor=redactor
+        )
 
     def view(self) -> View | None:
         """Return what the principal for whom the caller acts sees; None, for all, where there is no principal."""

@@ -14,6 +14,7 @@ from jobmanager.stores.once import OnceBook
 from jobmanager.stores.outbox import Outbox
 from jobmanager.stores.search import StoredSearch
 from jobmanager.stores.statistics import StoredStatistics
+from jobmanager.stores.steps import StepBook
 from jobmanager.stores.webhooks import StoredWebhooks
 
 
@@ -68,6 +69,9 @@ class RunStore(ABC):
 
     webhooks: StoredWebhooks
     """Webhooks that operators make."""
+
+    steps: StepBook
+    """The steps of runs."""
 
     @abstractmethod
     def exists(self) -> bool:

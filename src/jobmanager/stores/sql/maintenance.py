@@ -199,7 +199,7 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
 
     def _delete(self, condition: sa.ColumnElement[bool]) -> int:
         """Delete the runs with all that hangs on them, some thousand in a transaction; looking for them stops nobody."""
-        runs, attempts, lines = self.tables.runs, self.tables.attempts, self.tables.run_logs
+        runs = self.tables.runs
         some = sa.select(runs.c.id, runs.c.job_id, runs.c.scheduled_for).where(condition).order_by(runs.c.id)
         deleted = 0
         while True:
@@ -211,8 +211,8 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
             with self.database.writing() as connection:
                 keep_purged(self.database, connection, ids)
                 self._raise_history(connection, doomed)
-                connection.execute(sa.delete(attempts).where(attempts.c.run_id.in_(ids)))
-                connection.execute(sa.delete(lines).where(lines.c.run_id.in_(ids)))
+                for hanging in (self.tables.attempts, self.tables.run_logs, self.tables.run_steps):
+                    connection.execute(sa.delete(hanging).where(hanging.c.run_id.in_(ids)))
                 # A run that was redriven meanwhile stays.
                 connection.execute(sa.delete(runs).where(runs.c.id.in_(ids), runs.c.finished_at.is_not(None)))
             deleted += len(doomed)

@@ -128,7 +128,7 @@ class PostgresDatabase(Database):
         sampled = sa.tablesample(runs, sa.func.system(min(100.0, 100.0 * SAMPLED_BLOCKS / max(blocks, 1))))
         rows = sa.select(sampled.c.id, _bytes_of(sampled).label("bytes")).limit(SAMPLED_RUNS).subquery()
         size: sa.ColumnElement[Any] = rows.c.bytes
-        for table in (self.tables.attempts, self.tables.run_logs):
+        for table in (self.tables.attempts, self.tables.run_logs, self.tables.run_steps):
             hanging = sa.select(sa.func.sum(_bytes_of(table))).where(table.c.run_id == rows.c.id)
             size = size + sa.func.coalesce(hanging.scalar_subquery(), 0)
         return float(connection.scalar(sa.select(sa.func.avg(size))) or 0)

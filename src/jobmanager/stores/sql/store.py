@@ -20,6 +20,7 @@ from jobmanager.stores.sql.runs import SqlRuns
 from jobmanager.stores.sql.schema import Schema
 from jobmanager.stores.sql.search import SqlSearch
 from jobmanager.stores.sql.statistics import SqlStatistics
+from jobmanager.stores.sql.steps import SqlStepBook
 from jobmanager.stores.sql.webhooks import SqlWebhooks
 
 
@@ -44,6 +45,7 @@ class SqlStore(RunStore):
         self.keys = SqlKeys(database)
         self.statistics = SqlStatistics(database)
         self.webhooks = SqlWebhooks(database)
+        self.steps = SqlStepBook(database)
 
     def exists(self) -> bool:
         return self.schema.exists()

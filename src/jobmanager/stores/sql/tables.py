@@ -17,7 +17,7 @@ from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0016"
+SCHEMA_VERSION = "0017"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -86,6 +86,7 @@ class Tables:
     stats_hours: sa.Table
     webhooks: sa.Table
     once: sa.Table
+    run_steps: sa.Table
 
 
 def has_scope(runs: Any) -> sa.ColumnElement[bool]:
@@ -406,6 +407,21 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("output", json),
     )
     sa.Index(f"{prefix}once_begun", once.c.begun_at)
+    # What a run has done already; with `wakes_at` it goes on then. Of a key the newest try.
+    run_steps = table(
+        "run_steps",
+        sa.Column("run_id", sa.Text().with_variant(sa.UUID(as_uuid=False), "postgresql"), primary_key=True),
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("occurrence", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("output", json),
+        sa.Column("error", json),
+        sa.Column("started_at", Instant, nullable=False),
+        sa.Column("ended_at", Instant),
+        sa.Column("wakes_at", Instant),
+    )
     return Tables(
         metadata,
         meta,
@@ -423,4 +439,5 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         *statistics_tables(table, Instant, where),
         webhooks,
         once,
+        run_steps,
     )

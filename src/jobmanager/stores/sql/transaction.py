@@ -210,6 +210,8 @@ class SqlJobTransaction(JobTransaction):
             **dict.fromkeys(forgotten),
         )
         self._connection.execute(sa.update(self._runs).where(self._runs.c.id == run.id).values(**fresh))
+        steps = self._database.tables.run_steps
+        self._connection.execute(sa.delete(steps).where(steps.c.run_id == run.id, steps.c.status == "failed"))
         ask_for_recount(self._database, self._connection, hours_of_ids([run.id]))
         return replace(run, **fresh)
 

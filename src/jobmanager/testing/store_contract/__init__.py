@@ -32,6 +32,7 @@ from jobmanager.testing.store_contract.races import RacePromises
 from jobmanager.testing.store_contract.reading import ReadingPromises
 from jobmanager.testing.store_contract.searching import SearchingPromises
 from jobmanager.testing.store_contract.statistics import StatisticsPromises
+from jobmanager.testing.store_contract.steps import StepPromises
 from jobmanager.testing.store_contract.takeover import TakeoverPromises
 from jobmanager.testing.store_contract.visibility import VisibilityPromises
 from jobmanager.testing.store_contract.webhooks import WebhookPromises
@@ -63,6 +64,7 @@ class RunStoreContract(
     ChangePromises,
     KeyPromises,
     StatisticsPromises,
+    StepPromises,
     RacePromises,
     WebhookPromises,
 ):

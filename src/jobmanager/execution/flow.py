@@ -1,0 +1,339 @@
+"""Flow: the steps of one attempt. Those that are kept return what they returned; the others are done and kept.
+
+step ─> enter: which step is this? ─> kept already: return or raise what is kept
+└> call ─> keep, durable ─> return
+sleep ─> enter ─> over already: go on, else suspend: the call of the handler ends and its run goes back to pending
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobmanager.clock import Clock, later
+from jobmanager.context import AttemptState
+from jobmanager.errors import PayloadError, RunCancelledError, StepError, StepFailedError, StepsChangedError
+from jobmanager.execution.failures import failure
+from jobmanager.job import Retry
+from jobmanager.ledger.bounding import bounded_failure, exact_json
+from jobmanager.ledger.redaction import Redactor
+from jobmanager.ledger.steps import StepLedger
+from jobmanager.run import Failure
+from jobmanager.step import Step, StepKind, StepOptions, Suspended, SuspendRun, Suspension
+from jobmanager.stores.steps import StepWrite
+from jobmanager.validation.texts import shown
+
+LONGEST_NAME = 200
+WAITED_HERE = timedelta(seconds=5)
+"""A wait between two tries of a step that is no longer keeps the worker; a longer one suspends the run."""
+
+_inside: ContextVar[str | None] = ContextVar("jobmanager_step", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Which step this is: the record it has already, or the one it begins with."""
+
+    step: Step
+    known: bool
+
+
+class Flow:
+    """The steps of one attempt. Any thread of its handler may call any method; only one step of a name is open at a time."""
+
+    def __init__(self, state: AttemptState, ledger: StepLedger, clock: Clock, redactor: Redactor) -> None:
+        self._state = state
+        self._run = state.run
+        self._ledger = ledger
+        self._clock = clock
+        self._redactor = redactor
+        self._lock = threading.Lock()
+        self._earlier: dict[tuple[str, int], Step] | None = None
+        self._counts: Counter[str] = Counter()
+        self._open: set[str] = set()
+        self.suspension: Suspension | None = None
+
+    # ---------------------------------------------------------------- steps that call a function
+
+    def step(
+        self,
+        name: str,
+        call: Callable[[], Any],
+        options: StepOptions,
+    ) -> Any:
+        """Return the result that is kept for the step, or call the function until it returns, and keep that."""
+        with self._entered(name, "step", options.key) as entered:
+            place = entered
+            while not place.step.is_done:
+                place = self._tried(place, options, call)
+        return _result(place.step)
+
+    async def step_async(
+        self,
+        name: str,
+        call: Callable[[], Any],
+        options: StepOptions,
+    ) -> Any:
+        """Do what `step` does for a coroutine: a coroutine function is awaited here, a plain one is called in a thread."""
+        place = await asyncio.to_thread(self._enter, name, "step", options.key)
+        try:
+            while not place.step.is_done:
+                place = await self._tried_async(place, options, call)
+        finally:
+            self._leave(place)
+        return _result(place.step)
+
+    def _tried(self, place: _Place, options: StepOptions, call: Callable[[], Any]) -> _Place:
+        place = self._begun(place)
+        token = _inside.set(place.step.name)
+        try:
+            returned = _called(call, place.step.name, options)
+        except Exception as error:  # noqa: BLE001 - the step's own
+            return self._failed(place, options.retry, error)
+        finally:
+            _inside.reset(token)
+        return self._returned(place, returned)
+
+    async def _tried_async(self, place: _Place, options: StepOptions, call: Callable[[], Any]) -> _Place:
+        place = await asyncio.to_thread(self._begun, place)
+        token = _inside.set(place.step.name)
+        try:
+            returned = await _awaited(call, options.limit)
+        except Exception as error:  # noqa: BLE001 - the step's own
+            return await asyncio.to_thread(self._failed, place, options.retry, error)
+        finally:
+            _inside.reset(token)
+        return await asyncio.to_thread(self._returned, place, returned)
+
+    def _begun(self, place: _Place) -> _Place:
+        """Return the step as its next try begins; suspend the run if that is not yet."""
+        step = place.step
+        if step.wakes_at is not None and self._ledger.now() < step.wakes_at:
+            raise self._suspended("sleeping", step.wakes_at)
+        tries = step.attempt + 1 if place.known else step.attempt
+        return replace(
+            place, step=replace(step, attempt=tries, started_at=self._clock.now(), wakes_at=None, error=None)
+        )
+
+    def _returned(self, place: _Place, returned: Any) -> _Place:
+        try:
+            output = exact_json(returned)
+        except (TypeError, ValueError, RecursionError) as error:
+            text = (
+                f"step {place.step.name!r} was done, but its result cannot be kept: {error}. "
+                "Return ids and plain values of at most 64 KiB."
+            )
+            refused = PayloadError(text)
+            self._keep(place, replace(place.step, status="failed", error=self._failure(refused)))
+            raise refused from None
+        return self._keep(place, replace(place.step, status="succeeded", output=output))
+
+    def _failed(self, place: _Place, retry: Retry | None, error: Exception) -> _Place:
+        """Keep that a try failed, and say how the step goes on: here, later, with the run's next attempt, or not at all."""
+        kept = replace(place.step, status="retrying", error=self._failure(error))
+        if retry is None:
+            self._keep(place, kept)
+            raise error
+        if not retry.allows(error, kept.attempt):
+            return self._keep(place, replace(kept, status="failed"))
+        pause = retry.delay_after(kept.attempt)
+        if pause <= WAITED_HERE:
+            place = self._keep(place, kept)
+            self._clock.sleep(pause.total_seconds())
+            self._look(place.step.name)
+            return place
+        wakes_at = later(self._ledger.now(), pause)
+        self._keep(place, replace(kept, wakes_at=wakes_at))
+        raise self._suspended("sleeping", wakes_at)
+
+    def _failure(self, error: Exception) -> Failure | None:
+        return bounded_failure(failure("exception", error), hide=self._redactor.text)
+
+    # ---------------------------------------------------------------- waits and values
+
+    def sleep(self, name: str, duration: timedelta) -> None:
+        """Go on so long after the first time that the run came here; until then the run is pending."""
+        with self._entered(name, "sleep") as place:
+            self._sleep(place, None if place.known else later(self._ledger.now(), duration))
+
+    def sleep_until(self, name: str, moment: datetime) -> None:
+        """Go on at the moment that was given when the run came here first."""
+        with self._entered(name, "sleep") as place:
+            self._sleep(place, None if place.known else moment)
+
+    def _sleep(self, place: _Place, until: datetime | None) -> None:
+        step = place.step
+        if step.is_done:
+            return
+        if until is not None:
+            step = replace(step, status="waiting", wakes_at=until)
+            place = self._keep(place, step)
+        wakes_at = step.wakes_at or step.started_at
+        if self._ledger.now() < wakes_at:
+            raise self._suspended("sleeping", wakes_at)
+        self._keep(place, replace(step, status="succeeded"))
+
+    def value(self, kind: StepKind, make: Callable[[], Any]) -> Any:
+        """Return the value that is kept, or make it and keep it; the same for all attempts of the run."""
+        with self._entered(kind, kind) as place:
+            if place.step.is_done:
+                return place.step.output
+            return self._keep(place, replace(place.step, status="succeeded", output=make())).step.output
+
+    # ---------------------------------------------------------------- which step this is
+
+    @contextmanager
+    def _entered(self, name: str, kind: StepKind, key: str | None = None) -> Iterator[_Place]:
+        place = self._enter(name, kind, key)
+        try:
+            yield place
+        finally:
+            self._leave(place)
+
+    def _enter(self, name: str, kind: StepKind, key: str | None) -> _Place:
+        name = _checked(name) if key is None else f"{_checked(name)}:{_checked(key)}"
+        outer = _inside.get()
+        if outer is not None:
+            raise StepError(
+                f"step {name!r} is called inside of step {outer!r}. A step is done again as a whole: call one after the other."
+            )
+        self._look(name)
+        with self._lock:
+            if name in self._open:
+                raise StepError(
+                    f"two steps {name!r} are open at once. Give each a key=, so that they can be told apart."
+                )
+            self._open.add(name)
+            occurrence = self._counts[name]
+            self._counts[name] += 1
+        try:
+            return self._place(name, occurrence, kind)
+        except BaseException:
+            self._open.discard(name)
+            raise
+
+    def _look(self, name: str) -> None:
+        """Raise what ends the handler here: the run is suspended, or is to end."""
+        if self.suspension is not None:
+            raise SuspendRun
+        self._state.note_timeout()
+        if self._state.stop is not None:
+            self._state.stop_seen = True
+            raise RunCancelledError(f"run {self._run.id} before step {name!r}: {self._state.stop}")
+
+    def _place(self, name: str, occurrence: int, kind: StepKind) -> _Place:
+        known = self._known().get((name, occurrence))
+        if known is None:
+            now = self._clock.now()
+            fresh = Step(
+                run_id=self._run.id,
+                name=name,
+                occurrence=occurrence,
+                kind=kind,
+                status="retrying",
+                started_at=now,
+            )
+            return _Place(fresh, known=False)
+        if known.kind != kind:
+            raise StepsChangedError(
+                f"step {name!r} of this run was {_spoken(known.kind)} and is {_spoken(kind)} now: the code has changed meanwhile. "
+                "Give a changed step a new name, or start a new run."
+            )
+        return _Place(known, known=True)
+
+    def _known(self) -> dict[tuple[str, int], Step]:
+        with self._lock:
+            if self._earlier is None:
+                self._earlier = {(step.name, step.occurrence): step for step in self._ledger.of(self._run)}
+            return self._earlier
+
+    def _leave(self, place: _Place) -> None:
+        self._open.discard(place.step.name)
+
+    # ---------------------------------------------------------------- what is kept
+
+    def _keep(self, place: _Place, step: Step) -> _Place:
+        """Keep the step; raises RunCancelledError where the run is no longer this process's."""
+        if step.is_done:
+            step = replace(step, ended_at=self._clock.now())
+        if not self._ledger.keep(StepWrite(self._run, step, known=place.known)):
+            self._state.ask_to_end("lease")
+            raise RunCancelledError(
+                f"run {self._run.id}: another process has it, so step {step.name!r} was not kept"
+            )
+        return _Place(step, known=True)
+
+    def _suspended(self, reason: Suspended, until: datetime) -> SuspendRun:
+        """Set the flag that says so, and return what ends the handler; of several waits the first to be over counts."""
+        with self._lock:
+            earlier = self.suspension
+            if earlier is None or until < earlier.until:
+                self.suspension = Suspension(reason, until)
+        return SuspendRun()
+
+
+def flows(ledger: StepLedger, clock: Clock, redactor: Redactor) -> Callable[[AttemptState], Flow]:
+    """Return what makes the flow of an attempt when its handler comes to its first step."""
+    return lambda state: Flow(state, ledger, clock, redactor)
+
+
+def _result(step: Step) -> Any:
+    """Return what the step returned, or raise what it failed by."""
+    if step.status == "succeeded":
+        return step.output
+    error = step.error
+    message = f"step {step.name!r} failed after {step.attempt} tries"
+    if error is None:
+        raise StepFailedError(message, step=step.name, kind="")
+    raise StepFailedError(
+        f"{message}: {error.type}: {error.message}",
+        step=step.name,
+        kind=error.type,
+        traceback=error.traceback,
+    )
+
+
+def _called(call: Callable[[], Any], name: str, options: StepOptions) -> Any:
+    if options.limit is not None:
+        raise StepError(
+            f"step {name!r}: timeout= needs a coroutine handler, as a thread cannot be ended. "
+            "Give the called function a time-out of its own."
+        )
+    returned = call()
+    if inspect.isawaitable(returned):
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise StepError(
+            f"step {name!r} called {shown(call)}, which returned an awaitable; use it in a coroutine handler."
+        )
+    return returned
+
+
+async def _awaited(call: Callable[[], Any], limit: timedelta | None) -> Any:
+    async with asyncio.timeout(None if limit is None else limit.total_seconds()):
+        function = getattr(call, "func", call)
+        returned = call() if inspect.iscoroutinefunction(function) else await asyncio.to_thread(call)
+        return await returned if isinstance(returned, Awaitable) else returned
+
+
+def _checked(name: Any) -> str:
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise StepError(f"{name!r:.80} is no name of a step: use 1 to {LONGEST_NAME} printable characters.")
+    return name
+
+
+def _spoken(kind: StepKind) -> str:
+    return {
+        "step": "a function",
+        "sleep": "a sleep",
+        "wait_for": "a wait for an event",
+        "gather": "a gather",
+    }.get(kind, f"a {kind}")

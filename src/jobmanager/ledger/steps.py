@@ -1,0 +1,86 @@
+"""Durable writes of steps: what comes while one transaction is written makes the next one together."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobmanager.clock import Clock
+from jobmanager.errors import StoreUnavailableError
+from jobmanager.run import Run
+from jobmanager.step import Step
+from jobmanager.stores.base import RunStore
+from jobmanager.stores.steps import StepWrite
+
+PAUSES = (0.1, 0.5, 2.0)  # seconds after each vain attempt to keep a step: it would be done again
+MOST_TOGETHER = 500
+
+
+@dataclass(slots=True)
+class _Pending:
+    write: StepWrite
+    taken: bool | None = None
+    error: BaseException | None = None
+
+
+class StepLedger:
+    """Reads and keeps the steps of runs. Any thread; whoever comes first writes for all that wait."""
+
+    def __init__(self, store: RunStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._waiting: list[_Pending] = []
+        self._queue = threading.Lock()
+        self._writing = threading.Lock()
+
+    def of(self, run: Run) -> list[Step]:
+        """Return the steps that earlier starts of the run have left; the first start has none, and asks no store."""
+        return self._store.steps.of(run.id) if run.starts > 1 else []
+
+    def keep(self, write: StepWrite) -> bool:
+        """Keep the step and return once it is durable; False if the run is another start's by now. Raises StoreUnavailableError."""
+        for pause in PAUSES:
+            try:
+                return self._keep(write)
+            except StoreUnavailableError:
+                self._clock.sleep(pause)
+        return self._keep(write)
+
+    def now(self) -> datetime:
+        """Return the time by which steps sleep: the store's."""
+        return self._store.now()
+
+    def _keep(self, write: StepWrite) -> bool:
+        mine = _Pending(write)
+        with self._queue:
+            self._waiting.append(mine)
+        with self._writing:
+            while mine.taken is None and mine.error is None:
+                self._write_some()
+        if mine.error is not None:
+            raise mine.error
+        return bool(mine.taken)
+
+    def _write_some(self) -> None:
+        with self._queue:
+            batch, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+        try:
+            self._write(batch)
+        except StoreUnavailableError as error:
+            for each in batch:
+                each.error = error
+        except Exception:  # noqa: BLE001 - one of them; the others must not fail with it
+            for each in batch:
+                self._write_one(each)
+
+    def _write(self, batch: list[_Pending]) -> None:
+        taken = self._store.steps.record([each.write for each in batch])
+        for each, is_taken in zip(batch, taken, strict=True):
+            each.taken = is_taken
+
+    def _write_one(self, each: _Pending) -> None:
+        try:
+            self._write([each])
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            each.error = error

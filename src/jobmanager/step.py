@@ -1,0 +1,62 @@
+"""Step: a part of a run whose result is kept, so that it is not done again when the run goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from jobmanager.job import Retry
+from jobmanager.run import Failure
+
+Suspended = Literal["sleeping", "waiting", "children"]
+StepKind = Literal["step", "sleep", "wait_for", "start", "gather", "now", "random", "uuid"]
+StepStatus = Literal["succeeded", "failed", "retrying", "waiting"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """The record of one step of a run. Instants are aware, in UTC.
+
+    A run may use one `name` several times: `occurrence` counts them from 0. `attempt` counts the tries of the step. A step that is
+    `retrying` is tried again, at `wakes_at` if it is set; one that is `waiting` goes on at `wakes_at`, or before that by what it
+    waits for. `error` is that of the last try.
+    """
+
+    run_id: str
+    name: str
+    occurrence: int
+    kind: StepKind
+    status: StepStatus
+    started_at: datetime
+    attempt: int = 1
+    output: Any = None
+    error: Failure | None = None
+    ended_at: datetime | None = None
+    wakes_at: datetime | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run goes past this step without doing it again."""
+        return self.status in ("succeeded", "failed")
+
+
+class SuspendRun(BaseException):
+    """Ends the call of a handler whose run goes on later. Whether it does is said by the engine's flag, not by this exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """How a step is done: its own retries, the limit of one try, and the key that tells it from others of its name."""
+
+    retry: Retry | None = None
+    limit: timedelta | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """Why a run goes back to pending, and when it is due again at the latest."""
+
+    reason: Suspended
+    until: datetime
