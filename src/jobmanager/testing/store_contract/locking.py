@@ -142,7 +142,7 @@ class LockingPromises(StoreGround):
             opener.start()
             opener.join(0.1)  # it waits for us, or was refused; it must not have been let through
             txn.save(replace(txn.job, schedule_rev=2, accounted_until=self.now))
-        opener.join(10)
+        opener.join(60)
 
         assert answers == [False]
         assert self.store.history.run(run.id) is None
