@@ -23,6 +23,8 @@ JobManagerError
 ├── EditConflictError                another edit of that job came first
 ├── WaitTimeoutError (TimeoutError)
 ├── SlowListenerError
+├── TickerError                          the API of a clock refused, or could not be reached
+│   └── TickerFullError                  the clock takes no more entries
 ├── WebhookError                         the receiver of a webhook failed, or could not be reached
 │   ├── WebhookRefusedError              trying again would not help (also a NonRetryable)
 │   └── WebhookBusyError                 the receiver says when to try again (also a RetryLater)
@@ -304,6 +306,31 @@ class StepFailedError(JobManagerError, NonRetryable):
         self.step = step
         self.kind = kind
         self.traceback = traceback
+
+
+class TickerError(JobManagerError):
+    """The API of a clock refused or could not be reached; `status` is that of its reply, None without one.
+
+    `retry_after` are the seconds after which the service wants to be asked again, where it says so.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+    @property
+    def is_general(self) -> bool:
+        """True if another request would fail, too: it is about the service or the key, and not about one entry."""
+        return self.status is None or self.status in (401, 403, 408, 429) or self.status >= 500
+
+
+class TickerFullError(TickerError):
+    """The plan of this account has no place for another entry."""
+
+    @property
+    def is_general(self) -> bool:
+        return True
 
 
 class WebhookError(JobManagerError):

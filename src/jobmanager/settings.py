@@ -43,7 +43,10 @@ MOST_SHOWN = 80
 _SECRET_PARAMETER = re.compile(
     r"([?&][^=&]*(?:password|passwd|secret|token|key)[^=&]*)=([^&]*)", re.IGNORECASE
 )
-_WHOLLY_SECRET = frozenset({"secret", "alerts_urls", "dashboard_users", "encryption_key", "heartbeat_url"})
+_TOKENS = ("qstash_token", "qstash_current_signing_key", "qstash_next_signing_key")
+_WHOLLY_SECRET = frozenset(
+    {"secret", "alerts_urls", "dashboard_users", "encryption_key", "heartbeat_url", *_TOKENS}
+)
 """The settings of which nothing is shown."""
 _SEVERAL = re.compile(r";(?=[a-z][a-z0-9+.-]*://)")
 _ADDRESS = re.compile(
@@ -224,6 +227,15 @@ def _urls(given: Any) -> Secret:
     whole = read() if callable(read) else given
     if not isinstance(whole, str) or not all("://" in url for url in whole.split()):
         raise ValueError("URLs that Apprise knows, such as slack://..., with a blank between")
+    return Secret(whole)
+
+
+def _token(given: Any) -> Secret:
+    """Read what a service gives out as key or token: it alone knows its form."""
+    read = getattr(given, "get_secret_value", None)
+    whole = read() if callable(read) else given
+    if not isinstance(whole, str) or not re.fullmatch(r"[!-~]{8,4096}", whole):
+        raise ValueError("the text as the service shows it, without blanks")
     return Secret(whole)
 
 
@@ -583,6 +595,25 @@ class Settings:
         kind=Word(("auto", "dispatcher", "entries")),
         meaning="One pg_cron entry for all jobs, or one for each; `auto` decides by their number",
     )
+    ticker_layout: Literal["auto", "entries", "dispatcher"] = _setting(
+        default="auto",
+        kind=Word(("auto", "entries", "dispatcher")),
+        meaning="One entry at an outside clock for each job, or one for all; `auto` takes one once no more are taken there",
+    )
+    qstash_token: Secret | None = _setting(
+        default=None, kind=_token, meaning="QStash's token, with which this application writes its schedules"
+    )
+    qstash_url: str = _setting(
+        default="https://qstash.upstash.io",
+        kind=Text(_public_url),
+        meaning="Where QStash's API is, if it is one of its regions",
+    )
+    qstash_current_signing_key: Secret | None = _setting(
+        default=None, kind=_token, meaning="Verifies the calls of QStash"
+    )
+    qstash_next_signing_key: Secret | None = _setting(
+        default=None, kind=_token, meaning="The key that QStash signs with after its next rotation"
+    )
     webhook_allow: str | None = _setting(
         default=None,
         kind=Text(_webhook_allow),
@@ -771,6 +802,7 @@ class Settings:
             {
                 *self.secrets,
                 *self.encryption_keys,
+                *(token.get_secret_value() for name in _TOKENS if (token := getattr(self, name))),
                 *told,
                 *(user.rpartition(".")[2] for user in users),
                 *written,
@@ -788,6 +820,11 @@ class Settings:
     def run_url(self) -> str | None:
         """The URL that the database calls: `public_url` followed by `run_path`; None without a public URL."""
         return None if self.public_url is None else self.public_url + self.run_path
+
+    @property
+    def tick_url(self) -> str | None:
+        """The URL that an outside clock calls for all jobs, and with `/job` for one; None without a public URL."""
+        return None if self.run_url is None else f"{self.run_url.rpartition('/')[0]}/tick"
 
     def shown(self) -> dict[str, Any]:
         """Return each setting by name, with passwords and the secret replaced by `***`."""

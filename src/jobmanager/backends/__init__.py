@@ -10,10 +10,14 @@ BUILT_IN = {
     "celery": "jobmanager.backends.celery:CeleryBackend",
     "pg_cron": "jobmanager.backends.pg_cron:PgCronBackend",
     "external": "jobmanager.backends.external:ExternalBackend",
+    "qstash": "jobmanager.backends.tickers.qstash:QStashBackend",
 }
 
 # The extra that brings what a built-in backend imports. The others need nothing but the core.
-EXTRAS = {"celery": "celery", "pg_cron": "postgres"}
+EXTRAS = {"celery": "celery", "pg_cron": "postgres", "qstash": "tickers"}
+
+# Those whose clock calls the endpoint: its URL and secret are theirs then, and say nothing of pg_cron.
+CALLED = ("external", "qstash")
 
 # Those whose outside system goes on by itself after another backend was chosen.
-GO_ON = ("pg_cron",)
+GO_ON = ("pg_cron", "qstash")

@@ -97,7 +97,13 @@ class AuditRow(Protocol):
 
 
 class OutsideAdmin(Protocol):
-    """The outside system of a backend, for operators. Each method is one transaction, which writes its row of the audit, too."""
+    """The outside system of a backend, for operators.
+
+    `writes_audit`: each method is one transaction, which writes its row of the audit, too; elsewhere that is left to who calls.
+    """
+
+    @property
+    def writes_audit(self) -> bool: ...
 
     def entries(self) -> list[RawEntry]:
         """Return our entries, sorted by name: those that are there, and those that should be."""
@@ -213,6 +219,14 @@ class Host(Protocol):
         """One round of the account check, now."""
         ...
 
+    def planned(self) -> Sequence[ScheduledJob]:
+        """Return the jobs to keep time for. Starts nothing, and makes no store; before a start it reads what there is."""
+        ...
+
+    def elsewhere(self) -> frozenset[str]:
+        """Return the ids of active jobs that only other processes declare, as far as this one has read of them."""
+        ...
+
     def acquire_role(self, role: str) -> bool:
         """Return whether this process, alone of all, holds the role now."""
         ...
@@ -261,6 +275,9 @@ class Backend(ABC):
     @abstractmethod
     def sync(self, jobs: Sequence[ScheduledJob]) -> None:
         """Make the outside equal to these jobs: twice is once, orphans go, foreign entries stay untouched."""
+
+    def settle(self, timeout: timedelta) -> None:  # noqa: B027 - most are done when `sync` returns
+        """Wait, for at most `timeout`, until what `sync` began is done outside; raise what kept it from being done."""
 
     def prepare(self, schedule: Schedule) -> None:  # noqa: B027 - where ticks come from a process, it follows the change itself
         """Make the outside ready for a job of this schedule, which is stored next: from its commit on it fires without another call.

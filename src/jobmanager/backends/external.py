@@ -56,7 +56,7 @@ class ExternalBackend(Backend):
                 "wait for a second call. Leave jitter out, and spread the schedules or the ticker's calls."
             )
         if reason is not None:
-            raise UnsupportedError(f"Job {job.id!r}: backend 'external' cannot keep its time. {reason}")
+            raise UnsupportedError(f"Job {job.id!r}: backend {cls.name!r} cannot keep its time. {reason}")
         super().check(job)
 
     def sync(self, jobs: Sequence[ScheduledJob]) -> None:
@@ -94,7 +94,9 @@ class ExternalBackend(Backend):
     def health(self) -> Health:
         if self._deliver is None:
             return Health(ok=False, detail="not started in this process")
-        coming = [entry.next_due_at for entry in self.entries() if entry.next_due_at is not None]
+        coming = [
+            entry.next_due_at for entry in ExternalBackend.entries(self) if entry.next_due_at is not None
+        ]
         top = min(coming, default=None)
         return Health(
             ok=True,

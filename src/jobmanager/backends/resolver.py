@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from jobmanager.backends import BUILT_IN, ENTRY_POINT_GROUP, EXTRAS
+from jobmanager.backends import BUILT_IN, CALLED, ENTRY_POINT_GROUP, EXTRAS
 from jobmanager.backends.base import Backend
 from jobmanager.errors import (
     ConfigurationError,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobmanager.settings import Settings
 
 # What only works where others can reach it, in the order in which production takes it.
-_REMOTE = ("celery", "pg_cron")
+_REMOTE = ("celery", "pg_cron", "qstash")
 
 
 # Taken only where a variable says so: no other setting shows that they are meant.
@@ -54,8 +54,8 @@ class Resolution:
 def resolve(settings: Settings) -> Resolution:
     """Choose the backend for these settings; nothing is imported, connected or guessed.
 
-    JOBMANAGER_DISABLED gives noop; else JOBMANAGER_BACKEND gives that one; else, in production, a fully configured celery
-    and then a fully configured pg_cron are taken; else local. Raises SettingsError if the backend that JOBMANAGER_BACKEND
+    JOBMANAGER_DISABLED gives noop; else JOBMANAGER_BACKEND gives that one; else, in production, the first that is fully configured of
+    celery, pg_cron and qstash; else local. Raises SettingsError if the backend that JOBMANAGER_BACKEND
     names lacks a setting. Whether that backend exists is known to `load_backend_class`.
     """
     backend, reason = _choose(settings)
@@ -82,7 +82,7 @@ def _choose(settings: Settings) -> tuple[str, str]:
 
 def _reject(name: str, chosen: str, settings: Settings) -> Rejected:
     if name in _REMOTE and (missing := _missing(name, settings)):
-        partly = name == "pg_cron" and bool(settings.public_url or settings.secret)
+        partly = _is_begun(name, chosen, settings)
         how = "configured in part only" if partly else "not configured"
         return Rejected(backend=name, reason=f"{how}: {' and '.join(missing)} unset", configured=partly)
     overruled = _overruled(name, chosen, settings)
@@ -91,6 +91,16 @@ def _reject(name: str, chosen: str, settings: Settings) -> Rejected:
     if settings.disabled:
         return Rejected(backend=name, reason=overruled)
     return Rejected(backend=name, reason=_NOT_ASKED_FOR.get(name, overruled))
+
+
+def _is_begun(name: str, chosen: str, settings: Settings) -> bool:
+    """Return whether something is set that says that this backend is meant."""
+    match name:
+        case "pg_cron":
+            return chosen not in CALLED and bool(settings.public_url or settings.secret)
+        case "qstash":
+            return bool(settings.qstash_token or settings.qstash_current_signing_key)
+    return False
 
 
 def _overruled(name: str, chosen: str, settings: Settings) -> str:
@@ -117,6 +127,12 @@ def _missing(name: str, settings: Settings) -> list[str]:
             if settings.pg_cron_transport != "notify":
                 needed["JOBMANAGER_PUBLIC_URL"] = settings.public_url
                 needed["JOBMANAGER_SECRET"] = settings.secret
+        case "qstash":
+            needed = {
+                "JOBMANAGER_QSTASH_TOKEN": settings.qstash_token,
+                "JOBMANAGER_QSTASH_CURRENT_SIGNING_KEY": settings.qstash_current_signing_key,
+                "JOBMANAGER_PUBLIC_URL": settings.public_url,
+            }
     return [variable for variable, value in needed.items() if not value]
 
 

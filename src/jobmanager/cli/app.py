@@ -66,6 +66,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Other schedulers": {
         "import": "bring:bring",
         "export": "export:export",
+        "ticker": "ticker:ticker",
     },
 }
 _PLACES = {name: place for section in SECTIONS.values() for name, place in section.items()}

@@ -89,6 +89,18 @@ class JobSync:
             if row.namespace == self._namespace and row.id not in self._registry.jobs
         }
 
+    @property
+    def elsewhere(self) -> frozenset[str]:
+        """Active jobs of this namespace that only other processes declare."""
+        rows = list(self._rows.values())  # another thread may refresh meanwhile
+        return frozenset(
+            row.id
+            for row in rows
+            if row.namespace == self._namespace
+            and row.state == "active"
+            and row.id not in self._registry.jobs
+        )
+
     def refresh(self) -> bool:
         """Read what changed in the store since the last time; True if anything did."""
         seq = self._store.jobs.change_seq()

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from jobmanager.backends.base import Backend
-from jobmanager.backends.timetable import Timetable
+from jobmanager.backends.timetable import ScheduledJob, Timetable
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError, StoreUnavailableError
 from jobmanager.execution import log_capture as capture
@@ -69,6 +69,7 @@ FOLLOW_CHANGES_EVERY = timedelta(seconds=1)
 CLOCKS_AGREE = timedelta(seconds=2)
 COME_UP_AGAIN = timedelta(seconds=2)
 PURGE_EVERY = timedelta(hours=6)
+SETTLE_WITHIN = timedelta(seconds=60)
 LONGEST_STOP = 5.0  # seconds beyond the drain
 FORGET_DEAD_AFTER = timedelta(days=1)
 
@@ -422,6 +423,15 @@ class Assembly:
         self._installed = -1
         self.install()
         self.backend.sync(self.job_sync.scheduled(self._settings.grace))
+        self.backend.settle(SETTLE_WITHIN)
+
+    def planned(self) -> list[ScheduledJob]:
+        """Return the jobs to keep time for, as they are stored now; none where there is no store yet."""
+        if not self._up:
+            if not self.store.exists():
+                return []
+            self.job_sync.refresh()
+        return self.job_sync.scheduled(self._settings.grace)
 
     # ---------------------------------------------------------------- what the watchdog sees
 

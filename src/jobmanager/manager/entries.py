@@ -21,8 +21,9 @@ from jobmanager.validation.texts import naming_its_caller, shown
 class Entries:
     """The methods for entries. Any thread may call them, started or not; a principal needs `jobs:admin`.
 
-    Only pg_cron has entries; elsewhere each method raises UnsupportedError. What cannot be reached is a StoreUnavailableError. Each change
-    is in the audit, in its transaction.
+    pg_cron and the clocks that are synced have entries; elsewhere each method raises UnsupportedError. A database that cannot be reached is
+    a StoreUnavailableError, another service a TickerError. Each change is in the audit: in its transaction where the database keeps the
+    time, after it elsewhere.
     """
 
     _parts: Parts
@@ -59,7 +60,11 @@ class Entries:
         check_arguments(by=by)
         self._parts.check_not_disabled(f"No entry is changed: {shown(name)}")
         outside = self._outside(by)
-        return outside.set_active(_entry_of(outside, name), active=active)
+        entry = _entry_of(outside, name)
+        changed = outside.set_active(entry, active=active)
+        if changed:
+            self._note(outside, "resume" if active else "pause", "entry", entry, by, {"active": active})
+        return changed
 
     @naming_its_caller
     @changes(ADMIN, "unschedule", of="entry")
@@ -71,7 +76,9 @@ class Entries:
         check_arguments(by=by)
         self._parts.check_not_disabled(f"No entry is removed: {shown(name)}")
         outside = self._outside(by)
-        outside.unschedule(_entry_of(outside, name))
+        entry = _entry_of(outside, name)
+        outside.unschedule(entry)
+        self._note(outside, "unschedule", "entry", entry, by, {})
 
     @naming_its_caller
     @changes(ADMIN, "purge", of="entries")
@@ -82,7 +89,11 @@ class Entries:
         outside = self._outside(by)
         if dry_run:
             return PurgedEntries(removed=tuple(entry.name for entry in outside.entries() if entry.orphan))
-        return outside.purge()
+        purged = outside.purge()
+        if purged.removed or purged.failed:
+            after = {"removed": list(purged.removed), "failed": list(purged.failed)}
+            self._note(outside, "purge", "entries", self._parts.settings.namespace, by, after)
+        return purged
 
     @naming_its_caller
     @changes(ADMIN, "rotate", of="secret")
@@ -118,6 +129,19 @@ class Entries:
         if outside.keys() == 0:
             raise SecretConflictError("There is no secret. `jobmanager init` makes one.")
         return outside.retire()
+
+    def _note(
+        self,
+        outside: OutsideAdmin,
+        action: str,
+        target: str,
+        target_id: str,
+        by: str | None,
+        after: Mapping[str, Any],
+    ) -> None:
+        """Audit a change that the outside system could not, since it is no database of ours."""
+        if not outside.writes_audit:
+            self._parts.record(action, target, target_id, by, after)
 
     def _outside(self, by: str | None) -> OutsideAdmin:
         auditor = self._parts.assembly.auditor

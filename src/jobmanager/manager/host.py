@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.job import Job
 from jobmanager.manager.assembly import Assembly
 from jobmanager.run import Accepted, Ticked, TickedJobs, Worked
@@ -75,6 +76,12 @@ class ManagerHost:
     def sweep(self) -> None:
         self._go_on()
         self._assembly().sweep.sweep()
+
+    def planned(self) -> Sequence[ScheduledJob]:
+        return self._assembly().planned()
+
+    def elsewhere(self) -> frozenset[str]:
+        return self._assembly().job_sync.elsewhere
 
     def acquire_role(self, role: str) -> bool:
         assembly = self._assembly()

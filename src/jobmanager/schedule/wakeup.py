@@ -42,6 +42,14 @@ def wakeup(schedule: Schedule, start: datetime, days: int = HOLDS_FOR) -> str:
             assert_never(schedule)
 
 
+def wakeup_of_all(schedules: Iterable[Schedule], start: datetime, days: int = HOLDS_FOR) -> str:
+    """Write one text in UTC that wakes for each of these schedules: the minutes of all of them, on every day."""
+    minutes = 0
+    for schedule in schedules:
+        minutes |= local_minutes(" ".join([*wakeup(schedule, start, days).split()[:2], "* * *"]))
+    return " ".join([*_time_texts(minutes), "* * *"])
+
+
 def finer_than_minutes(schedule: Schedule, woken: str) -> str | None:
     """Return why a clock of full minutes cannot keep the schedule, and what to do instead; None if it can.
 

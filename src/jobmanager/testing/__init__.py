@@ -22,14 +22,19 @@ if TYPE_CHECKING:
     )
     from jobmanager.testing.backend_contract import BackendContract
     from jobmanager.testing.clock import FakeClock, FakeClockError
+    from jobmanager.testing.fake_api import FakeApi, FakeEntry
     from jobmanager.testing.promises import broken_promises
     from jobmanager.testing.store_contract import RunStoreContract
+    from jobmanager.testing.ticker_contract import TickerContract
 
 __all__ = [
     "BackendContract",
+    "FakeApi",
     "FakeClock",
     "FakeClockError",
+    "FakeEntry",
     "RunStoreContract",
+    "TickerContract",
     "assert_fired",
     "assert_fired_as_planned",
     "assert_no_runs",
@@ -52,8 +57,10 @@ _HOMES = {
     ),
     "backend_contract": ("BackendContract",),
     "clock": ("FakeClock", "FakeClockError"),
+    "fake_api": ("FakeApi", "FakeEntry"),
     "promises": ("broken_promises",),
     "store_contract": ("RunStoreContract",),
+    "ticker_contract": ("TickerContract",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -134,7 +134,7 @@ class Asgi:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._probing, self._probes.respond, probe)
         if route.is_tick and asked.method == "GET":
-            return await self._tick(route.job, None)
+            return await self._tick(route, asked, None)
         try:
             async with asyncio.timeout(LONGEST):
                 body = await _body(receive)
@@ -148,14 +148,17 @@ class Asgi:
                 return limit
             return await self._batcher().do(lambda: self._work.work(limit))
         if route.is_tick:
-            instant = self._endpoint.instant(route, body)
-            return instant if isinstance(instant, Response) else await self._tick(route.job, instant)
+            instant = self._endpoint.instant(route, asked, body)
+            return instant if isinstance(instant, Response) else await self._tick(route, asked, instant)
         call = self._endpoint.call(asked, body)
         if isinstance(call, Start):
             return await self._batcher().do(lambda: self._work.start(call))
         return call if isinstance(call, Response) else await self._once(call)
 
-    async def _tick(self, job: str | None, instant: datetime | None) -> Response:
+    async def _tick(self, route: Route, asked: Asked, instant: datetime | None) -> Response:
+        return self._endpoint.told(route, asked, await self._ticked(route.job, instant))
+
+    async def _ticked(self, job: str | None, instant: datetime | None) -> Response:
         """Return the response to a ticker; a call that came a little early waits here, and takes no thread meanwhile."""
         do = self._batcher().do
         ticked = await do(lambda: self._work.tick_now(job, instant))

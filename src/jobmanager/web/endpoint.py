@@ -19,11 +19,13 @@ from jobmanager.validation.printable import get_logger
 from jobmanager.web.auth import Keys, RefusedError, RequestHeaders, Signed
 from jobmanager.web.body import LARGEST, BodyError, Call, read_call, read_instant
 from jobmanager.web.limit import Limit, Limits
+from jobmanager.web.qstash import QStashKeys, check_body, is_signed
 from jobmanager.web.response import (
     NO_JSON,
     TOO_LARGE,
     UNAVAILABLE,
     Response,
+    json_response,
     not_allowed,
     too_many,
     unauthorized,
@@ -84,6 +86,7 @@ class Endpoint:
     def __init__(self, settings: Settings, limits: Limits | None = None, *, clock: Clock) -> None:
         limits = limits or Limits()
         self._keys = Keys(settings.secrets)
+        self._qstash = QStashKeys.of(settings)
         self._signs = settings.auth == "signature"
         self._run_path = settings.run_path
         folder = settings.run_path.rpartition("/")[0]
@@ -122,11 +125,13 @@ class Endpoint:
             return not_allowed(route.methods)
         if route.probe is not None:
             return None
-        if not self._keys:
+        if not self._keys and not (route.is_tick and self._qstash):
             self._locked.warning("JOBMANAGER_SECRET is not set: every call to the endpoint is refused")
             return UNAVAILABLE
         try:
-            if self._takes_bearer(route, asked):
+            if self._is_of_qstash(route, asked):
+                self._digest_of(route, asked)
+            elif self._takes_bearer(route, asked):
                 self._keys.check_bearer(asked.headers)
             else:
                 self._signed_by(asked)
@@ -159,10 +164,15 @@ class Endpoint:
         except BodyError as error:
             return wrong(str(error))
 
-    def instant(self, route: Route, body: bytes) -> datetime | Response | None:
+    def instant(self, route: Route, asked: Asked, body: bytes) -> datetime | Response | None:
         """Return the instant that the body of a tick names, None if it names none, or the response that says what is wrong."""
         if len(body) > LARGEST:
             return TOO_LARGE
+        if self._is_of_qstash(route, asked):
+            try:
+                check_body(self._digest_of(route, asked), body)
+            except RefusedError as error:
+                return self._refusal(route, asked, error)
         try:
             instant = read_instant(body)
         except BodyError as error:
@@ -170,6 +180,18 @@ class Endpoint:
         if instant is not None and route.job is None:
             return wrong(f"scheduled_for needs a job: call {self._tick_path}JOB")
         return instant
+
+    def told(self, route: Route, asked: Asked, response: Response) -> Response:
+        """Return the response to a tick as its caller is to have it: a service that repeats whatever fails is not told 404."""
+        if response.status == 404 and self._is_of_qstash(route, asked):
+            return json_response(200, {"job": route.job, "finding": "unknown_job"})
+        return response
+
+    def _is_of_qstash(self, route: Route, asked: Asked) -> bool:
+        return bool(self._qstash) and route.is_tick and is_signed(asked.headers)
+
+    def _digest_of(self, route: Route, asked: Asked) -> str:
+        return self._qstash.body_digest(asked.headers, route.job, self._clock.now().timestamp())
 
     def limit(self, asked: Asked, body: bytes) -> int | Response:
         """Return how many runs a call for work may execute, or the response that says what is wrong."""

@@ -58,7 +58,7 @@ class Wsgi:
             give_up_body(environ)
             return refusal
         if route.is_tick and asked.method == "GET":
-            return self._work.tick(route.job)
+            return self._endpoint.told(route, asked, self._work.tick(route.job))
         try:
             with self._deadlines.bounding(environ):
                 body = _body(environ)
@@ -68,8 +68,10 @@ class Wsgi:
             limit = self._endpoint.limit(asked, body)
             return limit if isinstance(limit, Response) else self._work.work(limit)
         if route.is_tick:
-            instant = self._endpoint.instant(route, body)
-            return instant if isinstance(instant, Response) else self._work.tick(route.job, instant)
+            instant = self._endpoint.instant(route, asked, body)
+            if isinstance(instant, Response):
+                return instant
+            return self._endpoint.told(route, asked, self._work.tick(route.job, instant))
         call = self._endpoint.call(asked, body)
         if isinstance(call, Start):
             return self._work.start(call)

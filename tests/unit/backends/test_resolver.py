@@ -254,7 +254,7 @@ def test_an_unknown_name_is_an_error_with_the_known_ones():
     with pytest.raises(UnknownBackendError) as caught:
         load_backend_class("locl")
     assert str(caught.value) == (
-        "No backend 'locl'. Did you mean 'local'? Known are celery, external, local, noop, pg_cron, and paths like package.module:Class."
+        "No backend 'locl'. Did you mean 'local'? Known are celery, external, local, noop, pg_cron, qstash, and paths like package.module:Class."
     )
     assert caught.value.backend == "locl"
 
@@ -306,6 +306,6 @@ def test_a_missing_package_names_its_extra(module, monkeypatch, name, package, e
     assert caught.value.extra == extra
 
 
-@pytest.mark.parametrize("name", ["local", "noop", "celery", "pg_cron", "external"])
+@pytest.mark.parametrize("name", ["local", "noop", "celery", "pg_cron", "external", "qstash"])
 def test_the_backends_of_this_version_are_found_by_name(name):
     assert load_backend_class(name).name == name

@@ -35,6 +35,8 @@ class Change:
 class Changing:
     """The database of a backend, in the hands of `actor`. `audit` makes the rows of the audit; without it none is written."""
 
+    writes_audit = True
+
     def __init__(self, backend: PgCronBackend, *, actor: str, audit: AuditRow | None = None) -> None:
         self._backend = backend
         self._database = backend.database

@@ -152,7 +152,7 @@ def get_engine(request: Request) -> dict[str, Any]:
 
 
 def list_entries(request: Request) -> dict[str, Any]:
-    """List the entries of the outside system that are ours. Only pg_cron has any."""
+    """List the entries of the outside system that are ours: of pg_cron, or of a clock that is synced."""
     found = [
         {**asdict(entry), "next_due_at": iso(entry.next_due_at), "last_ended_at": iso(entry.last_ended_at)}
         for entry in site_of(request).jobs.entries()

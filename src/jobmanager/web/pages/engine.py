@@ -27,8 +27,8 @@ from jobmanager.web.site import Site, site_of
 
 MOST_RUNNING, MOST_LISTED = 200, 100
 LAGS_AFTER = timedelta(seconds=10)
-KEEPERS = {"local": "This process", "noop": "Nothing", "external": "An outside clock"}
-ABSENT = "not in pg_cron"  # the drift of an entry that should be there
+KEEPERS = {"local": "This process", "noop": "Nothing", "external": "An outside clock", "qstash": "QStash"}
+ABSENT = "not in "  # how the drift of an entry begins that should be there
 MARKS = {"create": "+", "undeclared": "-"}
 SAID = {
     "undeclared": "not declared here; disabled once no living process declares it",
@@ -149,7 +149,7 @@ def _plan(site: Site, outside: Outside | None) -> list[Mapping[str, str]]:
     return [
         *changes,
         *(
-            {"mark": "+" if one.drift == ABSENT else "~", "job": one.name, "told": one.drift}
+            {"mark": "+" if one.drift.startswith(ABSENT) else "~", "job": one.name, "told": one.drift}
             for one in drifted
         ),
         *({"mark": "-", "job": one.name, "told": "no job needs it"} for one in orphans),
