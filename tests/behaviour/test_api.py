@@ -76,9 +76,11 @@ def test_the_same_idempotency_key_starts_one_run(jobs: JobManager) -> None:
     assert first["id"] == again["id"]
     assert first["idempotency_key"] == "monday"
     assert api("POST", "/jobs/run", json={"job_id": "greet"}, headers=keyed).json()["id"] == first["id"]
-    assert api("POST", "/jobs/greet/run", json={"key": "monday"}, headers=keyed).json()["id"] == first["id"]
+    assert api("POST", "/jobs/greet/run", json={"key": "monday"}).json()["id"] == first["id"]
+    assert api("POST", "/jobs/greet/run", headers=keyed, by="operator").json()["id"] == first["id"]
     assert api("POST", "/jobs/greet/run", headers={"idempotency-key": "tuesday"}).json()["id"] != first["id"]
-    assert problem(api("POST", "/jobs/greet/run", json={"key": "a"}, headers=keyed)) == (
+    other = {"idempotency-key": "wednesday"}
+    assert problem(api("POST", "/jobs/greet/run", json={"key": "a"}, headers=other)) == (
         422,
         "invalid-request",
     )

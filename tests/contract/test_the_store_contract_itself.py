@@ -25,6 +25,7 @@ from jobmanager.stores.sql.jobs import SqlJobs
 from jobmanager.stores.sql.maintenance import SqlMaintenance
 from jobmanager.stores.sql.memory import MemoryStore
 from jobmanager.stores.sql.processes import SqlProcesses
+from jobmanager.stores.sql.requests import SqlRequestBook
 from jobmanager.stores.sql.search import SqlSearch
 from jobmanager.stores.sql.sqlite_runs import SqliteRuns
 from jobmanager.stores.sql.statistics import SqlStatistics
@@ -593,6 +594,16 @@ class WritesStepsAnew(Broken, SqlStepBook):
         super()._insert(connection, steps)
 
 
+class BelievesTheDead(Broken, SqlRequestBook):
+    def begin(self, key: str, turn: str, digest: str, *, keep: timedelta, cut: timedelta) -> Any:
+        return super().begin(key, turn, digest, keep=keep, cut=keep)
+
+
+class AnybodyFinishes(Broken, SqlRequestBook):
+    def _of(self, key: str, turn: str) -> Any:
+        return self.tables.requests.c.key == key
+
+
 class SharesWebhooks(Broken, SqlWebhooks):
     def get(self, namespace: str, key: str) -> WebhookRow | None:
         return super().get("default", key)
@@ -601,6 +612,8 @@ class SharesWebhooks(Broken, SqlWebhooks):
 BROKEN_STORES: Mapping[type[MemoryStore | Broken], str] = {
     TheLastEditCounts: "test_of_two_edits_of_one_revision_the_first_counts",
     ForgetsTheDeleted: "test_a_deleted_webhook_stays_to_be_noticed_and_makes_room",
+    BelievesTheDead: "test_a_request_that_was_cut_loses_its_key",
+    AnybodyFinishes: "test_while_a_request_is_under_way_its_key_is_taken",
     SharesWebhooks: "test_webhooks_of_one_namespace_are_no_others",
     SendsAgainAndAgain: "test_what_nobody_has_sent_is_to_be_sent_and_noted_as_sent",
     TrustsTheMessage: "test_a_message_that_must_be_lost_is_sent_again_and_then_after_twice_as_long",
@@ -832,6 +845,7 @@ def with_facet(broken: type[Broken], clock: FakeClock) -> MemoryStore:
         store.statistics,
         store.webhooks,
         store.steps,
+        store.requests,
     ]
     [facet] = [facet for facet in facets if issubclass(broken, type(facet))]
     facet.__class__ = broken

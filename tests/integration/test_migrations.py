@@ -399,6 +399,8 @@ def test_a_sqlite_that_lets_nobody_edit_its_schema_is_upgraded_too(tmp_path, mon
         "jobmanager_stats",
         "jobmanager_stats_hours",
         "jobmanager_once",
+        "jobmanager_run_steps",
+        "jobmanager_requests",
     )  # of versions 0003, 0005 and later
     indexes = ("jobmanager_runs_scope", "jobmanager_runs_trouble")
     found = [row[:3] for row in shape(store) if row[2] not in later and row[1] not in indexes]

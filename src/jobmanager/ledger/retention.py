@@ -9,6 +9,7 @@ from jobmanager.job import Job
 from jobmanager.run import CANCELLED, FAILED, MISSED, SKIPPED, SUCCEEDED, RunStatus
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
+from jobmanager.stores.requests import REQUESTS_KEPT
 
 AT_ONCE = 1000
 WELL, BADLY = frozenset({SUCCEEDED, CANCELLED, SKIPPED}), frozenset({FAILED, MISSED})
@@ -17,7 +18,7 @@ WELL, BADLY = frozenset({SUCCEEDED, CANCELLED, SKIPPED}), frozenset({FAILED, MIS
 def forget_old_runs(
     store: RunStore, jobs: Iterable[Job], settings: Settings, now: datetime, *, dry_run: bool = False
 ) -> int:
-    """Delete the runs that are older, or more, than what is kept of them, and old keys of `once`; return how many runs. Twice is once.
+    """Delete the runs that are older, or more, than what is kept of them, old keys of `once` and old requests; return how many runs. Twice is once.
 
     With `dry_run` count them only; runs that are old and of too many count twice then. Open runs always stay.
     """
@@ -34,6 +35,7 @@ def forget_old_runs(
         deleted += store.maintenance.purge_beyond_bytes(settings.retention_max_bytes, dry_run=dry_run)
     if not dry_run:
         store.once.purge(now - settings.retention_failed)
+        store.requests.purge(REQUESTS_KEPT)
     return deleted
 
 

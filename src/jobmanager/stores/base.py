@@ -12,6 +12,7 @@ from jobmanager.stores.keys import StoredKeys
 from jobmanager.stores.lookout import Lookout
 from jobmanager.stores.once import OnceBook
 from jobmanager.stores.outbox import Outbox
+from jobmanager.stores.requests import RequestBook
 from jobmanager.stores.search import StoredSearch
 from jobmanager.stores.statistics import StoredStatistics
 from jobmanager.stores.steps import StepBook
@@ -48,6 +49,9 @@ class RunStore(ABC):
 
     once: OnceBook
     """The results that handlers keep once for a key."""
+
+    requests: RequestBook
+    """The responses to requests of the API that name an idempotency key."""
 
     outbox: Outbox
     """The notifications that wait for their delivery, and those that were sent."""

@@ -16,6 +16,7 @@ from jobmanager.stores.sql.maintenance import SqlMaintenance
 from jobmanager.stores.sql.once import SqlOnceBook
 from jobmanager.stores.sql.outbox import SqlOutbox
 from jobmanager.stores.sql.processes import SqlProcesses
+from jobmanager.stores.sql.requests import SqlRequestBook
 from jobmanager.stores.sql.runs import SqlRuns
 from jobmanager.stores.sql.schema import Schema
 from jobmanager.stores.sql.search import SqlSearch
@@ -38,6 +39,7 @@ class SqlStore(RunStore):
         self.search = SqlSearch(database)
         self.maintenance = SqlMaintenance(database)
         self.once = SqlOnceBook(database)
+        self.requests = SqlRequestBook(database)
         self.outbox = SqlOutbox(database)
         self.lookout = SqlLookout(database)
         self.audit = SqlAudit(database)

@@ -17,7 +17,7 @@ from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0017"
+SCHEMA_VERSION = "0018"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -87,6 +87,7 @@ class Tables:
     webhooks: sa.Table
     once: sa.Table
     run_steps: sa.Table
+    requests: sa.Table
 
 
 def has_scope(runs: Any) -> sa.ColumnElement[bool]:
@@ -422,6 +423,16 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("ended_at", Instant),
         sa.Column("wakes_at", Instant),
     )
+    # Without a response the request is under way, or its process died.
+    requests = table(
+        "requests",
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("turn", sa.Text, nullable=False),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("begun_at", Instant, nullable=False),
+        sa.Column("response", json),
+    )
+    sa.Index(f"{prefix}requests_begun", requests.c.begun_at)
     return Tables(
         metadata,
         meta,
@@ -440,4 +451,5 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         webhooks,
         once,
         run_steps,
+        requests,
     )

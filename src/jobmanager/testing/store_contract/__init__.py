@@ -30,6 +30,7 @@ from jobmanager.testing.store_contract.opening import OpeningPromises
 from jobmanager.testing.store_contract.processes import ProcessPromises
 from jobmanager.testing.store_contract.races import RacePromises
 from jobmanager.testing.store_contract.reading import ReadingPromises
+from jobmanager.testing.store_contract.requesting import RequestPromises
 from jobmanager.testing.store_contract.searching import SearchingPromises
 from jobmanager.testing.store_contract.statistics import StatisticsPromises
 from jobmanager.testing.store_contract.steps import StepPromises
@@ -59,6 +60,7 @@ class RunStoreContract(
     NotifyingPromises,
     LookingPromises,
     OncePromises,
+    RequestPromises,
     VisibilityPromises,
     AuditingPromises,
     ChangePromises,

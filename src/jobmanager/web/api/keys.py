@@ -11,6 +11,7 @@ from jobmanager.access.principal import ADMIN, PERMISSIONS, READ, WRITE
 from jobmanager.present.account import key_record
 from jobmanager.web.api.jobs import location
 from jobmanager.web.api.models import Given, Instant, Moment, Page, Shown, text
+from jobmanager.web.api.repeated import show_once
 from jobmanager.web.api.routing import Routes
 from jobmanager.web.recent import check_recent
 from jobmanager.web.site import site_of
@@ -76,6 +77,7 @@ def create_key(request: Request, response: Response, given: NewKey) -> dict[str,
     kept = manager.keys()
     made = next(key for key in kept if key.name == given.name and key.revoked_at is None)
     response.headers["location"] = location(request, "/keys")
+    show_once(request)
     return {"key": _record(made), "secret": secret}
 
 

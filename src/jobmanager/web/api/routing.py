@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from jobmanager.access.acting import current
 from jobmanager.access.principal import READ
 from jobmanager.manager.guarding import check_permission
+from jobmanager.web.api import repeated
 from jobmanager.web.api.models import ProblemModel
 from jobmanager.web.body import BodyError, strict_json
 from jobmanager.web.problems import Problem, ProblemError
@@ -22,6 +23,7 @@ SAFE = ("GET", "HEAD")
 # What every route may say, beside what it names itself: the guard before all routes, and the store behind them.
 ALWAYS = (401, 403, 404, 422, 429, 500, 503)
 CHANGES = (413,)
+KEYED = (409,)
 WORDS = {
     401: "It is not known who asks",
     403: "The principal may not do that",
@@ -51,9 +53,15 @@ class GuardedRoute(APIRoute):
             unknown = sorted(request.query_params.keys() - known)
             if unknown:  # a filter that is misspelt must not show everything
                 raise ProblemError(invalid(f"query.{unknown[0]}", "is no parameter here"))
-            if request.method not in SAFE:
-                request = Request(request.scope, _replaying(await _body(request)))
-            return await handle(request)
+            if request.method in SAFE:
+                return await handle(request)
+            body = await _body(request)
+            request = Request(request.scope, _replaying(body))
+            key = request.headers.get(repeated.NAME)
+            if key is None or not _takes_key(request.method, permission):
+                return await handle(request)
+            _check_key(key)
+            return await repeated.once(request, body, key, lambda: handle(request))
 
         return guarded
 
@@ -79,12 +87,21 @@ class Routes(APIRouter):
 
         `also` are further responses, as OpenAPI describes them.
         """
-        problems = {*ALWAYS, *(() if method in SAFE else CHANGES), *responses}
+        takes_key = _takes_key(method, permission)
+        problems = {
+            *ALWAYS,
+            *(() if method in SAFE else CHANGES),
+            *(KEYED if takes_key else ()),
+            *responses,
+        }
         self.add_api_route(
             path,
             endpoint,
             methods=[method],
-            openapi_extra={PERMISSION: permission},
+            openapi_extra={
+                PERMISSION: permission,
+                **({"parameters": [dict(repeated.PARAMETER)]} if takes_key else {}),
+            },
             operation_id=endpoint.__name__,
             responses={
                 **{
@@ -101,6 +118,18 @@ class Routes(APIRouter):
                 **(also or {}),
             },
             **options,
+        )
+
+
+def _takes_key(method: str, permission: str) -> bool:
+    """Return whether a route makes or changes something that its repetition would make or change again."""
+    return method == "POST" and permission != READ
+
+
+def _check_key(key: str) -> None:
+    if not 1 <= len(key) <= repeated.LONGEST:
+        raise ProblemError(
+            invalid(f"header.{repeated.NAME}", f"has to have 1 to {repeated.LONGEST} characters")
         )
 
 

@@ -20,14 +20,8 @@ from jobmanager.web.site import site_of
 from jobmanager.web.starts import take_start
 
 router = Routes(tags=["starts"])
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=500,
-        description="The same key starts one run of the job, however often the request is sent, and by whichever process it is served.",
-    ),
-]
+# Every route that changes something describes it. The run has it, too: of one job a key starts one run, also after 24 hours.
+IdempotencyKey = Annotated[str | None, Header(include_in_schema=False)]
 
 
 class StartOptions(Given):

@@ -13,6 +13,7 @@ from jobmanager.errors import HandlerNotFoundError
 from jobmanager.present.phrases import iso
 from jobmanager.web.api.jobs import location
 from jobmanager.web.api.models import PRINTABLE, Given, Instant, JobId, JsonObject, Page, Shown, text
+from jobmanager.web.api.repeated import show_once
 from jobmanager.web.api.routing import Routes
 from jobmanager.web.recent import check_recent
 from jobmanager.web.site import site_of
@@ -117,6 +118,8 @@ def create_webhook(request: Request, response: Response, given: NewWebhook) -> d
     words = _words(given)
     made = site_of(request).jobs.create_webhook(words.pop("key"), **words)
     response.headers["location"] = location(request, f"/webhooks/{made.key}")
+    if made.secret is not None:
+        show_once(request)
     return _record(made)
 
 
