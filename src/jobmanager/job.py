@@ -57,6 +57,10 @@ PING_URL = re.compile(r"https?://[^\s/?#@\\]+(?:[/?][^\s#]*)?")
 QUEUE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 NO_CONFIG: Mapping[str, Any] = {}
 TITLE = Text(1_000)
+# The groups in which forms show the options.
+START, FAILURES, EXECUTION = "Starts", "Failures and retries", "Execution"
+ALERTS, HISTORY = "Alerts", "Visibility and history"
+GROUPS = (START, FAILURES, EXECUTION, ALERTS, HISTORY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +74,23 @@ class Retry:
     Raises ConfigurationError for values that cannot be meant.
     """
 
-    max_attempts: int = option(1, ATTEMPTS, "how many attempts a run has", stored=True, overridable=True)
+    max_attempts: int = option(
+        1, ATTEMPTS, "how many attempts a run has", stored=True, overridable=True, group=FAILURES
+    )
     delays: Sequence[float] | None = option(
         None,
         Delays(),
         "the delays one by one, the last repeats; without it `base`, `factor` and `max_delay` say them",
+        group=FAILURES,
     )
-    base: float = option(2.0, Seconds(), "the first delay")
-    factor: float = option(2.0, Number(1, 1_000), "how many times longer each following delay is")
-    max_delay: float = option(300.0, Seconds(), "the longest delay")
-    jitter: float = option(0.1, Number(0, 1), "each delay is lengthened by up to this share of itself")
+    base: float = option(2.0, Seconds(), "the first delay", group=FAILURES)
+    factor: float = option(
+        2.0, Number(1, 1_000), "how many times longer each following delay is", group=FAILURES
+    )
+    max_delay: float = option(300.0, Seconds(), "the longest delay", group=FAILURES)
+    jitter: float = option(
+        0.1, Number(0, 1), "each delay is lengthened by up to this share of itself", group=FAILURES
+    )
     retry_on: tuple[type[BaseException], ...] = option(
         (Exception,), Exceptions(), "another attempt follows these only"
     )
@@ -90,11 +101,13 @@ class Retry:
         "whether an attempt whose process died is followed by another",
         key="retry_on_crash",
         stored=True,
+        group=FAILURES,
     )
     on_shutdown: bool = option(
         True,  # noqa: FBT003 - the default of a field
         Flag(),
         "whether a run whose handler saw the shutdown and raised goes back to pending, without an attempt used",
+        group=FAILURES,
     )
 
     def __post_init__(self) -> None:
@@ -161,9 +174,15 @@ class Policies:
         "what becomes of a start while a run of the job is active, see [overlap](#overlap)",
         stored=True,
         overridable=True,
+        group=START,
     )
     queue_cap: int = option(
-        100, Whole(1, MOST), 'how many may wait under `overlap="queue_all"`', stored=True, overridable=True
+        100,
+        Whole(1, MOST),
+        'how many may wait under `overlap="queue_all"`',
+        stored=True,
+        overridable=True,
+        group=START,
     )
     catch_up: CatchUp = option(
         "latest",
@@ -171,6 +190,7 @@ class Policies:
         "what becomes of instants whose tick never came, see [late and missed](#late-and-missed-instants)",
         stored=True,
         overridable=True,
+        group=START,
     )
     catch_up_cap: int = option(
         100,
@@ -178,9 +198,15 @@ class Policies:
         'how many instants `catch_up="all"` runs at most, the newest ones',
         stored=True,
         overridable=True,
+        group=START,
     )
     catch_up_window: timedelta = option(
-        timedelta(hours=1), Duration(), "how far back `catch_up` looks", stored=True, overridable=True
+        timedelta(hours=1),
+        Duration(),
+        "how far back `catch_up` looks",
+        stored=True,
+        overridable=True,
+        group=START,
     )
     start_deadline: timedelta | None = option(
         None,
@@ -188,6 +214,7 @@ class Policies:
         "a tick that could not start so long after its instant is missed (deadline)",
         stored=True,
         overridable=True,
+        group=START,
     )
     jitter: timedelta = option(
         timedelta(0),
@@ -196,6 +223,7 @@ class Policies:
         stored=True,
         overridable=True,
         shown_as="up to {}",
+        group=START,
     )
     pause_after_failures: int | None = option(
         None,
@@ -204,6 +232,7 @@ class Policies:
         stored=True,
         overridable=True,
         shown_as="{} in a row",
+        group=FAILURES,
     )
     visibility: Visibility = option(
         "team",
@@ -211,6 +240,7 @@ class Policies:
         "which principals see it, see [permissions](howto/permissions.md#what-a-principal-sees)",
         stored=True,
         overridable=True,
+        group=HISTORY,
     )
 
 
@@ -244,11 +274,13 @@ class Job(Policies):
         Duration(MICROSECOND),
         "how long an attempt may take, see [ending early](#ending-early)",
         overridable=True,
+        group=EXECUTION,
     )
     isolation: Isolation = option(
         "thread",
         OneOf(ISOLATIONS),
         'where the handler runs: `"process"` is a child process of its own, see [isolation](#isolation)',
+        group=EXECUTION,
     )
     memory_limit: int | None = option(
         None,
@@ -256,6 +288,7 @@ class Job(Policies):
         "MiB that an isolated handler may take on top of what its process has when it is called (Linux)",
         key="memory_limit_mib",
         shown_as="{} MiB",
+        group=EXECUTION,
     )
     enabled_when: Gate = option(
         True,  # noqa: FBT003 - the default of a field
@@ -268,54 +301,73 @@ class Job(Policies):
         PRIORITY,
         "which pending run is taken first, the higher one; it interrupts nobody",
         overridable=True,
+        group=EXECUTION,
     )
     queue: str | None = option(
         None,
         Text(128, QUEUE_NAME, "a name of letters, digits, '.', '_', '-' and ':'"),
         "the queue of the workers that take its runs, where a backend has queues (celery); elsewhere every process takes them",
+        group=EXECUTION,
     )
     locale: str | None = option(
         None,
         Text(64),
         "what `context.locale` says, unless the payload has a `locale`; without either `en`",
         declared=False,
+        group=EXECUTION,
     )
     notify_on_failure: bool = option(
         False,  # noqa: FBT003 - the default of a field
         Flag(),
         "whether a failure for good, the recovery and a pause by failures are told to `alert_to`",
         overridable=True,
+        group=ALERTS,
     )
     alert_on: Sequence[AlertEvent] = option(
         (),
         Several(OneOf(ALERT_EVENTS)),
         "further events that are told, see [notify](howto/notify.md)",
         overridable=True,
+        group=ALERTS,
     )
     alert_to: Sequence[str] = option(
         (),
         Several(Text(300)),
         "e-mail addresses and channels that are told; without them `JOBMANAGER_ALERTS_EMAIL`",
         overridable=True,
+        group=ALERTS,
     )
     alert_late: timedelta | None = option(
-        None, Duration(MICROSECOND), "a run that starts so much after its instant is told", overridable=True
+        None,
+        Duration(MICROSECOND),
+        "a run that starts so much after its instant is told",
+        overridable=True,
+        group=ALERTS,
     )
     alert_running: timedelta | None = option(
-        None, Duration(MICROSECOND), "an attempt that lasts longer is told", overridable=True
+        None,
+        Duration(MICROSECOND),
+        "an attempt that lasts longer is told",
+        overridable=True,
+        group=ALERTS,
     )
     ping_url: str | None = option(
         None,
         Text(1_000, PING_URL, "an http or https URL"),
         "called when a run starts, succeeds and fails, by the protocol of Healthchecks",
+        group=ALERTS,
     )
     retention: timedelta | None = option(
         None,
         Duration(),
         "its runs are purged that long after their end; otherwise `JOBMANAGER_RETENTION_DAYS` and its like hold",
+        group=HISTORY,
     )
     keep_runs: int | None = option(
-        None, Whole(1, 2**31 - 1), "so many of its ended runs are kept at most, the newest ones"
+        None,
+        Whole(1, 2**31 - 1),
+        "so many of its ended runs are kept at most, the newest ones",
+        group=HISTORY,
     )
 
     def __post_init__(self) -> None:

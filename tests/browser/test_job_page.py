@@ -141,6 +141,7 @@ def test_an_edit_is_previewed_saved_and_given_back_to_the_code(visit: Page, jobs
 def test_what_cannot_be_read_stands_beside_its_field_and_keeps_what_was_typed(visit: Page) -> None:
     visit.goto("/jobs/greet/edit")
     visit.get_by_label("Cron line").fill("61 * * * *")
+    visit.get_by_text("Failures and retries").click()
     visit.get_by_label("Attempts").fill("5")
     visit.get_by_role("button", name="Save").click()
     field = visit.get_by_label("Cron line")
@@ -155,10 +156,11 @@ def test_of_two_edits_at_once_the_second_is_told_and_keeps_what_was_typed(
 ) -> None:
     visit.goto("/jobs/greet/edit")
     jobs.update_job("greet", cron="0 5 * * *", by="ben")
-    visit.get_by_label("Timeout, seconds").fill("60")
+    visit.get_by_text("Execution").click()
+    visit.get_by_label("Timeout").fill("60")
     visit.get_by_role("button", name="Save").click()
     expect(visit.get_by_role("alert")).to_contain_text("ben changed schedule")
-    expect(visit.get_by_label("Timeout, seconds")).to_have_value("60")
+    expect(visit.get_by_label("Timeout")).to_have_value("60")
     expect(visit.get_by_label("Cron line")).to_have_value("0 5 * * *")
     assert jobs.get_job("greet").row.override == {"cron": "0 5 * * *"}
     visit.get_by_role("button", name="Save").click()
@@ -215,3 +217,19 @@ def test_a_backfill_looks_first(shop: Page, story: JobManager) -> None:
     shop.get_by_role("button", name="Open 3 runs").click()
     shop.wait_for_url("**/jobs/sync-stripe")
     assert [run.status for run in story.runs("sync-stripe", limit=3)] == ["pending"] * 3
+
+
+def test_a_policy_that_cannot_be_read_is_told_beside_it_and_mended(visit: Page, jobs: JobManager) -> None:
+    visit.goto("/jobs/greet/edit")
+    visit.get_by_text("Alerts", exact=True).click()
+    visit.get_by_label("Notify on failure").select_option("yes")
+    late = visit.get_by_label("Alert late")
+    late.fill("soon")
+    visit.get_by_role("button", name="Save").click()
+    expect(late).to_have_attribute("aria-invalid", "true")
+    expect(late).to_be_visible()
+    expect(visit.locator("#alert_late-h")).to_contain_text("seconds, or 5m, 1h30m")
+    late.fill("10m")
+    visit.get_by_role("button", name="Save").click()
+    visit.wait_for_url("**/jobs/greet")
+    assert jobs.get_job("greet").row.override == {"notify_on_failure": True, "alert_late": 600}

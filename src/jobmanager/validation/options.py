@@ -22,7 +22,7 @@ class Option:
     """One option: a field of a dataclass, described.
 
     `stored` options have a column of their own in the table of jobs, `declared` ones stand in the stored declaration,
-    `overridable` ones may be changed by an operator. `column` is the name of both, with its unit.
+    `overridable` ones may be changed by an operator. `column` is the name of both, with its unit. Forms show those of a `group` together.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Option:
     overridable: bool = False
     optional: bool = False
     shown_as: str = ""
+    group: str = ""
 
     def read(self, value: Any) -> Any:
         """Return the value in the form that is kept; ConfigurationError for what it does not take."""
@@ -61,11 +62,12 @@ def option(
     declared: bool = True,
     overridable: bool = False,
     shown_as: str = "",
+    group: str = "",
 ) -> Any:
     """Describe a dataclass field as an option. A `default` of None makes the option optional; `key` names its column."""
     described = {
         "kind": kind, "help": meaning, "column": key, "stored": stored, "declared": declared, "overridable": overridable,
-        "shown_as": shown_as, "optional": default is None,
+        "shown_as": shown_as, "optional": default is None, "group": group,
     }  # fmt: skip
     if isinstance(default, Mapping):
         return field(default_factory=lambda: default, metadata={_KEY: described, "default": default})

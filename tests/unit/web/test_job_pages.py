@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from jobmanager import JobManager, Settings
+from jobmanager.present.policy_fields import OF_DECLARED, OF_STORED
 from jobmanager.web import Principal, dashboard
 from jobmanager.web.pages.job import moment_of
 from jobmanager.web.pages.times import Times
@@ -146,3 +148,131 @@ def test_an_instant_is_read_in_the_readers_zone(typed, found):
 
     moment = moment_of(typed, Times(NOW, ZoneInfo("Europe/Berlin")))
     assert (None if moment is None else moment.isoformat().removesuffix("+00:00")) == found
+
+
+def fields(page: str) -> dict[str, str]:
+    """Return what the form of a page shows, by field; what was typed stands in it as text."""
+    found = FormReader()
+    found.feed(page)
+    return found.values
+
+
+class FormReader(HTMLParser):
+    """Reads the fields of the form that is named `job-form`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, str] = {}
+        self._in, self._select, self._area = False, "", ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        has = dict(attrs)
+        name = has.get("name") or ""
+        if tag == "form":
+            self._in = has.get("id") == "job-form"
+        elif self._in and tag == "input" and (has.get("type") != "radio" or "checked" in has):
+            self.values[name] = has.get("value") or ""
+        elif self._in and tag == "select":
+            self._select = name
+        elif self._in and tag == "option" and self._select:
+            if "selected" in has or self._select not in self.values:
+                self.values[self._select] = has.get("value") or ""
+        elif self._in and tag == "textarea":
+            self._area = name
+            self.values[name] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "select":
+            self._select = ""
+        if tag == "textarea":
+            self._area = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._in and self._area:
+            self.values[self._area] += data
+
+
+def test_an_edit_overrides_every_policy_that_may_be_and_nothing_else(many):
+    looks = visitor(many, "admin")
+    shown = fields(looks.get("/jobs/job-001/edit").text)
+    assert set(OF_DECLARED) <= set(shown)
+    assert "retention" not in shown
+    typed = {"notify_on_failure": "true", "alert_to": "ops@example.com\r\nhook", "catch_up_window": "2h"}
+
+    saved = looks.send("/jobs/job-001/edit", **{**shown, **typed, "retry.max_attempts": "4"})
+
+    assert saved.status_code == 303
+    assert many.get_job("job-001").row.override == {
+        "notify_on_failure": True,
+        "alert_to": ["ops@example.com", "hook"],
+        "catch_up_window": 7200,
+        "max_attempts": 4,
+    }
+    again = fields(looks.get("/jobs/job-001/edit").text)
+    assert (again["catch_up_window"], again["retry.max_attempts"]) == ("2h", "4")
+
+
+def test_a_form_that_changes_nothing_writes_nothing(many):
+    looks = visitor(many, "admin")
+    shown = fields(looks.get("/jobs/job-001/edit").text)
+    assert looks.send("/jobs/job-001/edit", **shown).status_code == 303
+    assert many.get_job("job-001").row.override is None
+    assert many.history("job-001") == []
+
+
+def test_a_job_is_made_and_edited_with_every_policy(many):
+    many.handler("export")(lambda: None)
+    looks = visitor(many, "admin")
+    shown = fields(looks.get("/jobs/new?handler=export").text)
+    assert set(OF_STORED) <= set(shown)
+    typed = {
+        "id": "made",
+        "handler": "export",
+        "kind": "every",
+        "every": "5m",
+        "retention": "30d",
+        "retry.delays": "1, 1m",
+        "locale": "de",
+    }
+
+    assert looks.send("/jobs/new", **{**shown, **typed}).status_code == 303
+    made = many.get_job("made")
+    assert made.row.definition == {
+        "handler": "export", "every": 300, "retention": 2_592_000, "retry": {"delays": [1, 60]}, "locale": "de",
+    }  # fmt: skip
+
+    shown = fields(looks.get("/jobs/made/edit").text)
+    assert (shown["retention"], shown["retry.delays"], shown["locale"]) == ("30d", "1s, 1m", "de")
+    change = {"name": "Made by hand", "retention": "", "retry.max_attempts": "3", "isolation": "process"}
+    assert looks.send("/jobs/made/edit", **{**shown, **change}).status_code == 303
+    assert many.get_job("made").row.definition == {
+        "handler": "export", "every": 300, "name": "Made by hand", "locale": "de", "isolation": "process",
+        "retry": {"max_attempts": 3, "delays": [1, 60]},
+    }  # fmt: skip
+
+
+def test_each_policy_that_cannot_be_read_is_told_beside_its_field(many):
+    looks = visitor(many, "admin")
+    shown = fields(looks.get("/jobs/job-001/edit").text)
+    typed = {"queue_cap": HOSTILE, "alert_late": "soon", "priority": ""}
+
+    refused = looks.send("/jobs/job-001/edit", **{**shown, **typed})
+
+    assert refused.status_code == 422
+    for key in typed:
+        assert f'class="err" id="{key}-h"' in refused.text, key
+    assert "<script>alert" not in refused.text
+    again = fields(refused.text)
+    assert {key: again[key] for key in typed} == typed
+    assert many.get_job("job-001").row.override is None
+
+
+def test_two_policies_that_exclude_each_other_are_told_beside_one(many):
+    many.handler("export")(lambda: None)
+    looks = visitor(many, "admin")
+    shown = fields(looks.get("/jobs/new?handler=export").text)
+    refused = looks.send(
+        "/jobs/new", **{**shown, "id": "made", "handler": "export", "kind": "hand", "memory_limit": "64"}
+    )
+    assert refused.status_code == 422
+    assert 'class="err" id="memory_limit-h"' in refused.text

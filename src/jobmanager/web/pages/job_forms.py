@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -25,10 +26,16 @@ from jobmanager.errors import (
     PayloadError,
     UnsupportedError,
 )
-from jobmanager.job import CATCH_UPS, OVERLAPS
 from jobmanager.ledger.job_view import JobView
 from jobmanager.present.arguments import PREFIX, WHOLE, fields_of, payload_of
 from jobmanager.present.definition import told_change
+from jobmanager.present.policy_fields import (
+    number_or_text,
+    offered,
+    policy_groups,
+    policy_values,
+    read_policies,
+)
 from jobmanager.present.preview import other_readings, preview_of, schedule_of
 from jobmanager.registry import HandlerInfo
 from jobmanager.schedule import At, Cron, Every
@@ -39,16 +46,8 @@ from jobmanager.web.pages.rendering import back_to, check_page, form_of, page
 from jobmanager.web.site import Site, site_of
 
 SCHEDULES = ("cron", "timezone", "every", "at")
-PLAIN = ("kind", *SCHEDULES, "overlap", "catch_up", "attempts", "timeout")
 KINDS = (("cron", "Cron"), ("every", "Every"), ("at", "Once"), ("hand", "By hand"))
-OVERLAPPED = {
-    "skip": "skip this instant",
-    "queue": "wait, one at most",
-    "queue_all": "wait in line",
-    "cancel_running": "ask it to end",
-    "allow": "run beside it",
-}
-CAUGHT_UP = {"latest": "run the latest", "all": "run all", "none": "only record them"}
+_NAMED = re.compile(r"(?:^|: )([a-z_]+)(?:=| needs )")  # as the sentences name the option that they are about
 REFUSALS = (
     ConfigurationError,
     CronError,
@@ -81,7 +80,7 @@ class Draft:
                 zone = self.values.get("timezone", "").strip()
                 return {"cron": self.values.get("cron", "").strip(), **({"timezone": zone} if zone else {})}
             case "every":
-                return {"every": _seconds(self.values.get("every", ""))}
+                return {"every": number_or_text(self.values.get("every", ""))}
             case "at":
                 return {"at": self.values.get("at", "").strip()}
         return {}
@@ -94,18 +93,17 @@ def new(request: Request) -> Response:
     """Show the form of a new job."""
     check_page(request, ADMIN)
     site = site_of(request)
-    offered = [info for info in site.jobs.handlers() if info.creatable]
+    handlers = _creatable(site)
     values = {
         "id": "",
         "name": "",
         "kind": "cron",
         "cron": "",
         "timezone": str(site.zone),
-        "overlap": "skip",
-        "catch_up": "latest",
+        **policy_values(None),
     }
-    handler = request.query_params.get("handler") or (offered[0].key if offered else "")
-    return _new_page(request, Draft(values, {}, handler, schema_of(site, handler)), offered)
+    handler = request.query_params.get("handler") or (handlers[0].key if handlers else "")
+    return _new_page(request, Draft(values, {}, handler, schema_of(site, handler)), handlers)
 
 
 async def create(request: Request) -> Response:
@@ -118,16 +116,15 @@ def _create(request: Request, typed: dict[str, str]) -> Response:
     site = site_of(request)
     handler = typed.get("handler", "").strip()
     schema = schema_of(site, handler)
-    draft = Draft(typed, {}, handler, schema)
-    config, unread = payload_of(schema, typed)
-    draft.errors |= {PREFIX + name if name != WHOLE else name: told for name, told in unread.items()}
-    offered = [info for info in site.jobs.handlers() if info.creatable]
+    draft = Draft(typed, policy_values(None), handler, schema)
+    config, policies = _read(draft, None)
+    handlers = _creatable(site)
     if typed.get("preview"):
-        return _new_page(request, draft, offered)
+        return _new_page(request, draft, handlers)
     job_id = typed.get("id", "").strip()
     if not draft.errors:
         try:
-            words: dict[str, Any] = {**draft.schedule_words(), **_policies(draft, set(typed), stored=True)}
+            words: dict[str, Any] = {**draft.schedule_words(), **policies}
             title = typed.get("name", "").strip()
             if title:
                 words["name"] = title
@@ -138,22 +135,26 @@ def _create(request: Request, typed: dict[str, str]) -> Response:
             _place(draft, error)
         else:
             return back_to(request, path_of(job_id))
-    return _new_page(request, draft, offered, 422)
+    return _new_page(request, draft, handlers, 422)
 
 
-def _new_page(request: Request, draft: Draft, offered: list[HandlerInfo], status: int = 200) -> Response:
+def _creatable(site: Site) -> list[HandlerInfo]:
+    return [info for info in site.jobs.handlers() if info.creatable]
+
+
+def _new_page(request: Request, draft: Draft, handlers: list[HandlerInfo], status: int = 200) -> Response:
     check_page(request, ADMIN)
     return page(
         request,
         "job_form.html",
         status,
         view=None,
-        offered=offered,
+        handlers=handlers,
         kinds=KINDS,
         conflict=[],
         secrets=[],
         rev=None,
-        **_common(request, draft, {}),
+        **_common(request, draft, {}, None),
     )
 
 
@@ -180,14 +181,13 @@ def _save(request: Request, typed: dict[str, str]) -> Response:
     view = site.jobs.get_job(request.path_params["job_id"])
     schema = schema_of(site, view.handler)
     draft = Draft(typed, _was(typed), view.handler, schema)
-    config, unread = payload_of(schema, typed)
-    draft.errors |= {PREFIX + name if name != WHOLE else name: told for name, told in unread.items()}
+    config, policies = _read(draft, view)
     if typed.get("preview"):
         return _edit_page(request, view, draft)
     if not draft.errors:
         rev = typed.get("rev", "")
         try:
-            words = _edits(draft, view, config, site)
+            words = {**policies, **_edits(draft, view, config, site)}
             if words:
                 site.jobs.update_job(view.id, if_rev=int(rev) if rev.isdecimal() else None, **words)
         except EditConflictError as error:
@@ -200,9 +200,11 @@ def _save(request: Request, typed: dict[str, str]) -> Response:
 
 
 def _edits(draft: Draft, view: JobView, config: dict[str, Any], site: Site) -> dict[str, Any]:
-    """Return the words that the form changes."""
+    """Return the words that the form changes, but for policies."""
     changed = draft.changed
-    words = _policies(draft, changed, stored=view.source == "stored")
+    words: dict[str, Any] = {}
+    if "name" in changed and view.source == "stored":
+        words["name"] = draft.values["name"].strip() or None
     if changed & {"kind", *SCHEDULES}:
         schedule = draft.schedule_words()
         if view.source == "stored":
@@ -242,24 +244,21 @@ def _edit_page(
         "job_form.html",
         status,
         view=view,
-        offered=[],
+        handlers=[],
         kinds=kinds,
         conflict=[(entry, told_change(entry)) for entry in conflict],
         secrets=sorted(secret),
         rev=view.row.definition_rev if view.row else None,
-        **_common(request, draft, given),
+        **_common(request, draft, given, view),
     )
 
 
 def _values(view: JobView) -> dict[str, str]:
     """Return the fields of a job as they are."""
-    schedule, declared = view.schedule, view.declared
-    values = {
-        "kind": "hand", "cron": "", "timezone": "", "every": "", "at": "",
-        "overlap": str(declared.get("overlap", "skip")), "catch_up": str(declared.get("catch_up", "latest")),
-        "attempts": str(declared.get("max_attempts", 1)),
-        "timeout": "" if declared.get("timeout_seconds") is None else f"{declared['timeout_seconds']:g}",
-    }  # fmt: skip
+    schedule = view.schedule
+    values = {"kind": "hand", **dict.fromkeys(SCHEDULES, ""), **policy_values(view)}
+    if view.source == "stored":
+        values["name"] = "" if view.name == view.id else view.name
     match schedule:
         case Cron():
             values |= {"kind": "cron", "cron": schedule.expression, "timezone": schedule.timezone}
@@ -273,7 +272,17 @@ def _values(view: JobView) -> dict[str, str]:
 # ---------------------------------------------------------------- parts
 
 
-def _common(request: Request, draft: Draft, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read(draft: Draft, view: JobView | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments and the policies that were typed; what is wrong is put beside its field."""
+    config, unread = payload_of(draft.schema, draft.values)
+    draft.errors |= {PREFIX + name if name != WHOLE else name: told for name, told in unread.items()}
+    is_stored = view is None or view.source == "stored"
+    policies, wrong = read_policies(offered(view), draft.values, draft.changed, stored=is_stored)
+    draft.errors |= wrong
+    return config, policies
+
+
+def _common(request: Request, draft: Draft, given: Mapping[str, Any], view: JobView | None) -> dict[str, Any]:
     site = site_of(request)
     errors = {name.removeprefix(PREFIX): told for name, told in draft.errors.items()}
     typed = {name: value for name, value in draft.values.items() if name.startswith(PREFIX) or name == WHOLE}
@@ -297,8 +306,7 @@ def _common(request: Request, draft: Draft, given: Mapping[str, Any]) -> dict[st
         "zone_of": lambda shown: ZoneInfo(shown.timezone) if shown.timezone else site.zone,
         "local": lambda moment, zone, written: f"{moment.astimezone(zone or UTC):{written}}",
         "readings": other_readings(schedule) if isinstance(schedule, Cron) else [],
-        "overlaps": [(word, OVERLAPPED[word]) for word in OVERLAPS],
-        "catch_ups": [(word, CAUGHT_UP[word]) for word in CATCH_UPS],
+        "groups": policy_groups(offered(view), draft.values, draft.errors),
     }
 
 
@@ -309,32 +317,6 @@ def _was(typed: Mapping[str, str]) -> dict[str, str]:
     except ValueError:
         return {}
     return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
-
-
-def _policies(draft: Draft, names: set[str], *, stored: bool) -> dict[str, Any]:
-    """Return the words of the policies among these fields; an empty field gives the default back."""
-    values = draft.values
-    words: dict[str, Any] = {
-        name: values[name] for name in ("overlap", "catch_up") if name in names and values.get(name)
-    }
-    if "attempts" in names and values.get("attempts", "").strip():
-        words["retry" if stored else "max_attempts"] = _seconds(values["attempts"])
-    if "timeout" in names and (values.get("timeout", "").strip() or draft.was):
-        words["timeout"] = _seconds(values["timeout"]) if values["timeout"].strip() else None
-    return words
-
-
-def _seconds(text: str) -> Any:
-    """Return a number as a number; other texts, as `5m`, are read where they are used."""
-    text = text.strip()
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _place(draft: Draft, error: JobManagerError) -> None:
@@ -350,9 +332,10 @@ def _place(draft: Draft, error: JobManagerError) -> None:
         case PayloadError():
             place = "arguments"
         case _:
-            text = str(error)
-            named = ("id", "timeout", "overlap", "catch_up", "every", "at", "cron", "timezone", "handler")
-            place = next((name for name in named if f"{name}=" in text), "id" if "slug" in text else "form")
+            named = _NAMED.search(str(error))
+            place = named[1] if named else "id" if "slug" in str(error) else "form"
+            if place not in draft.values:
+                place = "form"
     draft.errors.setdefault(place, str(error))
 
 
