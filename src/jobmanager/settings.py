@@ -698,8 +698,10 @@ class Settings:
                 object.__setattr__(self, name, read)
 
     @classmethod
-    def from_env(cls, mapping: Mapping[str, str] = os.environ) -> Settings:
-        """Build settings from the `JOBMANAGER_*` names of `mapping`, the environment by default.
+    def from_env(
+        cls, mapping: Mapping[str, str] = os.environ, *, defaults: Mapping[str, Any] | None = None
+    ) -> Settings:
+        """Build settings from the `JOBMANAGER_*` names of `mapping`, the environment by default, and else from `defaults`, by field.
 
         An empty value counts as unset, except for the secret. Raises SettingsError for a value that cannot be used and for a
         name that resembles a known one; `unknown_names` lists the others.
@@ -709,7 +711,7 @@ class Settings:
                 raise SettingsError(f"{name} is not a setting. Did you mean {_variable(meant)}?", name=name)
         texts = {field: mapping[_variable(field)].strip() for field in KINDS if _variable(field) in mapping}
         given: dict[str, Any] = {field: text for field, text in texts.items() if text or field == "secret"}
-        return cls(**given)
+        return cls(**{**(defaults or {}), **given})
 
     @classmethod
     def unknown_names(cls, mapping: Mapping[str, str] = os.environ) -> tuple[str, ...]:

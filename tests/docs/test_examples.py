@@ -501,3 +501,14 @@ with jobs:
         )
 
         assert ended.stdout == "1 True beat ['not-ours']\n", ended.stderr
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_django_project_work(tmp_path):
+    readme = (EXAMPLES / "django" / "README.md").read_text()
+    shutil.copytree(EXAMPLES / "django", tmp_path / "site")
+    commands = [shlex.split(line) for line in readme.splitlines() if line.startswith("python manage.py")]
+    assert len(commands) == 4
+    for _, *words in commands:
+        ended = run(*words, cwd=tmp_path / "site")
+        assert ended.returncode == 0, ended.stdout + ended.stderr

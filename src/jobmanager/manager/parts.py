@@ -79,6 +79,8 @@ class Parts:
             if backend is None
             else Resolution(backend=backend.name, reason="given to JobManager(backend=...)")
         )
+        self.database_url_of: Callable[[], str] | None = None
+        """Where the store is, asked when it is first used, where a framework says so; else the settings do."""
         self.lock = threading.RLock()
         self.started = False
         self.stopped = False
@@ -101,6 +103,8 @@ class Parts:
     @cached_property
     def store(self) -> RunStore:
         """Where runs are kept."""
+        if self.database_url_of is not None:
+            self.settings = replace(self.settings, database_url=self.database_url_of())
         return self._given_store or store_for(self.settings, self.clock)
 
     @cached_property

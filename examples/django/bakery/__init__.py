@@ -1,0 +1,1 @@
+"""A bakery: a project of Django with jobs."""

@@ -1,0 +1,1 @@
+"""Jobmanager in other people's frameworks, each an extra."""
