@@ -8,7 +8,7 @@ import math
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, Sized
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,7 +19,7 @@ from jobmanager.clock import Clock, as_duration
 from jobmanager.errors import RunCancelledError, StepError, UnsupportedError
 from jobmanager.job import Job, Retry
 from jobmanager.run import LogLine, Progress, Run
-from jobmanager.step import StepKind, StepOptions, Suspension
+from jobmanager.step import Event, StepKind, StepOptions, Suspension
 from jobmanager.validation.printable import get_logger
 
 T = TypeVar("T")
@@ -52,6 +52,20 @@ class StepCalls(Protocol):
     def sleep(self, name: str, duration: timedelta) -> None: ...
 
     def sleep_until(self, name: str, moment: datetime) -> None: ...
+
+    def wait_for(self, name: str, event_key: str, timeout: timedelta | None) -> Event | None: ...
+
+    def start(self, name: str, job_id: str, payload: Mapping[str, Any] | None) -> str: ...
+
+    def gather(
+        self,
+        name: str,
+        job_id: str,
+        payloads: Sequence[Mapping[str, Any] | None],
+        *,
+        limit: int | None,
+        return_failures: bool,
+    ) -> list[Any]: ...
 
     def value(self, kind: StepKind, make: Callable[[], Any]) -> Any: ...
 
@@ -387,6 +401,41 @@ class RunContext:
         """Let the run rest until the moment (aware); see `sleep`. A moment that is over lets it go on at once."""
         self._state.steps().sleep_until(name, _aware(moment))
 
+    def wait_for(self, name: str, *, key: str = "", timeout: Seconds | None = None) -> Event | None:
+        """Let the run rest until an event of this name and key is sent, and return it; None if none came within `timeout`.
+
+        Events count that were sent since the run was opened, also before it came here, each for one wait of this run. `timeout` is seconds,
+        a timedelta or a text such as "7d", counted from the first time that the run came here; without it there is no limit.
+        """
+        limit = None if timeout is None else as_duration(timeout)
+        return self._state.steps().wait_for(name, key, limit)
+
+    def start(self, name: str, job: str, payload: Mapping[str, Any] | None = None) -> str:
+        """Start a run of the job with this id, once for this run, and return its id without waiting for its end.
+
+        Its `parent_id` is this run. It starts beside other runs of the job, whatever the job's overlap says. Raises JobNotFoundError,
+        JobDisabledError and PayloadError.
+        """
+        return self._state.steps().start(name, job, payload)
+
+    def gather(
+        self,
+        name: str,
+        job: str,
+        payloads: Sequence[Mapping[str, Any] | None],
+        *,
+        limit: int | None = None,
+        return_failures: bool = False,
+    ) -> list[Any]:
+        """Start a run of the job for each payload, let this run rest until all have ended, and return their outputs in order.
+
+        Each is started once for this run, whatever becomes of processes; at most 10,000, and with `limit` so many at a time, one lot after
+        the other. If one has not succeeded after its own attempts, StepFailedError of the first such is raised; with
+        `return_failures` the errors stand in the list. Raises what `start` raises.
+        """
+        steps = self._state.steps()
+        return steps.gather(name, job, list(payloads), limit=limit, return_failures=return_failures)
+
     def now(self) -> datetime:
         """Return the time (aware UTC) of the first attempt that came here, on each later one too."""
         return datetime.fromisoformat(self._state.steps().value("now", _now_text(self._state)))
@@ -493,6 +542,38 @@ class AsyncRunContext(RunContext):
     async def sleep_until(self, name: str, moment: datetime) -> None:  # type: ignore[override]
         """Let the run rest until the moment; see `RunContext.sleep_until`."""
         await asyncio.to_thread(self._state.steps().sleep_until, name, _aware(moment))
+
+    async def wait_for(  # type: ignore[override]
+        self,
+        name: str,
+        *,
+        key: str = "",
+        timeout: Seconds | None = None,  # noqa: ASYNC109 - days, for which no task waits
+    ) -> Event | None:
+        """Let the run rest until an event is sent; see `RunContext.wait_for`."""
+        limit = None if timeout is None else as_duration(timeout)
+        return await asyncio.to_thread(self._state.steps().wait_for, name, key, limit)
+
+    async def start(  # type: ignore[override]
+        self, name: str, job: str, payload: Mapping[str, Any] | None = None
+    ) -> str:
+        """Start a run of another job; see `RunContext.start`."""
+        return await asyncio.to_thread(self._state.steps().start, name, job, payload)
+
+    async def gather(  # type: ignore[override]
+        self,
+        name: str,
+        job: str,
+        payloads: Sequence[Mapping[str, Any] | None],
+        *,
+        limit: int | None = None,
+        return_failures: bool = False,
+    ) -> list[Any]:
+        """Start a run for each payload and let this run rest until all have ended; see `RunContext.gather`."""
+        gather = self._state.steps().gather
+        return await asyncio.to_thread(
+            gather, name, job, list(payloads), limit=limit, return_failures=return_failures
+        )
 
     async def now(self) -> datetime:  # type: ignore[override]
         """Return the time of the first attempt that came here; see `RunContext.now`."""

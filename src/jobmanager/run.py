@@ -177,6 +177,7 @@ class ByHand:
     scope: str | None = None
     requested_by: str | None = None
     notify: bool = False
+    parent_id: str | None = None
 
 
 TICKED = ByHand()
@@ -248,6 +249,8 @@ class Run:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     discarded_at: datetime | None = None
+    parent_id: str | None = None
+    """The run whose handler started this one in a step."""
 
     @property
     def announced(self) -> bool:

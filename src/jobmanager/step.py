@@ -10,8 +10,32 @@ from jobmanager.job import Retry
 from jobmanager.run import Failure
 
 Suspended = Literal["sleeping", "waiting", "children"]
+GATHERED = "gather:"
+"""How the idempotency keys of the runs begin that another run waits for."""
+STARTED = "start:"
+"""How those of runs begin that another run has started and does not wait for."""
 StepKind = Literal["step", "sleep", "wait_for", "start", "gather", "now", "random", "uuid"]
 StepStatus = Literal["succeeded", "failed", "retrying", "waiting"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that an application said has happened; `key` names the one it happened to, and is empty where there is none."""
+
+    id: str
+    name: str
+    key: str = ""
+    data: Any = None
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """The event that a step waits for: the first of this name and key that was sent after the moment."""
+
+    name: str
+    key: str
+    after: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +44,7 @@ class Step:
 
     A run may use one `name` several times: `occurrence` counts them from 0. `attempt` counts the tries of the step. A step that is
     `retrying` is tried again, at `wakes_at` if it is set; one that is `waiting` goes on at `wakes_at`, or before that by what it
-    waits for. `error` is that of the last try.
+    waits for: the event `awaits`, or other runs. `error` is that of the last try.
     """
 
     run_id: str
@@ -34,6 +58,9 @@ class Step:
     error: Failure | None = None
     ended_at: datetime | None = None
     wakes_at: datetime | None = None
+    awaits: Awaited | None = None
+    position: int = 0
+    """The place of the step among those of its run, from 0."""
 
     @property
     def is_done(self) -> bool:

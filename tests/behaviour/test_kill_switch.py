@@ -148,7 +148,7 @@ def test_what_waits_when_the_switch_is_set_goes_on_when_it_is_not(tmp_path: Path
 
 READS = {
     "attempts", "audit", "check", "count_runs", "dead_letters", "dead_letters_by_error", "entries", "events", "executors", "get_all_job_statuses", "get_job_metrics",
-    "due_instants", "get_job", "get_job_status", "handlers", "health", "history", "instances", "is_executed_here", "keys", "logs", "notification",
+    "children", "due_instants", "get_job", "get_job_status", "handlers", "health", "history", "instances", "is_executed_here", "keys", "logs", "notification",
     "list_jobs", "notification_message", "notifications", "principal_of_key", "run", "run_for", "runs", "runs_beside", "search_runs", "simulate", "stats", "storage", "wait", "webhooks",
     "standings", "steps", "totals",
 }  # fmt: skip
@@ -187,6 +187,7 @@ WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {
     "rotate_secret": lambda jobs, _: jobs.rotate_secret(),
     "rotate_webhooks": lambda jobs, _: jobs.rotate_webhooks(),
     "seed": lambda jobs, _: jobs.seed({"made": {"handler": "work"}}),
+    "send_event": lambda jobs, _: jobs.send_event("paid"),
     "set_entry_active": lambda jobs, _: jobs.set_entry_active("jm_sweep", False),
     "stop_all_jobs": lambda jobs, _: jobs.stop_all_jobs(),
     "stop_job": lambda jobs, _: jobs.stop_job("work"),

@@ -234,6 +234,7 @@ def reading(jobs: JobManager, run_id: str, job_id: str = "work") -> dict[str, Ca
         "storage": jobs.storage,
         "logs": lambda: jobs.logs(run_id),
         "steps": lambda: jobs.steps(run_id),
+        "children": lambda: jobs.children(run_id),
         "notification": lambda: jobs.notification("x" * 36),
         "notification_message": lambda: jobs.notification_message("x" * 36),
         "notifications": jobs.notifications,

@@ -20,6 +20,7 @@ from jobmanager.clock import SystemClock
 from jobmanager.ledger.statistics import statistics_of
 from jobmanager.run import FAILED, Ending, Run, RunStatus, new_id
 from jobmanager.search import Mark, RunFilter
+from jobmanager.step import GATHERED, Awaited, Event
 from jobmanager.stores import store_for
 from jobmanager.stores.audit import AuditQuery
 from jobmanager.stores.sql.sqlite_database import driver_of
@@ -243,6 +244,14 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "several unaccepted runs": lambda full: full.store.maintenance.jobs_with_several_unaccepted_runs(
         ["job-1", "job-7"], full.now
     ),
+    "steps": lambda full: full.store.steps.of(middle(full)),
+    "children": lambda full: full.store.steps.children(middle(full), key_prefix=GATHERED),
+    "wake": lambda full: full.store.steps.wake("default"),
+    "send an event": lambda full: full.store.steps.send(
+        "default", Event(id="1", name="paid", key="7", sent_at=full.now)
+    ),
+    "event": lambda full: full.store.steps.event("default", Awaited("paid", "7", full.now)),
+    "purge events": lambda full: full.store.steps.purge_events(full.now),
     "expire pending": lambda full: full.store.maintenance.expire_pending(),
     "taken": lambda full: full.store.runs.already_recorded(
         [run_of(full, scheduled_for=full.now) for _ in range(20)]

@@ -682,7 +682,7 @@ class TestTheStoreWithTheseRights(RunStoreContract):
 
 # A copy for each test would be a gigabyte in all.
 EMPTY = """
-TRUNCATE jobmanager.requests, jobmanager.once, jobmanager.run_steps, jobmanager.audit, jobmanager.keys, jobmanager.jobs, jobmanager.runs, jobmanager.attempts, jobmanager.run_logs, jobmanager.instances, jobmanager.declarations,
+TRUNCATE jobmanager.requests, jobmanager.once, jobmanager.run_steps, jobmanager.events, jobmanager.audit, jobmanager.keys, jobmanager.jobs, jobmanager.runs, jobmanager.attempts, jobmanager.run_logs, jobmanager.instances, jobmanager.declarations,
   jobmanager.roles, jobmanager.notifications, jobmanager.stats, jobmanager.stats_hours, jobmanager.webhooks RESTART IDENTITY;
 UPDATE jobmanager.meta SET change_seq = 0, swept_at = NULL, last_purge_at = NULL"""
 

@@ -17,6 +17,7 @@ CLAIM = "claim poll"
 FOLLOW_CHANGES = "change poll"
 SWEEP = "sweep"
 GIVE_BACK = "give back"
+WAKE = "wake"
 
 
 class RunEvents(Protocol):
@@ -27,6 +28,9 @@ class RunEvents(Protocol):
 
     def ended(self, run: Run, status: RunStatus) -> None:
         """Act on the end of a run, which is on record."""
+
+    def may_wake(self) -> None:
+        """Act on the end of a run that another one may wait for, or on a run that waits now."""
 
     def slot_freed(self) -> None:
         """Act on a slot that a run gave back."""
@@ -81,6 +85,10 @@ class Demand:
             self.claim_soon()
         if status is FAILED and job.pause_after_failures:
             self._background.run_soon(partial(self._pause_if_failing, job.id))
+
+    def may_wake(self) -> None:
+        """Look for resting runs whose event or children are there."""
+        self._background.run_task_soon(WAKE)
 
     def slot_freed(self) -> None:
         """Claim more, once a tenth of the slots is free again."""

@@ -46,6 +46,7 @@ from jobmanager.validation.printable import get_logger
 logger = get_logger(__name__)
 
 MOST_INTERRUPTIONS = 10
+WOKEN_BY_OTHERS = ("waiting", "children")
 
 
 class Executor:
@@ -287,6 +288,8 @@ class Executor:
         elif status is PENDING and ending.retry_at is not None and ending.reason in KEEPS_ATTEMPT:
             self._log(run, logging.INFO, "job=%s run_id=%s is pending again (%s)%s", ending.reason, why)
             self._events.retry_due(ending.retry_at)
+            if ending.reason in WOKEN_BY_OTHERS:
+                self._events.may_wake()  # what it waits for may have come before it was pending
         elif status is PENDING and ending.retry_at is not None:
             again = "job=%s run_id=%s attempt %d failed, next at %s%s"
             self._log(run, logging.WARNING, again, run.attempt, ending.retry_at, why)
@@ -296,6 +299,8 @@ class Executor:
             if logger.isEnabledFor(level):
                 self._log(run, level, f"{status} job=%s run_id=%s%s", why)
             self._events.ended(run, status)
+            if run.parent_id is not None:
+                self._events.may_wake()
         self._pings.ended(ending, status)
         if self._observers:
             tell_ended(self._observers, ending, status)

@@ -11,14 +11,14 @@ import asyncio
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
-from jobmanager.clock import Clock, later
+from jobmanager.clock import LONGEST, Clock, later
 from jobmanager.context import AttemptState
 from jobmanager.errors import PayloadError, RunCancelledError, StepError, StepFailedError, StepsChangedError
 from jobmanager.execution.failures import failure
@@ -26,8 +26,19 @@ from jobmanager.job import Retry
 from jobmanager.ledger.bounding import bounded_failure, exact_json
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.steps import StepLedger
-from jobmanager.run import Failure
-from jobmanager.step import Step, StepKind, StepOptions, Suspended, SuspendRun, Suspension
+from jobmanager.run import MICROSECOND, SUCCEEDED, Failure, Run
+from jobmanager.step import (
+    GATHERED,
+    STARTED,
+    Awaited,
+    Event,
+    Step,
+    StepKind,
+    StepOptions,
+    Suspended,
+    SuspendRun,
+    Suspension,
+)
 from jobmanager.stores.steps import StepWrite
 from jobmanager.validation.texts import shown
 
@@ -35,7 +46,20 @@ LONGEST_NAME = 200
 WAITED_HERE = timedelta(seconds=5)
 """A wait between two tries of a step that is no longer keeps the worker; a longer one suspends the run."""
 
-_inside: ContextVar[str | None] = ContextVar("jobmanager_step", default=None)
+MOST_CHILDREN = 10_000
+OPENED_AT_ONCE = 1000
+
+_inside: ContextVar[tuple[Flow, str] | None] = ContextVar("jobmanager_step", default=None)
+
+
+class StartsChildren(Protocol):
+    """The part of the engine that starts runs of other jobs."""
+
+    def __call__(
+        self, parent: Run, job_id: str, wanted: Sequence[tuple[str, Mapping[str, Any] | None]]
+    ) -> Sequence[Run]:
+        """Open a run for each idempotency key with its payload, unless there is one; return them. JobNotFoundError, PayloadError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +73,25 @@ class _Place:
 class Flow:
     """The steps of one attempt. Any thread of its handler may call any method; only one step of a name is open at a time."""
 
-    def __init__(self, state: AttemptState, ledger: StepLedger, clock: Clock, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        state: AttemptState,
+        ledger: StepLedger,
+        clock: Clock,
+        redactor: Redactor,
+        starts: StartsChildren,
+    ) -> None:
         self._state = state
         self._run = state.run
         self._ledger = ledger
         self._clock = clock
         self._redactor = redactor
+        self._starts = starts
+        self._taken: dict[tuple[str, str], datetime] = {}
         self._lock = threading.Lock()
         self._earlier: dict[tuple[str, int], Step] | None = None
         self._counts: Counter[str] = Counter()
+        self._begun_steps = 0
         self._open: set[str] = set()
         self.suspension: Suspension | None = None
 
@@ -93,7 +127,7 @@ class Flow:
 
     def _tried(self, place: _Place, options: StepOptions, call: Callable[[], Any]) -> _Place:
         place = self._begun(place)
-        token = _inside.set(place.step.name)
+        token = _inside.set((self, place.step.name))
         try:
             returned = _called(call, place.step.name, options)
         except Exception as error:  # noqa: BLE001 - the step's own
@@ -104,7 +138,7 @@ class Flow:
 
     async def _tried_async(self, place: _Place, options: StepOptions, call: Callable[[], Any]) -> _Place:
         place = await asyncio.to_thread(self._begun, place)
-        token = _inside.set(place.step.name)
+        token = _inside.set((self, place.step.name))
         try:
             returned = await _awaited(call, options.limit)
         except Exception as error:  # noqa: BLE001 - the step's own
@@ -188,6 +222,101 @@ class Flow:
                 return place.step.output
             return self._keep(place, replace(place.step, status="succeeded", output=make())).step.output
 
+    def wait_for(self, name: str, event_key: str, timeout: timedelta | None) -> Event | None:
+        """Return the first event of this name and key that was sent since the run was opened, each to one wait; None once `timeout` is over."""
+        with self._entered(name, "wait_for") as entered:
+            place = entered
+            if not place.known:
+                after = self._taken.get((name, event_key), self._run.opened_at - MICROSECOND)
+                until = later(self._ledger.now(), LONGEST if timeout is None else timeout)
+                awaited = Awaited(name, event_key, after)
+                place = self._keep(
+                    place, replace(place.step, status="waiting", wakes_at=until, awaits=awaited)
+                )
+            if not place.step.is_done:
+                place = self._arrived(place)
+        event = None if place.step.output is None else _event(place.step.output)
+        if event is not None:
+            self._taken[name, event_key] = event.sent_at
+        return event
+
+    def _arrived(self, place: _Place) -> _Place:
+        """Keep the event that the step waits for, or that none came in time; suspend the run until then."""
+        step = place.step
+        until = step.wakes_at or step.started_at
+        event = None if step.awaits is None else self._ledger.event(step.awaits)
+        if event is None and self._ledger.now() < until:
+            raise self._suspended("waiting", until)
+        return self._keep(
+            place, replace(step, status="succeeded", output=None if event is None else _words(event))
+        )
+
+    # ---------------------------------------------------------------- runs of other jobs
+
+    def start(self, name: str, job_id: str, payload: Mapping[str, Any] | None) -> str:
+        """Start a run of another job, once for this run, and return its id."""
+        with self._entered(name, "start") as place:
+            if place.step.is_done:
+                return str(place.step.output)
+            [child] = self._starts(self._run, job_id, [(self._key(STARTED, place.step), payload)])
+            self._keep(place, replace(place.step, status="succeeded", output=child.id))
+            return child.id
+
+    def gather(
+        self,
+        name: str,
+        job_id: str,
+        payloads: Sequence[Mapping[str, Any] | None],
+        *,
+        limit: int | None,
+        return_failures: bool,
+    ) -> list[Any]:
+        """Start a run of another job for each payload, once for this run, wait until all have ended, and return their outputs in order."""
+        if len(payloads) > MOST_CHILDREN:
+            raise StepError(
+                f"gather {name!r} has {len(payloads):,} payloads, more than {MOST_CHILDREN:,}. Start several jobs that gather some each."
+            )
+        with self._entered(name, "gather") as entered:
+            place = entered
+            if not place.known:
+                until = later(self._ledger.now(), LONGEST)
+                place = self._keep(place, replace(place.step, status="waiting", wakes_at=until))
+            prefix = self._key(GATHERED, place.step)
+            children = self._gathered(place.step, prefix, job_id, payloads, limit)
+            if not place.step.is_done:
+                self._keep(place, replace(place.step, status="succeeded", output={"runs": len(children)}))
+        outputs = [_output(name, child) for child in children]
+        failed = next((output for output in outputs if isinstance(output, StepFailedError)), None)
+        if failed is not None and not return_failures:
+            raise failed
+        return outputs
+
+    def _gathered(
+        self,
+        step: Step,
+        prefix: str,
+        job_id: str,
+        payloads: Sequence[Mapping[str, Any] | None],
+        limit: int | None,
+    ) -> list[Run]:
+        """Return the children in order once all have ended; start those that are missing, and suspend the run meanwhile."""
+        keys = [f"{prefix}{place}" for place in range(len(payloads))]
+        children = {child.idempotency_key: child for child in self._ledger.children(self._run, prefix)}
+        while True:
+            is_open = any(not child.status.closed for child in children.values())
+            missing = [(key, payloads[place]) for place, key in enumerate(keys) if key not in children]
+            if not missing and not is_open:
+                return [children[key] for key in keys]
+            if is_open or not missing:
+                raise self._suspended("children", step.wakes_at or step.started_at)
+            some = missing[: limit or len(missing)]
+            for first in range(0, len(some), OPENED_AT_ONCE):
+                self._starts(self._run, job_id, some[first : first + OPENED_AT_ONCE])
+            children = {child.idempotency_key: child for child in self._ledger.children(self._run, prefix)}
+
+    def _key(self, how: str, step: Step) -> str:
+        return f"{how}{self._run.id}/{step.name}#{step.occurrence}/"
+
     # ---------------------------------------------------------------- which step this is
 
     @contextmanager
@@ -201,9 +330,9 @@ class Flow:
     def _enter(self, name: str, kind: StepKind, key: str | None) -> _Place:
         name = _checked(name) if key is None else f"{_checked(name)}:{_checked(key)}"
         outer = _inside.get()
-        if outer is not None:
+        if outer is not None and outer[0] is self:
             raise StepError(
-                f"step {name!r} is called inside of step {outer!r}. A step is done again as a whole: call one after the other."
+                f"step {name!r} is called inside of step {outer[1]!r}. A step is done again as a whole: call one after the other."
             )
         self._look(name)
         with self._lock:
@@ -240,6 +369,7 @@ class Flow:
                 kind=kind,
                 status="retrying",
                 started_at=now,
+                position=self._next_position(),
             )
             return _Place(fresh, known=False)
         if known.kind != kind:
@@ -248,6 +378,11 @@ class Flow:
                 "Give a changed step a new name, or start a new run."
             )
         return _Place(known, known=True)
+
+    def _next_position(self) -> int:
+        with self._lock:
+            self._begun_steps += 1
+            return len(self._earlier or ()) + self._begun_steps - 1
 
     def _known(self) -> dict[tuple[str, int], Step]:
         with self._lock:
@@ -280,9 +415,11 @@ class Flow:
         return SuspendRun()
 
 
-def flows(ledger: StepLedger, clock: Clock, redactor: Redactor) -> Callable[[AttemptState], Flow]:
+def flows(
+    ledger: StepLedger, clock: Clock, redactor: Redactor, starts: StartsChildren
+) -> Callable[[AttemptState], Flow]:
     """Return what makes the flow of an attempt when its handler comes to its first step."""
-    return lambda state: Flow(state, ledger, clock, redactor)
+    return lambda state: Flow(state, ledger, clock, redactor, starts)
 
 
 def _result(step: Step) -> Any:
@@ -322,6 +459,27 @@ async def _awaited(call: Callable[[], Any], limit: timedelta | None) -> Any:
         function = getattr(call, "func", call)
         returned = call() if inspect.iscoroutinefunction(function) else await asyncio.to_thread(call)
         return await returned if isinstance(returned, Awaitable) else returned
+
+
+def _event(words: Mapping[str, Any]) -> Event:
+    return Event(**{**words, "sent_at": datetime.fromisoformat(words["sent_at"])})
+
+
+def _words(event: Event) -> dict[str, Any]:
+    return {**asdict(event), "sent_at": event.sent_at.isoformat()}
+
+
+def _output(step: str, child: Run) -> Any:
+    """Return the output of a child, or the error that stands for its failure."""
+    if child.status is SUCCEEDED:
+        return child.output
+    why = child.error.message if child.error else child.reason or "no reason"
+    return StepFailedError(
+        f"step {step!r}: run {child.id} of job {child.job_id!r} is {child.status}: {why}",
+        step=step,
+        kind=child.error.type if child.error else str(child.status),
+        traceback=child.error.traceback if child.error else "",
+    )
 
 
 def _checked(name: Any) -> str:

@@ -56,6 +56,7 @@ class RunFactory:
             idempotency_key=by_hand.key,
             requested_by=by_hand.requested_by,
             notify=by_hand.notify,
+            parent_id=by_hand.parent_id,
         )
 
     def _moment_of_its_own(self, now: datetime) -> datetime:

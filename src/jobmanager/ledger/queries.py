@@ -125,6 +125,12 @@ class History:
         """Return the steps of the run as people may see them; RunNotFoundError."""
         return [self._shown(step) for step in self._store.steps.of(self.run(run_id).id)]
 
+    def children(self, run_id: str, limit: int) -> list[Run]:
+        """Return the runs that the run has started, those of them that the caller sees; RunNotFoundError."""
+        view = self._view()
+        found = self._store.steps.children(self.run(run_id).id, limit=limit)
+        return found if view is None else [run for run in found if self._store.history.run(run.id, seen=view)]
+
     def _shown(self, step: Step) -> Step:
         hide, is_secret = self._redactor.text, self._redactor.is_secret
         return replace(step, output=bounded_json(step.output, hide=hide, is_secret=is_secret))

@@ -14,6 +14,8 @@ from jobmanager.stores.requests import REQUESTS_KEPT
 AT_ONCE = 1000
 WELL, BADLY = frozenset({SUCCEEDED, CANCELLED, SKIPPED}), frozenset({FAILED, MISSED})
 
+EVENTS_KEPT = timedelta(days=7)
+
 
 def forget_old_runs(
     store: RunStore, jobs: Iterable[Job], settings: Settings, now: datetime, *, dry_run: bool = False
@@ -36,6 +38,7 @@ def forget_old_runs(
     if not dry_run:
         store.once.purge(now - settings.retention_failed)
         store.requests.purge(REQUESTS_KEPT)
+        store.steps.purge_events(now - EVENTS_KEPT)
     return deleted
 
 

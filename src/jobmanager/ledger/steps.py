@@ -9,7 +9,7 @@ from datetime import datetime
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreUnavailableError
 from jobmanager.run import Run
-from jobmanager.step import Step
+from jobmanager.step import Awaited, Event, Step
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.steps import StepWrite
 
@@ -27,7 +27,8 @@ class _Pending:
 class StepLedger:
     """Reads and keeps the steps of runs. Any thread; whoever comes first writes for all that wait."""
 
-    def __init__(self, store: RunStore, clock: Clock) -> None:
+    def __init__(self, store: RunStore, clock: Clock, *, namespace: str) -> None:
+        self._namespace = namespace
         self._store = store
         self._clock = clock
         self._waiting: list[_Pending] = []
@@ -46,6 +47,14 @@ class StepLedger:
             except StoreUnavailableError:
                 self._clock.sleep(pause)
         return self._keep(write)
+
+    def event(self, awaited: Awaited) -> Event | None:
+        """Return the event that a step waits for, if it was sent."""
+        return self._store.steps.event(self._namespace, awaited)
+
+    def children(self, run: Run, key_prefix: str) -> list[Run]:
+        """Return the runs that this run has started under such keys."""
+        return self._store.steps.children(run.id, key_prefix=key_prefix)
 
     def now(self) -> datetime:
         """Return the time by which steps sleep: the store's."""

@@ -25,7 +25,7 @@ from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerInfo, HandlerTarget
 from jobmanager.run import Attempt, JobMetrics, JobStatus, LogLine, Run
 from jobmanager.search import DeadLetters, FoundRuns, RunCounts, RunFilter
-from jobmanager.step import Step
+from jobmanager.step import Event, Step
 from jobmanager.stores.outbox import Notification
 from jobmanager.stores.values import AuditEntry, DueInstant, Instance, Outcome, StoreFacts
 from jobmanager.validation.texts import MISTAKES, add_place
@@ -247,9 +247,25 @@ class AsyncJobManager:
         """Return the earlier attempts of a run; see `JobManager.attempts`."""
         return await _on_thread(self._manager.attempts, run_id)
 
+    async def send_event(
+        self,
+        name: str,
+        *,
+        key: str = "",
+        data: Any = None,
+        id: str | None = None,  # noqa: A002 - as the event has it
+        by: str | None = None,
+    ) -> Event:
+        """Say that something has happened; see `JobManager.send_event`."""
+        return await _on_thread(self._manager.send_event, name, key=key, data=data, id=id, by=by)
+
     async def steps(self, run_id: str) -> list[Step]:
         """Return the steps of a run; see `JobManager.steps`."""
         return await _on_thread(self._manager.steps, run_id)
+
+    async def children(self, run_id: str, *, limit: int = 100) -> list[Run]:
+        """Return the runs that a run has started; see `JobManager.children`."""
+        return await _on_thread(self._manager.children, run_id, limit=limit)
 
     async def logs(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
         """Return the log lines of a run; see `JobManager.logs`."""

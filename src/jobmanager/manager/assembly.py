@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from jobmanager.backends.base import Backend
 from jobmanager.backends.timetable import ScheduledJob, Timetable
 from jobmanager.clock import Clock
-from jobmanager.errors import StoreError, StoreUnavailableError
+from jobmanager.errors import JobDisabledError, StoreError, StoreUnavailableError
 from jobmanager.execution import log_capture as capture
 from jobmanager.execution.around import Arounds
 from jobmanager.execution.child_process import ChildProcesses
 from jobmanager.execution.claiming import Claiming
-from jobmanager.execution.demand import CLAIM, FOLLOW_CHANGES, GIVE_BACK, SWEEP, Demand
+from jobmanager.execution.demand import CLAIM, FOLLOW_CHANGES, GIVE_BACK, SWEEP, WAKE, Demand
 from jobmanager.execution.executor import Executor
 from jobmanager.execution.flow import flows
 from jobmanager.execution.in_flight import Attempts
 from jobmanager.execution.invokers import Invokers
 from jobmanager.execution.new_runs import RunFactory
+from jobmanager.execution.opening import OpenRequest
 from jobmanager.execution.runner import Runner
 from jobmanager.execution.supervisor import (
     ASK_FOR_CANCEL_EVERY,
@@ -36,7 +39,7 @@ from jobmanager.ledger.job_sync import JobSync
 from jobmanager.ledger.once import Once
 from jobmanager.ledger.outages import Outages
 from jobmanager.ledger.reconciliation import Reconciliation
-from jobmanager.ledger.recorder import Recorder
+from jobmanager.ledger.recorder import Recorder, checked_payload
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.retention import forget_old_entries, forget_old_runs
 from jobmanager.ledger.rollup import COUNT_EVERY, Rollup
@@ -57,6 +60,7 @@ from jobmanager.process.ledger_facts import read_ledger
 from jobmanager.process.throttled_log import ThrottledLogger
 from jobmanager.process.watchdog import DeliveryTimer, Watchdog
 from jobmanager.registry import Registry
+from jobmanager.run import ByHand, Run
 from jobmanager.settings import Settings
 from jobmanager.stores.base import RunStore
 from jobmanager.validation.printable import get_logger
@@ -194,7 +198,9 @@ class Assembly:
             notices_of=self.notifying.alerts.of_ending,
             pings=self.notifying.pings,
             once=Once(store, clock),
-            steps_of=flows(StepLedger(store, clock), clock, redactor),
+            steps_of=flows(
+                StepLedger(store, clock, namespace=settings.namespace), clock, redactor, self._start_children
+            ),
         )
         self.claims = Claiming(
             registry=registry,
@@ -291,6 +297,7 @@ class Assembly:
             (CLAIM, self.claims.claim, POLL),
             (FOLLOW_CHANGES, self.follow_changes, FOLLOW_CHANGES_EVERY),
             (SWEEP, self._sweep, settings.sweep),
+            (WAKE, self.wake, settings.sweep),
             ("statistics", self._count, COUNT_EVERY),
             ("purge", self._purge, PURGE_EVERY),
         ):
@@ -317,6 +324,26 @@ class Assembly:
         except StoreUnavailableError as error:
             logger.warning("not up yet, trying again every %s: %s", COME_UP_AGAIN, error)
             self.background.run_at(self._clock.now() + COME_UP_AGAIN, self._try_again)
+
+    def wake(self) -> None:
+        """Make the resting runs due whose event or children are there, and claim them."""
+        if self.store.steps.wake(self._settings.namespace):
+            self.claims.claim()
+
+    def _start_children(
+        self, parent: Run, job_id: str, wanted: Sequence[tuple[str, Mapping[str, Any] | None]]
+    ) -> list[Run]:
+        """Open runs for a step of another run: beside each other, and once for each key."""
+        job = replace(self._registry.job(job_id), overlap="allow")
+        starts = [
+            ByHand(payload=checked_payload(payload), key=key, parent_id=parent.id) for key, payload in wanted
+        ]
+        results = self.runner.accept_all([OpenRequest(job, by_hand=by_hand) for by_hand in starts])
+        if any(result.finding not in ("opened", "duplicate") for result in results):
+            raise JobDisabledError(
+                f"Job {job_id!r} is disabled: run {parent.id} cannot start it.", job_id=job_id
+            )
+        return [result.run for result in results if result.run is not None]
 
     def enable_execution(self) -> None:
         """After `start`: pending runs are brought here, too."""

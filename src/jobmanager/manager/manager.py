@@ -25,6 +25,7 @@ from jobmanager.manager.assembly import LONGEST_STOP, Assembly
 from jobmanager.manager.bulk import Bulk
 from jobmanager.manager.declaring import Declaring
 from jobmanager.manager.entries import Entries
+from jobmanager.manager.flows import Flows
 from jobmanager.manager.hooking import Hooking
 from jobmanager.manager.host import ManagerHost
 from jobmanager.manager.keys import Keys
@@ -74,6 +75,7 @@ class JobManager(
     Keys,
     Hooking,
     Entries,
+    Flows,
 ):
     """Declares jobs, keeps time for them, starts runs by hand, and reads and changes jobs and runs.
 

@@ -33,7 +33,6 @@ from jobmanager.manager.waiting import Waiting
 from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.run import SUSPENDED, Attempt, ByHand, JobMetrics, JobStatus, LogLine, Run, RunStatus, new_id
-from jobmanager.step import Step
 from jobmanager.stores.values import AuditEntry, Instance, JobState
 from jobmanager.validation.call_arguments import check_arguments, duration_of, moment_of, words_of
 from jobmanager.validation.printable import get_logger
@@ -332,14 +331,6 @@ class Operating:
     def attempts(self, run_id: str) -> list[Attempt]:
         """Return the earlier attempts of the run, oldest first; the run itself is the last one. RunNotFoundError."""
         return self._parts.history.attempts(run_id)
-
-    @reads
-    def steps(self, run_id: str) -> list[Step]:
-        """Return the steps of the run in the order in which they began, without secrets; RunNotFoundError.
-
-        Empty for a run whose handler uses none. A step that was begun and not kept is not among them.
-        """
-        return self._parts.history.steps(run_id)
 
     @reads
     def logs(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:

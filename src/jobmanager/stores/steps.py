@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from jobmanager.run import Run
-from jobmanager.step import Step
+from jobmanager.step import Awaited, Event, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,29 @@ class StepBook(ABC):
     @abstractmethod
     def of(self, run_id: str) -> list[Step]:
         """Return the steps of a run in the order in which they began; empty for a run that is unknown or has none."""
+
+    @abstractmethod
+    def send(self, namespace: str, event: Event) -> Event:
+        """Keep the event, and make the runs due that wait for it; return it as it is kept, with the store's time.
+
+        An event with the id of an earlier one changes nothing, and the earlier one is returned.
+        """
+
+    @abstractmethod
+    def event(self, namespace: str, awaited: Awaited) -> Event | None:
+        """Return the oldest event that a step waits for; None if none is there."""
+
+    @abstractmethod
+    def wake(self, namespace: str) -> int:
+        """Make the pending runs due whose event is there, or whose awaited children have ended all; return how many. Twice is once."""
+
+    @abstractmethod
+    def children(self, run_id: str, *, key_prefix: str = "", limit: int | None = None) -> list[Run]:
+        """Return the runs that this run has started, oldest first; with `key_prefix` those with such an idempotency key."""
+
+    @abstractmethod
+    def purge_events(self, before: datetime) -> int:
+        """Delete the events that were sent before the moment; return how many. Twice is once."""
 
     @abstractmethod
     def forget(self, run_id: str) -> int:

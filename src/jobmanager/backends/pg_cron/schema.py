@@ -27,7 +27,7 @@ GRANT EXECUTE ON FUNCTION {functions} TO {role};
 """
 OF_THE_STORE = (
     "meta", "jobs", "runs", "attempts", "run_logs", "instances", "declarations", "roles", "keepers", "audit", "keys",
-    "notifications", "stats", "stats_hours", "webhooks", "once", "run_steps", "requests", "jobmanager_alembic",
+    "notifications", "stats", "stats_hours", "webhooks", "once", "run_steps", "requests", "events", "jobmanager_alembic",
 )  # fmt: skip
 FUNCTIONS_OF_THE_STORE = (
     "row_id", "fault_of_cron", "presentable", "handlers_of", "supersede", "turn_of", "create_job", "enqueue",

@@ -38,6 +38,7 @@ OPENED = {
     "accepted_at": INSTANT,
     "dispatched_at": INSTANT,
     "started_at": INSTANT,
+    "parent_id": "uuid",
 }
 ENDED = {
     "id": "uuid",

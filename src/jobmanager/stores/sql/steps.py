@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from jobmanager.run import RUNNING
-from jobmanager.step import Step
-from jobmanager.stores.sql.database import Connection, SqlFacet
+from jobmanager.run import MICROSECOND, PENDING, RUNNING, Run
+from jobmanager.step import GATHERED, Awaited, Event, Step
+from jobmanager.stores.sql.database import Connection, SqlFacet, literally
 from jobmanager.stores.sql.rows import failure_from, failure_values
 from jobmanager.stores.steps import StepBook, StepWrite
 
@@ -54,9 +56,98 @@ class SqlStepBook(SqlFacet, StepBook):
             return []
         table = self.tables.run_steps
         query = sa.select(table).where(table.c.run_id == run_id)
-        order = table.c.started_at, table.c.name, table.c.occurrence
+        order = table.c.position, table.c.name, table.c.occurrence
         with self.database.reading() as connection:
             return [_step_from(row) for row in connection.execute(query.order_by(*order)).mappings()]
+
+    # ---------------------------------------------------------------- what runs wait for
+
+    def send(self, namespace: str, event: Event) -> Event:
+        table, steps = self.tables.events, self.tables.run_steps
+        with self.database.writing() as connection:
+            kept = replace(event, sent_at=self._moment_of_its_own(connection, namespace, event))
+            row = {"namespace": namespace, **asdict(kept)}
+            if not connection.execute(self.database.insert_ignoring(table), row).rowcount:
+                there = sa.select(table).where(table.c.namespace == namespace, table.c.id == event.id)
+                return _event_from(connection.execute(there).mappings().one())
+            waits = sa.exists().where(
+                steps.c.run_id == self.tables.runs.c.id,
+                steps.c.event_name == event.name,
+                steps.c.event_key == event.key,
+                literally(steps.c.status, "waiting"),
+                steps.c.event_after < kept.sent_at,
+            )
+            self._make_due(connection, namespace, "waiting", waits)
+        return kept
+
+    def _moment_of_its_own(self, connection: Connection, namespace: str, event: Event) -> datetime:
+        """Return the time, or just after the last event of this name and key: a wait goes on from the moment of the one before."""
+        c, now = self.tables.events.c, self.database.clock(connection)
+        newest = sa.select(c.sent_at).where(
+            c.namespace == namespace, c.name == event.name, c.key == event.key
+        )
+        last = connection.scalar(newest.order_by(c.sent_at.desc()).limit(1))
+        return now if last is None else max(now, last + MICROSECOND)
+
+    def event(self, namespace: str, awaited: Awaited) -> Event | None:
+        c = self.tables.events.c
+        wanted = (
+            c.namespace == namespace,
+            c.name == awaited.name,
+            c.key == awaited.key,
+            c.sent_at > awaited.after,
+        )
+        query = sa.select(self.tables.events).where(*wanted).order_by(c.sent_at, c.id).limit(1)
+        with self.database.reading() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        return None if row is None else _event_from(row)
+
+    def wake(self, namespace: str) -> int:
+        runs, steps, events = self.tables.runs, self.tables.run_steps, self.tables.events
+        sent = sa.exists().where(
+            steps.c.run_id == runs.c.id,
+            literally(steps.c.status, "waiting"),
+            events.c.namespace == namespace,
+            events.c.name == steps.c.event_name,
+            events.c.key == steps.c.event_key,
+            events.c.sent_at > steps.c.event_after,
+        )
+        child = runs.alias("child")
+        is_open = child.c.status.in_([PENDING.value, RUNNING.value])
+        awaited = child.c.idempotency_key.startswith(GATHERED, autoescape=True)
+        ended = ~sa.exists().where(child.c.parent_id == runs.c.id, is_open, awaited)
+        with self.database.writing() as connection:
+            woken = self._make_due(connection, namespace, "waiting", sent)
+            return woken + self._make_due(connection, namespace, "children", ended)
+
+    def _make_due(
+        self, connection: Connection, namespace: str, reason: str, condition: sa.ColumnElement[bool]
+    ) -> int:
+        c, jobs = self.tables.runs.c, self.tables.jobs
+        now = self.database.clock(connection)
+        ours = sa.exists().where(jobs.c.id == c.job_id, jobs.c.namespace == namespace)
+        resting = literally(c.status, PENDING), literally(c.reason, reason), c.due_at > now
+        wake = (
+            sa.update(self.tables.runs)
+            .where(*resting, ours, condition)
+            .values(due_at=now, dispatched_at=None)
+        )
+        return int(connection.execute(wake).rowcount)
+
+    def children(self, run_id: str, *, key_prefix: str = "", limit: int | None = None) -> list[Run]:
+        if not self.database.may_be_run_id(run_id):
+            return []
+        c = self.tables.runs.c
+        query = sa.select(self.tables.runs).where(c.parent_id == run_id).order_by(c.id).limit(limit)
+        if key_prefix:
+            query = query.where(c.idempotency_key.startswith(key_prefix, autoescape=True))
+        with self.database.reading() as connection:
+            return self.database.runs_from(connection.execute(query).mappings())
+
+    def purge_events(self, before: datetime) -> int:
+        table = self.tables.events
+        with self.database.writing() as connection:
+            return int(connection.execute(sa.delete(table).where(table.c.sent_at < before)).rowcount)
 
     def forget(self, run_id: str) -> int:
         table, runs = self.tables.run_steps, self.tables.runs
@@ -64,6 +155,10 @@ class SqlStepBook(SqlFacet, StepBook):
         gone = sa.delete(table).where(table.c.run_id == run_id, ~running)
         with self.database.writing() as connection:
             return int(connection.execute(gone).rowcount)
+
+
+def _event_from(row: Mapping[Any, Any]) -> Event:
+    return Event(**{name: value for name, value in dict(row).items() if name != "namespace"})
 
 
 def _values(step: Step) -> dict[str, Any]:
@@ -79,8 +174,15 @@ def _values(step: Step) -> dict[str, Any]:
         "started_at": step.started_at,
         "ended_at": step.ended_at,
         "wakes_at": step.wakes_at,
+        "position": step.position,
+        "event_name": None if step.awaits is None else step.awaits.name,
+        "event_key": None if step.awaits is None else step.awaits.key,
+        "event_after": None if step.awaits is None else step.awaits.after,
     }
 
 
 def _step_from(row: Mapping[Any, Any]) -> Step:
-    return Step(**{**dict(row), "error": failure_from(row["error"])})
+    values = dict(row)
+    name, key, after = (values.pop(f"event_{part}") for part in ("name", "key", "after"))
+    awaits = None if name is None else Awaited(name, key, after)
+    return Step(**{**values, "error": failure_from(row["error"]), "awaits": awaits})

@@ -17,7 +17,7 @@ from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0018"
+SCHEMA_VERSION = "0019"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -88,6 +88,7 @@ class Tables:
     once: sa.Table
     run_steps: sa.Table
     requests: sa.Table
+    events: sa.Table
 
 
 def has_scope(runs: Any) -> sa.ColumnElement[bool]:
@@ -200,6 +201,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("finished_at", Instant),
         sa.Column("discarded_at", Instant),
         sa.Column("starts", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("parent_id", sa.Text().with_variant(sa.UUID(as_uuid=False), "postgresql")),
         one_of("status", STATUSES),
         one_of("reason", REASONS),
         one_of("trigger", ("schedule", "catch_up", "manual", "backfill", "sweep")),
@@ -230,6 +232,8 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         ("by_hand", (c.job_id, c.opened_at, c.id), "scheduled_for IS NULL", False),
         ("scope", (scope_of(c), c.id), "concurrency_key <> job_id", False),
         ("trouble", (c.status, c.id), TROUBLE_IS, False),
+        ("children", (c.parent_id, c.id), "parent_id IS NOT NULL", False),
+        ("resting", (c.reason, c.id), "reason = 'waiting' OR reason = 'children'", False),
     ):
         some_rows: dict[str, Any] = {where: sa.text(condition)}
         sa.Index(f"{prefix}runs_{name}", *columns, unique=unique, **some_rows)
@@ -422,6 +426,10 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("started_at", Instant, nullable=False),
         sa.Column("ended_at", Instant),
         sa.Column("wakes_at", Instant),
+        sa.Column("event_name", sa.Text),
+        sa.Column("event_key", sa.Text),
+        sa.Column("event_after", Instant),
+        sa.Column("position", sa.Integer, nullable=False, server_default=sa.text("0")),
     )
     # Without a response the request is under way, or its process died.
     requests = table(
@@ -433,6 +441,21 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("response", json),
     )
     sa.Index(f"{prefix}requests_begun", requests.c.begun_at)
+    s = run_steps.c
+    for_event: dict[str, Any] = {where: sa.text("event_name IS NOT NULL AND status = 'waiting'")}
+    sa.Index(f"{prefix}run_steps_event", s.event_name, s.event_key, **for_event)
+    events = table(
+        "events",
+        sa.Column("namespace", sa.Text, primary_key=True),
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("data", json),
+        sa.Column("sent_at", Instant, nullable=False),
+    )
+    e = events.c
+    sa.Index(f"{prefix}events_sent", e.namespace, e.name, e.key, e.sent_at)
+    sa.Index(f"{prefix}events_old", e.sent_at)
     return Tables(
         metadata,
         meta,
@@ -452,4 +475,5 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         once,
         run_steps,
         requests,
+        events,
     )

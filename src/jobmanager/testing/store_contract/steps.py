@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jobmanager.run import FAILED, PENDING, Failure, Run
-from jobmanager.step import Step
+from jobmanager.run import FAILED, PENDING, SUCCEEDED, Failure, Run, new_id
+from jobmanager.step import GATHERED, Awaited, Event, Step
 from jobmanager.stores.steps import StepWrite
 from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
 
@@ -52,6 +52,7 @@ class StepPromises(StoreGround):
                 error=error,
             ),
         ]
+        steps = [replace(step, position=place) for place, step in enumerate(steps)]
         assert self.store.steps.of(run.id) == []
 
         assert self.store.steps.record([StepWrite(run, step) for step in reversed(steps)]) == [True] * 4
@@ -125,3 +126,130 @@ class StepPromises(StoreGround):
         assert self.store.maintenance.purge(self.now + HOUR) == 1
         assert self.store.history.run(run.id) is None
         assert self.store.steps.of(run.id) == []
+
+    # ---------------------------------------------------------------- events
+
+    def _resting(self, reason: str, *, awaits: Awaited | None = None, job_id: str = "job") -> Run:
+        """Return a pending run that waits for an event or for others, for an hour at most."""
+        run = self.opened(self.run_of(job_id, owner=self.process()))
+        step = self._step(
+            run,
+            "wait",
+            kind="wait_for",
+            status="waiting",
+            ended_at=None,
+            wakes_at=self.now + HOUR,
+            awaits=awaits,
+        )
+        self.store.steps.record([StepWrite(run, step)])
+        self.ended(run, retry_at=self.now + HOUR, reason=reason)
+        return self.row(run)
+
+    def _sent(
+        self,
+        name: str = "paid",
+        key: str = "7",
+        *,
+        id: str = "",  # noqa: A002 - as the event has it
+        namespace: str = "default",
+        data: object = None,
+    ) -> Event:
+        event = Event(id=id or new_id(self.now), name=name, key=key, data=data, sent_at=self.now)
+        return self.store.steps.send(namespace, event)
+
+    def _is_due(self, run: Run) -> bool:
+        return self.row(run).due_at <= self.store.now()
+
+    def test_an_event_is_found_by_what_waits_for_it_the_oldest_first(self) -> None:
+        before = self.now - seconds(1)
+        assert self.store.steps.event("default", Awaited("paid", "7", before)) is None
+        first = self._sent(data={"sum": [1, "ü"]})
+        second = self._sent()
+        self._sent(key="8")
+        self._sent(namespace="other")
+
+        assert first.sent_at < second.sent_at
+        assert self.store.steps.event("default", Awaited("paid", "7", before)) == first
+        assert self.store.steps.event("default", Awaited("paid", "7", first.sent_at)) == second
+        assert self.store.steps.event("default", Awaited("paid", "7", second.sent_at)) is None
+
+    def test_of_two_events_with_one_id_the_first_is_kept(self) -> None:
+        first = self._sent(id="mine", data=1)
+        assert self._sent("other", id="mine", data=2) == first
+        assert self._sent("other", id="mine", namespace="other").name == "other"
+
+    def test_an_event_makes_the_runs_due_that_wait_for_it(self) -> None:
+        self.job()
+        before = self.now - seconds(1)
+        waits = [self._resting("waiting", awaits=Awaited("paid", "7", before)) for _ in (1, 2)]
+        others = [
+            self._resting("waiting", awaits=Awaited("paid", "8", before)),
+            self._resting("waiting", awaits=Awaited("other", "7", before)),
+            self._resting("waiting", awaits=Awaited("paid", "7", self.now + HOUR)),
+            self._resting("sleeping"),
+        ]
+        self._sent(namespace="other")
+        assert not any(map(self._is_due, waits))
+
+        self._sent()
+
+        assert all(map(self._is_due, waits))
+        assert not any(map(self._is_due, others))
+
+    def test_a_later_look_finds_the_runs_whose_event_was_sent_while_they_ran(self) -> None:
+        self.job()
+        awaited = Awaited("paid", "7", self.now - seconds(1))
+        self._sent()
+        run, other = (
+            self._resting("waiting", awaits=awaited),
+            self._resting("waiting", awaits=Awaited("paid", "8", awaited.after)),
+        )
+        assert not self._is_due(run)
+
+        assert self.store.steps.wake("other") == 0
+        assert self.store.steps.wake("default") == 1
+        assert self.store.steps.wake("default") == 0
+
+        assert self._is_due(run)
+        assert not self._is_due(other)
+
+    def test_old_events_are_forgotten(self) -> None:
+        old, new = self._sent(), self._sent()
+        assert self.store.steps.purge_events(new.sent_at) == 1
+        assert self.store.steps.purge_events(new.sent_at) == 0
+        assert self.store.steps.event("default", Awaited("paid", "7", old.sent_at - seconds(1))) == new
+
+    # ---------------------------------------------------------------- children
+
+    def test_the_children_of_a_run_are_listed_as_they_were_opened(self) -> None:
+        parent = self._with_steps()
+        keys = [f"{GATHERED}{parent.id}/thumbs#0/{place}" for place in range(3)]
+        children = [
+            self.opened(self.run_of(parent_id=parent.id, idempotency_key=key)) for key in (*keys, "start:one")
+        ]
+        self.opened(self.run_of())
+
+        assert [run.id for run in self.store.steps.children(parent.id)] == [run.id for run in children]
+        found = self.store.steps.children(parent.id, key_prefix=f"{GATHERED}{parent.id}/thumbs#0/")
+        assert [run.idempotency_key for run in found] == keys
+        assert len(self.store.steps.children(parent.id, limit=2)) == 2
+        assert self.store.steps.children("no such run") == []
+        assert self.row(children[0]).parent_id == parent.id
+
+    def test_a_run_is_due_when_the_last_child_that_it_waits_for_has_ended(self) -> None:
+        self.job()
+        parent, owner = self._resting("children"), self.process()
+        children = [
+            self.opened(self.run_of(parent_id=parent.id, idempotency_key=key, owner=owner))
+            for key in (
+                f"{GATHERED}{parent.id}/a#0/0",
+                f"{GATHERED}{parent.id}/a#0/1",
+                "start:not waited for",
+            )
+        ]
+        for child in children[:2]:
+            assert self.store.steps.wake("default") == 0
+            self.ended(child, SUCCEEDED)
+
+        assert self.store.steps.wake("default") == 1
+        assert self._is_due(parent)

@@ -1,0 +1,77 @@
+"""The methods of JobManager for runs of several steps: events, steps and children."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobmanager.access.principal import WRITE
+from jobmanager.errors import PayloadError
+from jobmanager.ledger.bounding import exact_json
+from jobmanager.manager.guarding import changes, reads
+from jobmanager.manager.parts import Parts
+from jobmanager.run import Run, new_id
+from jobmanager.step import Event, Step
+from jobmanager.validation.call_arguments import check_arguments, text_of
+from jobmanager.validation.texts import naming_its_caller
+
+LONGEST_WORD = 200
+
+
+class Flows:
+    """The methods for runs of several steps. Any thread may call them; `send_event` installs an empty store at first use."""
+
+    _parts: Parts
+
+    @naming_its_caller
+    @changes(WRITE, "send", of="event")
+    def send_event(
+        self,
+        name: str,
+        *,
+        key: str = "",
+        data: Any = None,
+        id: str | None = None,  # noqa: A002 - as the event has it
+        by: str | None = None,
+    ) -> Event:
+        """Say that something has happened, and return the event; runs that wait for one of this name and key go on.
+
+        `data` is JSON of at most 64 KiB that the waiting handlers get. Of two calls with one `id` the second changes nothing and returns
+        the event of the first. The event is kept for seven days, for runs that come to wait for it. With `by` it is audited. Raises
+        PayloadError and JobDisabledError.
+        """
+        check_arguments(by=by)
+        name, key = text_of("name", name, LONGEST_WORD), text_of("key", key, LONGEST_WORD, least=0)
+        event_id = new_id(self._parts.clock.now()) if id is None else text_of("id", id, LONGEST_WORD)
+        try:
+            data = exact_json(data)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PayloadError(
+                f"The data of event {name!r} is not JSON to be kept: {error}. Pass ids and plain values."
+            ) from error
+        self._parts.check_not_disabled(f"Event {name!r} is not sent")
+        assembly, namespace = self._parts.ready(), self._parts.settings.namespace
+        event = Event(id=event_id, name=name, key=key, data=data, sent_at=self._parts.clock.now())
+        kept = assembly.store.steps.send(namespace, event)
+        if by is not None:
+            assembly.store.audit.write(
+                assembly.auditor.entry(
+                    "send", "event", kept.id, at=kept.sent_at, by=by, after={"name": name, "key": key}
+                )
+            )
+        if self._parts.backend.capabilities.keeps_time:
+            assembly.claims.claim()
+        return kept
+
+    @reads
+    def steps(self, run_id: str) -> list[Step]:
+        """Return the steps of the run in the order in which they began, without secrets; RunNotFoundError.
+
+        Empty for a run whose handler uses none. A step that was begun and not kept is not among them.
+        """
+        return self._parts.history.steps(run_id)
+
+    @reads
+    def children(self, run_id: str, *, limit: int = 100) -> list[Run]:
+        """Return the runs that this run has started in steps, oldest first, at most `limit`; RunNotFoundError."""
+        check_arguments(limit=limit)
+        return self._parts.history.children(run_id, limit)

@@ -1,0 +1,235 @@
+"""Runs that wait for events and for other runs: each event is taken, each child starts once, and the parent goes on when all have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jobmanager import AsyncRunContext, JobManager, NonRetryable, Run, RunContext, Settings
+from jobmanager.errors import JobNotFoundError, PayloadError
+from jobmanager.step import Event
+from jobmanager.testing import FakeClock, run_due
+
+START = datetime(2026, 3, 2, 9, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(START)
+
+
+@pytest.fixture(params=["noop", "local"])
+def jobs(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[JobManager]:
+    jobs = JobManager(Settings(backend=request.param, database_url="memory://"), clock=clock)
+    yield jobs.start()
+    jobs.stop()
+
+
+def settled(jobs: JobManager, run: Run) -> Run:
+    """Return the run once nothing more happens at this moment."""
+    for _ in range(20):
+        before = jobs.run(run.id)
+        run_due(jobs)
+        if jobs.run(run.id) == before:
+            return before
+    raise AssertionError("it never comes to rest")
+
+
+# ---------------------------------------------------------------- events
+
+
+@pytest.fixture
+def confirmations(jobs: JobManager) -> Callable[[str], Run]:
+    def handler(context: RunContext, user: str) -> Any:
+        event = context.wait_for("user/confirmed", key=user, timeout="7d")
+        return None if event is None else event.data
+
+    jobs.add_job("welcome", handler, overlap="allow")
+    return lambda user: jobs.trigger_job("welcome", {"user": user})
+
+
+def test_an_event_wakes_the_runs_that_wait_for_it(jobs, confirmations):
+    runs = [settled(jobs, confirmations(user)) for user in ("ann", "ann", "bob")]
+    assert {(run.status, run.reason, run.due_at) for run in runs} == {("pending", "waiting", START + 7 * DAY)}
+
+    event = jobs.send_event("user/confirmed", key="ann", data={"at": "desk"})
+
+    assert event.sent_at == START
+    assert [settled(jobs, run).output for run in runs] == [{"at": "desk"}, {"at": "desk"}, None]
+    assert jobs.run(runs[2].id).status == "pending"
+
+
+def test_without_an_event_the_wait_ends_with_none(jobs, confirmations, clock):
+    run = settled(jobs, confirmations("ann"))
+    clock.step(7 * DAY)
+    run = settled(jobs, run)
+    assert (run.status, run.output, run.attempt) == ("succeeded", None, 1)
+
+
+def test_an_event_counts_that_came_before_the_wait_and_not_one_from_before_the_run(jobs, clock):
+    def handler(context: RunContext) -> list[Any]:
+        context.sleep("rest", days=1)
+        return [getattr(context.wait_for("paid", timeout="1h"), "data", None) for _ in range(3)]
+
+    jobs.add_job("order", handler)
+    jobs.send_event("paid", data="too early")
+    clock.step(1)
+    run = settled(jobs, jobs.trigger_job("order"))
+    clock.step(1)
+    jobs.send_event("paid", data=1)
+    clock.step(1)
+    jobs.send_event("paid", data=2)
+    clock.step(DAY)
+    assert settled(jobs, run).reason == "waiting"
+    clock.step(timedelta(hours=1))
+    assert settled(jobs, run).output == [1, 2, None]
+
+
+def test_an_event_with_the_id_of_another_is_sent_once(jobs, clock):
+    first = jobs.send_event("paid", key="7", data=1, id="stripe-1")
+    clock.step(60)
+    assert (
+        jobs.send_event("paid", key="8", data=2, id="stripe-1")
+        == first
+        == Event(id="stripe-1", name="paid", key="7", data=1, sent_at=START)
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": ""}, {"name": "x" * 201}, {"key": 7}, {"data": {1, 2}}, {"data": "x" * 70_000}, {"id": ""}],
+)
+def test_an_event_that_cannot_be_kept_is_refused(wrong, jobs):
+    with pytest.raises(PayloadError):
+        jobs.send_event(**{"name": "paid", **wrong})
+
+
+def test_events_are_forgotten_after_seven_days(jobs, clock):
+    jobs.send_event("paid", id="1")
+    clock.step(8 * DAY)
+    jobs.purge()
+    assert jobs.send_event("paid", id="1").sent_at == clock.now()
+
+
+# ---------------------------------------------------------------- children
+
+
+class Thumbs:
+    """A job that others start, and how it is to end by size."""
+
+    def __init__(self, jobs: JobManager) -> None:
+        self.made: list[int] = []
+        self.fails: Mapping[int, Exception] = {}
+        jobs.add_job("thumb", self.make)
+
+    def make(self, size: int) -> str:
+        self.made.append(size)
+        if size in self.fails:
+            raise self.fails[size]
+        return f"{size}.png"
+
+
+@pytest.fixture
+def thumbs(jobs: JobManager) -> Thumbs:
+    return Thumbs(jobs)
+
+
+def gathering(**options: Any) -> Callable[[RunContext], Any]:
+    def handler(context: RunContext) -> Any:
+        sizes = context.step("sizes", list, range(5))
+        found = context.gather("thumbs", "thumb", [{"size": size} for size in sizes], **options)
+        context.sleep("rest", hours=1)
+        return [str(each) for each in found]
+
+    return handler
+
+
+@pytest.mark.parametrize("limit", [None, 2, 50])
+def test_a_gather_starts_each_child_once_and_goes_on_when_all_have_ended(limit, jobs, thumbs, clock):
+    jobs.add_job("album", gathering(limit=limit))
+    run = settled(jobs, jobs.trigger_job("album"))
+    assert run.reason == "sleeping"
+    clock.step(3600)
+    run = settled(jobs, run)
+
+    assert run.output == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+    assert sorted(thumbs.made) == [0, 1, 2, 3, 4]
+    children = jobs.children(run.id)
+    assert len(children) == 5
+    assert {(child.parent_id, child.job_id, child.turn) for child in children} == {(run.id, "thumb", None)}
+    assert [step.name for step in jobs.steps(run.id)] == ["sizes", "thumbs", "rest"]
+
+
+def test_the_first_child_that_fails_is_named(jobs, thumbs):
+    thumbs.fails = {1: NonRetryable("no such picture"), 3: ValueError("too large")}
+    jobs.add_job("album", gathering())
+    run = settled(jobs, jobs.trigger_job("album"))
+
+    assert run.status == "failed"
+    assert run.error is not None
+    assert run.error.type == "StepFailedError"
+    assert "job 'thumb' is failed: no such picture" in run.error.message
+    assert sorted(thumbs.made) == [0, 1, 2, 3, 4]
+
+
+def test_failures_can_be_had_beside_the_outputs(jobs, thumbs, clock):
+    thumbs.fails = {1: NonRetryable("no such picture")}
+    jobs.add_job("album", gathering(return_failures=True))
+    run = settled(jobs, jobs.trigger_job("album"))
+    clock.step(3600)
+    found = settled(jobs, run).output
+    assert found[0] == "0.png"
+    assert "no such picture" in found[1]
+
+
+def test_a_started_run_is_not_waited_for(jobs, thumbs, clock):
+    def handler(context: RunContext) -> str:
+        child = context.start("one", "thumb", {"size": 7})
+        context.sleep("rest", hours=1)
+        return child
+
+    jobs.add_job("album", handler)
+    run = settled(jobs, jobs.trigger_job("album"))
+    clock.step(3600)
+    run = settled(jobs, run)
+    [child] = jobs.children(run.id)
+    assert run.output == child.id
+    assert thumbs.made == [7]
+
+
+def test_a_job_that_nobody_knows_is_named(jobs):
+    def handler(context: RunContext) -> None:
+        context.gather("thumbs", "thumb", [{}])
+
+    jobs.add_job("album", handler)
+    run = settled(jobs, jobs.trigger_job("album"))
+    assert run.error is not None
+    assert run.error.type == JobNotFoundError.__name__
+
+
+def test_coroutines_wait_for_events_and_children(jobs, thumbs, clock):
+    async def handler(context: AsyncRunContext) -> list[Any]:
+        event = await context.wait_for("go", timeout=60)
+        found = await context.gather("thumbs", "thumb", [{"size": 1}, {"size": 2}])
+        return [event and event.data, *found]
+
+    jobs.add_job("album", handler)
+    run = settled(jobs, jobs.trigger_job("album"))
+    jobs.send_event("go", data="now")
+    assert settled(jobs, run).output == ["now", "1.png", "2.png"]
+
+
+def test_what_was_missed_is_found_by_the_next_look(jobs, confirmations, clock):
+    """The event came between the last look of the handler and the moment its run was pending."""
+    run = settled(jobs, confirmations("ann"))
+    store = jobs._assembly.store
+    store.steps._make_due = lambda *_: 0  # type: ignore[attr-defined]
+    jobs.send_event("user/confirmed", key="ann", data=1)
+    del store.steps._make_due  # type: ignore[attr-defined]
+    jobs._assembly.wake()
+
+    assert settled(jobs, run).output == 1
