@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.apps import apps
+from django.db import transaction
 from django.utils.module_loading import import_string
 
 from jobmanager.context import RunContext
 from jobmanager.contrib.django.current import jobs
-from jobmanager.errors import MissingExtraError, NonRetryable, RunNotFoundError
+from jobmanager.errors import (
+    DuplicateJobError,
+    JobNotFoundError,
+    MissingExtraError,
+    NonRetryable,
+    RunNotFoundError,
+)
 from jobmanager.job import Retry
 from jobmanager.run import Failure, Run, RunStatus
 
@@ -55,7 +65,10 @@ _enqueuing: ContextVar[Callable[[str], None] | None] = ContextVar("enqueuing", d
 
 
 class TaskBackend(BaseTaskBackend):
-    """Enqueues tasks as runs. OPTIONS: `retry` (a Retry, or how many attempts), `timeout`, `retention`, as of a job."""
+    """Enqueues tasks as runs. OPTIONS: `retry` (a Retry, or how many attempts), `timeout`, `retention`, as of a job; `on_commit`.
+
+    With `on_commit` a task is enqueued when the transaction commits, and its id is the key of the run, made before.
+    """
 
     supports_defer = True
     supports_async_task = True
@@ -69,13 +82,19 @@ class TaskBackend(BaseTaskBackend):
 
     def declare(self, queue: str) -> str:
         """Declare the job of a queue and return its id; twice is once."""
-        job_id = self.job_id(queue)
-        if job_id not in jobs.registry.declared:
-            jobs.registry.add_handler(HANDLER, execute, creatable=False)
-            options = {name: self.options[name] for name in _OPTIONS if name in self.options}
-            if isinstance(options.get("retry"), int):
-                options["retry"] = Retry(max_attempts=options["retry"])
-            jobs.add_job(job_id, HANDLER, name=f"Tasks of Django, queue {queue}", overlap="allow", **options)
+        job_id, registry = self.job_id(queue), jobs.registry
+        options = {name: self.options[name] for name in _OPTIONS if name in self.options}
+        if isinstance(options.get("retry"), int):
+            options["retry"] = Retry(max_attempts=options["retry"])
+        add = partial(
+            jobs.add_job, job_id, HANDLER, name=f"Tasks of Django, queue {queue}", overlap="allow", **options
+        )
+        registry.add_handler(HANDLER, execute, creatable=False)
+        try:
+            add()
+        except DuplicateJobError:  # a test has changed the options
+            del registry.declared[job_id], registry.jobs[job_id]
+            add()
         return job_id
 
     def job_id(self, queue: str) -> str:
@@ -94,19 +113,28 @@ class TaskBackend(BaseTaskBackend):
             "queue": task.queue_name,
             "run_after": None if task.run_after is None else task.run_after.isoformat(),
         }
+        job_id = self.declare(task.queue_name)
+        if self.options.get("on_commit"):
+            key = str(uuid.uuid4())
+            start = partial(self._start, job_id, task, payload, key)
+            transaction.on_commit(start, robust=True)
+            return _planned(key, task, payload)
+        return self._start(job_id, task, payload)
+
+    def _start(self, job_id: str, task: Any, payload: Mapping[str, Any], key: str | None = None) -> Any:
         told: list[str] = []
 
         def tell(run_id: str) -> None:
             """Send the signal once: on noop the task is executed before its run is returned."""
             if not told:
                 told.append(run_id)
-                task_enqueued.send(type(self), task_result=result_of(jobs.run(run_id), task, self.alias))
+                result = result_of(jobs.run(run_id), task, self.alias)
+                _put(result, status=TaskResultStatus.READY)
+                task_enqueued.send(type(self), task_result=result)
 
         token = _enqueuing.set(tell)
         try:
-            run = jobs.trigger_job(
-                self.declare(task.queue_name), payload, at=task.run_after, priority=task.priority
-            )
+            run = jobs.trigger_job(job_id, payload, at=task.run_after, priority=task.priority, key=key)
         finally:
             _enqueuing.reset(token)
         tell(run.id)
@@ -114,14 +142,42 @@ class TaskBackend(BaseTaskBackend):
 
     def get_result(self, result_id: str) -> Any:
         """Return the result of a task so far; TaskResultDoesNotExist if no run of a task has this id."""
-        try:
-            run = jobs.run(str(result_id))
-        except RunNotFoundError:
-            raise TaskResultDoesNotExist(result_id) from None
-        payload = run.payload or {}
-        if run.id != str(result_id) or not run.job_id.startswith(HANDLER) or "task" not in payload:
+        run = self._found(str(result_id))
+        if run is None:
             raise TaskResultDoesNotExist(result_id)
+        payload = run.payload or {}
         return result_of(run, task_of(payload, run.priority), str(payload["backend"]))
+
+    def _found(self, result_id: str) -> Run | None:
+        """Return the run of a task with this id, or with this key where tasks wait for a commit."""
+        with suppress(RunNotFoundError):
+            run = jobs.run(result_id)
+            if run.id == result_id and run.job_id.startswith(HANDLER) and "task" in (run.payload or {}):
+                return run
+        if self.options.get("on_commit") and jobs.store.exists():
+            for queue in self.queues:
+                with suppress(JobNotFoundError), jobs.store.jobs.lock(self.job_id(queue)) as txn:
+                    if found := txn.run_with_key(result_id):
+                        return found
+        return None
+
+
+def _planned(key: str, task: Any, payload: Mapping[str, Any]) -> Any:
+    """Return the result of a task that will be enqueued at the commit."""
+    return TaskResult(
+        task=task,
+        id=key,
+        status=TaskResultStatus.READY,
+        enqueued_at=None,
+        started_at=None,
+        finished_at=None,
+        last_attempted_at=None,
+        args=list(payload["args"]),
+        kwargs=dict(payload["kwargs"]),
+        backend=str(payload["backend"]),
+        errors=[],
+        worker_ids=[],
+    )
 
 
 def execute(context: RunContext) -> Any:
@@ -187,7 +243,7 @@ def result_of(run: Run, task: Any, alias: str, *, running_since: datetime | None
         failures.append(run.error)
     result: Any = TaskResult(
         task=task,
-        id=run.id,
+        id=run.idempotency_key or run.id,
         status=TaskResultStatus.RUNNING if running_since else status,
         enqueued_at=run.opened_at,
         started_at=first,
