@@ -43,7 +43,13 @@ MOST_SHOWN = 80
 _SECRET_PARAMETER = re.compile(
     r"([?&][^=&]*(?:password|passwd|secret|token|key)[^=&]*)=([^&]*)", re.IGNORECASE
 )
-_TOKENS = ("qstash_token", "qstash_current_signing_key", "qstash_next_signing_key")
+_TOKENS = (
+    "qstash_token",
+    "qstash_current_signing_key",
+    "qstash_next_signing_key",
+    "trigger_dev_api_key",
+    "vercel_token",
+)
 _WHOLLY_SECRET = frozenset(
     {"secret", "alerts_urls", "dashboard_users", "encryption_key", "heartbeat_url", *_TOKENS}
 )
@@ -237,6 +243,12 @@ def _token(given: Any) -> Secret:
     if not isinstance(whole, str) or not re.fullmatch(r"[!-~]{8,4096}", whole):
         raise ValueError("the text as the service shows it, without blanks")
     return Secret(whole)
+
+
+def _task(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name):
+        raise ValueError("the id of a task, of letters, digits and ._-")
+    return name
 
 
 def _encryption_key(given: Any) -> Secret:
@@ -614,6 +626,41 @@ class Settings:
     qstash_next_signing_key: Secret | None = _setting(
         default=None, kind=_token, meaning="The key that QStash signs with after its next rotation"
     )
+    trigger_dev_api_key: Secret | None = _setting(
+        default=None,
+        kind=_token,
+        meaning="The secret key of an environment in Trigger.dev, with which this application writes its schedules",
+    )
+    trigger_dev_api_url: str = _setting(
+        default="https://api.trigger.dev",
+        kind=Text(_public_url),
+        meaning="Where Trigger.dev's API is, if you host it yourself",
+    )
+    trigger_dev_enabled: bool = _setting(
+        default=True, kind=flag, meaning="Whether Trigger.dev may be chosen where it is configured"
+    )
+    trigger_dev_task: str = _setting(
+        default="jobmanager-tick",
+        kind=Text(_task),
+        meaning="The task of Trigger.dev that calls this application",
+    )
+    vercel: bool = _setting(
+        default=False,
+        kind=flag,
+        meaning="Whether this process runs on Vercel; unset: whether Vercel's own `VERCEL` is 1",
+    )
+    vercel_token: Secret | None = _setting(
+        default=None,
+        kind=_token,
+        meaning="An access token that reads Vercel's Schedules; unset: `VERCEL_OIDC_TOKEN`, where a deployment has it",
+    )
+    vercel_api_url: str = _setting(
+        default="https://vercel-schedules.com",
+        kind=Text(_public_url),
+        meaning="Where the API of Vercel's Schedules is",
+    )
+    vercel_team_id: str | None = _setting(default=None, kind=text, meaning="The team, for such a token")
+    vercel_project_id: str | None = _setting(default=None, kind=text, meaning="The project, for such a token")
     webhook_allow: str | None = _setting(
         default=None,
         kind=Text(_webhook_allow),
@@ -711,6 +758,8 @@ class Settings:
                 raise SettingsError(f"{name} is not a setting. Did you mean {_variable(meant)}?", name=name)
         texts = {field: mapping[_variable(field)].strip() for field in KINDS if _variable(field) in mapping}
         given: dict[str, Any] = {field: text for field, text in texts.items() if text or field == "secret"}
+        if mapping.get("VERCEL") == "1":
+            given.setdefault("vercel", "true")
         return cls(**{**(defaults or {}), **given})
 
     @classmethod
@@ -822,6 +871,11 @@ class Settings:
     def run_url(self) -> str | None:
         """The URL that the database calls: `public_url` followed by `run_path`; None without a public URL."""
         return None if self.public_url is None else self.public_url + self.run_path
+
+    @property
+    def tick_path(self) -> str:
+        """The path of `tick_url`, which is known without a public URL, too."""
+        return f"{urlsplit(self.public_url or '').path}{self.run_path.rpartition('/')[0]}/tick"
 
     @property
     def tick_url(self) -> str | None:

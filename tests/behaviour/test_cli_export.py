@@ -15,6 +15,7 @@ import pytest
 from tests.unit.schedule.test_wakeup import full_minute, matched
 
 from jobmanager.cli.app import run
+from jobmanager.cli.commands.export_clocks import weekdays_named
 from jobmanager.cli.commands.export_targets import TARGETS, external_job
 from jobmanager.schedule import At, Cron, Every
 
@@ -82,7 +83,7 @@ def documents(text):
 
 
 def test_vercel_gets_a_path_and_five_fields_in_utc(files):
-    made = json.loads(files("vercel")["vercel.json"])
+    made = json.loads(files("vercel-crons")["vercel.json"])
     assert made["crons"] == [
         {"path": "/app/jobs/tick/cleanup", "schedule": "0 7,8 * * *"},
         {"path": "/app/jobs/tick/month.end", "schedule": "0 0 28,29,30,31 * *"},
@@ -92,9 +93,109 @@ def test_vercel_gets_a_path_and_five_fields_in_utc(files):
 
 
 def test_vercel_needs_no_url(export):
-    code, out, _ = export("vercel")
+    code, out, _ = export("vercel-crons")
     assert code == 0
     assert json.loads(out)["crons"][0]["path"] == "/jobs/tick/cleanup"
+
+
+def test_vercel_gets_schedules_in_the_zones_of_the_jobs(files):
+    made = json.loads(files("vercel")["vercel.json"])
+    assert made["schedules"]["jm-cleanup"] == {
+        "schedule": "0 9 * * *",
+        "timezone": "Europe/Berlin",
+        "path": "/app/jobs/tick/cleanup",
+        "requestMethod": "GET",
+    }
+    assert [one["timezone"] for one in made["schedules"].values()] == ["Europe/Berlin", "UTC", "UTC", "UTC"]
+
+
+def test_a_vercel_json_changes_over_to_schedules_and_keeps_those_of_others(export, tmp_path):
+    own = {
+        "crons": [{"path": "/mine", "schedule": "0 1 * * *"}],
+        "schedules": {"mine": {"path": "/x", "schedule": "0 1 * * *"}},
+    }
+    (tmp_path / "vercel.json").write_text(json.dumps(own))
+    assert export("vercel-crons", "--out", ".", "--force")[0] == 0
+    assert len(json.loads((tmp_path / "vercel.json").read_text())["crons"]) == 5
+    assert export("vercel", "--out", ".", "--force")[0] == 0
+    made = json.loads((tmp_path / "vercel.json").read_text())
+    assert made["crons"] == own["crons"]
+    assert sorted(made["schedules"]) == sorted(["mine", *(f"jm-{job}" for job in SCHEDULED)])
+
+
+def test_cloudflare_gets_a_trigger_for_each_text_and_one_for_all_if_they_are_too_many(files, export):
+    made = files("cloudflare")
+    calls = json.loads(re.search(r"const calls = (\{.*?\});", made["worker.js"], re.DOTALL)[1])
+    assert calls["0 7,8 * * *"] == ["https://shop.example/app/jobs/tick/cleanup"]
+    assert json.loads(re.search("crons = (.*)", made["wrangler.toml"])[1]) == list(calls)
+    many = SHOP + "".join(f"jobs.add_job('more-{n}', by_hand, cron='{n} 3 * * 1')\n" for n in range(9))
+    _, out, _ = export("cloudflare", "--url", "https://shop.example", source=many)
+    assert '"https://shop.example/jobs/tick"' in out
+    assert 'crons = ["* * * * *"]' in out
+
+
+def test_weekdays_are_named_for_clocks_that_count_otherwise():
+    assert weekdays_named("0 2 * * 0,1,6") == "0 2 * * SUN,MON,SAT"
+    assert weekdays_named("0 2 1 * *") == "0 2 1 * *"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_the_script_for_cloud_scheduler_makes_or_updates_and_shows_no_secret(files, tmp_path):
+    script = files("gcloud")["jobmanager-gcloud.sh"]
+    (tmp_path / "bin").mkdir()
+    stub = '#!/bin/bash\necho "$@" >> calls\nfor one in "$@"; do case $one in /dev/fd/*) cat "$one" >> flags;; esac; done\n[ "$4" != update ]'
+    (tmp_path / "bin" / "gcloud").write_text(stub.replace("$4", "$3"))
+    (tmp_path / "bin" / "gcloud").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}/bin:/usr/bin:/bin",
+        "LOCATION": "europe-west1",
+        "JOBMANAGER_SECRET": SECRET,
+    }
+    subprocess.run(["bash", "-c", script], env=environment, cwd=tmp_path, check=True)
+    called = (tmp_path / "calls").read_text()
+    assert called.count("update http") == called.count("create http") == 4
+    assert "--schedule=0 9 * * * --time-zone=Europe/Berlin" in called
+    assert SECRET not in called
+    assert f'Authorization: "Bearer {SECRET}"' in (tmp_path / "flags").read_text()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_task_of_trigger_dev_calls_for_its_job_and_fails_where_it_is_to_come_again(files, tmp_path):
+    package = tmp_path / "node_modules" / "@trigger.dev" / "sdk"
+    package.mkdir(parents=True)
+    (package / "package.json").write_text(
+        '{"name": "@trigger.dev/sdk", "type": "module", "main": "index.js"}'
+    )
+    (package / "index.js").write_text(
+        "export const schedules = {task: (t) => t}; export const waits = [];"
+        "export const wait = {until: async ({date}) => waits.push(date)};"
+    )
+    (tmp_path / "task.mjs").write_text(files("trigger-dev")["jobmanager-tick.ts"])
+    (tmp_path / "run.mjs").write_text(
+        'import {jobmanagerTick} from "./task.mjs"; import {waits} from "@trigger.dev/sdk";'
+        "const asked = []; let status = 202;"
+        "globalThis.fetch = async (url, how) => { asked.push([url, how.headers.Authorization]);"
+        ' return {ok: status < 300, status, text: async () => JSON.stringify({finding: "opened"})}; };'
+        'const said = await jobmanagerTick.run({timestamp: new Date(0), externalId: "cleanup"});'
+        "status = 425; let failed = ''; try { await jobmanagerTick.run({timestamp: new Date(0)}); } catch (e) { failed = e.message; }"
+        "console.log(JSON.stringify({asked, said, failed, id: jobmanagerTick.id, waits: waits.length}));"
+    )
+    told = subprocess.run(
+        ["node", "run.mjs"],
+        check=True,
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "JOBMANAGER_SECRET": SECRET},
+        capture_output=True,
+        text=True,
+    )
+    said = json.loads(told.stdout)
+    assert said["asked"] == [
+        ["https://shop.example/app/jobs/tick/cleanup", f"Bearer {SECRET}"],
+        ["https://shop.example/app/jobs/tick", f"Bearer {SECRET}"],
+    ]
+    assert said["said"] == {"finding": "opened"}
+    assert said["failed"].startswith("jobmanager answers 425")
+    assert (said["id"], said["waits"]) == ("jobmanager-tick", 2)
 
 
 def test_kubernetes_gets_a_cron_job_for_each_job(files):
@@ -231,7 +332,9 @@ SCHEDULES = [
 ]
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target", sorted(TARGETS.keys() - {"trigger-dev"})
+)  # its schedules are made by the backend
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.text)
 def test_a_year_of_instants_is_woken_for_as_the_file_says(schedule, target):
     ticker = external_job("job", schedule, target, url="https://h/jobs/tick/job", patience=60, now=START)
@@ -246,8 +349,16 @@ def test_a_year_of_instants_is_woken_for_as_the_file_says(schedule, target):
 
 def written_schedule(target, text):
     """The five fields and the zone, as they stand in a file of a target."""
-    if target == "vercel":
+    if target == "vercel-crons":
         return json.loads(text)["crons"][0]["schedule"], "UTC"
+    if target == "vercel":
+        [made] = json.loads(text)["schedules"].values()
+        return made["schedule"], made["timezone"]
+    if target == "gcloud":
+        return re.search("--schedule='(.*?)'", text)[1], re.search("--time-zone='(.*?)'", text)[1]
+    if target == "cloudflare":
+        [text] = json.loads(re.search("crons = (.*)", text)[1])
+        return five_numbers(text), "UTC"
     if target == "crontab":
         return crontab_entries(text)["job"][0], re.search("CRON_TZ=(.*)", text)[1]
     if target == "systemd":
@@ -256,6 +367,14 @@ def written_schedule(target, text):
     if target == "k8s":
         return made["spec"]["schedule"], made["spec"]["timeZone"]
     return made["on"]["schedule"][0]["cron"], "UTC"
+
+
+def five_numbers(text):
+    """Five fields with weekdays as Cloudflare reads their names: from Sunday on, as cron counts them."""
+    *fields, weekdays = text.split()
+    named = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]
+    days = weekdays if weekdays == "*" else ",".join(str(named.index(day)) for day in weekdays.split(","))
+    return " ".join([*fields, days])
 
 
 def five_fields(calendar):
@@ -301,7 +420,11 @@ def test_github_wakes_within_five_minutes_where_it_takes_no_more():
 @pytest.mark.parametrize(
     ("schedule", "target", "said"),
     [
-        (Cron("0 9 * * *", "Europe/Berlin"), "vercel", "keeps the time of Europe/Berlin, written in UTC"),
+        (
+            Cron("0 9 * * *", "Europe/Berlin"),
+            "vercel-crons",
+            "keeps the time of Europe/Berlin, written in UTC",
+        ),
         (Cron("0 9 * * *", "Europe/Berlin"), "k8s", None),
         (Cron("30 2 * * *", "Europe/Berlin"), "k8s", "keeps the time of Europe/Berlin, written in UTC"),
         (Cron("0 9 * * *", "Asia/Tokyo"), "github", None),
@@ -312,7 +435,7 @@ def test_github_wakes_within_five_minutes_where_it_takes_no_more():
         (Every(15), "systemd", "every 15 s and is woken once a minute"),
         (Every(5400), "k8s", "is no pattern of hours and minutes: woken 398 times for 200 instants"),
         (Every(300), "github", None),
-        (Every(3600, START), "vercel", None),
+        (Every(3600, START), "vercel-crons", None),
         (Every(60), "github", "nothing more often than every 5 minutes"),
         (At(START + DAY), "crontab", "take it out when it has run"),
         (Cron("0 0 29 2 *"), "crontab", "is not due within 400 days"),
@@ -325,7 +448,7 @@ def test_what_is_not_exact_is_said(schedule, target, said):
 
 
 def test_it_is_said_on_standard_error_job_by_job(export):
-    _, out, error = export("vercel", "--url", "https://shop.example")
+    _, out, error = export("vercel-crons", "--url", "https://shop.example")
     assert "night_shift: keeps the time of America/New_York, written in UTC" in error
     assert "often: asks for every 15 s" in error
     assert "Set CRON_SECRET in the Vercel project" in error
@@ -455,7 +578,7 @@ def test_a_call_that_is_early_is_made_again(execute, endpoint, target):
 def test_an_application_that_answers_no_ticker_is_remarked(export, backend, said):
     """Fails if the files of an application are green to make and useless to have."""
     source = SHOP.replace('"noop"', f'"{backend}"').replace('"often", every=15', '"often", every=60')
-    code, _, error = export("vercel", source=source)
+    code, _, error = export("vercel-crons", source=source)
     assert code == 0
     assert ("it answers every call with 503. Set JOBMANAGER_BACKEND=external" in error) == said
 
@@ -463,6 +586,14 @@ def test_an_application_that_answers_no_ticker_is_remarked(export, backend, said
 def command_of(target, made):
     """The shell command of the job cleanup, as the target hands it to the shell."""
     text = "\n".join(made.values())
+    if target == "vercel":
+        [made] = json.loads(text)["schedules"].values()
+        return made["schedule"], made["timezone"]
+    if target == "gcloud":
+        return re.search("--schedule='(.*?)'", text)[1], re.search("--time-zone='(.*?)'", text)[1]
+    if target == "cloudflare":
+        [text] = json.loads(re.search("crons = (.*)", text)[1])
+        return five_numbers(text), "UTC"
     if target == "crontab":
         return crontab_entries(text)["cleanup"][1]
     if target == "k8s":
@@ -518,21 +649,21 @@ def test_a_vercel_json_keeps_what_is_not_ours(export, tmp_path):
         ],
     }
     (tmp_path / "vercel.json").write_text(json.dumps(own))
-    assert export("vercel", "--out", ".")[0] == 3
+    assert export("vercel-crons", "--out", ".")[0] == 3
     assert json.loads((tmp_path / "vercel.json").read_text()) == own
-    assert export("vercel", "--out", ".", "--force")[0] == 0
+    assert export("vercel-crons", "--out", ".", "--force")[0] == 0
     made = json.loads((tmp_path / "vercel.json").read_text())
     assert made["framework"] == "nextjs"
     assert [entry["path"] for entry in made["crons"]] == [
         "/api/mine",
         *(f"/jobs/tick/{job}" for job in SCHEDULED),
     ]
-    assert export("vercel", "--out", ".")[:2] == (0, "vercel.json: unchanged\n")
+    assert export("vercel-crons", "--out", ".")[:2] == (0, "vercel.json: unchanged\n")
 
 
 def test_a_vercel_json_that_cannot_be_read_is_never_replaced(export, tmp_path):
     (tmp_path / "vercel.json").write_text("{ // mine\n}")
-    code, _, error = export("vercel", "--out", ".", "--force")
+    code, _, error = export("vercel-crons", "--out", ".", "--force")
     assert code == 3
     assert "cannot be read" in error
     assert (tmp_path / "vercel.json").read_text() == "{ // mine\n}"
@@ -574,14 +705,14 @@ def test_an_application_without_a_schedule_is_told(export):
     bare = (
         'from jobmanager import JobManager, Settings\njobs = JobManager(Settings(database_url="memory://"))\n'
     )
-    code, _, error = export("vercel", source=bare)
+    code, _, error = export("vercel-crons", source=bare)
     assert code == 2
     assert "No job of this application has a schedule." in error
 
 
 def test_what_operators_have_overridden_is_exported(export):
     overridden = SHOP + 'jobs.sync()\njobs.override_job("cleanup", cron="0 10 * * *")\n'
-    _, out, _ = export("vercel", source=overridden)
+    _, out, _ = export("vercel-crons", source=overridden)
     assert json.loads(out)["crons"][0] == {"path": "/jobs/tick/cleanup", "schedule": "0 8,9 * * *"}
 
 
@@ -592,7 +723,7 @@ def test_a_store_out_of_reach_is_said_and_the_declarations_are_exported(export, 
         raise StoreUnavailableError("the store is away")
 
     monkeypatch.setattr("jobmanager.manager.manager.JobManager.list_jobs", away)
-    code, out, error = export("vercel")
+    code, out, error = export("vercel-crons")
     assert code == 0
     assert "exported as declared, without overrides: the store is away" in error
     assert [entry["path"].rpartition("/")[2] for entry in json.loads(out)["crons"]] == SCHEDULED

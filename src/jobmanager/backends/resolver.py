@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from jobmanager.settings import Settings
 
 # What only works where others can reach it, in the order in which production takes it.
-_REMOTE = ("celery", "pg_cron", "qstash")
+_REMOTE = ("celery", "pg_cron", "trigger_dev", "qstash")
 
 
 # Taken only where a variable says so: no other setting shows that they are meant.
 _NOT_ASKED_FOR = {
     "noop": "JOBMANAGER_DISABLED is not true",
     "external": "JOBMANAGER_BACKEND does not say external",
+    "vercel": "VERCEL=1 is not set",
 }
 
 
@@ -55,7 +56,8 @@ def resolve(settings: Settings) -> Resolution:
     """Choose the backend for these settings; nothing is imported, connected or guessed.
 
     JOBMANAGER_DISABLED gives noop; else JOBMANAGER_BACKEND gives that one; else, in production, the first that is fully configured of
-    celery, pg_cron and qstash; else local. Raises SettingsError if the backend that JOBMANAGER_BACKEND
+    celery, pg_cron, trigger_dev and qstash; else, on Vercel with a secret, vercel: a process that is frozen after each answer keeps no
+    time; else local. Raises SettingsError if the backend that JOBMANAGER_BACKEND
     names lacks a setting. Whether that backend exists is known to `load_backend_class`.
     """
     backend, reason = _choose(settings)
@@ -77,6 +79,8 @@ def _choose(settings: Settings) -> tuple[str, str]:
         for name in _REMOTE:
             if not _missing(name, settings):
                 return name, f"JOBMANAGER_ENVIRONMENT=production and {name} is fully configured"
+    if settings.vercel and settings.secret:
+        return "vercel", "VERCEL=1 and JOBMANAGER_BACKEND unset"
     return "local", "JOBMANAGER_BACKEND unset"
 
 
@@ -85,10 +89,13 @@ def _reject(name: str, chosen: str, settings: Settings) -> Rejected:
         partly = _is_begun(name, chosen, settings)
         how = "configured in part only" if partly else "not configured"
         return Rejected(backend=name, reason=f"{how}: {' and '.join(missing)} unset", configured=partly)
+    if name == "vercel" and settings.vercel and not settings.secret:
+        reason = "configured in part only: JOBMANAGER_SECRET unset"
+        return Rejected(backend=name, reason=reason, configured=True)
     overruled = _overruled(name, chosen, settings)
     if name in _REMOTE:
         return Rejected(backend=name, reason=f"configured but not active: {overruled}", configured=True)
-    if settings.disabled:
+    if settings.disabled or (name == "vercel" and settings.vercel):
         return Rejected(backend=name, reason=overruled)
     return Rejected(backend=name, reason=_NOT_ASKED_FOR.get(name, overruled))
 
@@ -100,6 +107,8 @@ def _is_begun(name: str, chosen: str, settings: Settings) -> bool:
             return chosen not in CALLED and bool(settings.public_url or settings.secret)
         case "qstash":
             return bool(settings.qstash_token or settings.qstash_current_signing_key)
+        case "trigger_dev":
+            return bool(settings.trigger_dev_api_key)
     return False
 
 
@@ -127,6 +136,15 @@ def _missing(name: str, settings: Settings) -> list[str]:
             if settings.pg_cron_transport != "notify":
                 needed["JOBMANAGER_PUBLIC_URL"] = settings.public_url
                 needed["JOBMANAGER_SECRET"] = settings.secret
+        case "vercel":
+            needed = {"JOBMANAGER_SECRET": settings.secret}
+        case "trigger_dev":
+            needed = {
+                "JOBMANAGER_TRIGGER_DEV_API_KEY": settings.trigger_dev_api_key,
+                "JOBMANAGER_TRIGGER_DEV_ENABLED=true": settings.trigger_dev_enabled,
+                "JOBMANAGER_PUBLIC_URL": settings.public_url,
+                "JOBMANAGER_SECRET": settings.secret,
+            }
         case "qstash":
             needed = {
                 "JOBMANAGER_QSTASH_TOKEN": settings.qstash_token,

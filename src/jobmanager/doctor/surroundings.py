@@ -13,6 +13,19 @@ from jobmanager.settings import KINDS, Settings
 
 OLD_DISTRIBUTION = "jobmanager"
 
+# What other systems call what is a setting here.
+KNOWN_ELSEWHERE = {
+    "TRIGGER_DEV_API_KEY": "JOBMANAGER_TRIGGER_DEV_API_KEY",
+    "TRIGGER_DEV_API_URL": "JOBMANAGER_TRIGGER_DEV_API_URL",
+    "TRIGGER_DEV_ENABLED": "JOBMANAGER_TRIGGER_DEV_ENABLED",
+    "TRIGGER_DEV_ENVIRONMENT": "JOBMANAGER_ENVIRONMENT",
+    "DISABLE_AUTO_SYNC": "JOBMANAGER_DISABLED",
+    "QSTASH_TOKEN": "JOBMANAGER_QSTASH_TOKEN",
+    "QSTASH_URL": "JOBMANAGER_QSTASH_URL",
+    "QSTASH_CURRENT_SIGNING_KEY": "JOBMANAGER_QSTASH_CURRENT_SIGNING_KEY",
+    "QSTASH_NEXT_SIGNING_KEY": "JOBMANAGER_QSTASH_NEXT_SIGNING_KEY",
+}
+
 
 def installation() -> Iterator[Finding]:
     """Yield the versions, and whether an unrelated distribution overwrote our files."""
@@ -43,6 +56,13 @@ def settings(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding(
         check="settings", level="ok", text=told or "no JOBMANAGER_* variable is set; the defaults hold"
     )
+    for name, setting in KNOWN_ELSEWHERE.items():
+        if environ.get(name) and not environ.get(setting):
+            yield Finding(
+                check="settings",
+                level="note",
+                text=f"{name} is set and is not read here; jobmanager reads {setting}.",
+            )
     for name in Settings.unknown_names(environ):
         yield Finding(
             check="settings",

@@ -38,6 +38,8 @@ class TickerContract(BackendContract):
     """Subclass it, name the subclass `Test...`, and say how the fake and the backend are made."""
 
     fake: FakeApi
+    writes = True
+    """False: the service has its entries from a file, and no API makes them."""
     most_places: int | None = None
     """How many entries a request may list; None if the service lists all at once."""
 
@@ -103,6 +105,11 @@ class TickerContract(BackendContract):
         backend.sync(jobs)
         self.applied(backend)
 
+    def needs_writes(self) -> None:
+        """Skip the test where no API makes entries."""
+        if not self.writes:
+            pytest.skip("its entries come from a file")
+
     def many(self, count: int) -> list[ScheduledJob]:
         """Return so many jobs, each due once a day."""
         return [
@@ -129,6 +136,7 @@ class TickerContract(BackendContract):
                 assert entry.wakes_at(instant), f"{entry} does not wake at {instant}"
 
     def test_a_sync_of_what_is_there_writes_nothing(self) -> None:
+        self.needs_writes()
         jobs = self.many(5)
         backend = self.synced(*jobs)
         self.fake.requests.clear()
@@ -171,6 +179,7 @@ class TickerContract(BackendContract):
             assert all(self.fake.entries[key].target != target for key, target in there.items())
 
     def test_entries_of_others_are_left_alone(self) -> None:
+        self.needs_writes()
         ours = self.synced(*self.many(2))
         others = [
             self.synced(self.scheduled("theirs"), namespace="default.2"),
@@ -190,6 +199,12 @@ class TickerContract(BackendContract):
 
     def test_many_entries_are_read_over_all_pages(self) -> None:
         jobs, backend = self.many(MANY), self.ticker()
+        if not self.writes:
+            self.sync(backend, jobs)
+            self.fake.requests.clear()
+            assert [entry.drift for entry in backend.entries()] == [""] * MANY
+            assert len(self.fake.requests) == -(-MANY // (self.most_places or MANY))
+            return
         for entry in backend.wanted(jobs):
             self.fake.add(FakeEntry(key=entry.key, text=entry.text, zone=entry.zone, target=entry.target))
         self.fake.entries[backend.keys.of_job("job-249")].text = "5 5 * * *"
@@ -202,6 +217,7 @@ class TickerContract(BackendContract):
         assert self.drifts(backend) == {}
 
     def test_two_processes_that_sync_at_once_make_one_entry_a_job(self) -> None:
+        self.needs_writes()
         jobs, backends = self.many(20), [self.ticker(), self.ticker()]
         together = threading.Barrier(2)
 
@@ -220,6 +236,7 @@ class TickerContract(BackendContract):
         assert [self.drifts(backend) for backend in backends] == [{}, {}]
 
     def test_jobs_of_other_processes_keep_their_entries(self) -> None:
+        self.needs_writes()
         here, there = self.many(2)
         backend = self.synced(here, there)
         backend.attach(_Others({there.job.id}))  # type: ignore[arg-type]  # a host, as far as it is asked here
@@ -260,6 +277,9 @@ class TickerContract(BackendContract):
 
     def passes_trouble(self, trouble: str) -> None:
         """Hold that the trouble is told once without a secret, loses no entry, and is over by itself."""
+        if not self.writes:
+            self.tells_trouble(trouble)
+            return
         clock, jobs = self.moved_by_hand(), self.many(3)
         backend = self.synced(*jobs[:2])
         before = {key: replace(entry) for key, entry in self.fake.entries.items()}
@@ -289,7 +309,23 @@ class TickerContract(BackendContract):
         assert backend.health().ok
         assert len(self.fake.entries) == 3
 
+    def tells_trouble(self, trouble: str) -> None:
+        """Hold that who looks at the entries is told the trouble, without a secret, and that nothing else minds it."""
+        backend = self.synced(*self.many(2))
+        self.hurry(backend)
+        backend.start(Rings(self.clock))
+        self.fake.trouble = trouble
+        with _logged() as lines, pytest.raises(TickerError) as told:
+            backend.entries()
+        assert backend.title in str(told.value)
+        assert [found.level for found in backend.findings([])] == ["failing"]
+        assert self.fake.token not in f"{told.value!r} {lines}"
+        assert backend.health().ok
+        self.fake.trouble = ""
+        assert self.drifts(backend) == {}
+
     def test_a_service_that_says_when_is_not_asked_before(self) -> None:
+        self.needs_writes()
         clock, backend = self.moved_by_hand(), self.ticker()
         self.fake.trouble = "429"
         backend.sync(self.many(1))
@@ -303,6 +339,7 @@ class TickerContract(BackendContract):
         assert self.drifts(backend) == {}
 
     def test_a_key_that_is_replaced_loses_no_entry(self) -> None:
+        self.needs_writes()
         jobs = self.many(2)
         backend = self.synced(*jobs)
         self.fake.token = "the-next-key-0123456789"  # noqa: S105 - made up
@@ -333,6 +370,7 @@ class TickerContract(BackendContract):
     # ---------------------------------------------------------------- places
 
     def test_where_no_place_is_left_one_entry_wakes_all(self) -> None:
+        self.needs_writes()
         jobs = [
             self.scheduled("hourly", Cron("15 * * * *")),
             self.scheduled("nightly", Cron("0 2 * * *", "Europe/Berlin")),
@@ -354,6 +392,7 @@ class TickerContract(BackendContract):
         assert self.drifts(again) == {}
 
     def test_where_entries_are_asked_for_a_full_plan_is_trouble(self) -> None:
+        self.needs_writes()
         self.fake.places = 2
         backend = self.synced(*self.many(4), layout="entries")
 
@@ -362,6 +401,7 @@ class TickerContract(BackendContract):
         assert len(self.fake.entries) == 2
 
     def test_a_place_of_an_orphan_is_taken(self) -> None:
+        self.needs_writes()
         self.fake.places = 2
         backend = self.synced(self.scheduled("one"), self.scheduled("two"), layout="entries")
 
@@ -370,6 +410,7 @@ class TickerContract(BackendContract):
         assert sorted(self.fake.entries) == sorted(map(backend.keys.of_job, ["one", "three"]))
 
     def test_one_entry_for_all_can_be_asked_for_and_given_up(self) -> None:
+        self.needs_writes()
         jobs = self.many(3)
         one = self.synced(*jobs, layout="dispatcher")
         assert list(self.fake.entries) == [one.keys.of_all]
@@ -382,6 +423,7 @@ class TickerContract(BackendContract):
     # ---------------------------------------------------------------- operators
 
     def test_what_was_paused_there_stays_so_and_is_told(self) -> None:
+        self.needs_writes()
         [job] = self.many(1)
         backend = self.synced(job)
         [entry] = self.fake.entries.values()
@@ -401,6 +443,7 @@ class TickerContract(BackendContract):
         assert self.drifts(backend) == {}
 
     def test_operators_see_remove_and_purge_entries(self) -> None:
+        self.needs_writes()
         backend = self.synced(*self.many(2))
         key = backend.keys.of_job("no-such-job")
         self.fake.add(replace(self.fake.entries[backend.keys.of_job("job-001")], key=key, facts={}))

@@ -23,6 +23,8 @@ POSTGRESQL = {"database_url": "postgresql://h/x"}
 SECRET = {"secret": "k3JhWq0PzR7vXn5LsT1yBm9cDf4gHj2A"}
 CALLED = {"public_url": "https://example.org", **SECRET}
 PG_CRON = {**POSTGRESQL, **CALLED}
+TRIGGER_DEV = {"trigger_dev_api_key": "tr_prod_0123456789", **CALLED}
+QSTASH = {"qstash_token": "token-of-qstash", "qstash_current_signing_key": "sig_current", **CALLED}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,30 @@ PG_CRON = {**POSTGRESQL, **CALLED}
             "pg_cron",
             "JOBMANAGER_ENVIRONMENT=production and pg_cron is fully configured",
         ),
-        # 5 else this process
+        # 5 production with Trigger.dev, then with QStash
+        (
+            {**PRODUCTION, **TRIGGER_DEV, **QSTASH},
+            "trigger_dev",
+            "JOBMANAGER_ENVIRONMENT=production and trigger_dev is fully configured",
+        ),
+        ({**PRODUCTION, **TRIGGER_DEV, "trigger_dev_enabled": False}, "local", "JOBMANAGER_BACKEND unset"),
+        (
+            {**PRODUCTION, **TRIGGER_DEV, **QSTASH, "trigger_dev_enabled": False},
+            "qstash",
+            "JOBMANAGER_ENVIRONMENT=production and qstash is fully configured",
+        ),
+        ({**TRIGGER_DEV, **QSTASH}, "local", "JOBMANAGER_BACKEND unset"),
+        # 6 on Vercel
+        ({"vercel": True, **SECRET}, "vercel", "VERCEL=1 and JOBMANAGER_BACKEND unset"),
+        ({"vercel": True, **SECRET, "backend": "local"}, "local", "JOBMANAGER_BACKEND=local"),
+        ({"vercel": True, **SECRET, "disabled": True}, "noop", "JOBMANAGER_DISABLED=true"),
+        (
+            {"vercel": True, **PRODUCTION, **QSTASH, **SECRET},
+            "qstash",
+            "JOBMANAGER_ENVIRONMENT=production and qstash is fully configured",
+        ),
+        ({"vercel": True}, "local", "JOBMANAGER_BACKEND unset"),
+        # 7 else this process
         ({}, "local", "JOBMANAGER_BACKEND unset"),
         (PRODUCTION, "local", "JOBMANAGER_BACKEND unset"),
         (CELERY, "local", "JOBMANAGER_BACKEND unset"),
@@ -159,6 +184,33 @@ def test_a_named_backend_that_lacks_a_setting_is_an_error_that_names_it(given, s
             False,
         ),
         ({"backend": "noop"}, "local", "JOBMANAGER_BACKEND=noop", False),
+        (
+            {**PRODUCTION, "trigger_dev_api_key": "tr_prod_0123456789", **SECRET},
+            "trigger_dev",
+            "configured in part only: JOBMANAGER_PUBLIC_URL unset",
+            True,
+        ),
+        (
+            {**PRODUCTION, **TRIGGER_DEV, **QSTASH},
+            "qstash",
+            "configured but not active: trigger_dev comes first in production",
+            True,
+        ),
+        (
+            {"qstash_token": "token-of-qstash", **CALLED},
+            "qstash",
+            "configured in part only: JOBMANAGER_QSTASH_CURRENT_SIGNING_KEY unset",
+            True,
+        ),
+        (
+            {**PRODUCTION, **QSTASH},
+            "pg_cron",
+            "not configured: a PostgreSQL JOBMANAGER_DATABASE_URL unset",
+            False,
+        ),
+        ({}, "vercel", "VERCEL=1 is not set", False),
+        ({"vercel": True}, "vercel", "configured in part only: JOBMANAGER_SECRET unset", True),
+        ({"vercel": True, **SECRET, "backend": "local"}, "vercel", "JOBMANAGER_BACKEND=local", False),
         ({**PRODUCTION, **CELERY}, "local", "celery comes first in production", False),
         (
             {**PRODUCTION, **CELERY, **PG_CRON},
@@ -254,7 +306,7 @@ def test_an_unknown_name_is_an_error_with_the_known_ones():
     with pytest.raises(UnknownBackendError) as caught:
         load_backend_class("locl")
     assert str(caught.value) == (
-        "No backend 'locl'. Did you mean 'local'? Known are celery, external, local, noop, pg_cron, qstash, and paths like package.module:Class."
+        "No backend 'locl'. Did you mean 'local'? Known are celery, external, local, noop, pg_cron, qstash, trigger_dev, vercel, and paths like package.module:Class."
     )
     assert caught.value.backend == "locl"
 
@@ -306,6 +358,8 @@ def test_a_missing_package_names_its_extra(module, monkeypatch, name, package, e
     assert caught.value.extra == extra
 
 
-@pytest.mark.parametrize("name", ["local", "noop", "celery", "pg_cron", "external", "qstash"])
+@pytest.mark.parametrize(
+    "name", ["local", "noop", "celery", "pg_cron", "external", "qstash", "trigger_dev", "vercel"]
+)
 def test_the_backends_of_this_version_are_found_by_name(name):
     assert load_backend_class(name).name == name

@@ -124,6 +124,21 @@ def test_a_variable_that_cannot_be_meant(environ, level, says):
     assert "short" not in found.text
 
 
+def test_the_names_of_other_systems_are_told_with_ours():
+    """Fails if a variable that another system reads is taken for set here."""
+    environ = {"TRIGGER_DEV_API_KEY": "tr_dev_0123456789", "DISABLE_AUTO_SYNC": "true", "QSTASH_TOKEN": "t"}
+    told = [finding.text for finding in examine_environment(environ) if finding.level == "note"]
+    assert told == [
+        f"{name} is set and is not read here; jobmanager reads {ours}."
+        for name, ours in (
+            ("TRIGGER_DEV_API_KEY", "JOBMANAGER_TRIGGER_DEV_API_KEY"),
+            ("DISABLE_AUTO_SYNC", "JOBMANAGER_DISABLED"),
+            ("QSTASH_TOKEN", "JOBMANAGER_QSTASH_TOKEN"),
+        )
+    ]
+    assert len(examine_environment({**environ, "JOBMANAGER_DISABLED": "true"})) == len(told) + 1
+
+
 def test_secrets_are_not_told():
     secret = "0123456789abcdefghijklmnopqrstuvwxyz"
     told = repr(

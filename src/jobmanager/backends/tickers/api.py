@@ -70,12 +70,11 @@ class Api:
         except ValueError:
             raise self._error(f"does not reply with JSON to {method}", None) from None
 
-    def rows(self, method: str, path: str, *, under: str = "", **more: Any) -> list[dict[str, Any]]:
-        """Return the objects of a reply that is a list, or has one under a name; TickerError for any other reply."""
-        reply = self.ask(method, path, **more)
+    def rows_of(self, reply: Any, under: str = "") -> list[dict[str, Any]]:
+        """Return the objects of a reply that is a list, or that has one under a name; TickerError for any other reply."""
         rows = reply.get(under) if under and isinstance(reply, dict) else reply
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise self._error(f"does not reply with a list to {method} {path}", None)
+            raise self._error("does not reply with a list of entries", None)
         return rows
 
     @contextmanager

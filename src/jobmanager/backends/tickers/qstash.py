@@ -36,8 +36,7 @@ class QStashBackend(TickerBackend):
         return cls(api, **cls.common(settings, clock))
 
     def fetch(self) -> Iterator[Planned]:
-        for row in self.api.rows("GET", SCHEDULES):
-            yield _planned(row)
+        yield from map(_planned, self.api.rows_of(self.api.ask("GET", SCHEDULES)))
 
     def put(self, wanted: Planned, found: Planned | None) -> None:
         headers = {

@@ -45,6 +45,11 @@ class Keys:
             prefix = f"jm:{_digest(prefix, 16)}:"
         return cls(prefix)
 
+    @classmethod
+    def of_project(cls) -> Keys:
+        """Return the names where a project of the service has no entries but those of this application and environment."""
+        return cls("jm-")
+
     def of_job(self, job_id: str) -> str:
         """Return the key of a job's entry."""
         key = self.prefix + job_id

@@ -36,6 +36,10 @@ class Platform(StrEnum):
     """The platform whose clock it is; `jobs` is none."""
 
     vercel = "vercel"
+    vercel_crons = "vercel-crons"
+    trigger_dev = "trigger-dev"
+    gcloud = "gcloud"
+    cloudflare = "cloudflare"
     k8s = "k8s"
     crontab = "crontab"
     systemd = "systemd"
@@ -50,9 +54,9 @@ class Platform(StrEnum):
 )
 @click.argument(
     "target",
-    type=click.Choice(Platform),
+    type=click.Choice([platform.value for platform in Platform]),
     metavar="TARGET",
-    help="vercel, k8s, crontab, systemd or github; or jobs: those that operators made, as Python.",
+    help="vercel, vercel-crons, trigger-dev, gcloud, cloudflare, k8s, crontab, systemd or github; or jobs: those that operators made, as Python.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write the files into this folder."
@@ -60,7 +64,7 @@ class Platform(StrEnum):
 @click.option("--force", is_flag=True, help="Replace files that differ.")
 @click.option("--url", metavar="URL", help="Of the application; by default JOBMANAGER_PUBLIC_URL.")
 @click.pass_obj
-def export(here: Session, target: Platform, out: Path | None, force: bool, url: str | None) -> None:
+def export(here: Session, target: str, out: Path | None, force: bool, url: str | None) -> None:
     """Write the files with which an external clock calls GET or POST /jobs/tick/JOB, for every job that has a schedule.
 
     `export jobs` prints the jobs that operators made: as Python that declares them, with --json as commands that make them elsewhere.
@@ -68,13 +72,14 @@ def export(here: Session, target: Platform, out: Path | None, force: bool, url: 
     from jobmanager.cli.commands.export_targets import TARGETS, external_job, record
     from jobmanager.clock import SystemClock
 
-    if target is Platform.jobs:
+    platform = Platform(target)
+    if platform is Platform.jobs:
         export_jobs(here)
         return
-    base = _base(here.jobs.settings, url, target)
+    base = _base(here.jobs.settings, url, platform)
     now = SystemClock().now()
     entries = [
-        external_job(job, schedule, target.value, url=f"{base}{job}", patience=patience, now=now)
+        external_job(job, schedule, target, url=f"{base}{job}", patience=patience, now=now)
         for job, schedule, patience in _scheduled(here)
     ]
     if not entries:
@@ -89,10 +94,10 @@ def export(here: Session, target: Platform, out: Path | None, force: bool, url: 
             {"path": path, "content": content, "written": written.get(path)}
             for path, content in files.items()
         ]
-        here.emit({"target": target.value, "files": shown, "jobs": [record(entry) for entry in entries]})
+        here.emit({"target": target, "files": shown, "jobs": [record(entry) for entry in entries]})
         return
     _print_remarks(here, target, entries)
-    for path in _left_over(out, files) if out is not None and target is Platform.systemd else ():
+    for path in _left_over(out, files) if out is not None and platform is Platform.systemd else ():
         here.aside.print(
             f"{path}: of no job that has a schedule; disable and delete it.", markup=False, soft_wrap=True
         )
@@ -109,7 +114,7 @@ def export(here: Session, target: Platform, out: Path | None, force: bool, url: 
 def _base(settings: Settings, url: str | None, target: Platform) -> str:
     """Return the URL of the ticks, up to the job's id; UsageError if the application's URL is not given."""
     public = url or settings.public_url
-    if public is None and target is Platform.vercel:
+    if public is None and target in (Platform.vercel, Platform.vercel_crons):
         public = ITSELF
     if public is None:
         raise UsageError(
@@ -150,7 +155,7 @@ def _in_force(here: Session) -> list[Job]:
 # ---------------------------------------------------------------- telling and writing it
 
 
-def _print_remarks(here: Session, target: Platform, entries: Sequence[ExternalJob]) -> None:
+def _print_remarks(here: Session, target: str, entries: Sequence[ExternalJob]) -> None:
     """Print on standard error what is not exact, job by job, and the notes of the target."""
     from jobmanager.cli.commands.export_targets import TARGETS
 
@@ -190,7 +195,7 @@ def _left_over(folder: Path, files: Mapping[str, str]) -> list[str]:
 
 def _kept(before: str | None, path: str, made: str) -> str:
     """Return the new content of a file; entries of a vercel.json that are not of jobmanager stay."""
-    from jobmanager.cli.commands.export_targets import merged
+    from jobmanager.cli.commands.export_clocks import merged
 
     if before is None or path != "vercel.json":
         return made

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from itertools import groupby, islice
 from typing import Any
-from urllib.parse import urlsplit
 
+from jobmanager.cli.commands import export_clocks
 from jobmanager.present.phrases import count
 from jobmanager.schedule import At, Cron, Every, Schedule
 from jobmanager.schedule.dialect import WEEKDAYS
@@ -33,6 +33,7 @@ THE_JOB = "<job>"  # where systemd is to put its id
 LONGEST_NAME = 52  # of a CronJob: Kubernetes adds eleven characters
 COME_AGAIN = 31  # seconds; twice that is more than a call may come early without being `not_due`
 ENVIRONMENT_FILE = "/etc/jobmanager/tick.env"
+SET_IN_VERCEL = "Set CRON_SECRET in the Vercel project to the value of JOBMANAGER_SECRET: Vercel sends it as Bearer token."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,26 +179,6 @@ def _lines(lines: Sequence[str]) -> str:
 def _quoted(text: str) -> str:
     """Quote a scalar for YAML, whose double-quoted strings are those of JSON."""
     return json.dumps(text)
-
-
-# --- Vercel
-
-
-def _vercel(entries: Sequence[ExternalJob]) -> dict[str, str]:
-    crons = [{"path": urlsplit(entry.url).path, "schedule": entry.text} for entry in entries]
-    document = {"$schema": "https://openapi.vercel.sh/vercel.json", "crons": crons}
-    return {"vercel.json": json.dumps(document, indent=2) + "\n"}
-
-
-def merged(before: str, made: str) -> str | None:
-    """Return a vercel.json with the entries of jobmanager renewed and all others kept; None if it cannot be read."""
-    try:
-        known, ours = json.loads(before), json.loads(made)
-        path = str(ours["crons"][0]["path"]).rpartition("/")[0] + "/"
-        foreign = [entry for entry in known.get("crons", []) if not str(entry["path"]).startswith(path)]
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
-    return json.dumps({**known, "crons": foreign + ours["crons"]}, indent=2) + "\n"
 
 
 # --- Kubernetes
@@ -382,12 +363,38 @@ def _github(entries: Sequence[ExternalJob]) -> dict[str, str]:
 
 TARGETS: dict[str, Target] = {
     "vercel": Target(
-        renders=_vercel,
+        renders=export_clocks.vercel,
+        zones=True,
+        notes=(SET_IN_VERCEL, "These are Vercel's Schedules; `vercel-crons` writes its older Cron Jobs."),
+    ),
+    "vercel-crons": Target(
+        renders=export_clocks.vercel_crons,
         zones=False,
         notes=(
-            "Set CRON_SECRET in the Vercel project to the value of JOBMANAGER_SECRET: Vercel sends it as Bearer token.",
+            SET_IN_VERCEL,
             "On the Hobby plan Vercel takes only schedules of once a day, and starts them within the hour.",
         ),
+    ),
+    "trigger-dev": Target(
+        renders=export_clocks.trigger_dev,
+        zones=True,
+        notes=(
+            "It is the task alone: JOBMANAGER_BACKEND=trigger_dev makes the schedules, after the task is deployed.",
+            "The token: JOBMANAGER_SECRET as environment variable of the Trigger.dev project.",
+        ),
+    ),
+    "gcloud": Target(
+        renders=export_clocks.gcloud,
+        zones=True,
+        notes=(
+            "The token is kept in the jobs: who may read them reads it.",
+            "A job that was taken out is left: `gcloud scheduler jobs list` shows it.",
+        ),
+    ),
+    "cloudflare": Target(
+        renders=export_clocks.cloudflare,
+        zones=False,
+        notes=("The token: npx wrangler secret put JOBMANAGER_SECRET.",),
     ),
     "k8s": Target(
         renders=_k8s,

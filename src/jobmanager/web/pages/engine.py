@@ -27,7 +27,14 @@ from jobmanager.web.site import Site, site_of
 
 MOST_RUNNING, MOST_LISTED = 200, 100
 LAGS_AFTER = timedelta(seconds=10)
-KEEPERS = {"local": "This process", "noop": "Nothing", "external": "An outside clock", "qstash": "QStash"}
+KEEPERS = {
+    "local": "This process",
+    "noop": "Nothing",
+    "external": "An outside clock",
+    "qstash": "QStash",
+    "trigger_dev": "Trigger.dev",
+    "vercel": "Vercel",
+}
 ABSENT = "not in "  # how the drift of an entry begins that should be there
 MARKS = {"create": "+", "undeclared": "-"}
 SAID = {
