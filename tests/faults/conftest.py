@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sqlite3
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.faults import worker
+from tests.forked import FORKSERVER
 
 from jobmanager import JobManager, Run, Settings
 from jobmanager.clock import Clock, SystemClock
@@ -23,10 +23,6 @@ from jobmanager.stores.base import RunStore
 
 LEASE = 1.0
 QUICK = {"lease_seconds": LEASE, "sweep_seconds": 0.4, "grace_seconds": 60.0, "drain_seconds": 2.0}
-
-# Forked from a process that has everything loaded and runs nothing: a second saved for each of them.
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["tests.faults.worker"])
 
 STORES = ["sqlite", pytest.param("postgres", marks=pytest.mark.servers)]
 # What does not depend on the store's own ways is tried on PostgreSQL in the full programme only.

@@ -11,12 +11,14 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
+import threading
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.forked import Forked, ran
 
 from jobmanager.validation.printable import get_logger, printable, printable_json, printable_lines
 
@@ -88,40 +90,29 @@ def environment() -> dict[str, str]:
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jobmanager", *words]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env={**environment(), "PYTHONPATH": str(folder)},
-        text=True,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    return ran(["jobmanager", *words], folder=folder, env=environment())
 
 
 def on_a_terminal(folder: Path, *words: str) -> str:
     """Everything that a terminal gets, standard error included."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 150, 0, 0))
-    command = [sys.executable, "-m", "jobmanager", *words]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**environment(), "PYTHONPATH": str(folder)},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    ):
-        os.close(theirs)
-        chunks = []
-        try:
-            while chunk := os.read(ours, 65536):
-                chunks.append(chunk)
-        except OSError:
-            pass
+    name = os.ttyname(theirs)
+    process = Forked(["jobmanager", *words], folder=folder, env=environment(), out=name, reads=name)
+    read: list[bytes] = []
+    reader = threading.Thread(target=_read_on, args=(ours, read))
+    reader.start()
+    process.wait()
+    os.close(theirs)  # it was held open until the process had it: now the last byte is followed by the end
+    reader.join(60)
     os.close(ours)
-    return b"".join(chunks).decode("utf-8").replace("\r\n", "\n")
+    return b"".join(read).decode("utf-8").replace("\r\n", "\n")
+
+
+def _read_on(terminal: int, read: list[bytes]) -> None:
+    with suppress(OSError):  # it has no other end any more
+        while chunk := os.read(terminal, 65536):
+            read.append(chunk)
 
 
 def filled(verb: str, values: dict[str, str]) -> list[str]:
