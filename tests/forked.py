@@ -69,6 +69,7 @@ class Forked:
 
 def _do(words: list[str], folder: str, env: dict[str, str], streams: tuple[str, str, str]) -> None:
     os.setsid()
+    multiprocessing.current_process().name = "MainProcess"  # as logs have it
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
@@ -88,8 +89,7 @@ def _do(words: list[str], folder: str, env: dict[str, str], streams: tuple[str, 
 
 def _open(reads: str, out: str, errors: str) -> None:
     for number, name in enumerate((reads, out, errors)):
-        how = os.O_RDWR if name.startswith("/dev/") else os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        opened = os.open(name, how, 0o600)
+        opened = os.open(name, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(opened, number)
         os.close(opened)
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc] # noqa: SIM115

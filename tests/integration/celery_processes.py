@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.forked import Forked
 
 from jobmanager import JobManager, Settings
 from jobmanager.backends.celery import CeleryBackend
@@ -45,19 +45,10 @@ def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
 class Process:
     """A beat, a worker or another command of the application; what it says is in a file."""
 
-    def __init__(self, command: list[str], folder: Path, env: dict[str, str]) -> None:
-        self.command = command
+    def __init__(self, words: list[str], folder: Path, env: dict[str, str]) -> None:
         self._log = folder / f"log-{time.monotonic_ns()}"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._log.touch()
+        self._process = Forked(words, folder=folder, env=env, out=self._log)
         self.pid = self._process.pid
 
     def says(self, words: str, seconds: float = 30) -> Process:
@@ -82,9 +73,7 @@ class Process:
 
     def kill(self) -> None:
         """Kill -9, with its children."""
-        if self._process.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.kill()
 
 
 class Application:
@@ -117,7 +106,7 @@ class Application:
 
     def command(self, *words: str) -> Process:
         """`python -m ...` in the application's folder."""
-        process = Process([sys.executable, "-m", *words], self.folder, self._env)
+        process = Process(list(words), self.folder, self._env)
         self.processes.append(process)
         return process
 
