@@ -42,6 +42,8 @@ class Forked:
     ) -> None:
         self.words = words
         streams = (str(reads), str(out), str(errors or out))
+        for name in streams[1:]:
+            Path(name).touch()
         self._process = FORKSERVER.Process(target=_do, args=(words, str(folder), dict(env), streams))
         self._process.start()
         assert self._process.pid is not None

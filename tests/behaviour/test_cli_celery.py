@@ -5,10 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 from tests.faults.conftest import until
+from tests.forked import Forked, ran
 from tests.servers import free_port
 
 from jobmanager import JobManager, Settings
@@ -30,16 +30,16 @@ def said(tmp_path):
     """The exit code and the lines of standard error, of a command in a process of its own."""
     (tmp_path / "shop.py").write_text(JOBS)
 
-    def call(*words, program=("-m", "jobmanager"), backend="celery", **more):
-        ended = subprocess.run(
-            [sys.executable, *program, "--app", "shop:jobs", *words],
-            cwd=tmp_path,
-            env=environment(JOBMANAGER_BACKEND=backend, **more),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def call(*words, without_celery=False, backend="celery", **more):
+        words = ["--app", "shop:jobs", *words]
+        env = environment(JOBMANAGER_BACKEND=backend, **more)
+        if without_celery:
+            program = [sys.executable, "-c", WITHOUT_CELERY, *words]
+            ended = subprocess.run(
+                program, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+            )
+        else:
+            ended = ran(["jobmanager", *words], folder=tmp_path, env=env)
         assert "Traceback" not in ended.stderr
         return ended.returncode, ended.stderr
 
@@ -88,7 +88,7 @@ def test_a_transport_whose_package_is_missing(said):
 
 @pytest.mark.parametrize("verb", ["beat", "worker", "run"])
 def test_without_the_package(said, verb):
-    code, error = said(verb, program=("-c", WITHOUT_CELERY), **broker("redis://localhost"))
+    code, error = said(verb, without_celery=True, **broker("redis://localhost"))
     assert code == 2
     assert "Backend 'celery' needs the package celery. Install jobmanager-backends[celery]." in error
 
@@ -127,27 +127,19 @@ def test_a_broker_that_is_out_of_reach_is_told_and_ends_no_beat(tmp_path, how):
     (tmp_path / "shop.py").write_text(JOBS)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1] if how == "hangs" else free_port()
-        with (tmp_path / "log").open("w") as log:
-            beat = subprocess.Popen(
-                [sys.executable, "-m", "jobmanager", "--app", "shop:jobs", "beat"],
-                cwd=tmp_path,
-                env=environment(
-                    JOBMANAGER_BACKEND="celery", **broker(f"redis://:hunter2@127.0.0.1:{port}/0")
-                ),
-                stdout=log,
-                stderr=log,
-            )
-            try:
-                deadline = time.monotonic() + 45
-                while "broker away" not in (tmp_path / "log").read_text():
-                    assert beat.poll() is None
-                    assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-                    time.sleep(0.1)
-                beat.send_signal(signal.SIGTERM)
-                assert beat.wait(30) == 0
-            finally:
-                beat.kill()
-                beat.wait()
+        beat = Forked(
+            ["jobmanager", "--app", "shop:jobs", "beat"],
+            folder=tmp_path,
+            env=environment(JOBMANAGER_BACKEND="celery", **broker(f"redis://:hunter2@127.0.0.1:{port}/0")),
+            out=tmp_path / "log",
+        )
+        try:
+            until(lambda: "broker away" in (tmp_path / "log").read_text() or beat.poll() is not None)
+            assert beat.poll() is None, (tmp_path / "log").read_text()
+            os.kill(beat.pid, signal.SIGTERM)
+            assert beat.wait(30) == 0
+        finally:
+            beat.kill()
     told = (tmp_path / "log").read_text()
     assert "runs wait to be sent" in told
     assert "hunter2" not in told
@@ -164,14 +156,12 @@ def test_an_application_without_a_job_of_its_own_is_started_for_those_that_opera
         if verb == "run"
         else {"JOBMANAGER_BACKEND": "celery", **broker(f"redis://127.0.0.1:{free_port()}/0")}
     )
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jobmanager", "--app", "shop:jobs", verb],
-            cwd=tmp_path,
-            env=environment(JOBMANAGER_DATABASE_URL=url, **chosen),
-            stdout=log,
-            stderr=log,
-        )
+    process = Forked(
+        ["jobmanager", "--app", "shop:jobs", verb],
+        folder=tmp_path,
+        env=environment(JOBMANAGER_DATABASE_URL=url, **chosen),
+        out=tmp_path / "log",
+    )
     jobs = JobManager(Settings(database_url=url, backend="noop"))
     try:
         until(lambda: "note: the application declares no job" in (tmp_path / "log").read_text())
@@ -182,5 +172,4 @@ def test_an_application_without_a_job_of_its_own_is_started_for_those_that_opera
         assert process.poll() is None
     finally:
         process.kill()
-        process.wait()
         jobs.store.close()

@@ -47,7 +47,6 @@ class Process:
 
     def __init__(self, words: list[str], folder: Path, env: dict[str, str]) -> None:
         self._log = folder / f"log-{time.monotonic_ns()}"
-        self._log.touch()
         self._process = Forked(words, folder=folder, env=env, out=self._log)
         self.pid = self._process.pid
 
