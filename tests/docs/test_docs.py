@@ -129,6 +129,8 @@ class TestPython:
             for block in blocks_of(path)
             if block.word == "output" or (block.language in known and block.word is None)
         ]
+        if not parts:
+            return  # no process is needed to run nothing
         write_files(path, tmp_path)
 
         ended = subprocess.run(
@@ -262,6 +264,7 @@ def anchors_of(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
 
 
+@cache
 def said_by_the_code() -> list[str]:
     """Every text in the source, as it reads when its places are filled with anything."""
     trees = (
