@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +49,9 @@ class Process:
 
     def __init__(self, words: list[str], folder: Path, env: dict[str, str]) -> None:
         self._log = folder / f"log-{time.monotonic_ns()}"
-        self._process = Forked(words, folder=folder, env=env, out=self._log)
+        # A pool that forks is started as users start it: forked itself, one in ten left a child that did not end.
+        start = _started if "prefork" in words else _forked
+        self._process = start(words, folder, env, self._log)
         self.pid = self._process.pid
 
     def says(self, words: str, seconds: float = 30) -> Process:
@@ -72,7 +76,26 @@ class Process:
 
     def kill(self) -> None:
         """Kill -9, with its children."""
-        self._process.kill()
+        if self._process.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait(10)
+
+
+def _forked(words: list[str], folder: Path, env: dict[str, str], log: Path) -> Forked:
+    return Forked(words, folder=folder, env=env, out=log)
+
+
+def _started(words: list[str], folder: Path, env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", *words],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
 
 
 class Application:
