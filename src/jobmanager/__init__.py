@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jobmanager.job import Job, Retry
     from jobmanager.manager.manager import JobManager, get_job_manager, reset_job_manager
     from jobmanager.run import JobStatus, Run, RunStatus
-    from jobmanager.schedule import At, Cron, Every
+    from jobmanager.schedule import At, Cron, Dst, Every
     from jobmanager.search import RunFilter
     from jobmanager.settings import Settings
 
@@ -33,6 +33,7 @@ __all__ = [
     "CancelRun",
     "Cron",
     "CronError",
+    "Dst",
     "Every",
     "Job",
     "JobManager",
@@ -71,7 +72,7 @@ _HOMES = {
     "job": ("Job", "Retry"),
     "manager.manager": ("JobManager", "get_job_manager", "reset_job_manager"),
     "run": ("JobStatus", "Run", "RunStatus"),
-    "schedule": ("At", "Cron", "Every"),
+    "schedule": ("At", "Cron", "Dst", "Every"),
     "settings": ("Settings",),
     "search": ("RunFilter",),
 }

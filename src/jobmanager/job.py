@@ -16,7 +16,8 @@ from typing import Any, Literal, TypedDict, get_args
 
 from jobmanager.clock import LONGEST, later, parse_duration
 from jobmanager.errors import ConfigurationError, CronError, NonRetryable
-from jobmanager.schedule import At, Cron, Every, Schedule
+from jobmanager.schedule import At, Cron, Dst, Every, Schedule
+from jobmanager.schedule.dst import DEBIAN
 from jobmanager.validation.kinds import (
     ATTEMPTS,
     MICROSECOND,
@@ -532,12 +533,15 @@ class JobOptions(PolicyWords, total=False):
     name: str
     cron: str
     timezone: str
+    dst: Dst | str
     every: Length
     at: datetime
 
 
-_SCHEDULES = ("cron", "timezone", "every", "at")
-KNOWN_OPTIONS = frozenset({"name", *_SCHEDULES, *POLICY_OPTIONS})
+SCHEDULE_WORDS = ("cron", "timezone", "dst", "every", "at")
+OF_CRON = ("timezone", "dst")
+"""The words that say more about a cron line."""
+KNOWN_OPTIONS = frozenset({"name", *SCHEDULE_WORDS, *POLICY_OPTIONS})
 
 
 def make_job(job_id: str, handler: str, options: JobOptions) -> Job:
@@ -564,11 +568,12 @@ def _make_job(job_id: str, handler: str, options: JobOptions) -> Job:
     given = [word for word in ("cron", "every", "at") if options.get(word) is not None]
     if len(given) > 1:
         raise ConfigurationError(f"{' and '.join(given)} exclude each other; give one of them.")
-    if "timezone" in options and given != ["cron"]:
+    stray = [word for word in OF_CRON if word in options] if given != ["cron"] else []
+    if stray:
         raise ConfigurationError(
-            f"timezone={shown(options['timezone'])} belongs to cron=; leave it out here."
+            f"{stray[0]}={shown(options.get(stray[0]))} belongs to cron=; leave it out here."
         )
-    policies: dict[str, Any] = {word: value for word, value in options.items() if word not in _SCHEDULES}
+    policies: dict[str, Any] = {word: value for word, value in options.items() if word not in SCHEDULE_WORDS}
     return Job(id=job_id, handler=handler, schedule=_schedule(options), **{"name": job_id, **policies})
 
 
@@ -589,15 +594,15 @@ def _length(interval: Any) -> Any:
         return interval
 
 
-def cron(expression: Any, timezone: Any = "UTC") -> Cron:
+def cron(expression: Any, timezone: Any = "UTC", dst: Any = DEBIAN) -> Cron:
     """Return the schedule of a cron line; CronError if it is none. Many jobs have the same one and share it."""
-    texts = isinstance(expression, str) and isinstance(timezone, str)
+    shared = isinstance(expression, str) and isinstance(timezone, str) and isinstance(dst, (str, Dst))
     try:
         # Cron refuses what is no text.
-        return _shared_cron(expression, timezone) if texts else Cron(expression, timezone=timezone)
+        return (_shared_cron if shared else Cron)(expression, timezone, dst=dst)
     except CronError as error:
-        of_the_zone = error.kind == "bad_timezone"
-        _name_option(error, "timezone" if of_the_zone else "cron", timezone if of_the_zone else expression)
+        word = {"bad_timezone": "timezone"}.get(error.kind, "dst" if error.field == "dst" else "cron")
+        _name_option(error, word, {"cron": expression, "timezone": timezone, "dst": dst}[word])
         raise
 
 
@@ -618,7 +623,9 @@ _shared_cron = lru_cache(maxsize=4096)(Cron)
 
 def _schedule(options: JobOptions) -> Schedule | None:
     if (line := options.get("cron")) is not None:
-        return cron(line, options.get("timezone", "UTC"))
+        return cron(
+            line, options.get("timezone", "UTC"), DEBIAN if (dst := options.get("dst")) is None else dst
+        )
     if (interval := options.get("every")) is not None:
         return every(interval)
     return None if (at := options.get("at")) is None else _at(at)

@@ -66,6 +66,23 @@ def test_a_job_is_made_shown_edited_and_deleted(run: Run) -> None:
     assert "nightly" not in run("jobs", "list")[1]
 
 
+def test_the_policy_for_clock_changes_is_two_words(run: Run) -> None:
+    line = ["cron=30 2 * * *", "timezone=Europe/Berlin"]
+    code, said = run("jobs", "create", "nightly", "--handler", "export", *line, "dst=skip,both")
+    told = "at 02:30 every day, Europe/Berlin, a skipped time not at all, a repeated time both times"
+    assert code == 0, said
+    assert told in said
+    assert told in run("jobs", "show", "nightly")[1]
+    assert told in run("jobs", "list")[1]
+    run("jobs", "edit", "nightly", "dst=shift")
+    assert "dst=skip,both -> shift,first" in run("jobs", "history", "nightly")[1]
+    code, said = run("jobs", "edit", "nightly", "dst=shft")
+    assert code != 0
+    assert "is no policy for changes of the clocks. Did you mean 'shift'?" in said
+    code, said = run("export", "jobs")
+    assert 'dst="shift,first"' in said
+
+
 def test_the_history_says_what_differs(run: Run) -> None:
     run("jobs", "create", "nightly", "--handler", "export", "cron=0 3 * * *")
     run("jobs", "edit", "nightly", "cron=0 4 * * *", "--if-rev", "1")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobmanager import JobManager, Retry, RunStatus, Settings
+from jobmanager import Dst, JobManager, Retry, RunStatus, Settings
 from jobmanager.errors import (
     ConfigurationError,
     CronError,
@@ -384,3 +384,78 @@ def test_the_audit_holds_no_secret_and_comes_in_pages(tmp_path: Path) -> None:
     assert secret not in repr(first)
     assert "hunter22" not in repr(first)
     jobs.store.close()
+
+
+# ---------------------------------------------------------------- clock changes
+
+BERLIN = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
+
+
+def test_the_policy_for_clock_changes_is_a_part_of_the_schedule(application: Application) -> None:
+    """A change of it is a change of the schedule: another revision, another text, and the audit says the word."""
+    jobs = application.process()
+    jobs.create_job("export-nightly", handler="export", **BERLIN, dst="skip,both")
+    made = jobs.store.jobs.get("export-nightly")
+    jobs.update_job("export-nightly", dst=Dst("shift"))
+    moved = jobs.store.jobs.get("export-nightly")
+    jobs.update_job("export-nightly", cron="45 2 * * *")
+    later = jobs.store.jobs.get("export-nightly")
+    jobs.update_job("export-nightly", dst=None)
+    plain = jobs.store.jobs.get("export-nightly")
+
+    assert made
+    assert moved
+    assert later
+    assert plain
+    assert [row.schedule for row in (made, moved, later, plain)] == [
+        "cron 30 2 * * * in Europe/Berlin dst skip,both",
+        "cron 30 2 * * * in Europe/Berlin dst shift,first",
+        "cron 45 2 * * * in Europe/Berlin dst shift,first",
+        "cron 45 2 * * * in Europe/Berlin",
+    ]
+    assert [row.schedule_rev for row in (made, moved, later, plain)] == [1, 2, 3, 4]
+    assert made.definition == {"handler": "export", **BERLIN, "dst": "skip,both"}
+    assert plain.definition == {"handler": "export", **BERLIN, "cron": "45 2 * * *"}
+    entry = jobs.history("export-nightly")[2]
+    assert entry.before
+    assert entry.after
+    assert (entry.before["definition"]["dst"], entry.after["definition"]["dst"]) == (
+        "skip,both",
+        "shift,first",
+    )
+
+
+def test_the_policy_of_a_declared_job_is_overridden_beside_its_line(application: Application) -> None:
+    jobs = application.process(start=False)
+    jobs.add_job("coded", "export", **BERLIN, dst=Dst("skip"))
+    jobs.start()
+
+    def schedule() -> str:
+        row = jobs.store.jobs.get("coded")
+        assert row
+        return row.schedule
+
+    assert schedule() == "cron 30 2 * * * in Europe/Berlin dst skip,first"
+    jobs.override_job("coded", cron="45 2 * * *")
+    assert schedule() == "cron 45 2 * * * in Europe/Berlin dst skip,first"
+    jobs.override_job("coded", dst=Dst("end", "both"))
+    assert schedule() == "cron 45 2 * * * in Europe/Berlin dst end,both"
+    jobs.override_job("coded", every=60)
+    assert schedule() == "every 60s"
+    jobs.override_job("coded", dst="shift")
+    assert schedule() == "cron 30 2 * * * in Europe/Berlin dst shift,first"
+    jobs.reset_job("coded")
+    assert schedule() == "cron 30 2 * * * in Europe/Berlin dst skip,first"
+    with pytest.raises(CronError, match="dst='late': 'late' is no policy"):
+        jobs.override_job("coded", dst="late")
+
+
+def test_another_policy_in_the_code_is_another_schedule(application: Application) -> None:
+    for policy in (Dst(), Dst("skip")):
+        jobs = application.process(start=False)
+        jobs.add_job("coded", "export", **BERLIN, dst=policy)
+        jobs.start()
+        row = jobs.store.jobs.get("coded")
+        jobs.stop()
+    assert row
+    assert (row.schedule_rev, row.schedule) == (2, "cron 30 2 * * * in Europe/Berlin dst skip,first")

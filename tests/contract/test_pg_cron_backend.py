@@ -10,8 +10,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.unit.schedule.dst_by_definition import LINE, POLICIES, TRANSITIONS, walk
 
-from jobmanager import Cron, CronError, JobManager, Settings
+from jobmanager import Cron, CronError, Dst, JobManager, Settings
 from jobmanager.backends.base import Backend, Deliver
 from jobmanager.backends.pg_cron import PgCronBackend
 from jobmanager.backends.pg_cron import schema as objects
@@ -23,7 +24,7 @@ from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import ConfigurationError, UnsupportedError
 from jobmanager.job import Job
-from jobmanager.schedule import Every
+from jobmanager.schedule import Every, Schedule
 from jobmanager.stores.sql.postgres import PostgresStore
 from jobmanager.stores.values import JobRow
 from jobmanager.testing import BackendContract, FakeClock
@@ -205,6 +206,40 @@ def test_the_database_opens_the_golden_instants(
 
     assert [row[0].astimezone(UTC) for row in rows] == reached
     assert reached
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(("zone", "day"), TRANSITIONS)
+def test_the_database_opens_the_instants_of_each_policy_for_changes_of_the_clocks(
+    zone: str, day: str, planned: psycopg.Connection[Any]
+) -> None:
+    near = walk(zone, day)
+    schedules = [Cron(LINE, zone, dst=Dst(gap, fold)) for gap, fold in POLICIES]
+    Planning(FakeClock(near.start)).put(planned, schedules)
+
+    for schedule, (gap, fold) in zip(schedules, POLICIES, strict=True):
+        rows = planned.execute(
+            "SELECT jobmanager.ticks(%s, %s, %s, 10000)", (schedule.text, near.start, near.end)
+        ).fetchall()
+        assert [row[0].astimezone(UTC) for row in rows] == near.instants(gap, fold)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        (Cron("30 2 * * *"), {"cron": "30 2 * * *", "timezone": "UTC", "dst": "end,first"}),
+        (
+            Cron("30 2 * * *", "Europe/Berlin", dst=Dst("skip", "both")),
+            {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "dst": "skip,both"},
+        ),
+        (Every(30), {"every": 30}),
+    ],
+)
+def test_a_schedule_edited_in_sql_becomes_the_words_of_an_override(
+    schedule: Schedule, words: dict[str, Any], planned: psycopg.Connection[Any]
+) -> None:
+    assert planned.execute("SELECT jobmanager.override_of(%s)", (schedule.text,)).fetchone() == (words,)
 
 
 @pytest.mark.servers

@@ -472,17 +472,19 @@ def test_an_override_made_in_sql_is_kept_by_those_that_live_and_those_that_come(
         living.start()
         with session(url, OWNER) as owner:
             owner.execute(
-                "UPDATE jobmanager.jobs SET schedule = 'cron 45 3 * * * in Asia/Tokyo' WHERE id = 'job-0'"
+                "UPDATE jobmanager.jobs SET schedule = 'cron 45 3 * * * in Asia/Tokyo dst skip,both' WHERE id = 'job-0'"
             )
             # Nobody has planned it yet: it stays due at the end of its account.
             planned = until(lambda: due if (due := job(owner)["next_due_at"]) > datetime.now(UTC) else None)
-            assert living.registry.jobs["job-0"].schedule == Cron("45 3 * * *", timezone="Asia/Tokyo")
+            assert living.registry.jobs["job-0"].schedule == Cron(
+                "45 3 * * *", timezone="Asia/Tokyo", dst="skip,both"
+            )
             assert planned.astimezone(UTC).strftime("%H:%M") == "18:45"
             until(lambda: "45 18 * * *" in {row[1] for row in entries(owner)})
             synced(url)
             kept = job(owner)
-    assert kept["schedule"] == "cron 45 3 * * * in Asia/Tokyo"
-    assert kept["override"] == {"cron": "45 3 * * *", "timezone": "Asia/Tokyo"}
+    assert kept["schedule"] == "cron 45 3 * * * in Asia/Tokyo dst skip,both"
+    assert kept["override"] == {"cron": "45 3 * * *", "timezone": "Asia/Tokyo", "dst": "skip,both"}
     assert kept["next_due_at"] == planned
 
 

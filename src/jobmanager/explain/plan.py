@@ -7,6 +7,8 @@ from datetime import timedelta
 
 from jobmanager.errors import HandlerNotFoundError
 from jobmanager.explain.question import Decision, Question, start_one
+from jobmanager.schedule import Cron
+from jobmanager.schedule.changes import change_that_decides
 
 SECOND = timedelta(seconds=1)
 
@@ -34,6 +36,17 @@ def not_an_instant(question: Question) -> Decision | None:
     ):
         told += f" State or schedule changed since ({question.row.schedule_rev - 1} times); what held then is not on record."
     return question.no("not_an_instant", told, "Ask for one of the nearest instants.")
+
+
+def clocks(question: Question) -> str:
+    """Return what a change of the clocks around the instant does to the job; '' without one."""
+    change = (
+        change_that_decides(question.schedule, question.at) if isinstance(question.schedule, Cron) else None
+    )
+    if change is None:
+        return ""
+    shown = f"{change.wall_before:%H:%M} to {change.wall_after:%H:%M}"
+    return f" The clocks go {change.direction} from {shown}: {change.note}"
 
 
 def nobody_keeps_time(question: Question) -> Decision | None:

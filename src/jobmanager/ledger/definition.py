@@ -8,16 +8,25 @@ from datetime import datetime
 from typing import Any
 
 from jobmanager.errors import ConfigurationError
-from jobmanager.job import KNOWN_OPTIONS, POLICY_OPTIONS, RETRY_OPTIONS, Job, Retry, make_job
+from jobmanager.job import (
+    KNOWN_OPTIONS,
+    OF_CRON,
+    POLICY_OPTIONS,
+    RETRY_OPTIONS,
+    SCHEDULE_WORDS,
+    Job,
+    Retry,
+    make_job,
+)
 from jobmanager.ledger.overrides import added
-from jobmanager.schedule import At, Every
+from jobmanager.schedule import At, Cron, Every
+from jobmanager.schedule.dst import DEBIAN
 from jobmanager.validation.options import Option, closest_name
 from jobmanager.validation.texts import shown
 
 OF_CODE = frozenset({"enabled_when"})
 WORDS = KNOWN_OPTIONS - OF_CODE
 """The options that a stored job takes: those of the decorator, but for conditions, which `enable_job` and `disable_job` replace."""
-_SCHEDULES = frozenset({"cron", "timezone", "every", "at"})
 _RETRY_OF_CODE = frozenset({"retry_on", "give_up_on"})
 
 
@@ -46,7 +55,7 @@ def defined(job_id: str, handler: Any, words: Mapping[str, Any]) -> dict[str, An
         "handler": handler,
         **{word: _plain(word, getattr(job, word, value)) for word, value in words.items()},
     }
-    plain |= _schedule_words(job)
+    plain |= _schedule_words(job, words)
     try:
         json.dumps(plain, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -61,8 +70,8 @@ def edited(definition: Mapping[str, Any], words: Mapping[str, Any]) -> tuple[str
     handler = words.get("handler", handler)
     given = [word for word in ("cron", "every", "at") if words.get(word) is not None]
     if given:  # another kind of schedule takes the place of the one before; a cron line keeps its zone
-        kept = {"cron", "timezone"} if given == ["cron"] else set()
-        before = {word: value for word, value in before.items() if word not in _SCHEDULES - kept}
+        kept = {"cron", *OF_CRON} if given == ["cron"] else set()
+        before = {word: value for word, value in before.items() if word in kept or word not in SCHEDULE_WORDS}
     after = added(before, {word: value for word, value in words.items() if word != "handler"})
     return handler, {word: _read(word, value) for word, value in after.items() if value is not None}
 
@@ -79,8 +88,10 @@ def words_of(definition: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return definition["handler"], words
 
 
-def _schedule_words(job: Job) -> dict[str, Any]:
+def _schedule_words(job: Job, words: Mapping[str, Any]) -> dict[str, Any]:
     """Return the words of the schedule that have another form in JSON."""
+    if isinstance(job.schedule, Cron) and "dst" in words:
+        return {"dst": None if job.schedule.dst == DEBIAN else job.schedule.dst.text}
     if isinstance(job.schedule, Every):
         return {"every": job.schedule.interval.total_seconds()}
     return {"at": job.schedule.moment.isoformat()} if isinstance(job.schedule, At) else {}

@@ -11,15 +11,16 @@ from dataclasses import replace
 from typing import Any
 
 from jobmanager.errors import ConfigurationError
-from jobmanager.job import POLICY_OPTIONS, RETRY_OPTIONS, Job, cron, every
-from jobmanager.schedule import Cron, Schedule
+from jobmanager.job import OF_CRON, POLICY_OPTIONS, RETRY_OPTIONS, Job, cron, every
+from jobmanager.schedule import Cron, Dst, Schedule
+from jobmanager.schedule.dst import DEBIAN
 from jobmanager.validation.options import closest_name
 
 _JOB = {name: item for name, item in POLICY_OPTIONS.items() if item.overridable}
 _RETRY = {name: item for name, item in RETRY_OPTIONS.items() if item.overridable}
 OVERRIDABLE = {**_JOB, **_RETRY}
 """The options that can be overridden, by name; a schedule can be as well."""
-SCHEDULE_WORDS = ("cron", "timezone", "every")
+SCHEDULE_WORDS = ("cron", *OF_CRON, "every")
 WORDS = frozenset({*SCHEDULE_WORDS, *OVERRIDABLE})
 
 
@@ -33,7 +34,7 @@ def checked(words: Mapping[str, Any]) -> dict[str, Any]:
     given = [word for word in SCHEDULE_WORDS if words.get(word) is not None]
     if "every" in given and len(given) > 1:
         raise ConfigurationError(
-            f"{' and '.join(given)} exclude each other; give cron with timezone, or every."
+            f"{' and '.join(given)} exclude each other; give cron with timezone and dst, or every."
         )
     plain = {word: _plain(word, value) for word, value in words.items()}
     try:
@@ -47,9 +48,8 @@ def added(before: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]
     """Return earlier overrides and checked words together: of a schedule the new words hold, and None leaves one out."""
     kept = dict(before)
     if words.get("every") is not None:
-        kept.pop("cron", None)
-        kept.pop("timezone", None)
-    if words.get("cron") is not None or words.get("timezone") is not None:
+        kept = {word: value for word, value in kept.items() if word not in ("cron", *OF_CRON)}
+    if any(words.get(word) is not None for word in ("cron", *OF_CRON)):
         kept.pop("every", None)
     kept.update(words)
     return {word: value for word, value in kept.items() if value is not None or word not in SCHEDULE_WORDS}
@@ -63,8 +63,13 @@ def _plain(word: str, value: Any) -> Any:
         return None
     if word == "every":
         return every(value).interval.total_seconds()
-    read = cron(value) if word == "cron" else cron("* * * * *", value)
-    return read.expression if word == "cron" else read.timezone
+    match word:
+        case "cron":
+            return cron(value).expression
+        case "timezone":
+            return cron("* * * * *", value).timezone
+        case _:
+            return cron("* * * * *", dst=value).dst.text
 
 
 def in_force(job: Job, override: Mapping[str, Any] | None) -> Job:
@@ -77,7 +82,7 @@ def in_force(job: Job, override: Mapping[str, Any] | None) -> Job:
     attempts = {word: override[word] for word in _RETRY if word in override}
     if attempts:
         changed["retry"] = replace(job.retry, **attempts)
-    if {"cron", "every", "timezone"} & override.keys():
+    if override.keys() & set(SCHEDULE_WORDS):
         changed["schedule"] = _schedule(job, override)
     return replace(job, **changed)
 
@@ -88,7 +93,9 @@ def _schedule(job: Job, override: Mapping[str, Any]) -> Schedule:
         return every(override["every"])
     expression = override.get("cron") or (declared.expression if declared else None)
     if expression is None:
+        word = next(word for word in OF_CRON if override.get(word) is not None)
         raise ConfigurationError(
-            f"Job {job.id!r}: timezone={override.get('timezone')!r} belongs to cron=, which the job has not; give cron as well."
+            f"Job {job.id!r}: {word}={override[word]!r} belongs to cron=, which the job has not; give cron as well."
         )
-    return cron(expression, override.get("timezone") or (declared.timezone if declared else "UTC"))
+    before: tuple[str, Dst] = (declared.timezone, declared.dst) if declared else ("UTC", DEBIAN)
+    return cron(expression, override.get("timezone") or before[0], override.get("dst") or before[1])

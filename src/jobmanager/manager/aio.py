@@ -24,6 +24,8 @@ from jobmanager.notify.message import Message
 from jobmanager.process.health import HealthReport
 from jobmanager.registry import HandlerInfo, HandlerTarget
 from jobmanager.run import Attempt, JobMetrics, JobStatus, LogLine, Run
+from jobmanager.schedule import Dst
+from jobmanager.schedule.dst import DEBIAN
 from jobmanager.search import DeadLetters, FoundRuns, RunCounts, RunFilter
 from jobmanager.step import Event, Step
 from jobmanager.stores.outbox import Notification
@@ -92,11 +94,19 @@ class AsyncJobManager:
         cron: str,
         *,
         timezone: str = "UTC",
+        dst: Dst | str = DEBIAN,
         **policies: Unpack[PolicyWords],
     ) -> Job:
         """Declare a job by cron expression; see `JobManager.schedule_cron_job`."""
         return await _on_thread(
-            self._manager.schedule_cron_job, job_id, name, handler, cron, timezone=timezone, **policies
+            self._manager.schedule_cron_job,
+            job_id,
+            name,
+            handler,
+            cron,
+            timezone=timezone,
+            dst=dst,
+            **policies,
         )
 
     # ---------------------------------------------------------------- runs

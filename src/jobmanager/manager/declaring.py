@@ -10,6 +10,8 @@ from jobmanager.execution.child_process import check_machine
 from jobmanager.job import Job, JobOptions, PolicyWords, check_id, make_job
 from jobmanager.manager.parts import Parts
 from jobmanager.registry import HandlerTarget
+from jobmanager.schedule import Dst
+from jobmanager.schedule.dst import DEBIAN
 from jobmanager.validation.texts import Located, calling_line, shown
 
 P = ParamSpec("P")
@@ -24,7 +26,7 @@ class Declaring:
     def job(self, job_id: str, **options: Unpack[JobOptions]) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Declare the decorated function as a job and return the function unchanged.
 
-        Give one of `cron="0 2 * * *"` (with `timezone="UTC"`), `every=30` (seconds, a timedelta or "30s"), `at=datetime`, or none for a job
+        Give one of `cron="0 2 * * *"` (with `timezone="UTC"`, `dst=Dst()`), `every=30` (seconds, a timedelta or "30s"), `at=datetime`, or none for a job
         started by hand; the other options are the policies of Job. Repeating a declaration is safe; a different one
         raises DuplicateJobError, an invalid schedule CronError, what the backend or this machine cannot
         honour UnsupportedError, and isolation="process" without its extra MissingExtraError.
@@ -94,13 +96,14 @@ class Declaring:
         cron: str,
         *,
         timezone: str = "UTC",
+        dst: Dst | str = DEBIAN,
         **policies: Unpack[PolicyWords],
     ) -> Job:
         """Declare a job by cron expression, read in `timezone`; a started manager schedules it at once.
 
-        Policies and errors are those of `job`.
+        `dst` says what clock changes do to it. Policies and errors are those of `job`.
         """
-        options: JobOptions = {"name": name, "cron": cron, "timezone": timezone}
+        options: JobOptions = {"name": name, "cron": cron, "timezone": timezone, "dst": dst}
         return self._schedule(job_id, handler, options, policies)
 
     def _schedule(

@@ -23,6 +23,7 @@ NAMES: Mapping[str, str] = {
     "cron": "schedule",
     "every": "schedule",
     "timezone": "time zone",
+    "dst": "clock changes",
 }
 EMPTY = ("", "[]", "{}", "none")
 _DONE: Mapping[str, str] = {

@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from jobmanager.job import make_job
 from jobmanager.present.phrases import iso
 from jobmanager.schedule import At, Cron, Every, Schedule
+from jobmanager.schedule.changes import ClockChange, clock_changes
 from jobmanager.schedule.describe import describe_cron
-from jobmanager.schedule.instants import EPOCH, SECOND
+from jobmanager.schedule.dst import Dst
+from jobmanager.schedule.instants import SECOND
 
 if TYPE_CHECKING:
     from jobmanager.job import JobOptions
 
 YEAR = timedelta(days=366)
 SHOWN = 5
-MOST_NAMED = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClockChange:
-    """One change of the clocks in the zone of a schedule, and what it does to the job.
-
-    `wall_before` and `wall_after` are what the clock on the wall shows at that moment. `times` are the job's times of day, the first three, in
-    the hour that is left out, or that comes twice; without one the change is not met.
-    """
-
-    at: datetime
-    direction: Literal["forward", "back"]
-    wall_before: datetime
-    wall_after: datetime
-    times: Sequence[str]
-    note: str
-
-    @property
-    def is_met(self) -> bool:
-        """Whether the job has an instant in the hour that is left out or comes twice."""
-        return bool(self.times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """A schedule as people read it: `text` as it is written, its zone (None where it has none), and its next instants in UTC."""
+    """A schedule as people read it: `text` as it is written, its zone and policy (None where it has none), its next instants in UTC."""
 
     words: str
     text: str
     timezone: str | None
+    dst: Dst | None
     instants: Sequence[datetime]
     clock_changes: Sequence[ClockChange]
 
@@ -60,13 +40,14 @@ def preview_of(schedule: Schedule | None, now: datetime, *, number: int = SHOWN)
         words="by hand" if schedule is None else schedule.describe(),
         text=schedule_text(schedule),
         timezone=schedule.timezone if isinstance(schedule, Cron) else None,
+        dst=schedule.dst if isinstance(schedule, Cron) else None,
         instants=() if schedule is None else tuple(schedule.upcoming(now, number)),
-        clock_changes=clock_changes(schedule, now) if isinstance(schedule, Cron) else (),
+        clock_changes=clock_changes(schedule, now, YEAR) if isinstance(schedule, Cron) else (),
     )
 
 
 def schedule_of(job_id: str, **words: Any) -> Schedule | None:
-    """Return the schedule that `cron` and `timezone`, `every` or `at` would give the job; None without any.
+    """Return the schedule that `cron` with `timezone` and `dst`, `every` or `at` would give the job; None without any.
 
     Raises ConfigurationError and CronError as a declaration does.
     """
@@ -79,6 +60,7 @@ def preview_record(preview: Preview) -> dict[str, Any]:
         "schedule": preview.text,
         "schedule_in_words": preview.words,
         "timezone": preview.timezone,
+        "dst": asdict(preview.dst) if preview.dst else None,
         "next": [iso(instant) for instant in preview.instants],
         "clock_changes": [
             {
@@ -111,7 +93,7 @@ def schedule_text(schedule: Schedule | None) -> str:
 def in_words(schedule: Schedule | None) -> str:
     """Return the schedule in words without its zone, for pages that say the zone once."""
     if isinstance(schedule, Cron):
-        return describe_cron(schedule.fields, "UTC")
+        return describe_cron(schedule.fields, "UTC", schedule.dst)
     return "by hand" if schedule is None else schedule.describe()
 
 
@@ -131,59 +113,3 @@ def other_readings(cron: Cron) -> list[tuple[str, bool, str]]:
     else:
         readings.append(("APScheduler 3", True, ""))
     return readings
-
-
-def clock_changes(cron: Cron, now: datetime) -> list[ClockChange]:
-    """Return the changes of the clocks in the schedule's zone within a year, in order."""
-    from jobmanager.schedule.calendar import offsets
-
-    start = (now - EPOCH) // SECOND
-    kept = offsets(cron.timezone, start, start + YEAR // SECOND)
-    return [
-        _change(cron, EPOCH + timedelta(seconds=at), timedelta(seconds=before), timedelta(seconds=after))
-        for (_, before), (at, after) in pairwise(kept)
-    ]
-
-
-def _change(cron: Cron, at: datetime, before: timedelta, after: timedelta) -> ClockChange:
-    length = abs(after - before)
-    wall_before, wall_after = at + before, at + after
-    times = _times(cron, min(wall_before, wall_after), length)
-    forward = after > before
-    return ClockChange(
-        at=at,
-        direction="forward" if forward else "back",
-        wall_before=wall_before.replace(tzinfo=None),
-        wall_after=wall_after.replace(tzinfo=None),
-        times=times,
-        note=_forward(cron, at, wall_after, times) if forward else _back(cron, at, length, times),
-    )
-
-
-def _times(cron: Cron, wall: datetime, length: timedelta) -> list[str]:
-    """Return the first times of day that the schedule has on the wall's clock in [wall, wall + length)."""
-    on_the_wall = Cron(cron.expression, "UTC").between(wall - SECOND, wall + length - SECOND)
-    return [f"{moment:%H:%M:%S}".removesuffix(":00") for moment in islice(on_the_wall, MOST_NAMED)]
-
-
-def _forward(cron: Cron, at: datetime, wall_after: datetime, times: Sequence[str]) -> str:
-    if not times:
-        return "No instant lies in the time that is left out."
-    if cron.next_after(at - SECOND) == at and not cron.fields.wildcard:
-        return f"{times[0]} is not on the clock that day: it runs at {wall_after:%H:%M}."
-    return f"{_named(times)} left out that day: the job follows the clock."
-
-
-def _back(cron: Cron, at: datetime, length: timedelta, times: Sequence[str]) -> str:
-    if not times:
-        return "No instant lies in the time that comes twice."
-    again = next(cron.between(at - SECOND, at + length - SECOND), None)
-    if again is None:
-        return f"{times[0]} comes twice that day: it runs once, the first time."
-    return f"{_named(times)} there twice that day, and the job runs both times."
-
-
-def _named(times: Sequence[str]) -> str:
-    if len(times) == 1:
-        return f"{times[0]} is"
-    return f"{', '.join(times[:-1])} and {times[-1]} are"

@@ -8,10 +8,11 @@ from functools import lru_cache
 from jobmanager.errors import CronError
 from jobmanager.schedule.at import At
 from jobmanager.schedule.cron import Cron
+from jobmanager.schedule.dst import DEBIAN, Dst
 from jobmanager.schedule.every import Every
 from jobmanager.schedule.instants import EPOCH
 
-__all__ = ["At", "Cron", "Every", "Schedule", "parse"]
+__all__ = ["At", "Cron", "Dst", "Every", "Schedule", "parse"]
 
 Schedule = Cron | Every | At
 
@@ -27,8 +28,9 @@ def _read(text: str) -> Schedule:
     kind, _, rest = text.partition(" ")
     try:
         if kind == "cron":
-            expression, _, timezone = rest.rpartition(" in ")
-            return Cron(expression, timezone)
+            expression, _, place = rest.rpartition(" in ")
+            timezone, _, policy = place.partition(" dst ")
+            return Cron(expression, timezone, dst=policy or DEBIAN)
         if kind == "every":
             seconds, _, anchor = rest.partition(" from ")
             return Every(int(seconds.removesuffix("s")), datetime.fromisoformat(anchor) if anchor else EPOCH)

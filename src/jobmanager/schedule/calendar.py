@@ -16,12 +16,11 @@ from zoneinfo import ZoneInfo
 from croniter import croniter
 
 from jobmanager.schedule.dialect import day_rules, read
+from jobmanager.schedule.dst import LARGEST_SHIFT, Fold, Gap
 from jobmanager.schedule.fields import DayRule, Fields
 from jobmanager.schedule.instants import EPOCH, SECOND
 
 DAY = 86_400
-# cron(8) of Debian: "Clock changes of more than 3 hours are considered to be corrections", so they are not made good.
-LARGEST_SHIFT = 3 * 3_600
 # No zone has kept an offset for less than 3.9 days (Freetown 1939; since 1970: a week), so looking every 3 days sees all.
 PROBE = 3 * DAY
 PERIOD = 128 * PROBE
@@ -29,6 +28,7 @@ EPOCH_DAY = date(1970, 1, 1).toordinal()
 # Moments before 1900 count as 1900, from 9900 on nothing is due: no search runs out of the years that datetime knows.
 FIRST = (date(1900, 1, 1).toordinal() - EPOCH_DAY) * DAY
 LAST = (date(9900, 1, 1).toordinal() - EPOCH_DAY) * DAY
+NEVER = 2 * LAST
 
 
 class Shift(NamedTuple):
@@ -40,32 +40,64 @@ class Shift(NamedTuple):
 
 
 @lru_cache(maxsize=8192)
-def next_after(expression: str, timezone: str, moment: int) -> int | None:
+def next_after(
+    expression: str, timezone: str, moment: int, gap: Gap = "end", fold: Fold = "first"
+) -> int | None:
     """Return the first instant of the expression strictly after `moment`, in seconds since 1970; None if there is none.
 
     The horizon of 50 years needs no check: of the dates that exist, 29 February on a given weekday stays away longest, for
     40 years around 2100.
 
-    Debian's rule (cron(8)): a schedule at particular times fires at the end of a gap that swallowed one of its times, and
-    only in the first pass of a repeated hour; a wildcard schedule fires whenever the wall clock shows a time that matches.
+    `gap` and `fold` decide for a schedule at particular times, and changes of at most three hours. Otherwise it fires whenever the wall
+    clock shows a time that matches.
     """
-    if moment >= LAST:
+    if moment >= LAST or not day_rules(expression):
         return None
-    moment = max(moment, FIRST)
-    fields = read(expression)
-    candidate = _first_match(expression, _wall_reached(timezone, moment, wildcard=fields.wildcard) + 1)
-    shift = _shift_after(timezone, moment)
-    while candidate is not None:
-        instant, before, after = shift
-        if candidate - before < instant:
-            return candidate - before
-        if _made_good(shift, wildcard=fields.wildcard):
-            if candidate < instant + after:
-                return instant
-        elif candidate < instant + after or after < before:  # skipped for good, or about to be shown again
-            candidate = _first_match(expression, instant + after)
-        shift = _shift_after(timezone, instant)
-    return None
+    search = _Search(expression, gap, fold)
+    start = max(moment, FIRST) + 1
+    entered = _shift_before(timezone, start)
+    while True:
+        left = _shift_after(timezone, start)
+        instant = min(search.skipped(start, entered), search.shown(start, entered, left))
+        if instant < NEVER:
+            return instant
+        start, entered = left.instant, left
+
+
+class _Search:
+    """A search from one stretch of the same offset to the next; `entered` and `left` are the shifts at both ends of one."""
+
+    def __init__(self, expression: str, gap: Gap, fold: Fold) -> None:
+        self._expression = expression
+        self._gap, self._fold = ("skip", "both") if read(expression).wildcard else (gap, fold)
+        self._since, self._match = 1, 0
+
+    def skipped(self, start: int, entered: Shift) -> int:
+        """Return the first instant, from `start` on, that makes good a time which the clock skipped; NEVER if there is none."""
+        if not 0 < entered.after - entered.before <= LARGEST_SHIFT or self._gap == "skip":
+            return NEVER
+        if self._gap == "end" and start > entered.instant:
+            return NEVER
+        match = self._first(start + entered.before)
+        if match >= entered.instant + entered.after:
+            return NEVER
+        return start if self._gap == "end" else match - entered.before
+
+    def shown(self, start: int, entered: Shift, left: Shift) -> int:
+        """Return the first instant, from `start` on, at which the clock shows a match; NEVER if there is none before `left`."""
+        low, high = start + left.before, left.instant + left.before
+        if self._fold == "first" and 0 < entered.before - entered.after <= LARGEST_SHIFT:
+            low = max(low, entered.instant + entered.before)  # the end of what is shown again
+        if self._fold == "second" and 0 < left.before - left.after <= LARGEST_SHIFT:
+            high = left.instant + left.after  # the begin of what will be shown again
+        match = self._first(low)
+        return match - left.before if match < high else NEVER
+
+    def _first(self, wall: int) -> int:
+        """Return the first wall time that matches, from `wall` on: the last one that was found, as long as it is that."""
+        if not self._since <= wall <= self._match:
+            self._since, self._match = wall, _first_match(self._expression, wall)
+        return self._match
 
 
 def offsets(timezone: str, start: int, end: int) -> list[tuple[int, int]]:
@@ -79,34 +111,16 @@ def offsets(timezone: str, start: int, end: int) -> list[tuple[int, int]]:
     return found
 
 
-def _wall_reached(timezone: str, moment: int, *, wildcard: bool) -> int:
-    """Return the wall time up to which every instant has fired by `moment`; in a repeated hour that fired once, its end."""
-    wall = moment + _shift_after(timezone, moment).before
-    shift = _shift_after(timezone, moment - LARGEST_SHIFT)
-    while shift.instant <= moment:
-        if _made_good(shift, wildcard=wildcard):
-            wall = max(wall, shift.instant + shift.before - 1)
-        shift = _shift_after(timezone, shift.instant)
-    return wall
-
-
-def _made_good(shift: Shift, *, wildcard: bool) -> bool:
-    """Whether skipped times are caught up and repeated times are left out."""
-    return not wildcard and abs(shift.after - shift.before) <= LARGEST_SHIFT
-
-
-def _first_match(expression: str, wall: int) -> int | None:
-    """Find the first wall time, from `wall` on, that the expression matches."""
+def _first_match(expression: str, wall: int) -> int:
+    """Find the first wall time, from `wall` on, that the expression matches; there is a date that it matches."""
     fields = read(expression)
     today, second = divmod(wall, DAY)
     day = _first_day(expression, today)
-    if day is not None and day == today:
+    if day == today:
         time = _first_time(fields, second)
         if time is not None:
             return day * DAY + time
         day = _first_day(expression, today + 1)
-    if day is None:
-        return None
     return day * DAY + _time(fields.hours[0], fields.minutes[0], fields.seconds[0])
 
 
@@ -130,9 +144,9 @@ def _time(hour: int, minute: int, second: int) -> int:
     return hour * 3_600 + minute * 60 + second
 
 
-def _first_day(expression: str, day: int) -> int | None:
+def _first_day(expression: str, day: int) -> int:
     """Find the first day, from `day` on (days since 1970), that fits one of the expression's rules."""
-    return min((_first_day_of(line, within, day) for line, within in _day_lines(expression)), default=None)
+    return min(_first_day_of(line, within, day) for line, within in _day_lines(expression))
 
 
 @lru_cache(maxsize=8192)
@@ -170,8 +184,17 @@ def _engine(line: str) -> croniter:
     return croniter(line, 0.0, ret_type=float, day_or=False)
 
 
+def _shift_before(timezone: str, start: int) -> Shift:
+    """Find the zone's change of the three hours up to `start`, or return a change by nothing."""
+    shift = _shift_after(timezone, start - LARGEST_SHIFT - 1)
+    return shift if shift.instant <= start else Shift(start, shift.before, shift.before)
+
+
 def _shift_after(timezone: str, moment: int) -> Shift:
-    """Find the zone's next change after `moment`, or a change by nothing at the end of the searched period."""
+    """Find the zone's next change after `moment`, or a change by nothing at the end of the searched period.
+
+    After a change by nothing the zone keeps its offset for three days at least, so that no fold reaches over it.
+    """
     shifts = _shifts(timezone, moment // PERIOD)
     return next(shift for shift in shifts if shift.instant > moment)
 
@@ -181,12 +204,13 @@ def _shifts(timezone: str, period: int) -> tuple[Shift, ...]:
     zone = ZoneInfo(timezone)
     shifts = []
     before = _offset(zone, period * PERIOD)
-    for probe in range(period * PERIOD, (period + 1) * PERIOD, PROBE):
+    for probe in range(period * PERIOD, (period + 1) * PERIOD + PROBE, PROBE):
         after = _offset(zone, probe + PROBE)
         if after != before:
             shifts.append(Shift(_first_with(zone, after, range(probe, probe + PROBE + 1)), before, after))
             before = after
-    return (*shifts, Shift((period + 1) * PERIOD, before, before))
+    end = (period + 1) * PERIOD
+    return tuple(shifts) if shifts and shifts[-1].instant > end else (*shifts, Shift(end, before, before))
 
 
 def _first_with(zone: ZoneInfo, offset: int, moments: range) -> int:

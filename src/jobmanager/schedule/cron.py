@@ -9,6 +9,7 @@ from jobmanager.errors import CronError
 from jobmanager.schedule import zones
 from jobmanager.schedule.describe import describe_cron
 from jobmanager.schedule.dialect import day_rules, read
+from jobmanager.schedule.dst import DEBIAN, Dst
 from jobmanager.schedule.fields import Fields
 from jobmanager.schedule.instants import EPOCH, SECOND, Instants, whole_utc
 from jobmanager.validation.texts import shown
@@ -20,16 +21,17 @@ MOST_CHARACTERS = 10_000
 class Cron(Instants):
     """The instants of a cron expression in a zone (an IANA name).
 
-    5 fields (minute, hour, day of month, month, day of week) or 6 with the seconds first. When clocks change the rule of
-    Debian's cron holds: a job at a particular time runs once, soon after the gap if its time was skipped; a job with `*` in
-    the minute or hour follows the wall clock. Raises CronError for what the dialect or the zone list does not know.
+    5 fields (minute, hour, day of month, month, day of week) or 6 with the seconds first. When clocks change `dst` says what becomes of
+    a job at a particular time; by default the rule of Debian's cron: it runs once, soon after the gap if its time was skipped. A job with
+    `*` in the minute or hour follows the wall clock. Raises CronError for what the dialect or the zone list does not know.
     Blanks around and between the fields make no difference: equal schedules compare equal.
     """
 
     expression: str
     timezone: str
+    dst: Dst
 
-    def __init__(self, expression: str, timezone: str = "UTC") -> None:
+    def __init__(self, expression: str, timezone: str = "UTC", *, dst: Dst | str = DEBIAN) -> None:
         if not _is_bounded_text(expression):
             raise CronError(
                 f"A cron expression is a text of at most 10,000 characters, not {shown(expression)}.",
@@ -48,6 +50,7 @@ class Cron(Instants):
         zones.check(timezone)
         object.__setattr__(self, "expression", " ".join(expression.split()))
         object.__setattr__(self, "timezone", timezone)
+        object.__setattr__(self, "dst", Dst.read(dst))
 
     @property
     def fields(self) -> Fields:
@@ -58,7 +61,8 @@ class Cron(Instants):
         # Planned lazy arrow: croniter and dateutil are loaded when a cron schedule is first asked, not by `import jobmanager`.
         from jobmanager.schedule import calendar  # noqa: PLC0415
 
-        instant = calendar.next_after(self.expression, self.timezone, (whole_utc(moment) - EPOCH) // SECOND)
+        since = (whole_utc(moment) - EPOCH) // SECOND
+        instant = calendar.next_after(self.expression, self.timezone, since, self.dst.gap, self.dst.fold)
         return None if instant is None else EPOCH + timedelta(seconds=instant)
 
     @property
@@ -66,11 +70,12 @@ class Cron(Instants):
         return not day_rules(self.expression)
 
     def describe(self) -> str:
-        return describe_cron(self.fields, self.timezone)
+        return describe_cron(self.fields, self.timezone, self.dst)
 
     @property
     def text(self) -> str:
-        return f"cron {self.expression} in {self.timezone}"
+        policy = "" if self.dst == DEBIAN else f" dst {self.dst.text}"
+        return f"cron {self.expression} in {self.timezone}{policy}"
 
     @property
     def resolution(self) -> timedelta:

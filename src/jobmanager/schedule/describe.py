@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import chain, islice, product
 
+from jobmanager.schedule.dst import DEBIAN, Dst
 from jobmanager.schedule.fields import Fields
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -18,8 +19,8 @@ _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 _MOST_TIMES_LISTED = 6
 
 
-def describe_cron(fields: Fields, timezone: str) -> str:
-    """For example "at 09:00 on Monday to Friday, Europe/Berlin"; UTC is not named."""
+def describe_cron(fields: Fields, timezone: str, dst: Dst = DEBIAN) -> str:
+    """For example "at 09:00 on Monday to Friday, Europe/Berlin"; neither UTC nor what makes no difference is named."""
     times, dates = list(islice(_clock_times(fields), _MOST_TIMES_LISTED + 1)), _dates(fields)
     rhythm = _regular(fields) or (_rhythm(fields) if len(times) > _MOST_TIMES_LISTED else "")
     phrase = f"{rhythm} {dates}".rstrip() if rhythm else f"at {_join(times)} {dates or 'every day'}"
@@ -27,7 +28,8 @@ def describe_cron(fields: Fields, timezone: str) -> str:
         phrase += f" in {_list(fields.months, _MONTHS, first=1)}"
     if not fields.day_rules():
         phrase += " (no such date)"
-    return phrase if timezone == "UTC" else f"{phrase}, {timezone}"
+    changes = "" if fields.wildcard else dst.describe()
+    return ", ".join(filter(None, (phrase, "" if timezone == "UTC" else timezone, changes)))
 
 
 def describe_every(interval: timedelta, anchor: datetime | None) -> str:

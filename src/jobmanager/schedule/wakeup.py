@@ -18,6 +18,7 @@ from typing import assert_never
 
 from jobmanager.schedule import At, Cron, Every, Schedule, calendar
 from jobmanager.schedule.dialect import read
+from jobmanager.schedule.dst import LARGEST_SHIFT
 from jobmanager.schedule.fields import EVERY_DAY, EVERY_WEEKDAY, Fields
 from jobmanager.schedule.instants import EPOCH, SECOND
 
@@ -33,7 +34,7 @@ def wakeup(schedule: Schedule, start: datetime, days: int = HOLDS_FOR) -> str:
     match schedule:
         case Cron():
             first = (start - EPOCH) // timedelta(days=1)
-            return cron_wakeup(schedule.expression, schedule.timezone, first, days)
+            return cron_wakeup(schedule, first, days)
         case Every():
             return _every_wakeup(schedule.anchor, schedule.interval)
         case At():
@@ -83,19 +84,19 @@ def local_wakeup(schedule: Cron, start: datetime, days: int = HOLDS_FOR) -> str 
     return _text(minutes, schedule.fields, carried)
 
 
-def cron_wakeup(expression: str, timezone: str, first: int, days: int) -> str:
-    """As `wakeup`, of an expression in a zone, from a day (since 1970) on: each time of day by each offset."""
-    fields, local = read(expression), local_minutes(expression)
+def cron_wakeup(schedule: Cron, first: int, days: int) -> str:
+    """As `wakeup`, of a cron schedule from a day (since 1970) on: each time of day by each offset, so by both of a change."""
+    fields, local = schedule.fields, local_minutes(schedule.expression)
     minutes, carried = 0, set()
-    changes = offsets(timezone, first - 1, days + 1)
+    changes = offsets(schedule.timezone, first - 1, days + 1)
     for offset in {offset for _, offset in changes}:
         more, moved = _woken(fields, local, offset)
         minutes |= more
         carried |= moved
-    if not fields.wildcard:
+    if schedule.dst.gap == "end" and not fields.wildcard:
         for (_, before), (change, after) in pairwise(changes):
             # What falls into a gap is made good at its end, if the gap is not too long.
-            made_good = after - before <= calendar.LARGEST_SHIFT // 60
+            made_good = after - before <= LARGEST_SHIFT // 60
             if made_good and _any_within(local, change + before, change + after):
                 minutes |= 1 << (MINUTES - 1 - change % MINUTES)
     return _text(minutes, fields, carried)

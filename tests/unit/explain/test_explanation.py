@@ -371,3 +371,39 @@ def test_instants_are_told_as_asked(world):
     jobs = world.manager()
     explained = explain(jobs, "work", NOON + MINUTE, told=lambda moment: f"<{moment:%H:%M}>")
     assert "<12:01>" in explained.because
+
+
+# ---------------------------------------------------------------- changes of the clocks
+
+SPRING = datetime(2026, 3, 29, 1, tzinfo=UTC)  # in Berlin 02:00 becomes 03:00
+AUTUMN = datetime(2026, 10, 25, 1, tzinfo=UTC)  # 03:00 becomes 02:00
+
+
+@pytest.mark.parametrize(
+    ("policy", "at", "verdict", "note"),
+    [
+        ("end", SPRING, "will_run", "02:30 is not on the clock that day: it runs at 03:00."),
+        ("shift", SPRING, "will_not_run", "02:30 is not on the clock that day: it runs at 03:30."),
+        ("shift", SPRING + HOUR / 2, "will_run", "it runs at 03:30."),
+        ("skip", SPRING + HOUR / 2, "will_not_run", "the job leaves that out."),
+        ("first", AUTUMN - HOUR / 2, "will_run", "02:30 comes twice that day: it runs once, the first time."),
+        ("first", AUTUMN + HOUR / 2, "will_not_run", "it runs once, the first time."),
+        ("both", AUTUMN + HOUR / 2, "will_run", "and the job runs both times."),
+    ],
+)
+def test_a_change_of_the_clocks_is_named_where_it_decides(world, policy, at, verdict, note):
+    jobs = world.server(cron="30 2 * * *", timezone="Europe/Berlin", dst=policy)
+    explained = explain(jobs, "work", at)
+
+    assert explained.verdict == verdict
+    assert explained.because.endswith(note)
+    assert (
+        "forward from 02:00 to 03:00" if at < AUTUMN - 2 * HOUR else "back from 03:00 to 02:00"
+    ) in explained.because
+
+
+def test_a_change_of_the_clocks_is_not_named_where_it_decides_nothing(world):
+    jobs = world.server(cron="*/30 * * * *", timezone="Europe/Berlin")
+    assert "clocks" not in explain(jobs, "work", SPRING).because
+    jobs = world.manager(cron="30 2 * * *", timezone="Europe/Berlin")
+    assert "clocks" not in explain(jobs, "work", SPRING - HOUR / 2).because

@@ -6,7 +6,7 @@ import pytest
 
 from jobmanager.errors import ConfigurationError, CronError
 from jobmanager.present.preview import preview_of, preview_record, schedule_of
-from jobmanager.schedule import At, Cron, Every
+from jobmanager.schedule import At, Cron, Dst, Every
 
 NOW = datetime(2026, 11, 25, 13, 32, 8, tzinfo=UTC)
 BERLIN = "Europe/Berlin"
@@ -57,6 +57,29 @@ def test_each_clock_change_of_the_coming_year_is_named_with_what_the_wall_shows(
 )
 def test_what_a_clock_change_does_is_said_as_the_schedule_will_do_it(expression, forward, back):
     assert notes(expression) == [forward, back]
+
+
+@pytest.mark.parametrize(
+    ("policy", "forward", "back"),
+    [
+        (
+            Dst("shift", "second"),
+            "02:30 is not on the clock that day: it runs at 03:30.",
+            "02:30 comes twice that day: it runs once, the second time.",
+        ),
+        (
+            Dst("skip", "both"),
+            "02:30 is not on the clock that day: the job leaves that out.",
+            "02:30 is there twice that day, and the job runs both times.",
+        ),
+    ],
+)
+def test_what_a_clock_change_does_follows_the_policy_of_the_schedule(policy, forward, back):
+    preview = preview_of(Cron("30 2 * * *", BERLIN, dst=policy), NOW)
+
+    assert [change.note for change in preview.clock_changes] == [forward, back]
+    assert preview.dst == policy
+    assert preview_record(preview)["dst"] == {"gap": policy.gap, "fold": policy.fold}
 
 
 def test_a_zone_without_clock_changes_has_none():

@@ -215,6 +215,8 @@ def test_what_can_be_meant_is_read_into_one_form(jobs: JobManager) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ({"every": 5, "dst": "skip"}, "dst='skip' belongs to cron="),
+        ({"cron": "0 2 * * *", "dst": "skp"}, "dst='skp': 'skp' is no policy for changes of the clocks"),
         ({"every": 5, "timezone": "Europe/Berlin"}, r"timezone='Europe/Berlin' belongs to cron="),
         ({"timezone": "Europe/Berlin"}, "belongs to cron="),
         ({"every": "soon"}, "An interval is at least 1 s"),

@@ -45,6 +45,26 @@ def test_a_job_is_made_edited_and_deleted(api: Api, jobs: JobManager) -> None:
     assert {entry.by for entry in jobs.history("made")} == {"admin"}
 
 
+def test_the_policy_for_clock_changes_is_an_object_that_is_kept_and_previewed(api: Api) -> None:
+    given = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "dst": {"gap": "shift", "fold": "both"}}
+    made = api("POST", "/jobs", json={"id": "made", "handler": "greet", **given})
+    assert made.json()["schedule"] == "cron 30 2 * * * in Europe/Berlin dst shift,both"
+    assert made.json()["definition"]["dst"] == "shift,both"
+
+    moved = api("POST", "/jobs/made/preview", json={"cron": "45 2 * * *"}).json()
+    assert moved["dst"] == {"gap": "shift", "fold": "both"}
+    assert [change["note"] for change in moved["clock_changes"] if change["direction"] == "forward"] == [
+        "02:45 is not on the clock that day: it runs at 03:45."
+    ]
+    edited = api("PATCH", "/jobs/made", json={"dst": {"gap": "skip"}})
+    assert edited.json()["schedule"] == "cron 30 2 * * * in Europe/Berlin dst skip,first"
+    assert (
+        api("PATCH", "/jobs/made", json={"dst": None}).json()["schedule"]
+        == "cron 30 2 * * * in Europe/Berlin"
+    )
+    assert problem(api("PATCH", "/jobs/made", json={"dst": {"gap": "late"}})) == (422, "invalid-request")
+
+
 def test_an_edit_of_a_declared_job_is_an_override_and_reset_gives_it_back(api: Api) -> None:
     edited = api("PATCH", "/jobs/greet", json={"cron": "0 5 * * *", "max_attempts": 3, "timeout": "2m"})
     assert edited.json()["override"] == {"cron": "0 5 * * *", "max_attempts": 3, "timeout": 120.0}

@@ -15,7 +15,7 @@ from jobmanager.present.phrases import iso
 from jobmanager.present.preview import preview_of, preview_record
 from jobmanager.web.api.jobs import WholeJob, shown_job
 from jobmanager.web.api.models import EXAMPLE, Given, Instant, Length, Moment, Remark, Shown
-from jobmanager.web.api.options import CRON, ZONE
+from jobmanager.web.api.options import CRON, ZONE, DstModel
 from jobmanager.web.api.preview import WouldBeSettled, previewed, settled
 from jobmanager.web.api.routing import Routes
 from jobmanager.web.site import site_of
@@ -77,6 +77,7 @@ class NewSchedule(Given):
 
     cron: CRON | None = None
     timezone: ZONE | None = None
+    dst: DstModel | None = None
     every: Length | None = None
     at: Moment | None = None
     number: Annotated[int, Field(ge=1, le=100)] = Field(
@@ -102,6 +103,7 @@ class PreviewModel(Shown):
     schedule: str = Field(examples=["30 2 * * *"])
     schedule_in_words: str = Field(examples=["at 02:30 every day, Europe/Berlin"])
     timezone: str | None
+    dst: DstModel | None
     next: list[Instant]
     clock_changes: list[ClockChangeModel]
     settles: WouldBeSettled = Field(

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from jobmanager.job import POLICY_OPTIONS, RETRY_OPTIONS
 from jobmanager.ledger.definition import OF_CODE
+from jobmanager.schedule.dst import Fold, Gap
 from jobmanager.validation.kinds import (
     Delays,
     Duration,
@@ -31,6 +32,13 @@ RETRY_OF_CODE = ("retry_on", "give_up_on")
 create_model: Any = pydantic.create_model
 CRON = Annotated[str, text(1_000, examples=["0 3 * * *"])]
 ZONE = Annotated[str, text(100, examples=["Europe/Berlin"])]
+
+
+class DstModel(Given):
+    """What becomes of times of day that a change of the clocks skips (`gap`) or shows twice (`fold`)."""
+
+    gap: Gap = "end"
+    fold: Fold = "first"
 
 
 def _type(kind: Kind) -> Any:
@@ -76,6 +84,13 @@ _FIELDS: Mapping[str, tuple[Any, Any]] = {
     "name": (_optional(Name), Field(default=None, description="A title for people; without it the id.")),
     "cron": (_optional(CRON), Field(default=None, description="A cron line.")),
     "timezone": (_optional(ZONE), Field(default=None, description="The zone of the cron line.")),
+    "dst": (
+        _optional(DstModel),
+        Field(
+            default=None,
+            description="What clock changes do to the cron line; without it the rule of Debian's cron.",
+        ),
+    ),
     "every": (_optional(Length), Field(default=None, description="An interval.")),
     "at": (_optional(Moment), Field(default=None, description="A single instant.")),
     **{

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from jobmanager.job import OF_CRON
 from jobmanager.ledger.job_view import JobView
 from jobmanager.present.phrases import count, iso
 from jobmanager.present.preview import schedule_of
@@ -29,13 +30,13 @@ class WouldBeSettled(Shown):
 
 
 def previewed(view: JobView, words: Mapping[str, Any]) -> Schedule | None:
-    """Return the schedule that these words would give the job; its own without any. A zone alone moves the present cron line."""
+    """Return the schedule that these words would give the job; its own without any. Words of a cron line keep the others of the present one."""
     if not words:
         return view.schedule
-    if words.keys() == {"timezone"} and isinstance(view.schedule, Cron):
-        return schedule_of(view.id, cron=view.schedule.expression, **words)
-    if words.keys() == {"cron"} and isinstance(view.schedule, Cron):
-        return schedule_of(view.id, timezone=view.schedule.timezone, **words)
+    present = view.schedule
+    if isinstance(present, Cron) and words.keys() <= {"cron", *OF_CRON}:
+        kept = {"cron": present.expression, "timezone": present.timezone, "dst": present.dst}
+        return schedule_of(view.id, **{**kept, **words})
     return schedule_of(view.id, **words)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -30,6 +30,7 @@ from jobmanager.ledger.job_view import JobView
 from jobmanager.present.arguments import PREFIX, WHOLE, fields_of, payload_of
 from jobmanager.present.definition import told_change
 from jobmanager.present.policy_fields import (
+    PolicyField,
     number_or_text,
     offered,
     policy_groups,
@@ -39,14 +40,34 @@ from jobmanager.present.policy_fields import (
 from jobmanager.present.preview import other_readings, preview_of, schedule_of
 from jobmanager.registry import HandlerInfo
 from jobmanager.schedule import At, Cron, Every
+from jobmanager.schedule.dst import DEBIAN
 from jobmanager.schedule.instants import SECOND
 from jobmanager.web.pages.job import config_of, schema_of
 from jobmanager.web.pages.job_actions import path_of
 from jobmanager.web.pages.rendering import back_to, check_page, form_of, page
 from jobmanager.web.site import Site, site_of
 
-SCHEDULES = ("cron", "timezone", "every", "at")
+SCHEDULES = ("cron", "timezone", "dst", "every", "at")
+TIMING = ("kind", "cron", "timezone", "gap", "fold", "every", "at")
 KINDS = (("cron", "Cron"), ("every", "Every"), ("at", "Once"), ("hand", "By hand"))
+CLOCK_CHANGES = (
+    (
+        "gap",
+        "A time that the clocks skip",
+        "in spring; no matter to a line with * in minute or hour",
+        (
+            ("end", "run at the end of the gap"),
+            ("shift", "run later by the gap"),
+            ("skip", "leave it out that day"),
+        ),
+    ),
+    (
+        "fold",
+        "A time that comes twice",
+        "in autumn",
+        (("first", "run the first time"), ("second", "run the second time"), ("both", "run both times")),
+    ),
+)
 _NAMED = re.compile(r"(?:^|: )([a-z_]+)(?:=| needs )")  # as the sentences name the option that they are about
 REFUSALS = (
     ConfigurationError,
@@ -78,12 +99,22 @@ class Draft:
         match self.values.get("kind"):
             case "cron":
                 zone = self.values.get("timezone", "").strip()
-                return {"cron": self.values.get("cron", "").strip(), **({"timezone": zone} if zone else {})}
+                return {
+                    "cron": self.values.get("cron", "").strip(),
+                    **({"timezone": zone} if zone else {}),
+                    **self._dst_words(),
+                }
             case "every":
                 return {"every": number_or_text(self.values.get("every", ""))}
             case "at":
                 return {"at": self.values.get("at", "").strip()}
         return {}
+
+    def _dst_words(self) -> dict[str, str]:
+        """Return the policy for clock changes, if it is not the default or was another one."""
+        policy = ",".join(self.values[name] for name in ("gap", "fold") if self.values.get(name))
+        is_back = bool(self.was) and bool(self.changed & {"gap", "fold"})
+        return {"dst": policy} if policy and (policy != DEBIAN.text or is_back) else {}
 
 
 # ---------------------------------------------------------------- making one
@@ -100,6 +131,7 @@ def new(request: Request) -> Response:
         "kind": "cron",
         "cron": "",
         "timezone": str(site.zone),
+        **asdict(DEBIAN),
         **policy_values(None),
     }
     handler = request.query_params.get("handler") or (handlers[0].key if handlers else "")
@@ -205,7 +237,7 @@ def _edits(draft: Draft, view: JobView, config: dict[str, Any], site: Site) -> d
     words: dict[str, Any] = {}
     if "name" in changed and view.source == "stored":
         words["name"] = draft.values["name"].strip() or None
-    if changed & {"kind", *SCHEDULES}:
+    if changed & set(TIMING):
         schedule = draft.schedule_words()
         if view.source == "stored":
             schedule = {**dict.fromkeys(SCHEDULES), **schedule}
@@ -256,12 +288,13 @@ def _edit_page(
 def _values(view: JobView) -> dict[str, str]:
     """Return the fields of a job as they are."""
     schedule = view.schedule
-    values = {"kind": "hand", **dict.fromkeys(SCHEDULES, ""), **policy_values(view)}
+    values = {"kind": "hand", **dict.fromkeys(TIMING[1:], ""), **asdict(DEBIAN), **policy_values(view)}
     if view.source == "stored":
         values["name"] = "" if view.name == view.id else view.name
     match schedule:
         case Cron():
             values |= {"kind": "cron", "cron": schedule.expression, "timezone": schedule.timezone}
+            values |= asdict(schedule.dst)
         case Every():
             values |= {"kind": "every", "every": str(schedule.interval // SECOND)}
         case At():
@@ -306,6 +339,18 @@ def _common(request: Request, draft: Draft, given: Mapping[str, Any], view: JobV
         "zone_of": lambda shown: ZoneInfo(shown.timezone) if shown.timezone else site.zone,
         "local": lambda moment, zone, written: f"{moment.astimezone(zone or UTC):{written}}",
         "readings": other_readings(schedule) if isinstance(schedule, Cron) else [],
+        "clock_changes": [
+            PolicyField(
+                key=key,
+                label=label,
+                kind="choice",
+                hint=hint,
+                value=draft.values.get(key, ""),
+                choices=choices,
+                error=draft.errors.get(key, ""),
+            )
+            for key, label, hint, choices in CLOCK_CHANGES
+        ],
         "groups": policy_groups(offered(view), draft.values, draft.errors),
     }
 
@@ -325,6 +370,7 @@ def _place(draft: Draft, error: JobManagerError) -> None:
         case CronError():
             kind = draft.values.get("kind", "cron")
             place = "timezone" if error.kind == "bad_timezone" else kind if kind in SCHEDULES else "cron"
+            place = "gap" if error.field == "dst" else place
         case DuplicateJobError():
             place = "id"
         case HandlerNotFoundError():

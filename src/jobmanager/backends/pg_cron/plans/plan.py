@@ -19,7 +19,7 @@ from typing import Literal, assert_never
 
 from jobmanager.cheap import cheap
 from jobmanager.schedule import At, Cron, Every, Schedule, calendar, zones
-from jobmanager.schedule.dialect import day_rules, read
+from jobmanager.schedule.dialect import day_rules
 from jobmanager.schedule.fields import DayRule
 from jobmanager.schedule.instants import EPOCH
 from jobmanager.schedule.wakeup import (
@@ -92,7 +92,7 @@ def plan_of(schedule: Schedule, start: datetime, days: int) -> Plan:
     match schedule:
         case Cron():
             first = (start - EPOCH) // timedelta(days=1)
-            return _cron(schedule.text, schedule.expression, schedule.timezone, first, days)
+            return _cron(schedule, first, days)
         case Every():
             step = schedule.interval
             first_at = EPOCH + (schedule.anchor - EPOCH) % step
@@ -107,35 +107,36 @@ def plan_of(schedule: Schedule, start: datetime, days: int) -> Plan:
 
 
 @lru_cache(maxsize=1024)
-def _cron(text: str, expression: str, timezone: str, first: int, days: int) -> Plan:
-    rows = _rows(expression, timezone, first, days)
-    while _later_instants(rows) < FEWEST_INSTANTS and days < LONGEST_PLAN and day_rules(expression):
+def _cron(schedule: Cron, first: int, days: int) -> Plan:
+    rows = _rows(schedule, first, days)
+    while _later_instants(rows) < FEWEST_INSTANTS and days < LONGEST_PLAN and not schedule.never_matches:
         days *= 4
-        rows = _rows(expression, timezone, first, days)
+        rows = _rows(schedule, first, days)
     return Plan(
-        text,
+        schedule.text,
         "cron",
         None,
         None,
-        cron_wakeup(expression, timezone, first, max(days, HOLDS_FOR)),
+        cron_wakeup(schedule, first, max(days, HOLDS_FOR)),
         _date(first + days),
-        "" if timezone == "UTC" else zones.version(),
+        "" if schedule.timezone == "UTC" else zones.version(),
         tuple(PlanRow(minutes, _ranges(on, first)) for minutes, on in rows.items()),
     )
 
 
-def _rows(expression: str, timezone: str, first: int, days: int) -> dict[int, int]:
+def _rows(schedule: Cron, first: int, days: int) -> dict[int, int]:
     """Minutes of the UTC day, and the days that have them."""
-    fitting = _fitting_days(day_rules(expression), first - 1, days + 2)
+    fitting = _fitting_days(day_rules(schedule.expression), first - 1, days + 2)
+    local = local_minutes(schedule.expression)
     whole: defaultdict[int, int] = defaultdict(int)
     parts: defaultdict[int, int] = defaultdict(int)
-    for begin, end, offset in _stretches(timezone, first, days, wildcard=read(expression).wildcard):
+    for begin, end, offset in _stretches(schedule.timezone, first, days, wildcard=schedule.fields.wildcard):
         if offset is None:
-            for minute in _asked(expression, timezone, first * MINUTES + begin, first * MINUTES + end):
+            for minute in _asked(schedule, first * MINUTES + begin, first * MINUTES + end):
                 day, of_day = divmod(minute - first * MINUTES, MINUTES)
                 parts[day] |= 1 << (MINUTES - 1 - of_day)
             continue
-        shifted = in_utc(local_minutes(expression), offset)
+        shifted = in_utc(local, offset)
         first_whole, end_whole = -(-begin // MINUTES), end // MINUTES
         if first_whole < end_whole:
             within = (1 << end_whole) - (1 << first_whole)
@@ -173,18 +174,19 @@ def _stretches(
 ) -> tuple[tuple[int, int, int | None], ...]:
     """Return the stretches of minutes of these days with the offset that each keeps; None: the calendar decides.
 
-    It is asked for the minute in which a clock is put forward, when skipped times are made good, and for a repeated hour. A
+    It is asked for what is shown twice, both times, and for as long after a skipped hour as that was, when its times may be made good. A
     wildcard schedule follows the wall clock: nothing is made good or left out.
     """
     begin = first * MINUTES
-    changes = offsets(timezone, first - 2, days + 2)  # what is repeated may reach into the first day
+    changes = offsets(
+        timezone, first - 2, days + 4
+    )  # a day more on both sides: what is shown twice may reach over
     found: list[tuple[int, int, int | None]] = []
     for (_, before), (change, after) in pairwise(changes):
-        found.append((begin, change, before))
-        begin = change
-        if not wildcard:
-            begin = change + max(before - after, 1)
-            found.append((change, begin, None))
+        asked_for = 0 if wildcard else abs(after - before)
+        found.append((begin, change - asked_for, before))
+        begin = change + asked_for
+        found.append((change - asked_for, begin, None))
     found.append((begin, (first + days) * MINUTES, changes[-1][1]))
     clipped = (
         (max(a - first * MINUTES, 0), min(b - first * MINUTES, days * MINUTES), offset)
@@ -193,12 +195,11 @@ def _stretches(
     return tuple(stretch for stretch in clipped if stretch[0] < stretch[1])
 
 
-def _asked(expression: str, timezone: str, begin: int, end: int) -> Iterator[int]:
-    """Yield the minutes since 1970, of these, in which the calendar has an instant."""
-    instant = calendar.next_after(expression, timezone, begin * 60 - 1)
-    while instant is not None and instant < end * 60:
-        yield instant // 60
-        instant = calendar.next_after(expression, timezone, instant)
+def _asked(schedule: Cron, begin: int, end: int) -> Iterator[int]:
+    """Yield the minutes since 1970, of these, in which the schedule has an instant."""
+    before = EPOCH + timedelta(minutes=begin, seconds=-1)
+    for instant in schedule.between(before, before + timedelta(minutes=end - begin)):
+        yield (instant - EPOCH) // timedelta(minutes=1)
 
 
 def _parts(begin: int, end: int) -> Iterator[tuple[int, int]]:

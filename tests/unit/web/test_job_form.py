@@ -1,0 +1,56 @@
+"""The forms of a job: what they send as its policy for changes of the clocks, and what they show of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.unit.web.visitor import Visitor
+
+from jobmanager import JobManager, Principal
+from jobmanager.web import dashboard
+
+LINE = {"kind": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
+
+
+@pytest.fixture
+def ana(jobs: JobManager) -> Visitor:
+    person = Principal("ana", ["admin"], authenticated_at=datetime.now(UTC))
+    found = Visitor(dashboard(jobs, authorize=lambda request: person))
+    found.get("/jobs/new")
+    return found
+
+
+def definition(jobs: JobManager) -> Any:
+    row = jobs.store.jobs.get("made")
+    assert row
+    return row.definition
+
+
+def test_a_policy_is_chosen_previewed_kept_and_changed(jobs: JobManager, ana: Visitor) -> None:
+    new = {"id": "made", "handler": "greet", **LINE, "gap": "shift", "fold": "both"}
+    preview = ana.send("/jobs/new", **new, preview="1").text
+    assert "A time that the clocks skip" in preview
+    assert "it runs at 03:30" in preview
+    ana.send("/jobs/new", **new)
+    assert definition(jobs)["dst"] == "shift,both"
+
+    shown = ana.get("/jobs/made").text
+    assert "a skipped time later by the gap, a repeated time both times" in shown
+    form = ana.get("/jobs/made/edit").text
+    assert '<option value="shift" selected>' in form
+    assert '<option value="both" selected>' in form
+    was = (
+        '{"kind": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin", "gap": "shift", "fold": "both"}'
+    )
+    ana.send("/jobs/made/edit", **LINE, gap="end", fold="first", was=was)
+    assert "dst" not in definition(jobs)
+
+
+def test_the_default_is_chosen_before_anybody_chooses(jobs: JobManager, ana: Visitor) -> None:
+    form = ana.get("/jobs/new").text
+    assert '<option value="end" selected>' in form
+    assert '<option value="first" selected>' in form
+    ana.send("/jobs/new", id="made", handler="greet", **LINE, gap="end", fold="first")
+    assert "dst" not in definition(jobs)
