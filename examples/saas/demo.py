@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -65,7 +66,7 @@ def main() -> None:
         declare(manager)
         console.print(f"{manager.resolution} store={manager.store.url}", highlight=False)
         screen = Screen(manager)
-        with manager, _dashboard(manager, arguments.port) as address:
+        with manager, _dashboard(manager, arguments.port, opens=arguments.open) as address:
             console.print(f"The dashboard shows it live: {address}", highlight=False)
             manager.trigger_job("test-job", {"steps": 60, "seconds": 6}, requested_by="demo")
             manager.trigger_job("test-fail-job", requested_by="demo")
@@ -120,8 +121,11 @@ class Ending:
 
 
 @contextmanager
-def _dashboard(manager: JobManager, port: int) -> Iterator[str]:
-    """Serve the dashboard to this machine while this lasts, on the port or on a free one, and yield its address."""
+def _dashboard(manager: JobManager, port: int, *, opens: bool) -> Iterator[str]:
+    """Serve the dashboard to this machine while this lasts, on the port or on a free one, and yield its address.
+
+    With `opens` the browser opens it as soon as it is served.
+    """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -135,12 +139,21 @@ def _dashboard(manager: JobManager, port: int) -> Iterator[str]:
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    if opens:
+        threading.Thread(target=_open, args=(server, address), daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        yield address
     finally:
         server.should_exit = True
         thread.join(5)
         listener.close()
+
+
+def _open(server: uvicorn.Server, address: str) -> None:
+    while not server.started:
+        time.sleep(0.05)
+    webbrowser.open(f"{address}jobs")
 
 
 @contextmanager
@@ -202,7 +215,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--port", type=int, default=8787, help="where the dashboard is (default: 8787, else a free one)"
     )
+    parser.add_argument(
+        "--open",
+        action=argparse.BooleanOptionalAction,
+        default=_has_somebody(),
+        help="open the dashboard in the browser (default: in a terminal with a display, but not in CI)",
+    )
     return parser.parse_args()
+
+
+def _has_somebody() -> bool:
+    """Return whether somebody sits before a terminal on whose display a browser can open."""
+    has_display = sys.platform in ("darwin", "win32") or any(
+        map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))
+    )
+    return sys.stdout.isatty() and has_display and not os.environ.get("CI")
 
 
 if __name__ == "__main__":

@@ -172,3 +172,12 @@ def test_escape_closes_a_question_and_gives_the_focus_back(page_of_story: Page, 
     expect(asked).to_have_count(0)
     expect(button).to_be_focused()
     assert told.get_job("sync-stripe").state == "active"
+
+
+def test_on_a_narrow_screen_the_page_that_is_open_is_seen_in_the_navigation(
+    page_of_story: Page, paths: dict[str, str]
+) -> None:
+    page_of_story.set_viewport_size({"width": 390, "height": 844})
+    for name in ("overview", "system", "audit"):
+        page_of_story.goto(paths[name])
+        expect(page_of_story.locator(".nav [aria-current]")).to_be_in_viewport(ratio=1)

@@ -13,8 +13,10 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.docs.test_docs import command_line
+from tests.waiting import until as awaited
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -76,9 +78,11 @@ def started():
     """Start a process that is gone when the test ends, whatever happens."""
     processes = []
 
-    def start(*arguments: str, cwd: Path, **streams) -> subprocess.Popen:
+    def start(*arguments: str, cwd: Path, env: dict[str, str] | None = None, **streams) -> subprocess.Popen:
         processes.append(
-            subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=environment(), **streams)
+            subprocess.Popen(
+                [sys.executable, *arguments], cwd=cwd, env={**environment(), **(env or {})}, **streams
+            )
         )
         return processes[-1]
 
@@ -260,12 +264,16 @@ class TestDemo:
         assert rows_of_summary(ended.stdout).keys() == DEMO_JOBS
 
     @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
-    def test_in_a_terminal_it_lives_until_ctrl_c(self, tmp_path, started):
+    def test_in_a_terminal_it_opens_the_dashboard_and_lives_until_ctrl_c(self, tmp_path, started):
         ours, theirs = os.openpty()
+        browser = tmp_path / "browser"
+        browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+        browser.chmod(0o755)
         process = started(
             "-m",
             "examples.saas.demo",
             cwd=tmp_path,
+            env={"BROWSER": f"{browser} %s", "DISPLAY": ":0", "CI": ""},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -275,6 +283,8 @@ class TestDemo:
 
         until(ours, "Ctrl-C ends the demo", seconds=20)
         until(ours, "succeeded", seconds=20)
+        opened = awaited(lambda: (tmp_path / "opened").exists() and (tmp_path / "opened").read_text().strip())
+        assert "process-pending-emails" in httpx.get(str(opened), timeout=30).text
         process.send_signal(signal.SIGINT)
         said = until(ours, "See for yourself", seconds=30)
 

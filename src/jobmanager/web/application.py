@@ -88,9 +88,16 @@ def make(
 
 
 def _on_http(request: Request, error: Any) -> Response:
-    kinds = {404: ("not-found", "No such page"), 405: ("method", "Not with this method")}
-    kind, title = kinds.get(error.status_code, ("http", str(error.detail)))
-    problem = Problem(status=error.status_code, kind=kind, title=title)
+    kinds = {
+        404: (
+            "not-found",
+            "No such page",
+            "Nothing is at this address. The search finds jobs by their names.",
+        ),
+        405: ("method", "Not with this method", ""),
+    }
+    kind, title, hint = kinds.get(error.status_code, ("http", str(error.detail), ""))
+    problem = Problem(status=error.status_code, kind=kind, title=title, hint=hint)
     if inner_path(request).startswith(API):  # a path with a line break in it comes to no mount
         return problem_response(request, problem)
     return problem_page(request, problem)

@@ -239,6 +239,8 @@
   }
 
   enhance(document);
+  const current = one(".nav [aria-current]"), rail = current?.closest("nav");
+  if (rail) rail.scrollLeft = current.offsetLeft - rail.clientWidth / 2; // on a narrow screen the pages are one line, which scrolls
   show();
   count();
   setInterval(count, 1000);
