@@ -232,6 +232,17 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
     "first page of a job": lambda full: full.store.history.runs(job_id="job-7"),
     "page of a job in the middle": lambda full: full.store.history.runs(job_id="job-7", before=full.of_job_7),
     "first page of failed": lambda full: full.store.history.runs(statuses=[FAILED]),
+    "first page of skipped, of which there are none": lambda full: full.store.history.runs(
+        statuses=[RunStatus.SKIPPED]
+    ),
+    "all that run": lambda full: full.store.history.runs(statuses=[RunStatus.RUNNING], limit=1000),
+    "all that are open": lambda full: full.store.history.runs(
+        statuses=[RunStatus.PENDING, RunStatus.RUNNING], limit=1000
+    ),
+    "all that are open for a team": lambda full: full.store.history.runs(
+        statuses=[RunStatus.PENDING, RunStatus.RUNNING], limit=1000, seen=TEAM
+    ),
+    "what cannot be read": lambda full: full.store.history.unreadable(),
     "run": lambda full: full.store.history.run(middle(full)),
     "run for": lambda full: full.store.history.run_for("job-7", full.now),
     "last runs": lambda full: full.store.history.last_runs(["job-7", "job-999", "nobody"]),
@@ -446,6 +457,9 @@ OF_A_SCOPE: dict[str, Callable[[Any], object]] = {
     "first page of a job without any": lambda full: full.store.history.runs(job_id="job-2", seen=SCOPED),
     "failed": lambda full: full.store.history.runs(statuses=[FAILED], seen=SCOPED),
     "dead letters": lambda full: full.store.history.runs(dead=True, seen=SCOPED),
+    "open": lambda full: full.store.history.runs(
+        statuses=[RunStatus.PENDING, RunStatus.RUNNING], seen=SCOPED
+    ),
     "last runs": lambda full: full.store.history.last_runs(["job-1", "job-2", "job-7"], seen=SCOPED),
     "run for": lambda full: full.store.history.run_for("job-1", full.now, seen=SCOPED),
     "due instants": lambda full: full.store.history.due_instants(["job-1", "job-7"], seen=SCOPED),

@@ -28,9 +28,10 @@ from jobmanager.stores.sql.rows import (
     lines_from,
     run_from,
 )
-from jobmanager.stores.sql.seen_runs import SeenRuns
+from jobmanager.stores.sql.seen_runs import Condition, SeenRuns
 from jobmanager.stores.sql.tables import STATUSES
 from jobmanager.stores.sql.visible import jobs_seen, run_id_seen, runs_seen
+from jobmanager.stores.sql.walking import few_with, with_status
 from jobmanager.stores.values import DueInstant, JobStanding, Tally
 
 AT_ONCE = 500
@@ -66,14 +67,19 @@ class SqlHistory(SqlFacet, RunHistory):
         seen: View | None = None,
     ) -> list[Run]:
         c = self.tables.runs.c
-        wanted = [c.status == FAILED, c.discarded_at.is_(None)] if dead else []
-        if statuses:
-            wanted.append(c.status.in_([status.value for status in statuses]))
+        undiscarded = [c.discarded_at.is_(None)] if dead else []
+        asked = frozenset(statuses or RunStatus) & frozenset([FAILED] if dead else RunStatus)
         with self.database.reading() as connection:
             pages = SeenRuns(self.tables, connection, seen)
             if job_id is None:
-                page = [*wanted, c.id < before] if before is not None else wanted
-                return self.database.runs_from(pages.newest(*page, limit=limit))
+                page = [*undiscarded, c.id < before] if before is not None else undiscarded
+                rows = [
+                    row
+                    for way in self._ways(connection, asked)
+                    for row in pages.newest(*way, *page, limit=limit)
+                ]
+                return self.database.runs_from(sorted(rows, key=_id_of, reverse=True)[:limit])
+            wanted = [c.status.in_([status.value for status in asked])] if dead or statuses else []
             last = (
                 None
                 if before is None
@@ -81,7 +87,20 @@ class SqlHistory(SqlFacet, RunHistory):
             )
             if before is not None and last is None:
                 return []
-            return self.database.runs_from(pages.newest_of(job_id, *wanted, limit=limit, before=last))
+            return self.database.runs_from(
+                pages.newest_of(job_id, *undiscarded, *wanted, limit=limit, before=last)
+            )
+
+    def _ways(self, connection: Connection, statuses: frozenset[RunStatus]) -> list[list[Condition]]:
+        """Return the conditions of runs with these statuses, one list for each index that has them."""
+        if statuses >= frozenset(RunStatus):
+            return [[]]
+        still_open = statuses & {PENDING, RUNNING}
+        few = few_with(self.tables, connection, still_open) if still_open else None
+        if few is None:
+            return [with_status(self.tables, status) for status in sorted(statuses)]
+        others = [with_status(self.tables, status) for status in sorted(statuses - still_open)]
+        return [[self.tables.runs.c.id.in_(sa.select(few.c.id))], *others]
 
     def run_for(self, job_id: str, instant: datetime, *, seen: View | None = None) -> Run | None:
         c = self.tables.runs.c
@@ -179,8 +198,8 @@ class SqlHistory(SqlFacet, RunHistory):
         )
         every = sa.select(jobs.c.id).where(*kept, *jobs_seen(self.tables, seen))
         with self.database.reading() as connection:
-            found = {job_id: _instant_from(row) for job_id, *row in connection.execute(instants)}
-            last = {job_id: str(status) for job_id, status in connection.execute(by_hand)}
+            found = {job_id: _instant_from(row) for job_id, *row in connection.execute(instants).all()}
+            last = {job_id: str(status) for job_id, status in connection.execute(by_hand).all()}
             counts = Counter(connection.scalars(running))
             ids = list(connection.scalars(every))
             pages = SeenRuns(self.tables, connection, seen)
@@ -268,10 +287,12 @@ class SqlHistory(SqlFacet, RunHistory):
     def unreadable(self, limit: int = 1000) -> Mapping[str, str]:
         runs, c = self.tables.runs, self.tables.runs.c
         newest = sa.select(runs).order_by(c.id.desc()).limit(limit)
-        is_open = c.status.in_((PENDING.value, RUNNING.value))
+        still_open = (
+            sa.select(runs).where(literally(c.status, status)).limit(limit) for status in (PENDING, RUNNING)
+        )
         found: dict[str, str] = {}
         with self.database.reading() as connection:
-            for query in (newest, sa.select(runs).where(is_open).order_by(c.id).limit(limit)):
+            for query in (newest, *still_open):
                 found |= self.database.sorted_out(connection.execute(query).mappings())[1]
         return found
 
@@ -373,3 +394,7 @@ def _tally_from(row: sa.Row[Any]) -> Tally:
 
 def _seconds(average: Any) -> float | None:
     return None if average is None else float(average)
+
+
+def _id_of(row: sa.RowMapping) -> str:
+    return str(row["id"])

@@ -97,10 +97,10 @@ class Walker:
         if not statuses:
             return [], []
         if statuses <= NOT_SUCCEEDED:
-            if (few := self._few(statuses)) is not None:
+            if (few := few_with(self._tables, self._connection, statuses)) is not None:
                 return self._of_few(few, before, most), []
             trouble, still_open = statuses.intersection(TROUBLE), statuses & {PENDING, RUNNING}
-            few = self._few(still_open)
+            few = few_with(self._tables, self._connection, still_open)
             if few is not None and self._wanted.job is None:
                 ways = [way_of_trouble(self._tables, self._wanted, status) for status in sorted(trouble)]
                 return self._of_few(few, before, most), ways
@@ -141,18 +141,6 @@ class Walker:
         return [first >= mark.instant, sa.or_(first > mark.instant, c.id >= mark.id)]
 
     # ---------------------------------------------------------------- few
-
-    def _few(self, statuses: frozenset[RunStatus]) -> sa.CTE | None:
-        """Return the ids of all runs with these statuses if an index says that they are few."""
-        if not statuses:
-            return sa.select(self._runs.c.id).where(sa.false()).cte("few")
-        some = [
-            sa.select(self._runs.c.id).where(*with_status(self._tables, status)).limit(FEW + 1).subquery()
-            for status in sorted(statuses)
-        ]
-        ids = sa.union_all(*(sa.select(each) for each in some))
-        count = self._connection.scalar(sa.select(sa.func.count()).select_from(ids.subquery()))
-        return ids.cte("few").prefix_with("MATERIALIZED") if (count or 0) <= FEW else None
 
     def _of_few(self, few: sa.CTE, before: Mark | None, most: int) -> Rows:
         c, job_id = self._runs.c, self._wanted.job
@@ -205,6 +193,20 @@ def ways_of_job(tables: Tables, wanted: RunFilter, job_id: str) -> list[Way]:
             (c.scheduled_for.is_(None), [c.opened_at, c.id]),
         )
     ]
+
+
+def few_with(tables: Tables, connection: Connection, statuses: frozenset[RunStatus]) -> sa.CTE | None:
+    """Return the ids of all runs with these statuses if an index says that they are few."""
+    c = tables.runs.c
+    if not statuses:
+        return sa.select(c.id).where(sa.false()).cte("few")
+    some = [
+        sa.select(c.id).where(*with_status(tables, status)).limit(FEW + 1).subquery()
+        for status in sorted(statuses)
+    ]
+    ids = sa.union_all(*(sa.select(each) for each in some))
+    count = connection.scalar(sa.select(sa.func.count()).select_from(ids.subquery()))
+    return ids.cte("few").prefix_with("MATERIALIZED") if (count or 0) <= FEW else None
 
 
 def with_status(tables: Tables, status: str) -> list[Condition]:
