@@ -70,7 +70,7 @@ class SqlJobs(SqlFacet, StoredJobs):
 
     def _read(self, query: sa.Select[Any], make: Callable[[sa.RowMapping], Made]) -> list[Made]:
         with self.database.reading() as connection:
-            return [make(row) for row in connection.execute(query).mappings()]
+            return [make(row) for row in connection.execute(query).mappings().all()]
 
     def _by_halves(
         self, query: sa.Select[Any], make: Callable[[sa.RowMapping], Made], ids: Sequence[str]

@@ -61,6 +61,7 @@ def run_from(row: Row) -> Run:
 
 _run_row = itemgetter(*RUN_COLUMNS)
 _READABLE: set[tuple[type, ...]] = set()
+_READABLE_JOBS: set[tuple[type, ...]] = set()
 """Types of the columns of rows that were checked: of a few dozen combinations that exist each is looked at once."""
 
 
@@ -100,7 +101,11 @@ _DURATIONS = {name: item.column for name, item in STORED_OPTIONS.items() if item
 def job_from(row: Row) -> JobRow:
     """Return the job a row stands for."""
     values = dict(row)
-    check_job(values)
+    kinds = tuple(map(type, values.values()))
+    if kinds not in _READABLE_JOBS:
+        _check_kinds("job", values)
+        _READABLE_JOBS.add(kinds)
+    _check_choices("job", values)
     for name, column in _DURATIONS.items():
         seconds = values.pop(column)
         values[name] = None if seconds is None else timedelta(seconds=seconds)

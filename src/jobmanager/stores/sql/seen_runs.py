@@ -39,11 +39,13 @@ class SeenRuns:
                 sa.and_(*jobs_seen(tables, seen, whole=True)),
                 sa.and_(*jobs_seen(tables, seen)),
             )
+            hidden = sa.select(tables.jobs.c.id).where(sa.not_(whole)).limit(1)
+            self._sees_all = connection.scalar(hidden) is None
+        if seen is not None and not self._sees_all:
             jobs = connection.execute(sa.select(tables.jobs.c.id, whole, some)).all()
             self._whole = [job_id for job_id, every_run, _ in jobs if every_run]
             self._scoped = [job_id for job_id, every_run, some_runs in jobs if some_runs and not every_run]
             self._scopes = sorted(seen.scopes or ())
-            self._sees_all = len(self._whole) == len(jobs)
 
     def shows_every_run_of(self, job_id: str) -> bool:
         """Return True if no run of the job is hidden."""
