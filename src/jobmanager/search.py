@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import NamedTuple
 
 from jobmanager.run import EPOCH, MICROSECOND, Run, RunStatus, Trigger
@@ -98,3 +99,22 @@ class DeadLetters:
     """Newest first."""
     oldest: datetime
     newest: datetime
+
+
+def grouped(letters: Iterable[tuple[tuple[str, str, str], Mark]]) -> list[DeadLetters]:
+    """Return dead letters as groups, the largest first: of each its job, the kind of its error and the text of that, and its mark."""
+    groups = [
+        (key, [mark for _, mark in some]) for key, some in groupby(sorted(letters), lambda each: each[0])
+    ]
+    groups.sort(key=lambda group: (-len(group[1]), group[0]))
+    return [
+        DeadLetters(
+            job_id=job_id,
+            error_kind=error_kind,
+            text=text,
+            run_ids=[mark.id for mark in reversed(marks)],
+            oldest=marks[0].instant,
+            newest=marks[-1].instant,
+        )
+        for (job_id, error_kind, text), marks in groups
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +15,10 @@ from tests.unit.web.visitor import Visitor
 
 from jobmanager import JobManager, Principal, Settings
 from jobmanager.run import FAILED, MISSED, SUCCEEDED
-from jobmanager.search import RunCount, RunCounts
+from jobmanager.search import RunCount, RunCounts, RunFilter
 from jobmanager.testing import FakeClock
 from jobmanager.web import dashboard
+from jobmanager.web.pages.found import Beside
 from jobmanager.web.pages.run_filters import Facets, chips_of, filters_of
 
 NOW = datetime(2026, 3, 10, 12, 30, tzinfo=UTC)
@@ -109,6 +111,59 @@ def test_a_page_shows_runs_and_hostile_texts_as_text(client: Visitor, jobs: JobM
     assert "second line" not in page.text
     assert "well" in client.get("/runs?status=succeeded").text
     assert "No run fits" in client.get("/runs?job=nobody").text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked_again"),
+    [
+        (RunFilter(), 0),
+        (RunFilter(text="second"), 0),
+        (RunFilter(text="in no error"), 0),
+        (RunFilter(job="broken", requested_by="system:code"), 0),
+        (RunFilter(text="luck", statuses=[FAILED]), 1),
+        (RunFilter(error_kind="exception"), 1),
+        (RunFilter(dead=True), 0),
+        (RunFilter(reason="overlap"), 2),
+        (RunFilter(retried=True), 1),
+        (RunFilter(statuses=[SUCCEEDED]), 1),
+    ],
+)
+def test_what_stands_beside_a_list_that_is_whole_is_read_from_it(
+    jobs: JobManager, monkeypatch: pytest.MonkeyPatch, wanted: RunFilter, asked_again: int
+) -> None:
+    for job_id in ("broken", "fine", "broken"):
+        jobs.trigger_job(job_id)
+    jobs.discard(jobs.runs("broken")[0].id)
+    jobs.trigger_job("broken")
+    from_store = Beside(jobs, wanted, None)
+    counts, letters = from_store.counts(), from_store.dead_letters()
+    asked = []
+    for name in ("count_runs", "dead_letters_by_error"):
+        real = getattr(jobs, name)
+        monkeypatch.setattr(
+            jobs, name, lambda *given, real=real, **more: asked.append(real) or real(*given, **more)
+        )
+    beside = Beside(jobs, wanted, jobs.search_runs(wanted))
+    assert added_up(beside.counts()) == added_up(counts)
+    assert beside.dead_letters() == letters
+    assert len(asked) == asked_again
+
+
+def test_what_stands_beside_a_part_of_the_runs_is_asked_of_the_store(jobs: JobManager) -> None:
+    jobs.trigger_job("broken")
+    jobs.trigger_job("broken")
+    beside = Beside(jobs, RunFilter(), jobs.search_runs(RunFilter(), limit=1))
+    assert sum(count.rows for count in beside.counts().counts) == 2
+    assert [len(group.run_ids) for group in beside.dead_letters()] == [2]
+
+
+def added_up(counts: RunCounts) -> Counter[tuple[object, ...]]:
+    """Return how many rows and ticks there are of each kind."""
+    found: Counter[tuple[object, ...]] = Counter()
+    for count in counts.counts:
+        found[(*count[:5], "rows")] += count.rows
+        found[(*count[:5], "ticks")] += count.ticks
+    return found
 
 
 def test_a_cursor_that_is_none_is_a_mistake_of_the_caller(client: Visitor) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import groupby
 
 import sqlalchemy as sa
 
 from jobmanager.access.view import View
 from jobmanager.run import PENDING, RUNNING, SUCCEEDED, Run, RunStatus
-from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCount, RunCounts, RunFilter
+from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCount, RunCounts, RunFilter, grouped
 from jobmanager.stores.search import COUNTED, COUNTED_TROUBLE, StoredSearch
 from jobmanager.stores.sql.database import NEVER, Connection, SqlFacet
 from jobmanager.stores.sql.filters import ALL, Condition, conditions_of, error_in, error_text
@@ -46,20 +45,7 @@ class SqlSearch(SqlFacet, StoredSearch):
         with self.database.reading() as connection:
             walker = Walker(self.database, connection, replace(wanted, dead=True), seen, columns)
             rows, _ = walker.find(None, limit)
-        letters = sorted(map(_letter, rows), key=lambda letter: (letter[0], letter[1]))
-        groups = [(key, [mark for _, mark in some]) for key, some in groupby(letters, lambda each: each[0])]
-        groups.sort(key=lambda group: (-len(group[1]), group[0]))
-        return [
-            DeadLetters(
-                job_id=job_id,
-                error_kind=error_kind,
-                text=line,
-                run_ids=[mark.id for mark in reversed(marks)],
-                oldest=marks[0].instant,
-                newest=marks[-1].instant,
-            )
-            for (job_id, error_kind, line), marks in groups
-        ]
+        return grouped(map(_letter, rows))
 
     def beside(
         self, job_id: str, instant: datetime, *, seen: View | None = None

@@ -21,6 +21,7 @@ from jobmanager.present.phrases import count
 from jobmanager.present.runs import what_happened, word_of
 from jobmanager.run import Run
 from jobmanager.search import DeadLetters, RunFilter
+from jobmanager.web.pages.found import MOST_DEAD, Beside
 from jobmanager.web.pages.rendering import back_to, confirmation, form_of, local_path, page, templates
 from jobmanager.web.pages.run_filters import PERIODS, Facets, chips_of, filters_of
 from jobmanager.web.pages.times import Times
@@ -29,7 +30,7 @@ from jobmanager.web.site import site_of
 
 PAGE = 50
 MOST_NEWER = 100
-MOST_DEAD, MOST_GROUPS, MOST_LISTED = 500, 5, 12
+MOST_GROUPS, MOST_LISTED = 5, 12
 DONE = {
     "cancel": "were asked to end",
     "redrive": "are pending again",
@@ -44,17 +45,13 @@ def runs(request: Request) -> Response:
     filters = filters_of(request.query_params, now, site.zone)
     before = request.query_params.get("before") or None
     found = site.jobs.search_runs(filters.wanted, before=before, limit=PAGE)
-    facets = Facets(site.jobs.count_runs(filters.wanted), filters)
-    dead = (
-        site.jobs.dead_letters_by_error(_of_dead(filters.wanted), limit=MOST_DEAD)
-        if _shows_dead(filters.wanted)
-        else []
-    )
+    beside = Beside(site.jobs, filters.wanted, found if before is None else None)
+    dead = beside.dead_letters()
     response = page(
         request,
         "runs.html",
         filters=filters,
-        facets=facets,
+        facets=Facets(beside.counts(), filters),
         chips=chips_of(filters, Times(now, site.zone).clock),
         found=found,
         before=before,
@@ -71,24 +68,6 @@ def runs(request: Request) -> Response:
     if "hx-request" in request.headers:  # the address without fields that were left empty
         response.headers["hx-push-url"] = f"{request.scope.get('root_path', '')}/runs?{filters.query}"
     return response
-
-
-def _shows_dead(wanted: RunFilter) -> bool:
-    return not wanted.statuses or "failed" in wanted.statuses
-
-
-def _of_dead(wanted: RunFilter) -> RunFilter:
-    """Return the filter of the dead letters beside a page: of the same job, scope and time."""
-    return RunFilter(
-        job=wanted.job,
-        scope=wanted.scope,
-        since=wanted.since,
-        until=wanted.until,
-        error_kind=wanted.error_kind,
-        text=wanted.text,
-        requested_by=wanted.requested_by,
-        trigger=wanted.trigger,
-    )
 
 
 def newer(request: Request) -> Response:
