@@ -255,11 +255,13 @@ def pending(jobs: JobManager, told: Told) -> Iterator[Finding]:
     """Yield the runs that wait longer than they should."""
     limit = jobs.store.now() - jobs.settings.grace
     stuck = [run for run in jobs.store.history.runs(statuses=[PENDING], limit=1000) if run.due_at < limit]
+    executes = stuck and any(item.executes for item in living(jobs.store, jobs.settings))
+    executed = jobs.store.processes.declared_by_living(jobs.settings.namespace) if executes else ()
     for job_id in sorted({run.job_id for run in stuck}):
         runs = [run for run in stuck if run.job_id == job_id]
         oldest = min(run.due_at for run in runs)
         told_runs = f"{counted(len(runs), 'run')} of {job_id!r} waiting since {told(oldest)}"
-        if jobs.executors(job_id):
+        if job_id in executed:
             yield Finding(
                 check="runs",
                 level="warning",
