@@ -34,14 +34,12 @@ class SeenRuns:
         self._scoped: Sequence[str] = ()
         self._scopes: Sequence[str] = ()
         self._sees_all = seen is None
-        if seen is not None:
-            whole, some = (
-                sa.and_(*jobs_seen(tables, seen, whole=True)),
-                sa.and_(*jobs_seen(tables, seen)),
-            )
-            hidden = sa.select(tables.jobs.c.id).where(sa.not_(whole)).limit(1)
-            self._sees_all = connection.scalar(hidden) is None
-        if seen is not None and not self._sees_all:
+        if seen is None:
+            return
+        whole, some = sa.and_(*jobs_seen(tables, seen, whole=True)), sa.and_(*jobs_seen(tables, seen))
+        hidden = sa.select(tables.jobs.c.id).where(sa.not_(whole)).limit(1)
+        self._sees_all = connection.scalar(hidden) is None
+        if not self._sees_all:
             jobs = connection.execute(sa.select(tables.jobs.c.id, whole, some)).all()
             self._whole = [job_id for job_id, every_run, _ in jobs if every_run]
             self._scoped = [job_id for job_id, every_run, some_runs in jobs if some_runs and not every_run]

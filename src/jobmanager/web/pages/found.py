@@ -62,7 +62,13 @@ def _counted(runs: Sequence[Run]) -> RunCounts:
     return RunCounts(
         [
             RunCount(
-                run.status, run.job_id, run.reason, run.error and run.error.kind, run.trigger, 1, run.ticks
+                run.status,
+                run.job_id,
+                run.reason,
+                run.error.kind if run.error else None,
+                run.trigger,
+                1,
+                run.ticks,
             )
             for run in runs
         ]
