@@ -9,6 +9,7 @@ from jobmanager.ledger.statistics import PERIODS, JobTotals, Period, Statistics,
 from jobmanager.manager.guarding import reads
 from jobmanager.manager.listening import Events
 from jobmanager.manager.parts import Parts
+from jobmanager.process.heartbeat import living
 from jobmanager.validation.call_arguments import may_be_id
 from jobmanager.validation.texts import naming_its_caller, shown
 
@@ -29,14 +30,11 @@ class Measuring:
         """
         if period not in PERIODS:
             raise PayloadError(f"period={shown(period)} is not one of {', '.join(PERIODS)}.")
-        assembly = self._parts.ready()
+        store = self._parts.ready().store
         if job is not None:
             self._parts.row(job, deleted=True)
-        if not self._parts.started and not self._parts.settings.disabled:
-            assembly.rollup.round()  # in a started process the background thread does
-        return statistics_of(
-            assembly.store, self._parts.settings.namespace, job, period, seen=self._parts.view()
-        )
+        self._count_hours()
+        return statistics_of(store, self._parts.settings.namespace, job, period, seen=self._parts.view())
 
     @naming_its_caller
     @reads
@@ -51,10 +49,15 @@ class Measuring:
         wanted = [job_id for job_id in job_ids if may_be_id(job_id)]
         if not wanted or not self._parts.store.exists():
             return {}
-        settings = self._parts.settings
-        if not self._parts.started and not settings.disabled:
-            self._parts.ready().rollup.round()
-        return totals_of(self._parts.store, settings.namespace, wanted, period, seen=self._parts.view())
+        self._count_hours()
+        namespace = self._parts.settings.namespace
+        return totals_of(self._parts.store, namespace, wanted, period, seen=self._parts.view())
+
+    def _count_hours(self) -> None:
+        """Count the hours that are due where no process lives whose background thread does: an hour may have 60,000 runs."""
+        parts = self._parts
+        if not parts.started and not parts.settings.disabled and not living(parts.store, parts.settings):
+            parts.ready().rollup.round()
 
     @naming_its_caller
     @reads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,24 @@ def test_short_and_long_periods_agree_about_the_same_runs(jobs: JobManager, cloc
     assert hour.duration.mean == day.duration.mean == hour.duration.longest == day.duration.longest
     assert hour.lateness is not None
     assert hour.lateness.count == 40
+
+
+def test_hours_are_counted_by_who_asks_only_where_no_process_lives_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(database_url=f"sqlite:///{tmp_path}/jobs.db", backend="external")
+    other, started = JobManager(settings), JobManager(settings)
+    started.add_job("work", lambda: None)
+    counted: list[str] = []
+    monkeypatch.setattr(other._parts.ready().rollup, "round", lambda: counted.append("here"))
+    with started:
+        other.stats("work", "24h")
+        other.totals(["work"])
+        assert not counted
+    other.stats("work", "24h")
+    other.totals(["work"])
+    assert len(counted) == 2
+    other.store.close()
 
 
 def test_a_job_without_runs_has_no_lengths_and_no_rate(jobs: JobManager, clock: FakeClock) -> None:
