@@ -522,3 +522,14 @@ def test_the_commands_of_the_django_project_work(tmp_path):
     for _, *words in commands:
         ended = run(*words, cwd=tmp_path / "site")
         assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_flask_application_work(tmp_path):
+    readme = (EXAMPLES / "flask" / "README.md").read_text()
+    commands = [shlex.split(line) for line in readme.splitlines() if line.startswith("flask --app shop jobs")]
+    assert len(commands) == 2
+    shutil.copy(EXAMPLES / "flask" / "shop.py", tmp_path)
+    for words in commands:
+        ended = run("-m", *words, cwd=tmp_path)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
