@@ -179,6 +179,27 @@ def test_the_queue_is_filled_in_sql_and_welcomes_nobody_twice(tmp_path, started,
 
 
 @pytest.mark.slow
+def test_the_flows_take_a_week_and_send_each_mail_once(tmp_path):
+    said = subprocess.run(
+        [sys.executable, EXAMPLES / "flows" / "welcome.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert (
+        said.count("mail: welcome, ann")
+        == said.count("mail: three tips")
+        == said.count("please confirm")
+        == 1
+    )
+    assert "welcome: reminded; steps greet, settle in, tips, user/confirmed, remind; 7 days" in said
+    assert said.count("charged 4711") == said.count("refunded payment of 4711") == 1
+    assert "nightly: 13; steps tenants, reports; 0:00:00" in said
+
+
+@pytest.mark.slow
 def test_the_serverless_application_works_off_what_is_pending(tmp_path, started):
     started(str(EXAMPLES / "serverless" / "app.py"), cwd=tmp_path, stderr=subprocess.DEVNULL)
     headers = {"Authorization": "Bearer dGhlLXNlY3JldC1vZi1hbi1leGFtcGxlLWlzLW5vbmU="}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jobmanager.testing.backend_contract import BackendContract
     from jobmanager.testing.clock import FakeClock, FakeClockError
     from jobmanager.testing.fake_api import FakeApi, FakeEntry
+    from jobmanager.testing.flows import FlowRun, run_flow
     from jobmanager.testing.promises import broken_promises
     from jobmanager.testing.store_contract import RunStoreContract
     from jobmanager.testing.ticker_contract import TickerContract
@@ -33,6 +34,7 @@ __all__ = [
     "FakeClock",
     "FakeClockError",
     "FakeEntry",
+    "FlowRun",
     "RunStoreContract",
     "TickerContract",
     "assert_fired",
@@ -43,6 +45,7 @@ __all__ = [
     "broken_promises",
     "new_runs",
     "run_due",
+    "run_flow",
 ]
 
 _HOMES = {
@@ -57,6 +60,7 @@ _HOMES = {
     ),
     "backend_contract": ("BackendContract",),
     "clock": ("FakeClock", "FakeClockError"),
+    "flows": ("FlowRun", "run_flow"),
     "fake_api": ("FakeApi", "FakeEntry"),
     "promises": ("broken_promises",),
     "store_contract": ("RunStoreContract",),

@@ -31,6 +31,9 @@ from jobmanager.stores.sql.statistics import keep_purged
 from jobmanager.stores.values import Note, StoreFacts
 
 CLOCKS_DIFFER = timedelta(hours=1)
+CRASHED = "crashed"
+MOST_CRASHES = 10
+"""So often a run of steps goes on after the death of its process without an attempt used."""
 CHUNK = 2000  # rows in one transaction, so that a large purge never holds the writers up
 
 
@@ -68,6 +71,9 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
         crashed = Failure(kind="crashed", message="its process died while the handler ran, or before it did")
         if run.cancel_requested_at is not None:
             after = replace(run, status=CANCELLED, reason="requested", turn=None, finished_at=now)
+        elif run.retry_on_crash and state in ("active", "paused") and self._goes_on(connection, run):
+            self.database.keep_attempt(connection, run, crashed, now, CRASHED)
+            after = replace(run, **to_pending(due_at=now, reason="shutdown"))
         elif run.retry_on_crash and run.attempt < run.max_attempts and state in ("active", "paused"):
             self.database.keep_attempt(connection, run, crashed, now)
             after = replace(run, **to_pending(due_at=now))
@@ -76,6 +82,17 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
         values = {name: value for name, value in run_values(after).items() if value != run_values(run)[name]}
         connection.execute(fenced(self.tables.runs, run).values(**values))
         return after
+
+    def _goes_on(self, connection: Connection, run: Run) -> bool:
+        """Return True if a finished step of the run is on record, and no more than ten processes died with it in this attempt."""
+        steps, attempts = self.tables.run_steps, self.tables.attempts
+        done = (
+            sa.select(steps.c.run_id).where(steps.c.run_id == run.id, steps.c.status == "succeeded").limit(1)
+        )
+        if connection.scalar(done) is None:
+            return False
+        died = attempts.c.run_id == run.id, attempts.c.attempt == run.attempt, attempts.c.outcome == CRASHED
+        return int(connection.scalar(sa.select(sa.func.count()).where(*died)) or 0) < MOST_CRASHES
 
     def expire_pending(self) -> int:
         c = self.tables.runs.c

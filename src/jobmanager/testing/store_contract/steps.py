@@ -99,6 +99,28 @@ class StepPromises(StoreGround):
         assert self.store.steps.record([StepWrite(again, self._step(run, "next"))]) == [True]
         assert {step.name for step in self.store.steps.of(run.id)} == {"load", "next"}
 
+    def test_after_a_crash_a_run_with_a_finished_step_goes_on_ten_times_without_an_attempt_used(self) -> None:
+        run = self._with_steps()
+        self.store.steps.record([StepWrite(run, self._step(run))])
+        for crash in range(10):
+            after = self._after_a_crash(run)
+            assert (after.status, after.reason, after.attempt) == (PENDING, "shutdown", 1), crash
+            [run] = self.claim(self.process())
+        assert (run.attempt, run.starts) == (1, 11)
+        assert self._after_a_crash(run).status is FAILED
+
+    def test_after_a_crash_a_run_that_has_finished_no_step_has_used_its_attempt(self) -> None:
+        run = self._with_steps()
+        self.store.steps.record([StepWrite(run, self._step(run, status="retrying", ended_at=None))])
+        assert self._after_a_crash(run).status is FAILED
+
+    def _after_a_crash(self, run: Run) -> Run:
+        """Return the run after its process was found dead."""
+        assert run.owner is not None
+        self.store.processes.deregister(run.owner)
+        self.store.maintenance.take_over()
+        return self.row(run)
+
     def test_a_reopened_run_keeps_its_steps_but_those_that_failed(self) -> None:
         run = self._with_steps()
         failed = self._step(run, "send", status="failed")
