@@ -644,6 +644,11 @@ class Settings:
         kind=Text(_task),
         meaning="The task of Trigger.dev that calls this application",
     )
+    inngest_app_id: str | None = _setting(
+        default=None,
+        kind=Text(_task),
+        meaning="The id of this application in Inngest; its keys are in Inngest's own variables",
+    )
     vercel: bool = _setting(
         default=False,
         kind=flag,

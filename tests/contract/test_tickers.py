@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
+import inngest
 import pytest
 from tests.calls import SECRET
 from tests.fakes.qstash import FakeQStash
@@ -15,19 +16,23 @@ from tests.fakes.vercel import FakeVercelSchedules
 from jobmanager import JobManager, Settings
 from jobmanager.backends.tickers.api import Api
 from jobmanager.backends.tickers.base import TickerBackend
+from jobmanager.backends.tickers.inngest import InngestBackend
 from jobmanager.backends.tickers.qstash import QStashBackend
+from jobmanager.backends.tickers.remote import Planned
 from jobmanager.backends.tickers.trigger_dev import TriggerDevBackend
 from jobmanager.backends.tickers.vercel import VercelBackend
 from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.cli.commands.export_clocks import vercel
 from jobmanager.cli.commands.export_targets import external_job
 from jobmanager.clock import Clock
+from jobmanager.contrib.inngest import function_of
 from jobmanager.errors import ConfigurationError, TickerError, UnsupportedError
 from jobmanager.job import Job
 from jobmanager.schedule import Cron
 from jobmanager.testing import FakeClock
-from jobmanager.testing.fake_api import FakeApi
+from jobmanager.testing.fake_api import FakeApi, FakeEntry, Reply, Request
 from jobmanager.testing.ticker_contract import TICK_URL, TickerContract
+from jobmanager.web.response import json_response
 
 
 class TestQStash(TickerContract):
@@ -78,6 +83,65 @@ class TestVercel(TickerContract):
             if item.schedule.next_after(self.clock.now())
         ]
         self.fake.deploy(vercel(entries)["vercel.json"])
+
+
+class TestInngest(TickerContract):
+    """Each sync is followed by a start that declares the functions anew; the fake is what Inngest then has."""
+
+    writes = False
+    has_api = False
+
+    def make_fake(self) -> FakeApi:
+        return Declarations()
+
+    def make_ticker(self, clock: Clock, token: str, **common: Any) -> TickerBackend:
+        given = {name: value for name, value in common.items() if name in ("grace", "namespace")}
+        backend = Declaring(clock=clock, **given)
+        backend.fake = self.fake
+        return backend
+
+    def applied(self, backend: TickerBackend) -> None:
+        assert isinstance(backend, Declaring)
+        backend.declare()
+
+
+class Declarations(FakeApi):
+    """Inngest as far as it holds what was declared: no API of it is asked."""
+
+    def respond(self, request: Request) -> Reply:
+        return Reply(404)
+
+
+class Declaring(InngestBackend):
+    """Declares its functions with each sync, and reads them from what Inngest's own package made of them."""
+
+    fake: FakeApi
+
+    def sync(self, jobs: Sequence[ScheduledJob]) -> None:
+        super().sync(jobs)
+        self.declare()
+
+    def declare(self) -> None:
+        """Declare the functions of these jobs to Inngest's package, and hand its configuration to the fake."""
+        client = inngest.Inngest(app_id="shop", is_production=False)
+        wanted = self.wanted(self.planned()[0])
+        self.serves(wanted)
+        self.fake.entries = {}
+        for planned in wanted:
+            function = function_of(client, planned, lambda _job: json_response(202, {}))
+            config = function.get_config("https://shop.example.org/api/inngest").main
+            [trigger] = config.triggers
+            zone, text = "UTC", trigger.cron
+            if text.startswith("TZ="):
+                zone, _, text = text.removeprefix("TZ=").partition(" ")
+            key = config.id.removeprefix("shop-")
+            self.fake.add(FakeEntry(key=key, text=text, zone=zone, target=f"function {key}"))
+
+    def fetch(self) -> list[Planned]:
+        return [
+            Planned(key=entry.key, text=entry.text, zone=entry.zone, target=entry.target)
+            for entry in self.fake.entries.values()
+        ]
 
 
 def test_without_a_token_the_entries_of_vercel_are_those_of_the_jobs() -> None:

@@ -12,6 +12,7 @@ BUILT_IN = {
     "external": "jobmanager.backends.external:ExternalBackend",
     "trigger_dev": "jobmanager.backends.tickers.trigger_dev:TriggerDevBackend",
     "qstash": "jobmanager.backends.tickers.qstash:QStashBackend",
+    "inngest": "jobmanager.backends.tickers.inngest:InngestBackend",
     "vercel": "jobmanager.backends.tickers.vercel:VercelBackend",
 }
 
@@ -19,7 +20,7 @@ BUILT_IN = {
 EXTRAS = {"celery": "celery", "pg_cron": "postgres", "trigger_dev": "tickers", "qstash": "tickers"}
 
 # Those whose clock calls the endpoint: its URL and secret are theirs then, and say nothing of pg_cron.
-CALLED = ("external", "trigger_dev", "qstash", "vercel")
+CALLED = ("external", "trigger_dev", "qstash", "inngest", "vercel")
 
 # Those whose outside system goes on by itself after another backend was chosen.
 GO_ON = ("pg_cron", "trigger_dev", "qstash")

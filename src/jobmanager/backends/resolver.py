@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobmanager.settings import Settings
 
 # What only works where others can reach it, in the order in which production takes it.
-_REMOTE = ("celery", "pg_cron", "trigger_dev", "qstash")
+_REMOTE = ("celery", "pg_cron", "trigger_dev", "qstash", "inngest")
 
 
 # Taken only where a variable says so: no other setting shows that they are meant.
@@ -56,7 +56,7 @@ def resolve(settings: Settings) -> Resolution:
     """Choose the backend for these settings; nothing is imported, connected or guessed.
 
     JOBMANAGER_DISABLED gives noop; else JOBMANAGER_BACKEND gives that one; else, in production, the first that is fully configured of
-    celery, pg_cron, trigger_dev and qstash; else, on Vercel with a secret, vercel: a process that is frozen after each answer keeps no
+    celery, pg_cron, trigger_dev, qstash and inngest; else, on Vercel with a secret, vercel: a process that is frozen after each answer keeps no
     time; else local. Raises SettingsError if the backend that JOBMANAGER_BACKEND
     names lacks a setting. Whether that backend exists is known to `load_backend_class`.
     """
@@ -136,6 +136,8 @@ def _missing(name: str, settings: Settings) -> list[str]:
             if settings.pg_cron_transport != "notify":
                 needed["JOBMANAGER_PUBLIC_URL"] = settings.public_url
                 needed["JOBMANAGER_SECRET"] = settings.secret
+        case "inngest":
+            needed = {"JOBMANAGER_INNGEST_APP_ID": settings.inngest_app_id}
         case "vercel":
             needed = {"JOBMANAGER_SECRET": settings.secret}
         case "trigger_dev":

@@ -88,6 +88,11 @@ QSTASH = {"qstash_token": "token-of-qstash", "qstash_current_signing_key": "sig_
             "JOBMANAGER_ENVIRONMENT=production and qstash is fully configured",
         ),
         ({**TRIGGER_DEV, **QSTASH}, "local", "JOBMANAGER_BACKEND unset"),
+        (
+            {**PRODUCTION, "inngest_app_id": "shop", "vercel": True, **SECRET},
+            "inngest",
+            "JOBMANAGER_ENVIRONMENT=production and inngest is fully configured",
+        ),
         # 6 on Vercel
         ({"vercel": True, **SECRET}, "vercel", "VERCEL=1 and JOBMANAGER_BACKEND unset"),
         ({"vercel": True, **SECRET, "backend": "local"}, "local", "JOBMANAGER_BACKEND=local"),
@@ -290,7 +295,7 @@ def test_an_entry_point_is_a_backend(module, monkeypatch):
     assert load_backend_class("file").name == "file"
     with pytest.raises(
         UnknownBackendError,
-        match=r"No backend 'fil'\. Did you mean 'file'\? Known are celery, external, file, local",
+        match=r"No backend 'fil'\. Did you mean 'file'\? Known are celery, external, file, inngest, local",
     ):
         load_backend_class("fil")
 
@@ -306,7 +311,7 @@ def test_an_unknown_name_is_an_error_with_the_known_ones():
     with pytest.raises(UnknownBackendError) as caught:
         load_backend_class("locl")
     assert str(caught.value) == (
-        "No backend 'locl'. Did you mean 'local'? Known are celery, external, local, noop, pg_cron, qstash, trigger_dev, vercel, and paths like package.module:Class."
+        "No backend 'locl'. Did you mean 'local'? Known are celery, external, inngest, local, noop, pg_cron, qstash, trigger_dev, vercel, and paths like package.module:Class."
     )
     assert caught.value.backend == "locl"
 
@@ -359,7 +364,7 @@ def test_a_missing_package_names_its_extra(module, monkeypatch, name, package, e
 
 
 @pytest.mark.parametrize(
-    "name", ["local", "noop", "celery", "pg_cron", "external", "qstash", "trigger_dev", "vercel"]
+    "name", ["local", "noop", "celery", "pg_cron", "external", "qstash", "trigger_dev", "inngest", "vercel"]
 )
 def test_the_backends_of_this_version_are_found_by_name(name):
     assert load_backend_class(name).name == name

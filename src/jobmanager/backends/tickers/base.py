@@ -192,7 +192,7 @@ class TickerBackend(ExternalBackend):
                 if entry.drift == "paused"
                 else "`jobmanager ticker purge` removes what no job needs."
                 if entry.orphan
-                else "`jobmanager sync` puts it right.",
+                else "`jobmanager sync --apply` puts it right.",
             )
         yield Found(level="ok", text=f"{self.title} has {len(entries)} entries of ours")
 

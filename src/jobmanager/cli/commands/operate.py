@@ -36,7 +36,7 @@ MARKS = {"create": "+", "update": "~", "active": "~", "disabled": "~", "undeclar
 def sync(here: Session, apply: bool) -> None:
     """List what differs between the code and the store: new jobs, changed declarations, jobs that no process declares."""
     changes = here.jobs.sync(plan=True)
-    if apply and changes:
+    if apply:  # also where only the outside system differs
         here.jobs.sync()
     if here.as_json:
         listed = [{"job": c.job_id, "action": c.action, "detail": c.detail} for c in changes]

@@ -32,7 +32,7 @@ def entries(here: Session) -> None:
     if here.as_json:
         here.emit([{**asdict(entry), **_moments(entry)} for entry in found])
     elif not found:
-        here.print("The clock has no entry of ours; `jobmanager sync` makes them.")
+        here.print("The clock has no entry of ours; `jobmanager sync --apply` makes them.")
     else:
         _print(here, found)
     if any(entry.drift not in ("", "paused") for entry in found):

@@ -34,6 +34,7 @@ KEEPERS = {
     "qstash": "QStash",
     "trigger_dev": "Trigger.dev",
     "vercel": "Vercel",
+    "inngest": "Inngest",
 }
 ABSENT = "not in "  # how the drift of an entry begins that should be there
 MARKS = {"create": "+", "undeclared": "-"}
