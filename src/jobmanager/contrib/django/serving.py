@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -15,8 +14,9 @@ from django.core.signals import request_started
 
 from jobmanager.contrib.django.current import current
 from jobmanager.errors import JobManagerError
+from jobmanager.validation.printable import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _started_in: int | None = None
 _lock = threading.Lock()
