@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -75,6 +76,7 @@ def _do(words: list[str], folder: str, env: dict[str, str], streams: tuple[str, 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
+    time.tzset()
     _open(*streams)
     sys.path[:0] = ["", *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = words

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
+from tests.forked import ran
 
 from jobmanager import JobManager, Settings
 
@@ -80,10 +81,8 @@ class Shop:
     def command(self, *words):
         return [sys.executable, "-m", "jobmanager", *words]
 
-    def __call__(self, *words, **how):
-        return subprocess.run(
-            self.command(*words), cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=PATIENCE, check=False, **how
-        )  # fmt: skip
+    def __call__(self, *words):
+        return ran(["jobmanager", *words], folder=self.folder, env=self.environ, seconds=PATIENCE)
 
     def start(self, *words):
         process = subprocess.Popen(
