@@ -403,3 +403,48 @@ def test_the_admin_leads_to_the_dashboard(mounted: Any, people: Any) -> None:
     assert "/admin/jobmanager/jobs/" in index
     answer = mounted.get("/admin/jobmanager/jobs/")
     assert (answer.status_code, answer["location"]) == (302, "/admin/jobs/")
+
+
+def test_both_are_served_under_asgi(mounted: Any, people: Any) -> None:
+    """Fails if a request whose body Django has read already, and that has no WSGI environment, is not served."""
+    from asgiref.sync import async_to_sync
+    from django.test import AsyncClient
+
+    client = AsyncClient()
+    async_to_sync(client.aforce_login)(people("otto", "operate_jobs"))
+    bearer = {"authorization": f"Bearer {SECRET}"}
+    same = {"sec-fetch-site": "same-origin"}
+
+    async def statuses() -> list[int]:
+        tick = await client.post("/jobs/tick/forget-orders", headers=bearer)
+        body = {"scheduled_for": "2026-02-30"}
+        wrong = await client.post("/jobs/tick/forget-orders", body, "application/json", headers=bearer)
+        page = await client.get("/admin/jobs/jobs")
+        start = await client.post(
+            "/admin/jobs/api/v1/jobs/forget-orders/pause", {}, "application/json", headers=same
+        )
+        return [each.status_code for each in (tick, wrong, page, start)]
+
+    assert async_to_sync(statuses)() == [200, 400, 200, 200]
+
+
+def test_a_child_process_is_set_up_for_django(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if a handler with isolation="process" finds no models."""
+    import sys
+    from types import ModuleType
+
+    pytest.importorskip("pebble")
+    from jobmanager import Settings
+    from jobmanager.contrib.django.current import made
+
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "bakery.settings")
+    monkeypatch.setenv("BAKERY_DIR", str(project))
+    monkeypatch.setenv("PYTHONPATH", str(bakery.PROJECT))
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    jobs = made(Settings(backend="noop", database_url="memory://"))
+    jobs.add_job("forget", "bakery.orders.jobs:forget_orders", isolation="process", config={"days": 1})
+
+    run = jobs.trigger_job("forget")
+
+    assert run.output == {"deleted": 0}, run.error
+    jobs.stop()
