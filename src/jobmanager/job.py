@@ -18,6 +18,7 @@ from jobmanager.clock import LONGEST, later, parse_duration
 from jobmanager.errors import ConfigurationError, CronError, NonRetryable
 from jobmanager.schedule import At, Cron, Dst, Every, Schedule
 from jobmanager.schedule.dst import DEBIAN
+from jobmanager.schedule.instants import EPOCH, ending
 from jobmanager.validation.kinds import (
     ATTEMPTS,
     MICROSECOND,
@@ -536,9 +537,10 @@ class JobOptions(PolicyWords, total=False):
     dst: Dst | str
     every: Length
     at: datetime
+    until: datetime | str | None
 
 
-SCHEDULE_WORDS = ("cron", "timezone", "dst", "every", "at")
+SCHEDULE_WORDS = ("cron", "timezone", "dst", "every", "at", "until")
 OF_CRON = ("timezone", "dst")
 """The words that say more about a cron line."""
 KNOWN_OPTIONS = frozenset({"name", *SCHEDULE_WORDS, *POLICY_OPTIONS})
@@ -573,16 +575,30 @@ def _make_job(job_id: str, handler: str, options: JobOptions) -> Job:
         raise ConfigurationError(
             f"{stray[0]}={shown(options.get(stray[0]))} belongs to cron=; leave it out here."
         )
+    if options.get("until") is not None and given not in (["cron"], ["every"]):
+        raise ConfigurationError(
+            f"until={shown(options.get('until'))} belongs to cron= or every=; leave it out here."
+        )
     policies: dict[str, Any] = {word: value for word, value in options.items() if word not in SCHEDULE_WORDS}
     return Job(id=job_id, handler=handler, schedule=_schedule(options), **{"name": job_id, **policies})
 
 
-def every(interval: Any) -> Every:
+def every(interval: Any, anchor: datetime = EPOCH, until: Any = None) -> Every:
     """Return the schedule of an interval, which may also be a text such as "5m"; CronError if it is none."""
+    end = last_moment(until)
     try:
-        return Every(_length(interval))
+        return Every(_length(interval), anchor, until=end)
     except CronError as error:
         _name_option(error, "every", interval)
+        raise
+
+
+def last_moment(until: Any) -> datetime | None:
+    """Return `until=` of a schedule in UTC; CronError if it is no moment."""
+    try:
+        return ending(until)
+    except CronError as error:
+        _name_option(error, "until", until)
         raise
 
 
@@ -594,12 +610,13 @@ def _length(interval: Any) -> Any:
         return interval
 
 
-def cron(expression: Any, timezone: Any = "UTC", dst: Any = DEBIAN) -> Cron:
+def cron(expression: Any, timezone: Any = "UTC", dst: Any = DEBIAN, until: Any = None) -> Cron:
     """Return the schedule of a cron line; CronError if it is none. Many jobs have the same one and share it."""
     shared = isinstance(expression, str) and isinstance(timezone, str) and isinstance(dst, (str, Dst))
+    end = last_moment(until)
     try:
         # Cron refuses what is no text.
-        return (_shared_cron if shared else Cron)(expression, timezone, dst=dst)
+        return (_shared_cron if shared else Cron)(expression, timezone, dst=dst, until=end)
     except CronError as error:
         word = {"bad_timezone": "timezone"}.get(error.kind, "dst" if error.field == "dst" else "cron")
         _name_option(error, word, {"cron": expression, "timezone": timezone, "dst": dst}[word])
@@ -623,9 +640,8 @@ _shared_cron = lru_cache(maxsize=4096)(Cron)
 
 def _schedule(options: JobOptions) -> Schedule | None:
     if (line := options.get("cron")) is not None:
-        return cron(
-            line, options.get("timezone", "UTC"), DEBIAN if (dst := options.get("dst")) is None else dst
-        )
+        dst = DEBIAN if options.get("dst") is None else options.get("dst")
+        return cron(line, options.get("timezone", "UTC"), dst, options.get("until"))
     if (interval := options.get("every")) is not None:
-        return every(interval)
+        return every(interval, until=options.get("until"))
     return None if (at := options.get("at")) is None else _at(at)

@@ -83,6 +83,13 @@ def test_the_policy_for_clock_changes_is_two_words(run: Run) -> None:
     assert 'dst="shift,first"' in said
 
 
+def test_a_schedule_that_has_ended_is_listed_as_such(run: Run) -> None:
+    run("jobs", "create", "nightly", "--handler", "export", "cron=0 3 * * *", "until=2020-01-01T00:00Z")
+    line = next(line for line in run("jobs", "list")[1].splitlines() if line.startswith("nightly"))
+    assert "at 03:00 every day, until 2020-01-01 at 00:00:00 UTC" in line
+    assert " ended " in line
+
+
 def test_the_history_says_what_differs(run: Run) -> None:
     run("jobs", "create", "nightly", "--handler", "export", "cron=0 3 * * *")
     run("jobs", "edit", "nightly", "cron=0 4 * * *", "--if-rev", "1")

@@ -21,6 +21,7 @@ from jobmanager.errors import (
     JobNotFoundError,
     PayloadError,
 )
+from jobmanager.explain import explain_now
 from jobmanager.testing import FakeClock
 
 pytestmark = pytest.mark.slow
@@ -459,3 +460,50 @@ def test_another_policy_in_the_code_is_another_schedule(application: Application
         jobs.stop()
     assert row
     assert (row.schedule_rev, row.schedule) == (2, "cron 30 2 * * * in Europe/Berlin dst skip,first")
+
+
+# ---------------------------------------------------------------- schedules that end
+
+
+def test_a_schedule_ends_and_says_so(application: Application) -> None:
+    jobs = application.process()
+    jobs.create_job("campaign", handler="export", every=60, until=NOON + 2 * MINUTE)
+    row = jobs.store.jobs.get("campaign")
+    assert row
+    assert row.definition == {"handler": "export", "every": 60.0, "until": "2026-03-02T12:02:00+00:00"}
+    application.clock.advance(minutes=5)
+
+    assert [run.scheduled_for for run in jobs.runs("campaign")] == [NOON + 2 * MINUTE, NOON + MINUTE]
+    assert jobs.get_job("campaign").next_run is None
+    (told,) = explain_now(jobs, "campaign")
+    assert told.because.endswith("No instant comes after that: the schedule ends at 2026-03-02 12:02:00 UTC.")
+    assert jobs.trigger_job("campaign").scheduled_for is None
+
+    jobs.update_job("campaign", until=None)
+    application.clock.advance(minutes=1)
+    assert jobs.runs("campaign")[0].scheduled_for == NOON + 6 * MINUTE
+
+
+def test_the_end_of_a_declared_job_is_moved_by_an_override(application: Application) -> None:
+    jobs = application.process(start=False)
+    jobs.add_job("coded", "export", cron="0 9 * * *", until="2026-04-01T00:00Z")
+    jobs.add_job("often", "export", every=60)
+    jobs.start()
+
+    def schedule(job_id: str) -> str:
+        row = jobs.store.jobs.get(job_id)
+        assert row
+        return row.schedule
+
+    jobs.override_job("coded", cron="0 8 * * *")
+    assert schedule("coded") == "cron 0 8 * * * in UTC until 2026-04-01T00:00:00Z"
+    jobs.override_job("coded", until="2026-05-01T00:00Z")
+    assert schedule("coded") == "cron 0 8 * * * in UTC until 2026-05-01T00:00:00Z"
+    jobs.override_job("coded", every=300)
+    assert schedule("coded") == "every 300s until 2026-05-01T00:00:00Z"
+    jobs.override_job("often", until=NOON + MINUTE)
+    assert schedule("often") == "every 60s until 2026-03-02T12:01:00Z"
+    jobs.reset_job("often")
+    assert schedule("often") == "every 60s"
+    with pytest.raises(CronError, match="until='never': 'never' is not a moment"):
+        jobs.override_job("often", until="never")

@@ -234,12 +234,45 @@ def test_the_database_opens_the_instants_of_each_policy_for_changes_of_the_clock
             {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "dst": "skip,both"},
         ),
         (Every(30), {"every": 30}),
+        (Every(30, until="2026-03-10T12:00Z"), {"every": 30, "until": "2026-03-10T12:00:00Z"}),
+        (
+            Cron("30 2 * * *", "Europe/Berlin", until="2026-03-10T12:00Z"),
+            {
+                "cron": "30 2 * * *",
+                "timezone": "Europe/Berlin",
+                "dst": "end,first",
+                "until": "2026-03-10T12:00:00Z",
+            },
+        ),
     ],
 )
 def test_a_schedule_edited_in_sql_becomes_the_words_of_an_override(
     schedule: Schedule, words: dict[str, Any], planned: psycopg.Connection[Any]
 ) -> None:
     assert planned.execute("SELECT jobmanager.override_of(%s)", (schedule.text,)).fetchone() == (words,)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Every(90, until="2026-03-10T12:10:30Z"),
+        Every(60, until="2026-03-10T12:10Z"),
+        Cron("*/5 * * * *", until="2026-03-10T12:10Z"),
+    ],
+)
+def test_the_database_opens_no_instant_after_the_end_of_a_schedule(
+    schedule: Cron | Every, planned: psycopg.Connection[Any]
+) -> None:
+    start = datetime(2026, 3, 10, 12, tzinfo=UTC)
+    Planning(FakeClock(start)).put(planned, [schedule])
+
+    rows = planned.execute(
+        "SELECT jobmanager.ticks(%s, %s, %s, 10000)", (schedule.text, start, start + timedelta(days=60))
+    ).fetchall()
+
+    assert [row[0].astimezone(UTC) for row in rows] == schedule.upcoming(start, 100)
+    assert planned.execute("SELECT jobmanager.lacks_plan(%s)", (schedule.text,)).fetchone() == (False,)
 
 
 @pytest.mark.servers

@@ -93,7 +93,7 @@ def _option_word(text: str, options: Mapping[str, Option], now: datetime) -> tup
         return word, payload(value)
     if word == "retry":
         return word, _retry(value)
-    if word == "at":
+    if word in ("at", "until"):
         return word, moment(value, now)
     if word == "every" or isinstance(kind, Duration):
         return word, duration(value)

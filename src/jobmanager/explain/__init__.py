@@ -62,7 +62,7 @@ def _explanation(question: Question) -> Explanation:
         at=question.at,
         verdict=decision.verdict,
         cause=decision.cause,
-        because=f"{decision.because}{plan.clocks(question)}",
+        because=f"{decision.because}{plan.clocks(question)}{plan.ended(question)}",
         advice=decision.advice,
         run=question.run,
         before=question.before,

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from jobmanager.errors import HandlerNotFoundError
 from jobmanager.explain.question import Decision, Question, start_one
-from jobmanager.schedule import Cron
+from jobmanager.schedule import Cron, Every
 from jobmanager.schedule.changes import change_that_decides
 
 SECOND = timedelta(seconds=1)
@@ -47,6 +47,14 @@ def clocks(question: Question) -> str:
         return ""
     shown = f"{change.wall_before:%H:%M} to {change.wall_after:%H:%M}"
     return f" The clocks go {change.direction} from {shown}: {change.note}"
+
+
+def ended(question: Question) -> str:
+    """Return that the schedule has no further instant because it ends; '' while it has."""
+    schedule = question.schedule
+    if isinstance(schedule, (Cron, Every)) and schedule.until is not None and schedule.ended(question.at):
+        return f" No instant comes after that: the schedule ends at {question.told(schedule.until)}."
+    return ""
 
 
 def nobody_keeps_time(question: Question) -> Decision | None:

@@ -70,7 +70,7 @@ def edited(definition: Mapping[str, Any], words: Mapping[str, Any]) -> tuple[str
     handler = words.get("handler", handler)
     given = [word for word in ("cron", "every", "at") if words.get(word) is not None]
     if given:  # another kind of schedule takes the place of the one before; a cron line keeps its zone
-        kept = {"cron", *OF_CRON} if given == ["cron"] else set()
+        kept = {"cron": {"cron", *OF_CRON, "until"}, "every": {"until"}}.get(given[0], set())
         before = {word: value for word, value in before.items() if word in kept or word not in SCHEDULE_WORDS}
     after = added(before, {word: value for word, value in words.items() if word != "handler"})
     return handler, {word: _read(word, value) for word, value in after.items() if value is not None}
@@ -90,11 +90,17 @@ def words_of(definition: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _schedule_words(job: Job, words: Mapping[str, Any]) -> dict[str, Any]:
     """Return the words of the schedule that have another form in JSON."""
-    if isinstance(job.schedule, Cron) and "dst" in words:
-        return {"dst": None if job.schedule.dst == DEBIAN else job.schedule.dst.text}
-    if isinstance(job.schedule, Every):
-        return {"every": job.schedule.interval.total_seconds()}
-    return {"at": job.schedule.moment.isoformat()} if isinstance(job.schedule, At) else {}
+    plain: dict[str, Any] = {}
+    match job.schedule:
+        case Cron(dst=dst, until=until):
+            plain = {"dst": None if dst == DEBIAN else dst.text} if "dst" in words else {}
+        case Every(interval=interval, until=until):
+            plain = {"every": interval.total_seconds()}
+        case At(moment=moment):
+            return {"at": moment.isoformat()}
+        case _:
+            return {}
+    return plain if until is None else {**plain, "until": until.isoformat()}
 
 
 def _plain(word: str, value: Any) -> Any:

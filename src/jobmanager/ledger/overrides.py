@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from jobmanager.errors import ConfigurationError
-from jobmanager.job import OF_CRON, POLICY_OPTIONS, RETRY_OPTIONS, Job, cron, every
-from jobmanager.schedule import Cron, Dst, Schedule
+from jobmanager.job import OF_CRON, POLICY_OPTIONS, RETRY_OPTIONS, Job, cron, every, last_moment
+from jobmanager.schedule import Cron, Dst, Every, Schedule
 from jobmanager.schedule.dst import DEBIAN
 from jobmanager.validation.options import closest_name
 
@@ -20,7 +20,8 @@ _JOB = {name: item for name, item in POLICY_OPTIONS.items() if item.overridable}
 _RETRY = {name: item for name, item in RETRY_OPTIONS.items() if item.overridable}
 OVERRIDABLE = {**_JOB, **_RETRY}
 """The options that can be overridden, by name; a schedule can be as well."""
-SCHEDULE_WORDS = ("cron", *OF_CRON, "every")
+TIMINGS = ("cron", *OF_CRON, "every")
+SCHEDULE_WORDS = (*TIMINGS, "until")
 WORDS = frozenset({*SCHEDULE_WORDS, *OVERRIDABLE})
 
 
@@ -31,7 +32,7 @@ def checked(words: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"{unknown[0]!r} cannot be overridden.{closest_name(unknown[0], WORDS)} Known are {', '.join(sorted(WORDS))}."
         )
-    given = [word for word in SCHEDULE_WORDS if words.get(word) is not None]
+    given = [word for word in TIMINGS if words.get(word) is not None]
     if "every" in given and len(given) > 1:
         raise ConfigurationError(
             f"{' and '.join(given)} exclude each other; give cron with timezone and dst, or every."
@@ -66,6 +67,8 @@ def _plain(word: str, value: Any) -> Any:
     match word:
         case "cron":
             return cron(value).expression
+        case "until":
+            return end.isoformat() if (end := last_moment(value)) else None
         case "timezone":
             return cron("* * * * *", value).timezone
         case _:
@@ -88,14 +91,18 @@ def in_force(job: Job, override: Mapping[str, Any] | None) -> Job:
 
 
 def _schedule(job: Job, override: Mapping[str, Any]) -> Schedule:
+    until = override.get("until") or (job.schedule.until if isinstance(job.schedule, (Cron, Every)) else None)
     declared = job.schedule if isinstance(job.schedule, Cron) else None
     if override.get("every") is not None:
-        return every(override["every"])
+        return every(override["every"], until=until)
+    if isinstance(job.schedule, Every) and not override.keys() & {"cron", *OF_CRON}:
+        return every(job.schedule.interval, job.schedule.anchor, until)
     expression = override.get("cron") or (declared.expression if declared else None)
     if expression is None:
-        word = next(word for word in OF_CRON if override.get(word) is not None)
+        word = next(word for word in (*OF_CRON, "until") if override.get(word) is not None)
+        owner = "cron= or every=" if word == "until" else "cron="
         raise ConfigurationError(
-            f"Job {job.id!r}: {word}={override[word]!r} belongs to cron=, which the job has not; give cron as well."
+            f"Job {job.id!r}: {word}={override[word]!r} belongs to {owner}, which the job has not; give cron as well."
         )
     before: tuple[str, Dst] = (declared.timezone, declared.dst) if declared else ("UTC", DEBIAN)
-    return cron(expression, override.get("timezone") or before[0], override.get("dst") or before[1])
+    return cron(expression, override.get("timezone") or before[0], override.get("dst") or before[1], until)

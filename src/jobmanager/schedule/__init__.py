@@ -25,16 +25,18 @@ def parse(text: str) -> Schedule:
 @lru_cache(maxsize=8192)
 def _read(text: str) -> Schedule:
     # Cached: the rows of many jobs share a few schedules, and schedules are values.
-    kind, _, rest = text.partition(" ")
+    timing, _, until = text.partition(" until ")
+    kind, _, rest = timing.partition(" ")
     try:
         if kind == "cron":
             expression, _, place = rest.rpartition(" in ")
             timezone, _, policy = place.partition(" dst ")
-            return Cron(expression, timezone, dst=policy or DEBIAN)
+            return Cron(expression, timezone, dst=policy or DEBIAN, until=until or None)
         if kind == "every":
             seconds, _, anchor = rest.partition(" from ")
-            return Every(int(seconds.removesuffix("s")), datetime.fromisoformat(anchor) if anchor else EPOCH)
-        if kind == "at":
+            origin = datetime.fromisoformat(anchor) if anchor else EPOCH
+            return Every(int(seconds.removesuffix("s")), origin, until=until or None)
+        if kind == "at" and not until:
             return At(datetime.fromisoformat(rest))
     except CronError:  # a ValueError too, but it says more
         raise

@@ -15,6 +15,11 @@ class At(Instants):
 
     moment: datetime
 
+    @property
+    def until(self) -> datetime:  # type: ignore[override]  # its instant is its end
+        """The instant itself."""
+        return self.moment
+
     def __init__(self, moment: datetime) -> None:
         object.__setattr__(self, "moment", given_utc(moment))
 

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 
 from jobmanager.errors import CronError
 from jobmanager.schedule import zones
-from jobmanager.schedule.describe import describe_cron
+from jobmanager.schedule.describe import describe_cron, describe_end
 from jobmanager.schedule.dialect import day_rules, read
 from jobmanager.schedule.dst import DEBIAN, Dst
 from jobmanager.schedule.fields import Fields
-from jobmanager.schedule.instants import EPOCH, SECOND, Instants, whole_utc
+from jobmanager.schedule.instants import EPOCH, SECOND, Instants, ending, whole_utc
 from jobmanager.validation.texts import shown
 
 MOST_CHARACTERS = 10_000
@@ -23,15 +23,23 @@ class Cron(Instants):
 
     5 fields (minute, hour, day of month, month, day of week) or 6 with the seconds first. When clocks change `dst` says what becomes of
     a job at a particular time; by default the rule of Debian's cron: it runs once, soon after the gap if its time was skipped. A job with
-    `*` in the minute or hour follows the wall clock. Raises CronError for what the dialect or the zone list does not know.
+    `*` in the minute or hour follows the wall clock. After `until` (aware, or an ISO text) there is no instant. Raises CronError for what the dialect or the zone list does not know.
     Blanks around and between the fields make no difference: equal schedules compare equal.
     """
 
     expression: str
     timezone: str
     dst: Dst
+    until: datetime | None
 
-    def __init__(self, expression: str, timezone: str = "UTC", *, dst: Dst | str = DEBIAN) -> None:
+    def __init__(
+        self,
+        expression: str,
+        timezone: str = "UTC",
+        *,
+        dst: Dst | str = DEBIAN,
+        until: datetime | str | None = None,
+    ) -> None:
         if not _is_bounded_text(expression):
             raise CronError(
                 f"A cron expression is a text of at most 10,000 characters, not {shown(expression)}.",
@@ -51,6 +59,7 @@ class Cron(Instants):
         object.__setattr__(self, "expression", " ".join(expression.split()))
         object.__setattr__(self, "timezone", timezone)
         object.__setattr__(self, "dst", Dst.read(dst))
+        object.__setattr__(self, "until", ending(until))
 
     @property
     def fields(self) -> Fields:
@@ -63,19 +72,19 @@ class Cron(Instants):
 
         since = (whole_utc(moment) - EPOCH) // SECOND
         instant = calendar.next_after(self.expression, self.timezone, since, self.dst.gap, self.dst.fold)
-        return None if instant is None else EPOCH + timedelta(seconds=instant)
+        return None if instant is None else self._unless_ended(EPOCH + timedelta(seconds=instant))
 
     @property
     def never_matches(self) -> bool:
         return not day_rules(self.expression)
 
     def describe(self) -> str:
-        return describe_cron(self.fields, self.timezone, self.dst)
+        return describe_cron(self.fields, self.timezone, self.dst) + describe_end(self.until)
 
     @property
     def text(self) -> str:
         policy = "" if self.dst == DEBIAN else f" dst {self.dst.text}"
-        return f"cron {self.expression} in {self.timezone}{policy}"
+        return f"cron {self.expression} in {self.timezone}{policy}{self._end_text()}"
 
     @property
     def resolution(self) -> timedelta:

@@ -39,6 +39,11 @@ def describe_every(interval: timedelta, anchor: datetime | None) -> str:
     return _each(seconds // size, unit) + (f", counted from {_moment(anchor)}" if anchor else "")
 
 
+def describe_end(until: datetime | None) -> str:
+    """For example ", until 2026-12-31 at 23:59:00 UTC"; nothing for a schedule that does not end."""
+    return "" if until is None else f", until {_moment(until)}"
+
+
 def describe_at(moment: datetime) -> str:
     """For example "once, on 2026-01-01 at 00:00:00 UTC"."""
     return f"once, on {_moment(moment)}"

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobmanager.errors import CronError
-from jobmanager.schedule.describe import describe_every
-from jobmanager.schedule.instants import EPOCH, SECOND, Instants, given_utc, iso, whole_utc
+from jobmanager.schedule.describe import describe_end, describe_every
+from jobmanager.schedule.instants import EPOCH, SECOND, Instants, ending, given_utc, iso, whole_utc
 from jobmanager.validation.texts import shown
 
 
@@ -18,30 +18,40 @@ class Every(Instants):
 
     `interval` is whole seconds (int, float) or a timedelta of whole seconds, at least 1 s; raises
     CronError(kind="bad_interval") otherwise. `anchor` is an aware datetime (kind="bad_moment" if naive);
-    its microseconds are dropped.
+    its microseconds are dropped. After `until` (aware, or an ISO text) there is no instant.
     """
 
     interval: timedelta
     anchor: datetime
+    until: datetime | None
 
-    def __init__(self, interval: float | timedelta, anchor: datetime = EPOCH) -> None:
+    def __init__(
+        self,
+        interval: float | timedelta,
+        anchor: datetime = EPOCH,
+        *,
+        until: datetime | str | None = None,
+    ) -> None:
         object.__setattr__(self, "interval", _whole_interval(interval))
         object.__setattr__(self, "anchor", given_utc(anchor))
+        object.__setattr__(self, "until", ending(until))
 
     def next_after(self, moment: datetime) -> datetime | None:
         steps = (whole_utc(moment) - self.anchor) // self.interval + 1
         try:
-            return self.anchor + steps * self.interval
+            return self._unless_ended(self.anchor + steps * self.interval)
         except OverflowError:  # past the year 9999
             return None
 
     def describe(self) -> str:
-        return describe_every(self.interval, None if self.anchor == EPOCH else self.anchor)
+        return describe_every(self.interval, None if self.anchor == EPOCH else self.anchor) + describe_end(
+            self.until
+        )
 
     @property
     def text(self) -> str:
         origin = "" if self.anchor == EPOCH else f" from {iso(self.anchor)}"
-        return f"every {self.interval // SECOND}s{origin}"
+        return f"every {self.interval // SECOND}s{origin}{self._end_text()}"
 
     @property
     def resolution(self) -> timedelta:

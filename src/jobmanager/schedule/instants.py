@@ -23,6 +23,8 @@ class Instants(ABC):
     """
 
     __slots__ = ()
+    until: datetime | None
+    """The last moment at which an instant may be; None if the schedule does not end."""
 
     @abstractmethod
     def next_after(self, moment: datetime) -> datetime | None:
@@ -46,6 +48,16 @@ class Instants(ABC):
     def never_matches(self) -> bool:
         """True if no date fits, as for 30 February: refused when a job is registered."""
         return False
+
+    def ended(self, moment: datetime) -> bool:
+        """Return whether no instant comes after a moment because the schedule ends."""
+        return self.until is not None and self.next_after(moment) is None
+
+    def _unless_ended(self, instant: datetime) -> datetime | None:
+        return None if self.until is not None and instant > self.until else instant
+
+    def _end_text(self) -> str:
+        return "" if self.until is None else f" until {iso(self.until)}"
 
     def between(self, start: datetime, end: datetime) -> Iterator[datetime]:
         """Yield the instants after `start` up to and including `end`, computed as they are taken."""
@@ -100,6 +112,24 @@ def given_utc(moment: object) -> datetime:
             value=shown(moment),
             hint="Give an aware datetime, for example datetime(2026, 1, 1, tzinfo=UTC).",
         ) from None
+
+
+def ending(until: object) -> datetime | None:
+    """Return the last moment of a schedule that ends, given as an aware datetime or an ISO text, in UTC; None for one that does not end."""
+    if until is None:
+        return None
+    if not isinstance(until, str):
+        return given_utc(until)
+    try:
+        return given_utc(datetime.fromisoformat(until))
+    except ValueError as error:
+        raise CronError(
+            f"{shown(until)} is not a moment with its zone.",
+            kind="bad_moment",
+            field="until",
+            value=shown(until),
+            hint="Write it as 2026-12-31T23:59Z.",
+        ) from error
 
 
 def iso(moment: datetime) -> str:

@@ -80,7 +80,7 @@ def _row(view: JobView, now: datetime) -> tuple[str | Text, ...]:
     return (
         view.id,
         view.words,
-        clock(view.next_run, now),
+        "ended" if view.schedule and view.schedule.ended(now) else clock(view.next_run, now),
         distance(view.next_run, now) or "-",
         last.append(f" {distance(when, now)}", "dim") if when else last,
         length(view.last.duration) if view.last else "",

@@ -80,6 +80,7 @@ class NewSchedule(Given):
     dst: DstModel | None = None
     every: Length | None = None
     at: Moment | None = None
+    until: Moment | None = None
     number: Annotated[int, Field(ge=1, le=100)] = Field(
         default=5, description="So many of the next instants."
     )

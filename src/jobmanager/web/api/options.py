@@ -93,6 +93,10 @@ _FIELDS: Mapping[str, tuple[Any, Any]] = {
     ),
     "every": (_optional(Length), Field(default=None, description="An interval.")),
     "at": (_optional(Moment), Field(default=None, description="A single instant.")),
+    "until": (
+        _optional(Moment),
+        Field(default=None, description="After it the cron line or the interval has no instant."),
+    ),
     **{
         name: (_optional(_RETRY), Field(default=None, description=item.help))
         if name == "retry"

@@ -34,8 +34,13 @@ def previewed(view: JobView, words: Mapping[str, Any]) -> Schedule | None:
     if not words:
         return view.schedule
     present = view.schedule
-    if isinstance(present, Cron) and words.keys() <= {"cron", *OF_CRON}:
-        kept = {"cron": present.expression, "timezone": present.timezone, "dst": present.dst}
+    if isinstance(present, Cron) and words.keys() <= {"cron", *OF_CRON, "until"}:
+        kept = {
+            "cron": present.expression,
+            "timezone": present.timezone,
+            "dst": present.dst,
+            "until": present.until,
+        }
         return schedule_of(view.id, **{**kept, **words})
     return schedule_of(view.id, **words)
 

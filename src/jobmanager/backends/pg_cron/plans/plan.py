@@ -33,6 +33,7 @@ from jobmanager.schedule.wakeup import (
     wakeup,
 )
 
+MINUTE = timedelta(minutes=1)
 FEWEST_INSTANTS = 8  # a plan goes on until it has so many
 LONGEST_PLAN = 100_000  # days, or up to four times as many: 29 February on a given weekday comes eight times in 270 years
 
@@ -109,7 +110,11 @@ def plan_of(schedule: Schedule, start: datetime, days: int) -> Plan:
 @lru_cache(maxsize=1024)
 def _cron(schedule: Cron, first: int, days: int) -> Plan:
     rows = _rows(schedule, first, days)
-    while _later_instants(rows) < FEWEST_INSTANTS and days < LONGEST_PLAN and not schedule.never_matches:
+    while (
+        _later_instants(rows) < FEWEST_INSTANTS
+        and days < LONGEST_PLAN
+        and not (schedule.never_matches or _ends(schedule, first + days))
+    ):
         days *= 4
         rows = _rows(schedule, first, days)
     return Plan(
@@ -118,10 +123,23 @@ def _cron(schedule: Cron, first: int, days: int) -> Plan:
         None,
         None,
         cron_wakeup(schedule, first, max(days, HOLDS_FOR)),
-        _date(first + days),
+        date.max if _ends(schedule, first + days) else _date(first + days),
         "" if schedule.timezone == "UTC" else zones.version(),
         tuple(PlanRow(minutes, _ranges(on, first)) for minutes, on in rows.items()),
     )
+
+
+def _until_it_ends(schedule: Cron, first: int, days: int) -> Iterator[tuple[int, int, int | None]]:
+    """Yield the stretches of these days, up to the minute in which the schedule ends."""
+    last = None if schedule.until is None else (schedule.until - EPOCH) // MINUTE - first * MINUTES + 1
+    for begin, end, offset in _stretches(schedule.timezone, first, days, wildcard=schedule.fields.wildcard):
+        if last is None or begin < last:
+            yield begin, end if last is None else min(end, last), offset
+
+
+def _ends(schedule: Cron, day: int) -> bool:
+    """Whether the schedule has no instant from the midnight of a day on, because it ends."""
+    return schedule.until is not None and schedule.until < EPOCH + timedelta(days=day)
 
 
 def _rows(schedule: Cron, first: int, days: int) -> dict[int, int]:
@@ -130,7 +148,7 @@ def _rows(schedule: Cron, first: int, days: int) -> dict[int, int]:
     local = local_minutes(schedule.expression)
     whole: defaultdict[int, int] = defaultdict(int)
     parts: defaultdict[int, int] = defaultdict(int)
-    for begin, end, offset in _stretches(schedule.timezone, first, days, wildcard=schedule.fields.wildcard):
+    for begin, end, offset in _until_it_ends(schedule, first, days):
         if offset is None:
             for minute in _asked(schedule, first * MINUTES + begin, first * MINUTES + end):
                 day, of_day = divmod(minute - first * MINUTES, MINUTES)

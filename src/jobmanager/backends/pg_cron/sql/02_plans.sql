@@ -5,6 +5,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 -- Return the first instant strictly after; NULL if there is none, or none is planned.
 DECLARE
   s jobmanager.schedules;
+  instant timestamptz;
   day date := (_after AT TIME ZONE 'UTC')::date;
   minute int := extract(hour FROM _after AT TIME ZONE 'UTC') * 60 + extract(minute FROM _after AT TIME ZONE 'UTC');
 BEGIN
@@ -12,10 +13,11 @@ BEGIN
   IF s.kind = 'at' THEN
     RETURN CASE WHEN s.first_at > _after THEN s.first_at END;
   ELSIF s.kind = 'every' THEN
-    RETURN s.first_at + (floor(extract(epoch FROM _after - s.first_at) / s.step) + 1)::float8 * s.step * interval '1 second';
+    instant := s.first_at + (floor(extract(epoch FROM _after - s.first_at) / s.step) + 1)::float8 * s.step * interval '1 second';
+    RETURN CASE WHEN instant <= coalesce(substring(_schedule FROM ' until (\S+)$')::timestamptz, 'infinity') THEN instant END;
   END IF;
   RETURN (
-    SELECT min(instant) AT TIME ZONE 'UTC' FROM (
+    SELECT min(found.instant) AT TIME ZONE 'UTC' FROM (
       SELECT day + (minute + position(B'1' IN substring(minutes FROM minute + 2))) * interval '1 minute' AS instant
         FROM jobmanager.plans
        WHERE schedule = _schedule AND days @> day AND position(B'1' IN substring(minutes FROM minute + 2)) > 0
