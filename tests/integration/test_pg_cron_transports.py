@@ -348,7 +348,7 @@ def test_what_pg_cron_has_planned_is_inert_while_another_backend_keeps_the_time(
 def test_a_living_process_keeps_the_time_when_no_other_backend_lives(ground: Callable[..., Ground]) -> None:
     here = ground(sweep_seconds=1)
     keeps_time(here.manager, "celery")
-    until(lambda: here.manager.store.processes.keeper("default") == "pg_cron", 10)
+    until(lambda: here.manager.store.processes.keeper("default") == "pg_cron", 60)
 
 
 def test_a_tick_that_was_announced_is_opened_by_whatever_backend_brings_it(
@@ -564,7 +564,7 @@ def test_an_announced_tick_that_meets_a_run_becomes_what_the_policy_says(
     here.manager.sync()
     here.database.execute("SELECT jobmanager.remove_entries()")
     here.manager.trigger_job("busy")
-    assert entered.wait(10)
+    assert entered.wait(60)
     here.make_due()
     here.fire()
 
@@ -576,7 +576,7 @@ def test_an_announced_tick_that_meets_a_run_becomes_what_the_policy_says(
         until(lambda: [run.turn for run in here.manager.runs("busy") if run.scheduled_for] == ["waits"], 15)
     release.set()
 
-    until(lambda: all(run.status.closed for run in here.manager.runs("busy")), 15)
+    until(lambda: all(run.status.closed for run in here.manager.runs("busy")), 60)
     assert [(str(run.status), run.reason) for run in here.manager.runs("busy") if run.scheduled_for] == became
 
 
@@ -594,7 +594,7 @@ def test_a_tick_announced_before_a_pause_is_skipped_and_one_of_a_disabled_job_to
 
     here.manager.start()
 
-    until(lambda: all(run.status.closed for run in here.manager.runs()), 20)
+    until(lambda: all(run.status.closed for run in here.manager.runs()), 60)
     found = {run.job_id: (str(run.status), run.reason) for run in here.manager.runs()}
     assert found == {"job-0": ("skipped", "paused"), "job-1": ("skipped", "disabled")}
     assert here.started == []

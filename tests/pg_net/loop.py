@@ -167,5 +167,5 @@ class Loop:
             except StoreUnavailableError:  # the test restarted the server
                 return False
 
-        until(enough, 15)
+        until(enough, 60)
         assert len(set(self.started)) == len(self.started)
