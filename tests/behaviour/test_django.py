@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests import bakery
+from tests.waiting import until
 
 from jobmanager import RunStatus
 from jobmanager.errors import ConfigurationError
@@ -448,3 +449,21 @@ def test_a_child_process_is_set_up_for_django(project: Path, monkeypatch: pytest
 
     assert run.output == {"deleted": 0}, run.error
     jobs.stop()
+
+
+def test_the_wsgi_application_has_the_endpoint_before_it_and_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.core.signals import request_started
+    from werkzeug.test import Client
+
+    from jobmanager.contrib.django import serving, wsgi_application
+    from jobmanager.contrib.django.test import jobs_in_memory
+
+    monkeypatch.setattr(serving, "_started_in", None)
+    with jobs_in_memory(backend="external", secret=SECRET) as (jobs, _):
+        try:
+            client = Client(wsgi_application())
+            until(lambda: jobs.started, within=10)
+            statuses = [client.post("/jobs/run").status_code, client.get("/admin/login/").status_code]
+        finally:
+            request_started.disconnect(dispatch_uid="jobmanager")
+    assert statuses == [401, 200]

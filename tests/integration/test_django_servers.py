@@ -115,6 +115,32 @@ def test_each_serving_process_starts_once_and_a_view_starts_a_run(folder: Path, 
         jobs.store.close()
 
 
+def test_an_edit_reloads_into_one_process_and_loses_no_run(folder: Path) -> None:
+    """Fails if the child that the reloader ends leaves its run, or its place among the living processes, behind."""
+    file = folder / "site" / "bakery" / "orders" / "jobs.py"
+    text = file.read_text()
+    slow = text.replace(
+        "    Order.objects.filter(id=order)",
+        "    __import__('time').sleep(2)\n    Order.objects.filter(id=order)",
+    )
+    assert slow != text
+    file.write_text(slow)
+    with serving(folder, *SERVERS["runserver"][0]) as (address, process):
+        jobs = record(folder)
+        (before,) = until(jobs.instances, within=30)
+        httpx.get(f"{address}/order/ana/", timeout=20)
+        run = until(lambda: jobs.runs("confirm-order", status="running"), within=20)[0]
+
+        file.write_text(text)
+
+        until(lambda: [each for each in jobs.instances() if each.id != before.id], within=40)
+        assert jobs.wait(run.id, 30).output == "ana"
+        until(lambda: len(jobs.instances()) == 1, within=30)
+        jobs.store.close()
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)
+
+
 def test_a_preloading_master_of_gunicorn_starts_nothing(folder: Path) -> None:
     command = SERVERS["gunicorn"][0]
     with serving(folder, *command, "--preload") as (address, process):
