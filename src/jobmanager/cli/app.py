@@ -43,6 +43,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "redrive": "trigger:redrive",
         "dead": "operate:dead",
         "backfill": "operate:backfill",
+        "events": "events:events",
     },
     "Watch and maintain": {
         "dashboard": "dashboard:dashboard",

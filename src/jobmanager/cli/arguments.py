@@ -50,28 +50,36 @@ def payload(text: str | None) -> dict[str, Any] | None:
     """Read a JSON object given as text, as `@file`, or as `-` for standard input."""
     if text is None:
         return None
-    source = {"-": "standard input"}.get(text, text if text.startswith("@") else "--payload")
+    value = json_value(text, "payload")
+    if not isinstance(value, dict):
+        raise UsageError(
+            f"The payload from {_source(text, 'payload')} is a JSON {_KINDS.get(type(value), 'value')}, not an object.",
+            hint="""The handler's arguments go by name: --payload '{"days": 7}'""",
+        )
+    return value
+
+
+def json_value(text: str, noun: str) -> Any:
+    """Read the JSON of the option `--noun`, given as text, as `@file`, or as `-` for standard input."""
     try:
         written = (
             sys.stdin.read() if text == "-" else Path(text[1:]).read_text() if text.startswith("@") else text
         )
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"The payload {text} cannot be read: {error}.", hint="Name a readable file: --payload @file.json"
+            f"The {noun} {text} cannot be read: {error}.", hint=f"Name a readable file: --{noun} @file.json"
         ) from None
     try:
-        value = json.loads(written)
+        return json.loads(written)
     except json.JSONDecodeError as error:
         raise UsageError(
-            f"The payload from {source} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
-            hint="""Quote it for the shell: --payload '{"days": 7}'""",
+            f"The {noun} from {_source(text, noun)} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
+            hint=f"""Quote it for the shell: --{noun} '{{"days": 7}}'""",
         ) from None
-    if not isinstance(value, dict):
-        raise UsageError(
-            f"The payload from {source} is a JSON {_KINDS.get(type(value), 'value')}, not an object.",
-            hint="""The handler's arguments go by name: --payload '{"days": 7}'""",
-        )
-    return value
+
+
+def _source(text: str, noun: str) -> str:
+    return "standard input" if text == "-" else text if text.startswith("@") else f"--{noun}"
 
 
 def option_words(texts: Sequence[str], options: Mapping[str, Option], now: datetime) -> dict[str, Any]:

@@ -6,7 +6,10 @@ from typing import assert_never
 
 from jobmanager.explain.explanation import Verdict
 from jobmanager.explain.question import Decision, Question, start_one
+from jobmanager.explain.resting import resting, rests
 from jobmanager.run import Run, RunStatus
+
+MOST_CHILDREN = 1000
 
 
 def recorded(question: Question) -> Decision | None:
@@ -72,6 +75,8 @@ def _failed(question: Question, run: Run) -> Decision:
 
 
 def _pending(question: Question, run: Run) -> Decision:
+    if (decision := _resting(question, run)) is not None:
+        return decision
     if run.attempt and run.due_at > question.now:
         return Decision(
             "pending",
@@ -93,6 +98,13 @@ def _pending(question: Question, run: Run) -> Decision:
         "It is open, and no living process executes this job.",
         start_one(question.jobs),
     )
+
+
+def _resting(question: Question, run: Run) -> Decision | None:
+    if not rests(run, question.now):
+        return None
+    children = question.jobs.children(run.id, limit=MOST_CHILDREN) if run.reason == "children" else ()
+    return resting(run, question.jobs.steps(run.id), children, now=question.now, told=question.told)
 
 
 def _skipped(question: Question, run: Run) -> Decision:

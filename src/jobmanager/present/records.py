@@ -59,6 +59,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "scope": run.scope,
         "idempotency_key": run.idempotency_key,
         "blocked_by": run.blocked_by,
+        "parent_id": run.parent_id,
         "cancel_requested_at": iso(run.cancel_requested_at),
         "payload": shown_payload(run.payload),
         "output": run.output,

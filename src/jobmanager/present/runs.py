@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import cast
 
+from jobmanager.explain.explanation import Told
+from jobmanager.explain.resting import ends, rests
 from jobmanager.present.condition import Instant, outcome_of
 from jobmanager.present.phrases import compact
 from jobmanager.run import Failure, Progress, Run
@@ -16,6 +18,7 @@ STARTED_BY = {
     "backfill": "a backfill",
     "sweep": "the account",
 }
+RESTING = {"sleeping": "sleeping", "waiting": "waiting for an event", "children": "waiting for its children"}
 
 
 def started_by(run: Run) -> str:
@@ -49,11 +52,20 @@ def time_left(run: Run, now: datetime) -> timedelta | None:
     return max(timedelta(0), (now - run.started_at) * (done.total - done.processed) / done.processed)
 
 
-def what_happened(run: Run) -> str:
-    """Return one line about the run: its error, its reason, its progress, or what it returned."""
+def resting_words(run: Run, now: datetime, told: Told) -> str:
+    """Return `sleeping until 5 May 09:00` for a run that waits in a step; '' for every other."""
+    if not rests(run, now):
+        return ""
+    what = RESTING[run.reason or ""]
+    return f"{what} until {told(run.due_at)}" if ends(run.opened_at, run.due_at) else what
+
+
+def what_happened(run: Run, now: datetime, told: Told) -> str:
+    """Return one line about the run: its error, its reason, its progress, what it waits for, or what it returned."""
     if run.error is not None:
         return error_line(run.error)
     if not run.status.closed:
-        return progress_words(run.progress) if run.progress is not None else run.reason or ""
+        progress = progress_words(run.progress) if run.progress is not None else ""
+        return ": ".join(filter(None, (resting_words(run, now, told), progress))) or run.reason or ""
     many = f"{run.ticks:,} instants in one row" if run.ticks > 1 else ""
     return ": ".join(filter(None, (run.reason, many))) or compact(run.output)

@@ -60,6 +60,36 @@ def test_it_ran(world):
     assert explain(jobs, "work", NOON).run.output == "done"
 
 
+def broken():
+    raise OSError("no route")
+
+
+@pytest.mark.parametrize(
+    ("flow", "named", "because"),
+    [(lambda context: context.sleep("rest", days=1), "sleeps", "It sleeps in step `rest` until 2026-03-02 12:00:00 UTC."),
+     (lambda context: context.step("send", broken, retry=Retry(max_attempts=3, delays=[HOUR], jitter=0)), "waits_for_retry",
+      "It rests before try 2 of step `send` after OSError until 2026-03-01 13:00:00 UTC."),
+     (lambda context: context.wait_for("paid", key="7"), "waits_for_event", "It waits for the event paid of 7."),
+     (lambda context: context.gather("all", "resting", [{}]), "waits_for_children",
+      "It waits for 1 of 1 runs that step `all` has started.")],
+)  # fmt: skip
+def test_it_waits_in_a_step(world, flow, named, because):
+    def handler(context: RunContext) -> None:
+        flow(context)
+
+    def rest(context: RunContext) -> None:
+        context.sleep("rest", days=1)
+
+    jobs = world.manager(handler)
+    jobs.add_job("resting", rest)
+    jobs.start()
+    world.clock.advance(seconds=30)
+    world.clock.advance()
+    explained = explain(jobs, "work", NOON)
+    assert (explained.verdict, explained.cause, explained.because) == ("pending", named, because)
+    assert ("jobmanager events send 'paid' --key '7'" in explained.advice) is (named == "waits_for_event")
+
+
 def test_it_ran_and_failed(world):
     def fail():
         raise ValueError("broken down")

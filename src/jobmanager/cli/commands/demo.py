@@ -142,7 +142,7 @@ def _screen(here: Session, manager: JobManager) -> Group:
             run.job_id,
             status(run.status.value),
             length(run.duration),
-            said(run),
+            said(run, now),
         )
         for run in runs[:NEWEST]
     ]

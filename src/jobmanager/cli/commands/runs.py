@@ -16,6 +16,8 @@ from jobmanager.cli.verbs import Verbs, verb
 from jobmanager.clock import SystemClock
 from jobmanager.present.phrases import both, clock, compact, continued, distance, length, tail
 from jobmanager.present.records import attempt_record, line_record, run_record
+from jobmanager.present.steps import MOST_COUNTED, step_record
+from jobmanager.run import SUSPENDED
 from jobmanager.validation.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -173,8 +175,11 @@ def _watch(here: Session, wanted: _Wanted) -> None:
             if here.as_json:
                 here.emit(run_record(run), line=True)
             else:
-                when = clock(run.finished_at or run.started_at or run.opened_at, here.ledger.store.now())
-                here.print(f"{when}  {tail(run.id)}  {run.job_id}  {run.status.value}  {said(run).plain}")
+                now = here.ledger.store.now()
+                when = clock(run.finished_at or run.started_at or run.opened_at, now)
+                here.print(
+                    f"{when}  {tail(run.id)}  {run.job_id}  {run.status.value}  {said(run, now).plain}"
+                )
         told = {run.id: run.status.value for run in found}
         SystemClock().sleep(LOOK_EVERY_SECONDS)
 
@@ -211,15 +216,17 @@ def runs_table(here: Session, found: list[Run], *, of_one_job: bool = False) -> 
                 due,
                 distance(when, now),
                 length(run.duration),
-                said(run),
+                said(run, now),
             )
         )
     return listing(here.console, columns, rows)
 
 
-def said(run: Run) -> Text:
-    """Return a summary of a run on one line: its error, progress, reason or output."""
+def said(run: Run, now: datetime | None = None) -> Text:
+    """Return a summary of a run on one line: its error, progress, reason or output; with `now` also until when it rests."""
     from rich.text import Text
+
+    from jobmanager.present.runs import resting_words
 
     if run.error is not None:
         told = f"{run.error.type or run.error.kind}: {run.error.message}"
@@ -229,7 +236,8 @@ def said(run: Run) -> Text:
         return Text(
             f"{many}{run.reason or ''}".strip(", ") or compact(run.output), "" if run.output else "dim"
         )
-    return Text(_progress_in_words(run.progress), "cyan")
+    rests = "" if now is None else resting_words(run, now, lambda at: clock(at, now))
+    return Text(": ".join(filter(None, (rests, _progress_in_words(run.progress)))), "cyan")
 
 
 def _progress_in_words(progress: Progress | None) -> str:
@@ -250,19 +258,31 @@ def show(here: Session, run: str) -> None:
     found = find(here.ledger, run)
     store = here.ledger.store
     attempts, lines = store.history.attempts(found.id), store.history.lines(found.id)
+    steps, children = here.ledger.steps(found.id), here.ledger.children(found.id, limit=MOST_COUNTED)
     if here.as_json:
         record = {
             **run_record(found),
             "attempts": [attempt_record(attempt) for attempt in attempts],
             "lines": [line_record(attempt, line) for _, attempt, line in lines],
+            "steps": [step_record(step) for step in steps],
+            "children": [run_record(child) for child in children],
         }
         here.emit(record)
         return
-    here.print(*_portrait(here, found, attempts, [(attempt, line) for _, attempt, line in lines]))
+    from jobmanager.cli.output.steps import family_parts, rest, steps_parts
+
+    now = store.now()
+    course = [*steps_parts(here.console, steps, now), *family_parts(here.ledger, found, now)] if steps else []
+    told = _portrait(here, found, attempts, [(attempt, line) for _, attempt, line in lines], course)
+    here.print(told[0], *rest(found, steps, children, now), *told[1:])
 
 
 def _portrait(
-    here: Session, run: Run, attempts: list[Attempt], lines: list[tuple[int, LogLine]]
+    here: Session,
+    run: Run,
+    attempts: list[Attempt],
+    lines: list[tuple[int, LogLine]],
+    course: Sequence[RenderableType],
 ) -> list[RenderableType]:
     from rich.text import Text
 
@@ -286,6 +306,7 @@ def _portrait(
                 ("key", run.idempotency_key or ""),
                 ("scope", run.scope or ""),
                 ("blocked by", tail(run.blocked_by) if run.blocked_by else ""),
+                ("parent", tail(run.parent_id) if run.parent_id else ""),
                 ("ticks", f"{run.ticks:,}, from {both(run.first_for)}" if run.first_for else ""),
                 ("payload", compact(hidden.value(run.payload))),
                 ("progress", _progress_in_words(run.progress)),
@@ -296,7 +317,10 @@ def _portrait(
         heading("Timeline"),
         facts(_timeline(run, attempts)),
     ]
+    parts += course
     for attempt in attempts:
+        if attempt.outcome in SUSPENDED:  # the steps say what it waited for
+            continue
         parts += ["", heading(f"Attempt {attempt.attempt}"), *_attempt(attempt)]
     if run.error is not None:
         parts += [
@@ -335,15 +359,21 @@ def _timeline(run: Run, earlier: Sequence[Attempt]) -> list[tuple[str, str]]:
     started = first or run.started_at
     again = run.started_at if first is not None else None
     took = f"  after {length(run.duration)}" if run.duration is not None else ""
-    due_later = run.due_at > run.opened_at and run.started_at is None
+    is_resting = run.status.value == "pending" and run.reason in SUSPENDED  # what it waits for is said above
+    due_later = run.due_at > run.opened_at and run.started_at is None and not is_resting
     return [
         ("due", both(run.scheduled_for) if run.scheduled_for else both(run.due_at) if due_later else ""),
         ("opened", both(run.opened_at)),
         ("started", f"{both(started)}{late}" if started else ""),
-        (f"attempt {run.attempt}", both(again) if again else ""),
+        ("went on" if _rested(earlier) else f"attempt {run.attempt}", both(again) if again else ""),
         ("cancel asked", both(run.cancel_requested_at) if run.cancel_requested_at else ""),
         ("finished", f"{both(run.finished_at)}{took}" if run.finished_at else ""),
     ]
+
+
+def _rested(earlier: Sequence[Attempt]) -> bool:
+    """Whether the last start was none of a new attempt, but of one that had waited in a step."""
+    return bool(earlier) and earlier[-1].outcome in SUSPENDED
 
 
 def _attempt(attempt: Attempt) -> list[RenderableType]:

@@ -55,6 +55,7 @@ class RunModel(Shown):
     scope: str | None
     idempotency_key: str | None
     blocked_by: str | None
+    parent_id: str | None
     cancel_requested_at: Instant | None
     payload: JsonObject | None
     output: Any

@@ -1,0 +1,106 @@
+"""The steps and the children of a run: in words, as JSON documents, and as a tree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from jobmanager.present.phrases import iso, seconds
+from jobmanager.present.records import failure_record
+from jobmanager.run import Run, RunStatus
+
+if TYPE_CHECKING:
+    from jobmanager.step import Event, Step
+
+WAITS = frozenset({"sleep", "wait_for", "gather"})
+"""Kinds of steps in which nothing is done but waiting."""
+MOST_COUNTED, MOST_SHOWN, DEEPEST = 1000, 10, 3
+
+
+def name_of(step: Step) -> str:
+    """Return the name of a step, with its number where the run uses the name again: `send`, `send #2`."""
+    return f"{step.name} #{step.occurrence + 1}" if step.occurrence else step.name
+
+
+def took(step: Step) -> timedelta | None:
+    """Return how long a step took with all its tries and the pauses between them; None before it ended, and for a wait."""
+    return None if step.ended_at is None or step.kind in WAITS else step.ended_at - step.started_at
+
+
+def waited(step: Step, now: datetime) -> timedelta | None:
+    """Return how long a step has waited, so far or in all; None for one that does something."""
+    if step.kind not in WAITS:
+        return None
+    return max(timedelta(0), (step.ended_at or now) - step.started_at)
+
+
+def step_record(step: Step) -> dict[str, Any]:
+    """Return a step as a JSON document."""
+    return {
+        "run_id": step.run_id,
+        "position": step.position,
+        "name": step.name,
+        "occurrence": step.occurrence,
+        "kind": step.kind,
+        "status": step.status,
+        "attempt": step.attempt,
+        "started_at": iso(step.started_at),
+        "ended_at": iso(step.ended_at),
+        "duration_seconds": seconds(step.ended_at - step.started_at) if step.ended_at else None,
+        "wakes_at": iso(step.wakes_at),
+        "awaits": None if step.awaits is None else {"name": step.awaits.name, "key": step.awaits.key},
+        "output": step.output,
+        "error": failure_record(step.error),
+    }
+
+
+def event_record(event: Event) -> dict[str, Any]:
+    """Return an event as a JSON document."""
+    return {
+        "id": event.id,
+        "name": event.name,
+        "key": event.key,
+        "data": event.data,
+        "sent_at": iso(event.sent_at),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A run with the runs that it has started: some of them, and in words how all of them stand."""
+
+    run: Run
+    children: Sequence[Branch] = field(default=())
+    counts: str = ""
+    left_out: int = 0
+
+
+def tree(run: Run, children_of: Callable[[str], Sequence[Run]], *, depth: int = DEEPEST) -> Branch:
+    """Return the run with its children and theirs: of each the oldest ten, failed and open ones first.
+
+    `children_of` is asked once for each run that is shown, and returns at most a thousand.
+    """
+    found = children_of(run.id) if depth else ()
+    shown = sorted(found, key=_interest)[:MOST_SHOWN]
+    return Branch(
+        run,
+        [tree(child, children_of, depth=depth - 1) for child in shown],
+        counted(found),
+        len(found) - len(shown),
+    )
+
+
+def counted(runs: Sequence[Run]) -> str:
+    """Return how many runs stand how: `1,000 and more: 12 failed, 988 succeeded`; '' for none."""
+    if not runs:
+        return ""
+    numbers = Counter(run.status for run in runs)
+    told = ", ".join(f"{numbers[status]:,} {status.value}" for status in RunStatus if numbers[status])
+    return f"{len(runs):,}{' and more' if len(runs) >= MOST_COUNTED else ''}: {told}"
+
+
+def _interest(run: Run) -> int:
+    return 0 if run.status is RunStatus.FAILED else 2 if run.status.closed else 1
