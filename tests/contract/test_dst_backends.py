@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from tests.contract.test_celery_backend import ByHand
-from tests.unit.schedule.dst_by_definition import LINE, POLICIES, TRANSITIONS, walk
+from tests.unit.schedule.dst_by_definition import POLICIES, TRANSITIONS, walk
 
 from jobmanager import Cron, Dst, JobManager, Settings
 from jobmanager.backends.external import ExternalBackend
@@ -21,10 +21,10 @@ from jobmanager.testing import FakeClock
 SECOND = timedelta(seconds=1)
 
 
-def jobs_of(zone: str) -> list[Job]:
+def jobs_of(line: str, zone: str) -> list[Job]:
     """Return a job for each policy."""
     return [
-        Job(id=f"{gap}-{fold}", name="work", handler="work", schedule=Cron(LINE, zone, dst=Dst(gap, fold)))
+        Job(id=f"{gap}-{fold}", name="work", handler="work", schedule=Cron(line, zone, dst=Dst(gap, fold)))
         for gap, fold in POLICIES
     ]
 
@@ -83,7 +83,7 @@ def test_a_backend_brings_the_instants_of_each_policy(
     bring: Callable[[list[ScheduledJob], datetime, datetime], list[Tick]], zone: str, day: str
 ) -> None:
     near = walk(zone, day)
-    jobs = jobs_of(zone)
+    jobs = jobs_of(near.line, zone)
     scheduled = [ScheduledJob(job, 1, job.schedule and job.schedule.next_after(near.start)) for job in jobs]
     brought = defaultdict(list)
     for tick in bring(scheduled, near.start, near.end):

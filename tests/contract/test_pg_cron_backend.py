@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.unit.schedule.dst_by_definition import LINE, POLICIES, TRANSITIONS, walk
+from tests.unit.schedule.dst_by_definition import POLICIES, TRANSITIONS, walk
 
 from jobmanager import Cron, CronError, Dst, JobManager, Settings
 from jobmanager.backends.base import Backend, Deliver
@@ -214,7 +214,7 @@ def test_the_database_opens_the_instants_of_each_policy_for_changes_of_the_clock
     zone: str, day: str, planned: psycopg.Connection[Any]
 ) -> None:
     near = walk(zone, day)
-    schedules = [Cron(LINE, zone, dst=Dst(gap, fold)) for gap, fold in POLICIES]
+    schedules = [Cron(near.line, zone, dst=Dst(gap, fold)) for gap, fold in POLICIES]
     Planning(FakeClock(near.start)).put(planned, schedules)
 
     for schedule, (gap, fold) in zip(schedules, POLICIES, strict=True):

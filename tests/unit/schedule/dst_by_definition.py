@@ -10,22 +10,30 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 GAPS, FOLDS = ("end", "shift", "skip"), ("first", "second", "both")
 POLICIES = list(product(GAPS, FOLDS))
 
-# A zone, the day whose clock skips times, and the day whose clock shows some twice.
+# A zone, minutes and hours of a job, the day whose clock skips some of these, and the day whose clock shows some twice.
 ZONES = [
-    ("Australia/Lord_Howe", "2026-10-04", "2026-04-05"),  # by half an hour
-    ("Europe/Dublin", "2026-03-29", "2026-10-25"),  # summer is the standard time, winter the other one
-    ("Africa/Casablanca", "2026-03-22", "2026-02-15"),  # around Ramadan
-    ("America/Santiago", "2026-09-06", "2026-04-04"),  # at midnight
-    ("Europe/Berlin", "2026-03-29", "2026-10-25"),
-    ("America/New_York", "2026-03-08", "2026-11-01"),
-    ("Africa/Cairo", "2026-04-24", "2026-10-29"),  # at midnight
-    ("Pacific/Chatham", "2026-09-27", "2026-04-05"),  # at a quarter to
-    ("Asia/Tehran", "2022-03-22", "2022-09-21"),  # before it gave up summer time
+    ("Australia/Lord_Howe", "5,50 1,2", "2026-10-04", "2026-04-05"),  # by half an hour
+    (
+        "Europe/Dublin",
+        "5,35 1",
+        "2026-03-29",
+        "2026-10-25",
+    ),  # summer is the standard time, winter the other one
+    ("Africa/Casablanca", "5,35 2", "2026-03-22", "2026-02-15"),  # around Ramadan
+    ("America/Santiago", "5,35 0,23", "2026-09-06", "2026-04-04"),  # at midnight
+    ("Europe/Berlin", "5,35 2", "2026-03-29", "2026-10-25"),
+    ("America/New_York", "5,35 1,2", "2026-03-08", "2026-11-01"),
+    ("Africa/Cairo", "5,35 0,23", "2026-04-24", "2026-10-29"),  # at midnight
+    (
+        "Pacific/Chatham",
+        "5,50 2,3",
+        "2026-09-27",
+        "2026-04-05",
+    ),  # at a quarter to: 02:50 may be shifted to 03:50, which is due anyway
+    ("Asia/Tehran", "5,35 0,23", "2022-03-22", "2022-09-21"),  # before it gave up summer time
 ]
-TRANSITIONS = [(zone, day) for zone, *days in ZONES for day in days]
-
-LINE = "5,35 0-4,23 * * *"
-TIMES = [timedelta(hours=hour, minutes=minute) for hour in (0, 1, 2, 3, 4, 23) for minute in (5, 35)]
+TRANSITIONS = [(zone, day) for zone, _, *days in ZONES for day in days]
+TIMES = {zone: times for zone, times, *_ in ZONES}
 
 
 class Walk:
@@ -34,7 +42,9 @@ class Walk:
     def __init__(self, zone, day):
         place, first = ZoneInfo(zone), day.replace(tzinfo=UTC) - 2 * DAY
         instants = (first + count * MINUTE for count in range(5 * 24 * 60))
-        self.zone, self.day = zone, day
+        self.day, self.line = day, f"{TIMES[zone]} * * *"
+        minutes, hours = (map(int, values.split(",")) for values in TIMES[zone].split())
+        self.times = [timedelta(hours=hour, minutes=minute) for hour, minute in product(hours, minutes)]
         self.minutes = [(instant, instant.astimezone(place).replace(tzinfo=None)) for instant in instants]
         self.shown = defaultdict(list)
         for instant, wall in self.minutes:
@@ -44,9 +54,9 @@ class Walk:
         self.end = self.shown[day + 2 * DAY][0] - timedelta(seconds=1)
 
     def instants(self, gap, fold):
-        """The instants of LINE, of the three local days."""
+        """The instants of the line, of the three local days."""
         found = set()
-        for day, time in product((self.day - DAY, self.day, self.day + DAY), TIMES):
+        for day, time in product((self.day - DAY, self.day, self.day + DAY), self.times):
             match self.shown.get(day + time, []):
                 case []:
                     found |= self.of_a_skipped_time(day + time, gap)
