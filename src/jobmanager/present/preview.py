@@ -11,7 +11,7 @@ from jobmanager.job import make_job
 from jobmanager.present.phrases import iso
 from jobmanager.schedule import At, Cron, Every, Schedule
 from jobmanager.schedule.changes import ClockChange, clock_changes
-from jobmanager.schedule.describe import describe_cron
+from jobmanager.schedule.describe import describe_cron, describe_end
 from jobmanager.schedule.dst import Dst
 from jobmanager.schedule.instants import SECOND
 
@@ -93,7 +93,7 @@ def schedule_text(schedule: Schedule | None) -> str:
 def in_words(schedule: Schedule | None) -> str:
     """Return the schedule in words without its zone, for pages that say the zone once."""
     if isinstance(schedule, Cron):
-        return describe_cron(schedule.fields, "UTC", schedule.dst)
+        return describe_cron(schedule.fields, "UTC", schedule.dst) + describe_end(schedule.until)
     return "by hand" if schedule is None else schedule.describe()
 
 

@@ -48,6 +48,20 @@ def test_a_policy_is_chosen_previewed_kept_and_changed(jobs: JobManager, ana: Vi
     assert "dst" not in definition(jobs)
 
 
+def test_an_end_is_typed_kept_and_taken_back(jobs: JobManager, ana: Visitor) -> None:
+    wrong = ana.send("/jobs/new", id="made", handler="greet", **LINE, until="2026-12-31")
+    assert "is not a moment with its zone" in wrong.text
+    ana.send("/jobs/new", id="made", handler="greet", **LINE, until="2036-12-31T23:59Z")
+    assert definition(jobs)["until"] == "2036-12-31T23:59:00+00:00"
+
+    form = ana.get("/jobs/made/edit").text
+    assert 'value="2036-12-31T23:59:00+00:00"' in form
+    assert "until 2036-12-31 at 23:59:00 UTC" in ana.get("/jobs/made").text
+    was = '{"kind": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin", "until": "2036-12-31T23:59:00+00:00"}'
+    ana.send("/jobs/made/edit", **LINE, until="", was=was)
+    assert "until" not in definition(jobs)
+
+
 def test_the_default_is_chosen_before_anybody_chooses(jobs: JobManager, ana: Visitor) -> None:
     form = ana.get("/jobs/new").text
     assert '<option value="end" selected>' in form

@@ -47,8 +47,8 @@ from jobmanager.web.pages.job_actions import path_of
 from jobmanager.web.pages.rendering import back_to, check_page, form_of, page
 from jobmanager.web.site import Site, site_of
 
-SCHEDULES = ("cron", "timezone", "dst", "every", "at")
-TIMING = ("kind", "cron", "timezone", "gap", "fold", "every", "at")
+SCHEDULES = ("cron", "timezone", "dst", "every", "at", "until")
+TIMING = ("kind", "cron", "timezone", "gap", "fold", "every", "at", "until")
 KINDS = (("cron", "Cron"), ("every", "Every"), ("at", "Once"), ("hand", "By hand"))
 CLOCK_CHANGES = (
     (
@@ -103,12 +103,18 @@ class Draft:
                     "cron": self.values.get("cron", "").strip(),
                     **({"timezone": zone} if zone else {}),
                     **self._dst_words(),
+                    **self._end(),
                 }
             case "every":
-                return {"every": number_or_text(self.values.get("every", ""))}
+                return {"every": number_or_text(self.values.get("every", "")), **self._end()}
             case "at":
                 return {"at": self.values.get("at", "").strip()}
         return {}
+
+    def _end(self) -> dict[str, str | None]:
+        """Return the end of the schedule; None takes it back."""
+        until = self.values.get("until", "").strip()
+        return {"until": until or None} if until or "until" in self.changed else {}
 
     def _dst_words(self) -> dict[str, str]:
         """Return the policy for clock changes, if it is not the default or was another one."""
@@ -299,6 +305,8 @@ def _values(view: JobView) -> dict[str, str]:
             values |= {"kind": "every", "every": str(schedule.interval // SECOND)}
         case At():
             values |= {"kind": "at", "at": schedule.moment.isoformat()}
+    if isinstance(schedule, (Cron, Every)) and schedule.until is not None:
+        values["until"] = schedule.until.isoformat()
     return values
 
 
@@ -370,7 +378,7 @@ def _place(draft: Draft, error: JobManagerError) -> None:
         case CronError():
             kind = draft.values.get("kind", "cron")
             place = "timezone" if error.kind == "bad_timezone" else kind if kind in SCHEDULES else "cron"
-            place = "gap" if error.field == "dst" else place
+            place = {"dst": "gap", "until": "until"}.get(error.field or "", place)
         case DuplicateJobError():
             place = "id"
         case HandlerNotFoundError():
