@@ -88,3 +88,23 @@ def test_a_run_that_never_started_has_no_bar_and_a_scale_of_a_moment() -> None:
     scale = scale_of(skipped, [], NOON)
     assert scale.ticks == [NOON]
     assert scale.at(after(5)) == 100.0
+
+
+def test_the_calls_of_an_attempt_that_rested_are_one_bar_and_its_rests_are_no_work() -> None:
+    """Fails where each resumption is a bar of its own, or where a sleep counts as work."""
+    calls = [
+        Attempt(
+            run_id="x", starts=1, attempt=1, owner="p1", started_at=after(1), ended_at=after(2), outcome="sleeping"
+        ),
+        Attempt(
+            run_id="x", starts=2, attempt=1, owner="p1", started_at=after(30), ended_at=after(33), outcome="waiting"
+        ),
+    ]  # fmt: skip
+    [bar] = bars_of(run_of(attempt=1), calls, {}, after(200))
+    assert (bar.waited, bar.first, bar.took) == (timedelta(seconds=1), after(1), timedelta(seconds=44))
+    resting = run_of(attempt=1, status=PENDING, reason="waiting", started_at=None, finished_at=None, error=None, due_at=after(1e6))  # fmt: skip
+    [bar] = bars_of(resting, calls, {}, after(200))
+    assert (bar.took, bar.status) == (timedelta(seconds=4), "pending")
+    scale = scale_of(resting, [bar], after(200))
+    assert scale.end == after(200)
+    assert waterfall(bar, scale, after(200)).count("<rect") == 2

@@ -14,22 +14,33 @@ from starlette.routing import Route
 from jobmanager.access.principal import WRITE
 from jobmanager.errors import JobManagerError, StoreError
 from jobmanager.explain import explain
+from jobmanager.explain.resting import resting, waited_for
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.manager.manager import JobManager
 from jobmanager.present.frames import parts_of
 from jobmanager.present.phrases import tail
-from jobmanager.present.runs import error_line, progress_words, started_by, time_left, word_of
+from jobmanager.present.runs import (
+    error_line,
+    progress_words,
+    resting_words,
+    started_by,
+    time_left,
+    what_happened,
+    word_of,
+)
+from jobmanager.present.steps import MOST_COUNTED, Branch, name_of, took, tree, waited
 from jobmanager.run import FAILED, MISSED, PENDING, RUNNING, SKIPPED, LogLine, Run, RunStatus
 from jobmanager.search import DeadLetters, RunFilter
+from jobmanager.step import Step
 from jobmanager.validation.printable import printable_json, printable_lines
 from jobmanager.web.pages.rendering import back_to, check_page, confirmation, form_of, page, templates
 from jobmanager.web.pages.strip import CELLS
 from jobmanager.web.pages.times import Times
-from jobmanager.web.pages.waterfall import axis, bars_of, scale_of, waterfall
+from jobmanager.web.pages.waterfall import axis, bars_of, scale_of, step_picture, waterfall
 from jobmanager.web.problems import Problem, ProblemError
 from jobmanager.web.site import site_of
 
-LINES, MOST_BLOCKED, MOST_ENTRIES, SHORT_JSON = 300, 5, 10, 14
+LINES, MOST_BLOCKED, MOST_ENTRIES, SHORT_JSON, MOST_STEPS = 300, 5, 10, 14, 200
 LEVELS = {"WARNING": "late", "ERROR": "failed", "CRITICAL": "failed"}
 REDRIVEN = frozenset(RunStatus) - {PENDING, RUNNING, RunStatus.SUCCEEDED}
 T = TypeVar("T")
@@ -52,12 +63,18 @@ def run(request: Request) -> Response:
     lines = manager.logs(found.id)
     bars = bars_of(found, manager.attempts(found.id), hosts, times.now)
     before, after = manager.runs_beside(found.id)
+    steps = manager.steps(found.id)
+    children = manager.children(found.id, limit=MOST_COUNTED) if steps else []
     return page(
         request,
         "run.html",
         run=found,
         word=word_of(found),
-        why=_why(manager, found, times),
+        why=_rest(found, steps, children, times) or _why(manager, found, times),
+        rests=resting_words(found, times.now, times.clock),
+        steps=steps[-MOST_STEPS:],
+        earlier_steps=max(0, len(steps) - MOST_STEPS),
+        family=_family(manager, found, children),
         starts=bars,
         scale=scale_of(found, bars, times.now),
         lines=lines[-LINES:],
@@ -89,6 +106,22 @@ def _told(ask: Callable[[], T]) -> T | None:
         raise
     except JobManagerError:
         return None
+
+
+def _rest(found: Run, steps: list[Step], children: list[Run], times: Times) -> tuple[str, str] | None:
+    """Return what the run waits for in its steps, and what to do about it; None if it does not rest."""
+    decision = resting(found, steps, children, now=times.now, told=times.clock)
+    return None if decision is None else (decision.because, decision.advice)
+
+
+def _family(manager: JobManager, found: Run, children: list[Run]) -> Branch | None:
+    """Return the run with the runs that it has started and theirs; None for a run that started none."""
+    if not children:
+        return None
+    return tree(
+        found,
+        lambda run_id: children if run_id == found.id else manager.children(run_id, limit=MOST_COUNTED),
+    )
 
 
 def _why(manager: JobManager, found: Run, times: Times) -> tuple[str, str]:
@@ -220,6 +253,12 @@ def _confirm(request: Request) -> Response:
 templates().globals.update(
     axis=axis,
     waterfall=waterfall,
+    step_picture=step_picture,
+    name_of_step=name_of,
+    step_took=took,
+    step_waited=waited,
+    waited_for=waited_for,
+    what_happened=what_happened,
     short_stamp=short_stamp,
     log_levels=LEVELS,
     started_by=started_by,

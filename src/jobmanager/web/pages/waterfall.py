@@ -1,15 +1,17 @@
-"""The attempts of a run on one scale of time: what it waited for, and how long its handler worked."""
+"""The attempts and the steps of a run on one scale of time: what it waited for, and how long its handler worked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from markupsafe import Markup
 
 from jobmanager.present.phrases import length
-from jobmanager.run import Attempt, Run, RunStatus
+from jobmanager.present.steps import WAITS
+from jobmanager.run import SUSPENDED, Attempt, Run, RunStatus
+from jobmanager.step import Step
 from jobmanager.web.pages.times import Times
 
 STEPS = (
@@ -36,11 +38,17 @@ STEPS = (
     86400,
 )
 MOST_TICKS = 5
+LIMITED = frozenset({"waiting", "children"})
+"""Reasons of a pending run that is due only at the latest: the picture ends now, not there."""
+Call = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One start of the handler: since when it was waited for, when it began and ended, and as what."""
+    """One attempt: since when it was waited for, when its last call of the handler began and ended, and as what.
+
+    `calls` are the earlier calls of the handler, each of which ended because the run rested in a step.
+    """
 
     number: int
     owner: str
@@ -50,16 +58,29 @@ class Bar:
     status: str
     told: str
     is_retry: bool
+    calls: Sequence[Call] = ()
+
+    @property
+    def first(self) -> datetime | None:
+        """When the handler was called first."""
+        return self.calls[0][0] if self.calls else self.began
 
     @property
     def waited(self) -> timedelta | None:
-        """How long the start was waited for."""
-        return None if self.began is None else max(timedelta(0), self.began - self.waited_from)
+        """How long the first call was waited for."""
+        return None if self.first is None else max(timedelta(0), self.first - self.waited_from)
+
+    @property
+    def worked(self) -> Sequence[Call]:
+        """From when to when the handler worked."""
+        if self.began is None or self.ended is None:
+            return self.calls
+        return (*self.calls, (self.began, self.ended))
 
     @property
     def took(self) -> timedelta | None:
-        """How long the handler worked."""
-        return None if self.began is None or self.ended is None else self.ended - self.began
+        """How long the handler worked, without the rests between."""
+        return sum((ended - began for began, ended in self.worked), timedelta(0)) if self.worked else None
 
 
 @dataclass(frozen=True)
@@ -90,8 +111,12 @@ class Scale:
 def bars_of(run: Run, attempts: Sequence[Attempt], hosts: Mapping[str, str], now: datetime) -> list[Bar]:
     """Return a bar for each start of a run, the last one being of the run itself."""
     bars: list[Bar] = []
+    calls: list[Call] = []
     waited_from = run.instant
     for attempt in attempts:
+        if attempt.outcome in SUSPENDED and attempt.started_at is not None:
+            calls.append((attempt.started_at, attempt.ended_at))
+            continue
         kind = attempt.error.kind if attempt.error else ""
         bars.append(
             Bar(
@@ -103,11 +128,13 @@ def bars_of(run: Run, attempts: Sequence[Attempt], hosts: Mapping[str, str], now
                 status=_status_of(attempt.outcome),
                 told=kind or attempt.outcome,
                 is_retry=bool(bars),
+                calls=tuple(calls),
             )
         )
+        calls.clear()
         waited_from = attempt.ended_at
     began = run.started_at if run.started_at and run.started_at >= waited_from else None
-    if began is None and run.status.closed:
+    if began is None and run.status.closed and not calls:
         return bars
     ended = run.finished_at if run.status.closed else (now if began else None)
     bars.append(
@@ -120,6 +147,7 @@ def bars_of(run: Run, attempts: Sequence[Attempt], hosts: Mapping[str, str], now
             status=run.status.value,
             told=run.error.kind if run.error and run.status is RunStatus.FAILED else run.status.value,
             is_retry=bool(bars),
+            calls=tuple(calls),
         )
     )
     return bars
@@ -132,10 +160,12 @@ def _status_of(outcome: str) -> str:
 def scale_of(run: Run, bars: Sequence[Bar], now: datetime) -> Scale:
     """Return the scale on which all bars have room."""
     moments = [
-        moment for bar in bars for moment in (bar.waited_from, bar.began, bar.ended) if moment is not None
+        moment for bar in bars for moment in (bar.waited_from, bar.first, bar.ended) if moment is not None
     ]
     if not run.status.closed:
-        moments += [now, run.due_at]
+        moments.append(now)
+        if run.reason not in LIMITED:
+            moments.append(run.due_at)
     start = min(moments, default=run.instant)
     return Scale(start, max(moments, default=start))
 
@@ -156,32 +186,56 @@ def axis(scale: Scale, times: Times) -> Markup:
 
 
 def waterfall(bar: Bar, scale: Scale, now: datetime) -> Markup:
-    """Return the picture of one start: dotted while it waited, solid while the handler worked, hollow if its process died."""
-    lines = Markup("").join(
+    """Return the picture of one attempt: dotted while it waited, solid while the handler worked, hollow if its process died."""
+    lines = _lines(scale)
+    to = bar.began or (bar.ended if bar.ended and bar.calls else max(now, bar.waited_from))
+    waits = _waits(scale, bar.waited_from, to)
+    works = Markup("").join(
+        _works(scale, began, ended, f"attempt {bar.number}: {length(ended - began)}, {told}", status, shape)
+        for began, ended, told, status, shape in _looks(bar)
+    )
+    return _picture(lines, waits, works)
+
+
+def _looks(bar: Bar) -> Iterator[tuple[datetime, datetime, str, str, str]]:
+    for began, ended in bar.calls:
+        yield began, ended, "then it rested", "succeeded", "mark"
+    if bar.began is not None and bar.ended is not None:
+        shape = "hollow" if bar.told == "crashed" else "mark live" if bar.status == "running" else "mark"
+        yield bar.began, bar.ended, bar.told, bar.status, shape
+
+
+def step_picture(step: Step, scale: Scale, now: datetime) -> Markup:
+    """Return the picture of one step: dotted while it waited, solid from its first try to its end."""
+    end = step.ended_at or now
+    if step.kind in WAITS or not step.is_done:
+        until = step.wakes_at if step.kind == "sleep" and not step.is_done else None
+        return _picture(_lines(scale), _waits(scale, step.started_at, until or end), Markup(""))
+    told = f"{step.name}: {length(end - step.started_at)}, {step.status}"
+    return _picture(_lines(scale), Markup(""), _works(scale, step.started_at, end, told, step.status, "mark"))
+
+
+def _lines(scale: Scale) -> Markup:
+    return Markup("").join(
         Markup('<line x1="{0:.2f}%" x2="{0:.2f}%" y1="-14" y2="22"/>').format(scale.at(tick))
         for tick in scale.ticks
     )
-    to = bar.began or max(now, bar.waited_from)
-    waits = Markup("")
-    if to > bar.waited_from:
-        waits = Markup(
-            '<g class="pending"><title>waits {}</title><line class="stroke pending" stroke-dasharray="2 3" x1="{:.2f}%" x2="{:.2f}%" y1="10" y2="10"/></g>'
-        ).format(length(to - bar.waited_from), scale.at(bar.waited_from), scale.at(to))
-    works = Markup("")
-    if bar.began is not None and bar.ended is not None:
-        begin = scale.at(bar.began)
-        shape = "hollow" if bar.told == "crashed" else "mark live" if bar.status == "running" else "mark"
-        works = Markup(
-            '<g class="{}"><title>attempt {}: {}, {}</title><rect class="{}" x="{:.2f}%" y="4" width="{:.2f}%" height="12" rx="2"/></g>'
-        ).format(
-            bar.status,
-            bar.number,
-            length(bar.ended - bar.began),
-            bar.told,
-            shape,
-            min(begin, 99.5),
-            max(0.5, scale.at(bar.ended) - begin),
-        )
-    return Markup('<svg class="chart" height="20" aria-hidden="true">{}{}{}</svg>').format(
-        lines, waits, works
-    )
+
+
+def _waits(scale: Scale, since: datetime, until: datetime) -> Markup:
+    if until <= since:
+        return Markup("")
+    return Markup(
+        '<g class="pending"><title>waits {}</title><line class="stroke pending" stroke-dasharray="2 3" x1="{:.2f}%" x2="{:.2f}%" y1="10" y2="10"/></g>'
+    ).format(length(until - since), scale.at(since), scale.at(until))
+
+
+def _works(scale: Scale, began: datetime, ended: datetime, told: str, status: str, shape: str) -> Markup:
+    begin = scale.at(began)
+    return Markup(
+        '<g class="{}"><title>{}</title><rect class="{}" x="{:.2f}%" y="4" width="{:.2f}%" height="12" rx="2"/></g>'
+    ).format(status, told, shape, min(begin, 99.5), max(0.5, scale.at(ended) - begin))
+
+
+def _picture(*parts: Markup) -> Markup:
+    return Markup('<svg class="chart" height="20" aria-hidden="true">{}</svg>').format(Markup("").join(parts))
