@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from jobmanager.clock import Clock
@@ -22,6 +22,12 @@ class _Pending:
     write: StepWrite
     taken: bool | None = None
     error: BaseException | None = None
+    wake: threading.Event = field(default_factory=threading.Event)
+    """Set when the write is done, or when its thread is to write for all that wait."""
+
+    @property
+    def is_done(self) -> bool:
+        return self.taken is not None or self.error is not None
 
 
 class StepLedger:
@@ -64,12 +70,27 @@ class StepLedger:
         mine = _Pending(write)
         with self._queue:
             self._waiting.append(mine)
-        with self._writing:
-            while mine.taken is None and mine.error is None:
-                self._write_some()
+        while not mine.is_done:
+            if not self._writing.acquire(blocking=False):
+                mine.wake.wait()
+                mine.wake.clear()
+                continue
+            try:
+                if not mine.is_done:
+                    self._write_some()
+            finally:
+                self._writing.release()
+            self._hand_over()
         if mine.error is not None:
             raise mine.error
         return bool(mine.taken)
+
+    def _hand_over(self) -> None:
+        """Have the thread of the first that waits write next: it may have found this one at it."""
+        with self._queue:
+            first = self._waiting[0] if self._waiting else None
+        if first is not None:
+            first.wake.set()
 
     def _write_some(self) -> None:
         with self._queue:
@@ -82,6 +103,9 @@ class StepLedger:
         except Exception:  # noqa: BLE001 - one of them; the others must not fail with it
             for each in batch:
                 self._write_one(each)
+        finally:
+            for each in batch:
+                each.wake.set()
 
     def _write(self, batch: list[_Pending]) -> None:
         taken = self._store.steps.record([each.write for each in batch])
