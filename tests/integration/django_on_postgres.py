@@ -38,6 +38,7 @@ from bakery.orders.models import Order  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import connection, transaction  # noqa: E402
 
+from jobmanager import Retry  # noqa: E402
 from jobmanager.contrib.django import jobs  # noqa: E402
 
 call_command("migrate", verbosity=0)
@@ -56,7 +57,7 @@ def look() -> int:
     return found
 
 
-@jobs.job("stuck")
+@jobs.job("stuck", retry=Retry(max_attempts=12, delays=[0]))  # ten threads whose connections were cut
 def stuck() -> int:
     found = look()
     inside.set()
