@@ -38,9 +38,9 @@ class TickerContract(BackendContract):
     """Subclass it, name the subclass `Test...`, and say how the fake and the backend are made."""
 
     fake: FakeApi
-    writes = True
+    writes: bool = True
     """False: the service has its entries from a file, and no API makes them."""
-    has_api = True
+    has_api: bool = True
     """False: the application itself knows what it declared to the service, and asks nothing."""
     most_places: int | None = None
     """How many entries a request may list; None if the service lists all at once."""

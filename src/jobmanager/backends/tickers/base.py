@@ -70,8 +70,8 @@ class TickerBackend(ExternalBackend):
         is_locked: bool = False,
     ) -> None:
         super().__init__(clock=clock, grace=grace, is_locked=is_locked)
-        self.api = api
-        self.keys = Keys.of(namespace, environment)
+        self.api: Api | None = api
+        self.keys: Keys = Keys.of(namespace, environment)
         self._tick_url = tick_url
         self._layout = layout
         self._is_one = layout == "dispatcher"
