@@ -1,7 +1,7 @@
 """A small company's recurring jobs at a pace that can be watched: `make demo`, or `python -m examples.saas.demo`.
 
-Fills a database in .demo/, starts a mail server on loopback that refuses some of the mail, keeps visitors coming, and runs
-the handlers of jobs.py on the local backend. Ctrl-C ends it with a summary; without a terminal it ends by itself.
+Fills a database in .demo/, starts the services of others on loopback, a mail server that refuses some of the mail among them, keeps
+visitors coming, and runs all jobs of the application on the local backend. Ctrl-C ends it with a summary; without a terminal it ends by itself.
 """
 
 import argparse
@@ -17,43 +17,64 @@ import time
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import uvicorn
 from rich.console import Console
 from rich.live import Live
 
 from jobmanager import JobManager, Settings
-from jobmanager.web import dashboard, loopback_only
 
-from . import database, jobs, seed
+from . import data, jobs, seed
+from .app import make_app
+from .fakes import Fakes
+from .init import fill
 from .screen import Screen, line
-from .smtp_sink import SmtpSink
 
 SEED = 7
 LOOK_EVERY_SECONDS = 0.25
 SECONDS_WITHOUT_TERMINAL = 20.0
-HALF_A_SECOND_OF_USE = seed.Amounts(users=0, sessions=4, invitations=1, logs=30, mails=1)
+HALF_A_SECOND_OF_USE = seed.Amounts(
+    users=0,
+    sessions=4,
+    invitations=1,
+    push_subscriptions=1,
+    logs=30,
+    error_logs=1,
+    ai_requests=3,
+    activities=5,
+    conversions=0,
+    mails=1,
+)
 
 
-def declare(manager: JobManager) -> None:
-    """Declare the handlers of jobs.py: every few seconds, in small batches, with a back-off of seconds instead of minutes."""
-    gently = {"batch_size": 100, "rest_seconds": 0.05}
-    manager.job("cleanup-sessions", cron="*/4 * * * * *", config={"days_to_keep": 30, **gently})(
-        jobs.cleanup_sessions
-    )
-    manager.job("cleanup-invitations", cron="*/5 * * * * *", config={"days_to_keep": 30, **gently})(
-        jobs.cleanup_invitations
-    )
-    manager.job("purge-logs", cron="*/5 * * * * *", config={"days_to_keep": 90, **gently})(jobs.purge_logs)
-    manager.job("process-pending-emails", every=2, config={"backoff_seconds": [1, 3, 9, 15]})(
-        jobs.process_pending_emails
-    )
-    manager.job("generate-analytics", every=3)(jobs.generate_analytics)
-    manager.job("test-job")(jobs.always_succeeds)
-    manager.job("test-fail-job")(jobs.always_fails)
+def at_a_pace_to_be_watched() -> dict[str, dict[str, Any]]:
+    """Return each job every few seconds, deletions in small batches, and a back-off of seconds instead of minutes."""
+    changes: dict[str, dict[str, Any]] = {}
+    for number, (job_id, options) in enumerate(jobs.defaults().items()):
+        seconds = 4 + number % 3
+        if "cron" in options:
+            changes[job_id] = {"cron": f"*/{seconds} * * * * *"}
+        elif "every" in options:
+            changes[job_id] = {"every": seconds}
+    for job_id in ("cleanup-sessions", "cleanup-invitations", "purge-logs"):
+        config = jobs.defaults()[job_id].get("config", {})
+        changes[job_id]["config"] = {**config, "batch_size": 100, "rest_seconds": 0.05}
+    changes["process-pending-emails"] = {
+        "cron": "*/2 * * * * *",
+        "config": {"backoff_seconds": [1, 3, 9, 15]},
+    }
+    return changes
+
+
+def plant(manager: JobManager) -> None:
+    """Make the jobs, and the two fixtures that `seed` leaves out, as an operator would."""
+    jobs.register(manager)
+    jobs.plant(manager, at_a_pace_to_be_watched())
+    for job_id in jobs.fixtures.JOBS:
+        manager.create_job(job_id, handler=job_id, by="demo")
 
 
 def main() -> None:
@@ -61,22 +82,24 @@ def main() -> None:
     console = Console() if sys.stdout.isatty() else Console(width=120)
     arguments = _arguments()
     ending = Ending(arguments.seconds)
-    with _company(arguments.folder) as sink:
+    with _company(arguments.folder) as services:
         manager = JobManager(Settings(database_url=f"sqlite:///{arguments.folder / 'jobmanager.db'}"))
-        declare(manager)
+        plant(manager)
         console.print(f"{manager.resolution} store={manager.store.url}", highlight=False)
         screen = Screen(manager)
         with manager, _dashboard(manager, arguments.port, opens=arguments.open) as address:
-            console.print(f"The dashboard shows it live: {address}", highlight=False)
+            console.print(f"The dashboard shows it live: {address}admin/jobs/", highlight=False)
+            console.print(f"Let a service fail, and see what becomes of it: {address}", highlight=False)
             manager.trigger_job("test-job", {"steps": 60, "seconds": 6}, requested_by="demo")
             manager.trigger_job("test-fail-job", requested_by="demo")
+            manager.trigger_job("revenuecat_sync", {"project_id": 1}, requested_by="demo")
             (_watch if console.is_terminal else _report)(screen, console, ending)
             console.print("Ending: nothing new starts.")
         for run in screen.look():
             console.print(line(run), highlight=False)
         console.print(screen.summary())
     console.print(
-        f"The mail server took {len(sink.received)} mails. See for yourself in {arguments.folder}: "
+        f"The mail server took {len(services.smtp.received)} mails. See for yourself in {arguments.folder}: "
         "saas.db, jobmanager.db, mails.mbox, demo.log.",
         highlight=False,
     )
@@ -132,7 +155,7 @@ def _dashboard(manager: JobManager, port: int, *, opens: bool) -> Iterator[str]:
         listener.bind(("127.0.0.1", port))
     except OSError:
         listener.bind(("127.0.0.1", 0))
-    application = dashboard(manager, authorize=loopback_only())
+    application = make_app(manager)
     # Open streams of events are cut off at the end.
     server = uvicorn.Server(
         uvicorn.Config(application, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
@@ -153,21 +176,19 @@ def _dashboard(manager: JobManager, port: int, *, opens: bool) -> Iterator[str]:
 def _open(server: uvicorn.Server, address: str) -> None:
     while not server.started:
         time.sleep(0.05)
-    webbrowser.open(f"{address}jobs")
+    webbrowser.open(f"{address}admin/jobs/jobs")
 
 
 @contextmanager
-def _company(folder: Path) -> Iterator[SmtpSink]:
-    """Yield a database full of rows, a mail server, and visitors who keep adding to it."""
+def _company(folder: Path) -> Iterator[Fakes]:
+    """Yield the services of others; there are a database full of rows, and visitors who keep adding to it."""
     _prepare(folder)
-    os.environ["SAAS_DATABASE"] = str(folder / "saas.db")
-    rng = random.Random(SEED)
-    with database.connect() as db:
-        database.create(db)
-        seed.populate(db, seed.Amounts(), rng, datetime.now(UTC))
-    with SmtpSink(file=folder / "mails.mbox") as sink, _visitors(rng):
-        os.environ["SAAS_SMTP_HOST"], os.environ["SAAS_SMTP_PORT"] = "127.0.0.1", str(sink.port)
-        yield sink
+    os.environ["SAAS_DATABASE_URL"] = f"sqlite:///{folder / 'saas.db'}"
+    os.environ.update(dict.fromkeys(("LOGS_ENABLED", "AFFILIATES_ENABLED"), "true"))
+    fill(seed.Amounts())
+    with Fakes(mails=folder / "mails.mbox") as services, _visitors(random.Random(SEED)):
+        os.environ.update(services.environment)
+        yield services
 
 
 def _prepare(folder: Path) -> None:
@@ -186,9 +207,9 @@ def _visitors(rng: random.Random) -> Iterator[None]:
     closed = threading.Event()
 
     def visit() -> None:
-        with database.connect() as db:
-            while not closed.wait(0.5):
-                seed.populate(db, HALF_A_SECOND_OF_USE, rng, datetime.now(UTC))
+        while not closed.wait(0.5):
+            with data.transaction() as db:
+                seed.populate(db, HALF_A_SECOND_OF_USE, rng, data.now())
 
     visitors = threading.Thread(target=visit, name="visitors")
     visitors.start()

@@ -40,6 +40,12 @@ class Tally:
         if isinstance(run.output, dict):
             self.sums.update({key: value for key, value in run.output.items() if isinstance(value, int)})
 
+    def outputs(self) -> list[tuple[str, object]]:
+        """Return what the latest run said."""
+        return (
+            list(self.latest.output.items()) if self.latest and isinstance(self.latest.output, dict) else []
+        )
+
     def last(self, key: str) -> object:
         """Return what the latest run said about `key`."""
         return (
@@ -48,15 +54,23 @@ class Tally:
 
 
 DID: dict[str, Callable[[Tally], str]] = {
-    "cleanup-sessions": lambda tally: f"{tally.sums['deleted']:,} old sessions deleted",
-    "cleanup-invitations": lambda tally: f"{tally.sums['deleted']:,} unanswered invitations deleted",
-    "purge-logs": lambda tally: f"{tally.sums['deleted']:,} old log lines deleted",
     "process-pending-emails": lambda tally: (
         f"{tally.sums['sent']} mails sent, {tally.sums['failed']} refused, {tally.last('left')} wait for another try"
     ),
     "generate-analytics": lambda tally: f"one row of figures for {tally.last('day')}",
-    "test-job": lambda tally: f"{tally.sums['steps']} steps",
+    "check-llm-credits": lambda tally: ", ".join(f"{name} {state}" for name, state in tally.outputs()),
 }
+
+
+def figures(tally: Tally) -> str:
+    """Return what the latest run counted, as it was said: the figures that are computed anew each time."""
+    counted = [(len(value) if isinstance(value, list) else value, name) for name, value in tally.outputs()]
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for value, name in counted)
+
+
+def sums(tally: Tally) -> str:
+    """Return what all runs did together."""
+    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in tally.sums.items())
 
 
 class Screen:
@@ -140,7 +154,8 @@ def line(run: Run) -> str:
 
 def _deeds(job_id: str, tally: Tally) -> str:
     error = tally.latest.error.message if tally.latest and tally.latest.error else ""
-    return "; ".join(filter(None, [DID[job_id](tally) if job_id in DID else "", error]))
+    told = DID.get(job_id, figures if job_id.startswith("analytics-") else sums)(tally)
+    return "; ".join(filter(None, [told, error])) or "nothing yet"
 
 
 def _until(moment: datetime | None) -> str:

@@ -1,26 +1,39 @@
-"""The example application's own work, without jobmanager: a real SQLite file, a real mail server on loopback."""
+"""The example application's own work, without jobmanager: a real SQLite file, real services on loopback."""
 
+import mailbox
 import random
 import smtplib
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
+from sqlalchemy import func, select, text
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the examples are no part of the installed package
 
-from examples.saas import analytics, database, housekeeping, mail, seed  # noqa: E402
+from examples.saas import data, housekeeping, mails, outbox, partitions, seed, services  # noqa: E402
+from examples.saas.fakes import Fakes  # noqa: E402
 from examples.saas.smtp_sink import SmtpSink  # noqa: E402
 
 NOW = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
-FEW = seed.Amounts(users=20, sessions=100, invitations=40, logs=400, mails=30)
-NOBODY = seed.Amounts(users=0, sessions=0, invitations=0, logs=0, mails=0)
+FEW = seed.Amounts(
+    users=20,
+    sessions=100,
+    invitations=40,
+    push_subscriptions=40,
+    logs=400,
+    error_logs=40,
+    ai_requests=40,
+    activities=40,
+    conversions=10,
+    mails=30,
+)
 
 
 class Watch:
@@ -34,15 +47,19 @@ class Watch:
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "saas.db"
+def watch(monkeypatch):
+    watch = Watch()
+    monkeypatch.setattr(data, "now", watch)
+    return watch
 
 
 @pytest.fixture
-def db(path):
-    with database.connect(path) as connection:
-        database.create(connection)
-        yield connection
+def url(tmp_path, monkeypatch, watch):
+    url = f"sqlite:///{tmp_path / 'saas.db'}"
+    monkeypatch.setenv("SAAS_DATABASE_URL", url)
+    data.create()
+    yield url
+    data.engine_of(url).dispose()
 
 
 @pytest.fixture
@@ -53,127 +70,195 @@ def sink(monkeypatch):
         yield server
 
 
-def write(
-    db: sqlite3.Connection, recipient: str = "ana@example.com", subject: str = "Hello", due: datetime = NOW
-) -> int:
-    row = (recipient, subject, "Dear reader,\n.\n..two dots\n", database.stamp(due), database.stamp(due))
-    statement = "INSERT INTO pending_emails (recipient, subject, body, next_attempt_at, created_at) VALUES (?, ?, ?, ?, ?)"
-    return db.execute(statement, row).lastrowid
+def populate(amounts: seed.Amounts = FEW, chance: int = 7) -> None:
+    with data.transaction() as db:
+        seed.populate(db, amounts, random.Random(chance), NOW)
 
 
-def state(db: sqlite3.Connection, mail_id: int) -> dict:
-    return dict(db.execute("SELECT * FROM pending_emails WHERE id = ?", (mail_id,)).fetchone())
+def write(recipient: str = "ana@example.com", subject: str = "Hello", due: datetime = NOW) -> int:
+    row = {"recipient": recipient, "subject": subject, "body": "Dear reader,\n.\n..two dots\n"}
+    with data.transaction() as db:
+        key = str(db.scalar(select(func.count()).select_from(data.pending_emails)))
+        values = {**row, "key": key, "next_attempt_at": due, "created_at": due}
+        return db.execute(data.pending_emails.insert().values(**values)).inserted_primary_key[0]
 
 
-def rows(db: sqlite3.Connection, what: str) -> int:
-    return db.execute(f"SELECT count(*) FROM {what}").fetchone()[0]
+def state(mail_id: int):
+    with data.transaction() as db:
+        return db.execute(select(data.pending_emails).where(data.pending_emails.c.id == mail_id)).one()
 
 
-def send_due(db: sqlite3.Connection, watch: Watch) -> list[str]:
-    with mail.Outbox(db, "worker", now=watch) as outbox, mail.server() as smtp:
-        return [outbox.send(letter, smtp) for letter in outbox.claim(100)]
+def rows(what: str) -> int:
+    with data.transaction() as db:
+        return db.scalar(text(f"SELECT count(*) FROM {what}"))
+
+
+def send_due() -> list[str]:
+    with outbox.Outbox("worker") as box, outbox.server() as smtp:
+        return [box.send(letter, smtp) for letter in box.claim(100)]
 
 
 class TestSeed:
-    def test_same_seed_and_moment_give_the_same_rows(self, tmp_path):
+    def test_same_seed_and_moment_give_the_same_rows(self, tmp_path, monkeypatch, watch):
         dumps = []
         for name in ("one.db", "two.db"):
-            with database.connect(tmp_path / name) as db:
-                database.create(db)
-                seed.populate(db, FEW, random.Random(7), NOW)
-                dumps.append(list(db.iterdump()))
+            monkeypatch.setenv("SAAS_DATABASE_URL", f"sqlite:///{tmp_path / name}")
+            data.create()
+            populate()
+            with data.transaction() as db:
+                dumps.append([list(db.execute(select(table))) for table in data.metadata.sorted_tables])
+            data.engine_of(data.url()).dispose()
 
         assert dumps[0] == dumps[1]
+        assert all(
+            dumps[0][n] for n, table in enumerate(data.metadata.sorted_tables) if table.name == "licences"
+        )
 
-    def test_default_amounts_are_a_small_company(self, db):
-        seed.populate(db, seed.Amounts(), random.Random(7), NOW)
+    def test_default_amounts_are_a_small_company(self, url):
+        populate(seed.Amounts())
 
-        assert [
-            rows(db, table) for table in ("users", "sessions", "invitations", "logs", "pending_emails")
-        ] == [
+        assert [rows(table) for table in ("users", "sessions", "invitations", "logs", "pending_emails")] == [
             200,
             3000,
             300,
             20000,
             60,
         ]
-        assert 500 < rows(db, "sessions WHERE expires_at < '2026-02-27'") < 2500
-        assert 10 < rows(db, "pending_emails WHERE attempts > 0 AND last_error IS NOT NULL") < 40
-        assert rows(db, "users WHERE email NOT LIKE '%example.com'") == 0
-        assert rows(db, "logs WHERE created_at > '2026-03-29 01:00:00+00:00'") == 0
+        assert 500 < rows("sessions WHERE expires_at < '2026-02-27'") < 2500
+        assert 10 < rows("pending_emails WHERE attempts > 0 AND last_error IS NOT NULL") < 40
+        assert rows("users WHERE email NOT LIKE '%example.com'") == 0
+        assert rows("logs WHERE created_at > '2026-03-29 01:00:01'") == 0
 
-    def test_later_rows_belong_to_users_who_exist(self, db):
-        seed.populate(db, FEW, random.Random(7), NOW)
-        seed.populate(
-            db, seed.Amounts(users=0, sessions=5, invitations=5, logs=5, mails=5), random.Random(8), NOW
-        )
+    def test_later_rows_belong_to_users_who_exist(self, url):
+        populate()
+        populate(seed.Amounts(users=0, sessions=5, invitations=5, logs=5, mails=5), chance=8)
 
-        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
-        assert rows(db, "sessions") == FEW.sessions + 5
+        with data.transaction() as db:
+            assert db.execute(text("PRAGMA foreign_key_check")).all() == []
+        assert rows("sessions") == FEW.sessions + 5
 
 
 class TestHousekeeping:
     @pytest.mark.parametrize(
         "old",
-        [housekeeping.EXPIRED_SESSIONS, housekeeping.UNANSWERED_INVITATIONS, housekeeping.OLD_LOGS],
-        ids=lambda old: old.table,
+        [
+            housekeeping.EXPIRED_SESSIONS,
+            housekeeping.UNANSWERED_INVITATIONS,
+            housekeeping.UNUSED_PUSH,
+            housekeeping.OLD_LOGS,
+            housekeeping.OLD_ERRORS,
+        ],
+        ids=lambda old: old.table.name,
     )
-    def test_batches_delete_exactly_what_was_counted(self, db, old):
-        seed.populate(db, FEW, random.Random(7), NOW)
+    def test_batches_delete_exactly_what_was_counted(self, url, old):
+        populate()
         before = NOW - timedelta(days=30)
-        all_rows = rows(db, old.table)
-        expected = old.count(db, before)
+        all_rows = rows(old.table.name)
+        expected = old.count(before)
 
-        deleted = list(iter(lambda: old.delete(db, before, 7), 0))
+        deleted = list(iter(lambda: old.delete(before, 5), 0))
 
-        assert sum(deleted) == expected > 7
-        assert max(deleted) <= 7
-        assert old.count(db, before) == 0
-        assert rows(db, old.table) == all_rows - expected
+        assert sum(deleted) == expected > 5
+        assert max(deleted) <= 5
+        assert old.count(before) == 0
+        assert rows(old.table.name) == all_rows - expected
 
-    def test_accepted_invitations_stay(self, db):
-        seed.populate(db, FEW, random.Random(7), NOW)
+    def test_accepted_invitations_stay(self, url):
+        populate()
         accepted = "invitations WHERE accepted_at IS NOT NULL"
-        before = rows(db, accepted)
+        before = rows(accepted)
 
-        housekeeping.UNANSWERED_INVITATIONS.delete(db, NOW, 1_000)
+        housekeeping.UNANSWERED_INVITATIONS.delete(NOW, 1_000)
 
-        assert rows(db, accepted) == before > 0
+        assert rows(accepted) == before > 0
 
 
-class TestAnalytics:
-    def test_writing_a_day_again_replaces_its_row(self, db):
-        seed.populate(db, FEW, random.Random(7), NOW)
-        day = date(2026, 3, 20)
+class TestPartitions:
+    def test_months_go_over_the_end_of_a_year(self):
+        names = [
+            partitions.name_of(month) for month in partitions.months(datetime(2026, 11, 30, 5, tzinfo=UTC), 3)
+        ]
 
-        first = analytics.summarise(db, day, NOW)
-        second = analytics.summarise(db, day, NOW + timedelta(minutes=5))
+        assert names == ["events_2026_11", "events_2026_12", "events_2027_01"]
 
-        assert first == second
-        assert [row["day"] for row in db.execute("SELECT day FROM daily_summaries")] == ["2026-03-20"]
+    def test_a_table_is_made_once_and_its_size_is_counted(self, url):
+        with data.transaction() as db:
+            made = [partitions.create(db, NOW), partitions.create(db, NOW)]
+            partitions.fill(db, "events_2026_03", 10)
+            counted = partitions.size(db)
+            partitions.drop(db, "events_2026_03")
 
-    def test_days_add_up_to_what_is_there(self, db):
-        seed.populate(db, FEW, random.Random(7), NOW)
+            assert (made, counted, partitions.size(db), partitions.names(db)) == ([True, False], 800, 0, [])
 
-        rows = [analytics.summarise(db, (NOW - timedelta(days=back)).date(), NOW) for back in range(121)]
 
-        assert sum(row["sessions"] for row in rows) == FEW.sessions
-        assert sum(row["new_users"] for row in rows) == FEW.users
-        assert sum(row["invitations"] for row in rows) == FEW.invitations
+class TestMails:
+    @pytest.mark.parametrize(
+        ("locale", "greeting"),
+        [("de", "Hallo Ana"), ("de-AT", "Hallo Ana"), ("en", "Hello Ana"), ("fr", "Hello Ana")],
+    )
+    def test_language_is_that_of_the_locale_and_english_where_there_is_none(self, locale, greeting):
+        assert greeting in mails.text("welcome", locale, {"name": "Ana"})[1]
+
+    def test_every_mail_exists_in_every_language(self):
+        assert {frozenset(texts) for texts in mails.TEXTS.values()} == {frozenset({"en", "de"})}
+
+    def test_a_key_is_written_once(self, url):
+        with data.transaction() as db:
+            for expected in (True, False):
+                words = {"key": "one", "locale": "de", "at": NOW, "name": "Ana"}
+                assert mails.write(db, "welcome", "ana@example.com", **words) is expected
+        assert rows("pending_emails") == 1
+
+
+class TestServices:
+    @pytest.fixture
+    def fakes(self, monkeypatch, watch):
+        with Fakes(now=watch) as running:
+            for name, value in running.environment.items():
+                monkeypatch.setenv(name, value)
+            yield running
+
+    def test_stripe_gives_every_subscription_page_by_page(self, fakes):
+        found = [one for page in services.stripe_subscriptions() for one in page]
+
+        assert len({one["id"] for one in found}) == len(found) == 66
+        assert fakes.calls["stripe"] == 2
+
+    def test_cancelling_twice_is_safe_and_seen_in_the_list(self, fakes):
+        assert [services.cancel_at_stripe("sub_0003") for _ in range(2)] == ["canceled", "canceled"]
+        assert next(services.stripe_subscriptions())[0]["status"] == "canceled"
+        assert services.cancel_at_stripe("sub_0001") == "unknown"
+
+    def test_provider_without_credits_has_none(self, fakes):
+        assert [services.llm_credits(name) for name in ("openai", "google")] == [120, 0]
+
+    def test_a_failure_that_is_switched_on_lasts_until_it_is_switched_off(self, fakes):
+        services.call("PUT", "/failures/git", json={"failure": "error"})
+        with pytest.raises(httpx.HTTPStatusError, match="503"):
+            services.newest_commit()
+        assert services.llm_credits("openai") == 120
+
+        services.call("PUT", "/failures/git", json={"failure": "none"})
+        assert services.newest_commit() == "0" * 40
+
+    def test_mail_system_that_is_down_refuses_everybody(self, fakes, url):
+        fakes.fail("smtp", "error")
+        write()
+
+        assert send_due() == ["failed"]
 
 
 class TestClaiming:
-    def test_two_threads_never_claim_the_same_mail(self, path, db):
-        written = {write(db) for _ in range(200)}
+    def test_two_threads_never_claim_the_same_mail(self, url):
+        written = {write() for _ in range(200)}
         together = threading.Barrier(2)
         claimed: dict[str, list[int]] = {"a": [], "b": []}
 
         def work(name: str) -> None:
-            with database.connect(path) as own:
-                outbox = mail.Outbox(own, name, now=Watch())
-                together.wait()
-                while batch := outbox.claim(3):
-                    claimed[name] += [letter.id for letter in batch]
+            box = outbox.Outbox(name)
+            together.wait()
+            while batch := box.claim(3):
+                claimed[name] += [letter.id for letter in batch]
 
         workers = [threading.Thread(target=work, args=(name,)) for name in claimed]
         for worker in workers:
@@ -183,18 +268,17 @@ class TestClaiming:
 
         assert sorted(claimed["a"] + claimed["b"]) == sorted(written)
 
-    def test_two_processes_never_claim_the_same_mail(self, path, db):
-        written = sorted(write(db) for _ in range(200))
+    def test_two_processes_never_claim_the_same_mail(self, url):
+        written = sorted(write() for _ in range(200))
         program = (
-            "import sys; from pathlib import Path; from examples.saas import database, mail\n"
-            "with database.connect(Path(sys.argv[1])) as db:\n"
-            "    outbox = mail.Outbox(db, sys.argv[2])\n"
-            "    print('ready', flush=True); sys.stdin.readline()\n"
-            "    while batch := outbox.claim(3): print(*[letter.id for letter in batch])\n"
+            "import sys; from examples.saas.outbox import Outbox\n"
+            "box = Outbox(sys.argv[1])\n"
+            "print('ready', flush=True); sys.stdin.readline()\n"
+            "while batch := box.claim(3): print(*[letter.id for letter in batch])\n"
         )
         workers = [
             subprocess.Popen(
-                [sys.executable, "-c", program, str(path), name],
+                [sys.executable, "-c", program, name],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -212,123 +296,119 @@ class TestClaiming:
 
         assert sorted(claimed) == written
 
-    def test_claim_is_bounded_and_takes_the_longest_waiting_first(self, db):
-        late = write(db, due=NOW - timedelta(minutes=1))
-        early = write(db, due=NOW - timedelta(hours=1))
-        write(db, due=NOW + timedelta(seconds=1))
+    def test_claim_is_bounded_and_takes_the_longest_waiting_first(self, url, watch):
+        late = write(due=NOW - timedelta(minutes=1))
+        early = write(due=NOW - timedelta(hours=1))
+        write(due=NOW + timedelta(seconds=1))
 
-        outbox = mail.Outbox(db, "worker", now=Watch())
+        box = outbox.Outbox("worker")
 
-        assert outbox.due() == 2
-        assert [letter.id for letter in outbox.claim(1)] == [early]
-        assert [letter.id for letter in outbox.claim(5)] == [late]
-        assert outbox.claim(5) == []
+        assert box.due() == 2
+        assert [letter.id for letter in box.claim(1)] == [early]
+        assert [letter.id for letter in box.claim(5)] == [late]
+        assert box.claim(5) == []
 
-    def test_leaving_gives_back_what_was_not_tried(self, db):
-        waiting = write(db)
+    def test_leaving_gives_back_what_was_not_tried(self, url, watch):
+        waiting = write()
 
-        with mail.Outbox(db, "a", now=Watch()) as outbox:
-            outbox.claim(5)
+        with outbox.Outbox("a") as box:
+            box.claim(5)
 
-        assert state(db, waiting)["status"] == "pending"
-        assert [letter.id for letter in mail.Outbox(db, "b", now=Watch()).claim(5)] == [waiting]
+        assert state(waiting).status == "pending"
+        assert [letter.id for letter in outbox.Outbox("b").claim(5)] == [waiting]
 
-    def test_mail_of_a_dead_worker_is_found_again_and_the_dead_one_cannot_send_it(self, db, sink):
-        write(db)
-        watch = Watch()
-        dead = mail.Outbox(db, "dead", now=watch)
+    def test_mail_of_a_dead_worker_is_found_again_and_the_dead_one_cannot_send_it(self, url, sink, watch):
+        write()
+        dead = outbox.Outbox("dead")
         (letter,) = dead.claim(5)
 
-        watch.now += mail.ABANDONED_AFTER
-        living = mail.Outbox(db, "living", now=watch)
+        watch.now += outbox.ABANDONED_AFTER
+        living = outbox.Outbox("living")
         assert living.due() == 1
         (same,) = living.claim(5)
 
-        with mail.server() as smtp:
+        with outbox.server() as smtp:
             assert dead.send(letter, smtp) == "taken"
             assert living.send(same, smtp) == "sent"
         assert len(sink.received) == 1
 
 
 class TestSending:
-    def test_sent_mail_arrives_as_written(self, db, sink):
-        sent = write(db, recipient="chloe@example.com", subject="Grüße")
+    def test_sent_mail_arrives_as_written(self, url, sink, watch):
+        sent = write(recipient="chloe@example.com", subject="Grüße")
 
-        assert send_due(db, Watch()) == ["sent"]
+        assert send_due() == ["sent"]
 
         (received,) = sink.received
         assert received.recipients == ("chloe@example.com",)
         assert received.sender == "no-reply@example.com"
         assert b"\r\n.\r\n..two dots\r\n" in received.content
         assert f"<pending-{sent}@example.com>".encode() in received.content
-        assert state(db, sent)["status"] == "sent"
+        assert state(sent).status == "sent"
 
-    def test_refused_mail_waits_one_three_nine_fifteen_minutes(self, db, sink):
-        refused = write(db, recipient="ana@full.example.com")
-        watch = Watch()
+    def test_refused_mail_waits_one_three_nine_fifteen_minutes(self, url, sink, watch):
+        refused = write(recipient="ana@full.example.com")
         waits = []
         for _ in range(6):
-            assert send_due(db, watch) == ["failed"]
-            due = datetime.fromisoformat(state(db, refused)["next_attempt_at"])
+            assert send_due() == ["failed"]
+            due = state(refused).next_attempt_at
             waits.append((due - watch.now) / timedelta(minutes=1))
             watch.now = due - timedelta(seconds=1)
-            assert send_due(db, watch) == []  # not a second early
+            assert send_due() == []  # not a second early
             watch.now = due
 
         assert waits == [1, 3, 9, 15, 15, 15]
-        assert state(db, refused)["attempts"] == 6
-        assert state(db, refused)["last_error"] == "452 4.2.2 mailbox full"
+        assert state(refused).attempts == 6
+        assert state(refused).last_error == "452 4.2.2 mailbox full"
 
-    def test_greylisted_mail_arrives_in_the_end(self, db, sink):
-        write(db, recipient="ana@greylist.example.com")
-        watch = Watch()
+    def test_greylisted_mail_arrives_in_the_end(self, url, sink, watch):
+        write(recipient="ana@greylist.example.com")
         outcomes = []
         for minutes in (0, 1, 3):
             watch.now += timedelta(minutes=minutes)
-            outcomes += send_due(db, watch)
+            outcomes += send_due()
 
         assert outcomes == ["failed", "failed", "sent"]
         assert len(sink.received) == 1
 
-    def test_mail_for_nobody_is_given_up_at_once(self, db, sink):
-        hopeless = write(db, recipient="ana@gone.example.com")
+    def test_mail_for_nobody_is_given_up_at_once(self, url, sink, watch):
+        hopeless = write(recipient="ana@gone.example.com")
 
-        assert send_due(db, Watch()) == ["failed"]
+        assert send_due() == ["failed"]
 
-        assert state(db, hopeless)["status"] == "failed"
-        assert mail.Outbox(db, "worker", now=Watch()).left() == 0
+        assert state(hopeless).status == "failed"
+        assert outbox.Outbox("worker").left() == 0
 
-    def test_mail_is_given_up_after_the_last_attempt(self, db, sink):
-        hopeless = write(db, recipient="ana@full.example.com")
-        watch = Watch()
-        for _ in range(mail.MAX_ATTEMPTS):
-            assert send_due(db, watch) == ["failed"]
+    def test_mail_is_given_up_after_the_last_attempt(self, url, sink, watch):
+        hopeless = write(recipient="ana@full.example.com")
+        for _ in range(outbox.MAX_ATTEMPTS):
+            assert send_due() == ["failed"]
             watch.now += timedelta(minutes=15)
 
-        assert send_due(db, watch) == []
-        assert state(db, hopeless)["status"] == "failed"
+        assert send_due() == []
+        assert state(hopeless).status == "failed"
 
-    def test_mail_that_cannot_be_written_does_not_hold_up_the_others(self, db, sink):
-        broken = write(db, subject="two\nlines")
-        fine = write(db)
+    def test_mail_that_cannot_be_written_does_not_hold_up_the_others(self, url, sink, watch):
+        broken = write(subject="two\nlines")
+        fine = write()
 
-        assert send_due(db, Watch()) == ["failed", "sent"]
+        assert send_due() == ["failed", "sent"]
 
-        assert state(db, broken)["attempts"] == 1
-        assert state(db, fine)["status"] == "sent"
+        assert state(broken).attempts == 1
+        assert state(fine).status == "sent"
 
-    def test_server_that_hangs_up_is_an_error_and_the_rest_is_given_back(self, db, sink):
-        first, second = write(db), write(db)
+    def test_server_that_hangs_up_is_an_error_and_the_rest_is_given_back(self, url, sink, watch):
+        first, second = write(), write()
 
-        with mail.Outbox(db, "worker", now=Watch()) as outbox, mail.server() as smtp:
-            batch = outbox.claim(5)
+        with outbox.Outbox("worker") as box, outbox.server() as smtp:
+            batch = box.claim(5)
             smtp.sock.shutdown(socket.SHUT_RDWR)
             with pytest.raises(smtplib.SMTPServerDisconnected):
-                outbox.send(batch[0], smtp)
+                box.send(batch[0], smtp)
 
-        assert state(db, first)["attempts"] == 1
-        assert state(db, second)["attempts"] == 0
-        assert {state(db, one)["status"] for one in (first, second)} == {"pending"}
+        assert state(first).attempts == 1
+        assert state(second).attempts == 0
+        assert {state(one).status for one in (first, second)} == {"pending"}
 
     def test_no_server_is_an_error_before_any_attempt(self, monkeypatch):
         with SmtpSink() as gone:
@@ -337,7 +417,7 @@ class TestSending:
         monkeypatch.setenv("SAAS_SMTP_PORT", str(port))
 
         with pytest.raises(OSError, match="refused"):
-            mail.server()
+            outbox.server()
 
 
 class TestSink:
@@ -353,8 +433,6 @@ class TestSink:
             assert client.verify("ana")[0] == 502
 
     def test_keeps_what_it_took_in_a_mailbox_file(self, tmp_path):
-        import mailbox
-
         with (
             SmtpSink(file=tmp_path / "mails.mbox") as server,
             smtplib.SMTP("127.0.0.1", server.port) as client,

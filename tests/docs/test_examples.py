@@ -21,16 +21,10 @@ from tests.waiting import until as awaited
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 
-SUMMARY_ROW = re.compile(r"^\W*([a-z-]+)\W+(\d+)\W+(\d+)\W+(\d+)\W+(\d+)\W+(\S.*?)\W*$", re.MULTILINE)
-DEMO_JOBS = {
-    "cleanup-sessions",
-    "cleanup-invitations",
-    "purge-logs",
-    "process-pending-emails",
-    "generate-analytics",
-    "test-job",
-    "test-fail-job",
-}
+SUMMARY_ROW = re.compile(r"^\W*([a-z_-]+)\W+(\d+)\W+(\d+)\W+(\d+)\W+(\d+)\W+(\S.*?)\W*$", re.MULTILINE)
+DEMO_JOBS = set(
+    re.findall(r"^\| `([a-z_-]+)` \|", (EXAMPLES / "saas" / "README.md").read_text(), re.MULTILINE)
+)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -224,18 +218,23 @@ class TestSaas:
     @pytest.mark.slow
     def test_declares_what_its_readme_says(self, tmp_path):
         readme = (EXAMPLES / "saas" / "README.md").read_text()
-        told = dict(re.findall(r"^\| `([a-z-]+)` \| (.*?) \|", readme, re.MULTILINE))
+        told = dict(re.findall(r"^\| `([a-z_-]+)` \| (.*?) \|", readme, re.MULTILINE))
         program = (
-            "import json; from examples.saas.jobs import jobs\n"
-            "print(json.dumps({job.id: job.schedule and job.schedule.expression for job in jobs.registry.jobs.values()}))"
+            "import json; from examples.saas.jobs import defaults, fixtures\n"
+            "jobs = {**defaults(), **fixtures.JOBS}\n"
+            "print(json.dumps({id: each.get('cron') or each.get('every') for id, each in jobs.items()}))"
         )
 
         ended = run("-c", program, cwd=tmp_path)
 
         assert ended.returncode == 0, ended.stderr
         declared = json.loads(ended.stdout)
-        assert declared == {job: None if when == "by hand" else when.strip("`") for job, when in told.items()}
-        assert declared.keys() == DEMO_JOBS
+        said = {None: "by hand", 30: "every 30 s"}
+        assert told == {
+            job: f"`{when}`" if isinstance(when, str) else said.get(when) or f"every {when // 60} min"
+            for job, when in declared.items()
+        }
+        assert len(told) == 28
         assert list(tmp_path.iterdir()) == []  # importing it connects to nothing
 
     @pytest.mark.slow
@@ -243,11 +242,11 @@ class TestSaas:
         program = (
             "import json; from examples.saas.jobs import jobs\n"
             "with jobs:\n"
-            "    runs = [jobs.wait(jobs.trigger_job(job_id).id) for job_id in jobs.registry.jobs if job_id.startswith('c')]\n"
+            "    runs = [jobs.wait(jobs.trigger_job(job_id).id) for job_id in jobs.registry.jobs if job_id in {'cleanup-sessions', 'cleanup-invitations'}]\n"
             "print(json.dumps([run.output['deleted'] for run in runs]))"
         )
 
-        assert run("-m", "examples.saas.seed", cwd=tmp_path).returncode == 0
+        assert run("-m", "examples.saas.init", cwd=tmp_path).returncode == 0
         first = run("-c", program, cwd=tmp_path)
         second = run("-c", program, cwd=tmp_path)
 
