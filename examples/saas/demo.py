@@ -107,10 +107,10 @@ def main() -> None:
 
 def _watch(screen: Screen, console: Console, ending: "Ending") -> None:
     screen.look()
-    with Live(screen.live(console.width), console=console, auto_refresh=False) as live:
+    with Live(screen.live(console.width, console.height), console=console, auto_refresh=False) as live:
         while not ending.within(LOOK_EVERY_SECONDS):
             screen.look()
-            live.update(screen.live(console.width), refresh=True)
+            live.update(screen.live(console.width, console.height), refresh=True)
 
 
 def _report(screen: Screen, console: Console, ending: "Ending") -> None:

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobmanager import JobManager, Run, RunStatus
+from jobmanager import Job, JobManager, Run, RunStatus
 
 STYLES = {
     RunStatus.PENDING: "dim",
@@ -98,9 +98,19 @@ class Screen:
             self._tallies[run.job_id].add(run)
         return ended
 
-    def live(self, width: int) -> Table:
-        """Every job: when it runs, what it is doing, how its last run went. Below 100 columns the schedule gives way."""
-        table = Table(box=box.SIMPLE_HEAD, expand=True, caption="Ctrl-C ends the demo")
+    def live(self, width: int, height: int) -> Table:
+        """As many jobs as fit, those that work and those that ran last: when they run, what they do, how it went.
+
+        Below 100 columns the schedule gives way.
+        """
+        jobs = self._newest_first()
+        shown_jobs = jobs[: max(height - 6, 5)]
+        more = (
+            f"; {len(jobs) - len(shown_jobs)} more jobs are in the dashboard"
+            if len(shown_jobs) < len(jobs)
+            else ""
+        )
+        table = Table(box=box.SIMPLE_HEAD, expand=True, caption=f"Ctrl-C ends the demo{more}")
         table.add_column("Job", no_wrap=True)
         if width >= 100:
             table.add_column("Schedule", no_wrap=True)
@@ -109,7 +119,7 @@ class Screen:
         table.add_column("Took", justify="right", no_wrap=True)
         table.add_column("Progress", ratio=1)
         table.add_column("Runs", justify="right", no_wrap=True)
-        for job in self._manager.registry.jobs.values():
+        for job in shown_jobs:
             tally = self._tallies[job.id]
             shown = tally.active or tally.latest
             schedule = [job.schedule.describe() if job.schedule else "by hand"] if width >= 100 else []
@@ -123,6 +133,16 @@ class Screen:
                 str(tally.statuses.total()),
             )
         return table
+
+    def _newest_first(self) -> list[Job]:
+        """Return the jobs: first those that work, then those that ended last."""
+
+        def rank(job: Job) -> tuple[bool, float]:
+            tally = self._tallies[job.id]
+            ended = tally.latest.finished_at if tally.latest else None
+            return tally.active is None, -(ended.timestamp() if ended else 0)
+
+        return sorted(self._manager.registry.jobs.values(), key=rank)
 
     def summary(self) -> Table:
         """Every job: how its runs ended and what they did, all together."""
