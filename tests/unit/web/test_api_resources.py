@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.api import Api, declare, problem
 
-from jobmanager import JobManager, Settings
+from jobmanager import JobManager, RunContext, Settings
 
 KEY = "yTBQbXRrYmFzZTY0IG9mIDMyIHJhbmRvbSBieXRlcyE="
 
@@ -61,6 +61,55 @@ def test_runs_are_read_page_by_page_to_the_last_one(api: Api, jobs: JobManager) 
         cursor = f"&cursor={page['next']}"
     assert read == made[::-1]
     assert problem(api("GET", "/runs?cursor=nowhere"))[0] == 422
+
+
+def test_a_run_with_its_steps_and_children_and_an_event_that_lets_it_go_on(
+    api: Api, jobs: JobManager
+) -> None:
+    jobs.add_job("small", small)
+    jobs.add_job("flow", flow)
+    run = jobs.trigger_job("flow")
+    waiting = items(api("GET", f"/runs/{run.id}/steps"))
+    assert [(step["name"], step["kind"], step["status"]) for step in waiting] == [
+        ("small", "start", "succeeded"),
+        ("load", "step", "succeeded"),
+        ("paid", "wait_for", "waiting"),
+    ]
+    assert waiting[1]["output"] == {"password": "[redacted]"}
+    assert waiting[2]["awaits"] == {"name": "paid", "key": "7"}
+    [child] = items(api("GET", f"/runs/{run.id[-8:]}/children?limit=1"))
+    assert (child["job"], child["parent_id"]) == ("small", run.id)
+
+    body = {"name": "paid", "key": "7", "data": [1], "id": "stripe-1"}
+    sent = api("POST", "/events", json=body, by="operator")
+    assert (sent.status_code, sent.json()["id"]) == (201, "stripe-1")
+    assert api("POST", "/events", json={**body, "data": [2]}, by="admin").json() == sent.json()
+    assert [entry.by for entry in jobs.audit(target="event")] == ["admin", "operator"]
+    assert jobs.run(run.id).due_at <= jobs.store.now() < run.due_at
+
+
+def test_an_event_that_does_not_fit_or_is_not_allowed_is_refused(api: Api) -> None:
+    assert api("POST", "/events", json={"name": "paid"}, by="viewer").status_code == 403
+    for body in (
+        {},
+        {"name": ""},
+        {"name": "paid", "key": None},
+        {"name": "paid", "data": "x" * 70_000},
+        {"name": "paid", "of": 1},
+    ):
+        assert api("POST", "/events", json=body).status_code == 422, body
+    assert problem(api("GET", "/runs/nowhere/steps"))[0] == 404
+    assert problem(api("GET", "/runs/nowhere/children"))[0] == 404
+
+
+def small() -> None:
+    pass
+
+
+def flow(context: RunContext) -> None:
+    context.start("small", "small")
+    context.step("load", dict, password="planted")
+    context.wait_for("paid", key="7")
 
 
 def test_a_run_with_its_attempts_and_log(api: Api, jobs: JobManager) -> None:
