@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from playwright.sync_api import Browser, Page
 from tests.serving import served
 
 from jobmanager import JobManager
-from jobmanager.run import FAILED
+from jobmanager.run import FAILED, Failure
+from jobmanager.step import Awaited, Step
+from jobmanager.stores.steps import StepWrite
 from jobmanager.web import dashboard, loopback_only
 from jobmanager.web.pages.app import ROUTES
 
@@ -51,8 +55,52 @@ def told(told_story: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     file = shutil.copy(told_story, tmp_path_factory.mktemp("pages") / "jobs.db")
     jobs = story.retell(f"sqlite:///{file}")
     jobs.create_webhook("crm", url="https://crm.example.com/hook", by="ana")
+    add_steps(jobs)
     yield jobs
     jobs.store.close()
+
+
+def add_steps(jobs: JobManager) -> None:
+    """Give the run that is running steps of each look, and a child."""
+    [run] = jobs.runs("process-account-deletions", status=["running"], limit=1)
+    began = run.started_at or run.opened_at
+    first = Step(
+        run_id=run.id,
+        name="load accounts",
+        occurrence=0,
+        kind="step",
+        status="succeeded",
+        started_at=began,
+        ended_at=began,
+        attempt=3,
+    )
+    steps = [
+        first,
+        replace(first, name="rest", kind="sleep", position=1),
+        replace(
+            first,
+            name="mail",
+            status="retrying",
+            ended_at=None,
+            error=Failure(kind="exception", message="no route", type="OSError"),
+            position=2,
+        ),
+        replace(
+            first,
+            name="user/confirmed",
+            kind="wait_for",
+            status="waiting",
+            ended_at=None,
+            wakes_at=began + timedelta(days=7),
+            awaits=Awaited("user/confirmed", "42", began),
+            position=3,
+        ),
+    ]
+    assert all(jobs.store.steps.record([StepWrite(run, step) for step in steps]))
+    child = replace(
+        story.new_run(run.job_id, began), parent_id=run.id, idempotency_key=f"start:{run.id}/x#0/"
+    )
+    story.insert(jobs, run.job_id, [child])
 
 
 @pytest.fixture(scope="module")
