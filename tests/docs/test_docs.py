@@ -6,7 +6,8 @@ A fenced block runs unless a comment above it says otherwise:
     <!-- file: app.py -->                             it is written to the working directory first
     <!-- output -->                                   a text block: what the block before prints, ... standing for anything
 
-The `python` and `pycon` blocks of a page are one program, from top to bottom.
+The `python` and `pycon` blocks of a page are one program, from top to bottom. An output below an `sh` block is of a
+terminal: tests/docs/test_tutorial.py types the tutorial's commands and looks at them.
 """
 
 import ast
@@ -22,6 +23,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -126,8 +128,9 @@ class TestPython:
         known = {"python", "pycon"}
         parts = [
             (block.word if block.word == "output" else block.language, block.line, block.text)
-            for block in blocks_of(path)
-            if block.word == "output" or (block.language in known and block.word is None)
+            for before, block in pairwise([None, *blocks_of(path)])
+            if (block.word == "output" and before.language != "sh")
+            or (block.language in known and block.word is None)
         ]
         if not parts:
             return  # no process is needed to run nothing
