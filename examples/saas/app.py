@@ -100,7 +100,7 @@ def _add_projects(app: FastAPI, manager: JobManager) -> None:
     def cancel(run_id: str) -> dict[str, str]:
         """Ask a run to end early; it keeps what it has done."""
         try:
-            manager.cancel_run(run_id)
+            manager.cancel(run_id)
         except RunNotFoundError as error:
             raise HTTPException(404, str(error)) from error
         return {"run": run_id}

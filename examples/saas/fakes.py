@@ -47,6 +47,7 @@ class Fakes:
         *,
         now: Callable[[], datetime] = utc_now,
         mails: Path | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.now = now
         self.begun = now()
@@ -54,8 +55,8 @@ class Fakes:
         self.calls: Counter[str] = Counter()
         self.cancelled: set[str] = set()
         self.pushed: set[tuple[str, str]] = set()
-        self.smtp = SmtpSink(smtp_port, file=mails, policy=self._policy)
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), _Request)
+        self.smtp = SmtpSink(smtp_port, file=mails, policy=self._policy, host=host)
+        self._http = ThreadingHTTPServer((host, port), _Request)
         self._http.daemon_threads = True
         self._http.fakes = self  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
@@ -225,7 +226,8 @@ class _Request(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     ports = [int(word) for word in sys.argv[1:3]] or [8790, 2525]
-    with Fakes(*ports, mails=Path("mails.mbox")) as running:
+    listen_on = sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1"
+    with Fakes(*ports, mails=Path("mails.mbox"), host=listen_on) as running:
         print(
             f"Services at {running.url}, mail at 127.0.0.1:{running.smtp.port}; Ctrl-C ends them.", flush=True
         )

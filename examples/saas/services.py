@@ -3,27 +3,36 @@
 import os
 from collections.abc import Iterator
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 import httpx
 
+DEFAULT_URL = "http://localhost:8790"
 PAGE = 50
 TIMEOUT_SECONDS = 5
 
 
-@cache
-def _client(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS)
+_clients: dict[str, httpx.Client] = {}
+
+
+def _client() -> httpx.Client:
+    """Return this process's client, whose connections stay open; any thread may use it."""
+    url = os.environ.get("SAAS_SERVICES_URL", DEFAULT_URL)
+    return _clients.get(url) or _clients.setdefault(url, httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS))
 
 
 def call(method: str, path: str, **options: Any) -> httpx.Response:
     """Return the response of a service. httpx.HTTPError if it cannot be reached or is in trouble; statuses of 4xx are the caller's."""
-    url = os.environ.get("SAAS_SERVICES_URL", "http://localhost:8790")
-    response = _client(url).request(method, path, **options)
+    response = _client().request(method, path, **options)
     if response.status_code >= 500:
         response.raise_for_status()
     return response
+
+
+def disconnect() -> None:
+    """Close the connections of this process."""
+    while _clients:
+        _clients.popitem()[1].close()
 
 
 def _get(path: str, **parameters: Any) -> Any:

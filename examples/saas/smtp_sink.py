@@ -51,8 +51,15 @@ class SmtpSink(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, port: int = 0, *, policy: Policy = domain_policy, file: Path | None = None) -> None:
-        super().__init__(("127.0.0.1", port), _Conversation)
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        policy: Policy = domain_policy,
+        file: Path | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        super().__init__((host, port), _Conversation)
         self.port: int = self.server_address[1]
         self.received: list[Received] = []
         self.refusals: Counter[str] = Counter()

@@ -1,0 +1,352 @@
+"""The reference application as a whole: twenty days on a clock that is moved, the same on each backend; its page; its compose files."""
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.policy import default as policy
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from jobmanager import JobManager, Settings
+from jobmanager.testing import FakeClock
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # the examples are no part of the installed package
+
+from examples.saas import data, jobs, seed, services  # noqa: E402
+from examples.saas.app import make_app  # noqa: E402
+from examples.saas.fakes import Fakes  # noqa: E402
+from examples.saas.init import init  # noqa: E402
+
+START = datetime(2026, 3, 14, 1, 31, tzinfo=UTC)  # a Saturday; a month ends within the twenty days
+DAYS = 20
+STRIPE_IS_DOWN = 5  # on this day
+SMALL = seed.Amounts(
+    users=200,
+    sessions=400,
+    invitations=100,
+    push_subscriptions=60,
+    logs=1_000,
+    error_logs=100,
+    ai_requests=100,
+    activities=100,
+    conversions=40,
+    mails=20,
+)
+A_DAY = seed.Amounts(
+    users=0,
+    sessions=10,
+    invitations=3,
+    push_subscriptions=1,
+    logs=20,
+    error_logs=3,
+    ai_requests=5,
+    activities=10,
+    conversions=1,
+    mails=2,
+)
+# What an operator has tuned: what comes by the minute comes by the day, and at minutes of its own.
+TUNED = {
+    "process-pending-emails": "30 */6 * * *",
+    "process-account-deletions": "15 */12 * * *",
+    "repository-sync": "40 5 * * *",
+    "db_pruning": "20 12 * * *",
+    "analytics-cache-cleanup": "50 */12 * * *",
+    **{
+        job_id: "45 */12 * * *"
+        for job_id in jobs.defaults()
+        if job_id.startswith("analytics-") and job_id != "analytics-cache-cleanup"
+    },
+}
+
+
+@pytest.fixture
+def company(tmp_path, monkeypatch):
+    """Make a company on a backend, with a clock of its own; the database and the services are real."""
+    opened = []
+
+    def make(backend: str, amounts: seed.Amounts = SMALL, url: str | None = None):
+        clock = FakeClock(START)
+        monkeypatch.setattr(data, "now", clock.now)
+        monkeypatch.setenv("SAAS_DATABASE_URL", url or f"sqlite:///{tmp_path / backend}.db")
+        for gate in ("LOGS_ENABLED", "AFFILIATES_ENABLED"):
+            monkeypatch.setenv(gate, "true")
+        fakes = Fakes(now=clock.now)
+        opened.append(fakes.__enter__())
+        for name, value in fakes.environment.items():
+            monkeypatch.setenv(name, value)
+        manager = JobManager(Settings(backend=backend, database_url="memory://"), clock=clock)
+        jobs.register(manager)
+        init(manager, amounts)
+        return manager, clock, fakes
+
+    yield make
+    services.disconnect()
+    for fakes in opened:
+        fakes.__exit__(None, None, None)
+
+
+def mails_of(fakes: Fakes) -> list[tuple[str, str, str]]:
+    found = [message_from_bytes(mail.content, policy=policy) for mail in fakes.smtp.received]
+    return [(mail["Message-ID"], mail["To"], mail["Subject"]) for mail in found]
+
+
+def tune(manager: JobManager) -> None:
+    for job_id, cron in TUNED.items():
+        manager.update_job(job_id, cron=cron, every=None, by="ana")
+    assert jobs.plant(manager) == []  # a later deployment changes nothing of it
+
+
+def use(day: int, fakes: Fakes) -> None:
+    with data.transaction() as db:
+        seed.populate(db, A_DAY, random.Random(day), data.now())
+    fakes.fail("stripe", "error" if day == STRIPE_IS_DOWN else "none")
+
+
+def twenty_days_on_local(manager, clock, fakes):
+    with manager:
+        for day in range(DAYS):
+            use(day, fakes)
+            clock.advance(days=1)
+        runs = [run for job_id in jobs.defaults() for run in manager.runs(job_id, limit=1_000)]
+    rows = [(run.scheduled_for, run.job_id, str(run.status), run.output) for run in runs]
+    return sorted(rows, key=lambda row: row[:2])
+
+
+def twenty_days_on_noop(manager, clock, fakes):
+    """Nobody keeps the time: each instant that is planned is started by hand at its moment."""
+    rows = []
+    with manager:
+        for day in range(DAYS):
+            use(day, fakes)
+            begun = START + timedelta(days=day)
+            for planned in manager.simulate(begun, begun + timedelta(days=1)):
+                clock.advance_to(max(planned.scheduled_for, clock.now()))
+                run = manager.trigger_job(planned.job_id)
+                rows.append((planned.scheduled_for, run.job_id, str(run.status), run.output))
+            clock.advance_to(begun + timedelta(days=1))
+    return sorted(rows, key=lambda row: row[:2])
+
+
+def table(rows) -> dict[str, Counter]:
+    """What became of the instants of each job."""
+    found: dict[str, Counter] = {}
+    for _, job_id, status, _ in rows:
+        found.setdefault(job_id, Counter())[status] += 1
+    return found
+
+
+def test_twenty_days_are_the_same_on_local_and_noop(company):
+    local = company("local")
+    tune(local[0])
+    on_local = twenty_days_on_local(*local)
+    with data.transaction() as db:
+        warned = dict(
+            db.execute(
+                select(data.pending_emails.c.subject, func.count())
+                .where(data.pending_emails.c.key.like("licence-%"))
+                .group_by(data.pending_emails.c.subject)
+            ).all()
+        )
+        keys = db.scalars(select(data.pending_emails.c.key)).all()
+    noop = company("noop")
+    tune(noop[0])
+    on_noop = twenty_days_on_noop(*noop)
+
+    assert [row for row in on_local if row not in on_noop] == []
+    assert len(on_local) == len(on_noop) > 500
+    assert sorted(mail[1:] for mail in mails_of(local[2])) == sorted(mail[1:] for mail in mails_of(noop[2]))
+    sent = [message_id for message_id, _, _ in mails_of(local[2])]
+    assert len(set(sent)) == len(sent) > 100
+    assert len(set(keys)) == len(keys)
+    told = table(on_local)
+    assert told.pop("sync-stripe") == {"succeeded": 6 * DAYS - 6, "failed": 6}
+    assert {status for counts in told.values() for status in counts} == {"succeeded"}
+    assert told.keys() == jobs.defaults().keys() - {"sync-stripe", "revenuecat_sync"}
+    assert {"Your licence has ended", "Ihre Lizenz ist abgelaufen"} < warned.keys()
+    assert {f"Your licence ends in {days} day(s)" for days in (7, 3, 1)} < warned.keys()
+
+
+def test_first_hour_of_the_defaults_on_local(company):
+    manager, clock, _ = company("local")
+    with manager:
+        clock.advance(hours=1)
+        counted = {job_id: len(manager.runs(job_id, limit=200)) for job_id in jobs.defaults()}
+
+    assert counted["analytics-performance-metrics"] == 120
+    assert counted["analytics-recent-activity"] == 30
+    assert counted["process-pending-emails"] == counted["repository-sync"] == 12
+    assert counted["process-account-deletions"] == 2
+    assert counted["revenuecat_sync"] == 0
+
+
+def test_gates_that_are_off_leave_jobs_out(company, monkeypatch):
+    manager, _, _ = company("noop", seed.Amounts(users=7, logs=0))
+    monkeypatch.delenv("LOGS_ENABLED")
+    monkeypatch.setenv("SAAS_BILLING_MODEL", "subscription")
+    other = JobManager(Settings(backend="noop", database_url="memory://"))
+    jobs.register(other)
+
+    left_out = {job.id for job in manager.registry.jobs.values()} - set(jobs.plant(other))
+
+    assert left_out == {"purge-error-logs", "check-license-expiration"}
+
+
+@pytest.mark.servers
+def test_every_job_succeeds_on_postgresql(company, postgres_url):
+    manager, _, fakes = company("noop", url=postgres_url.replace("postgresql:", "postgresql+psycopg:"))
+    with manager:
+        ended = {
+            job_id: manager.trigger_job(job_id, {"project_id": 1} if job_id == "revenuecat_sync" else None)
+            for job_id in jobs.defaults()
+        }
+
+    assert {job_id: run.error for job_id, run in ended.items() if run.status != "succeeded"} == {}
+    assert ended["revenuecat_sync"].output == {"synced": 230, "skipped": 0}
+    assert ended["check-license-expiration"].output["warned"] > 0
+    assert len(mails_of(fakes)) > 10
+    data.engine_of(data.url()).dispose()
+
+
+def test_two_processes_send_no_mail_twice(company, tmp_path):
+    """Each has a record of its own, so that nothing but the claims keeps them apart."""
+    _, _, fakes = company("noop", seed.Amounts(users=7, logs=0, mails=0))
+    with data.transaction() as db:
+        for number in range(200):
+            values = {"key": str(number), "recipient": f"u{number}@example.com", "subject": "s", "body": "b"}
+            moments = {"next_attempt_at": START, "created_at": START}
+            db.execute(data.pending_emails.insert().values(**values, **moments))
+    program = (
+        "import sys; from examples.saas.jobs import jobs, plant\n"
+        "plant(jobs); print('ready', flush=True); sys.stdin.readline()\n"
+        "run = jobs.trigger_job('process-pending-emails', {'batch_size': 3}); print(run.output['sent'])"
+    )
+    variables = {"JOBMANAGER_BACKEND": "noop", "JOBMANAGER_DATABASE_URL": "memory://"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [
+        subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env={**os.environ, **variables}, **pipes)
+        for _ in range(2)
+    ]
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    sent = [int(worker.communicate(timeout=60)[0]) for worker in workers]
+
+    assert sum(sent) == 200
+    assert min(sent) > 0
+    assert len({message_id for message_id, _, _ in mails_of(fakes)}) == 200
+
+
+class TestPage:
+    @pytest.fixture
+    def client(self, company):
+        from starlette.testclient import TestClient
+
+        self.manager, self.clock, self.fakes = company("local", seed.Amounts(users=30, logs=0))
+        with TestClient(make_app(self.manager)) as client:
+            self.manager.stop()  # what is started waits, until a test lets it run
+            yield client
+
+    def run_what_waits(self):
+        with self.manager:
+            self.clock.advance()
+
+    def test_it_shows_the_jobs_and_the_services(self, client):
+        page = client.get("/").text
+
+        assert all(word in page for word in ("process-pending-emails", "db_pruning", "stripe", "smtp"))
+
+    def test_a_service_that_one_lets_fail_fails_the_run_that_needs_it(self, client):
+        assert client.post("/failures", data={"service": "git", "failure": "error"}).status_code == 200
+        failed = self.manager.trigger_job("repository-sync", max_attempts=1)
+        self.run_what_waits()
+        client.post("/failures", data={"service": "git", "failure": "none"})
+        healed = self.manager.trigger_job("repository-sync")
+        self.run_what_waits()
+
+        assert self.manager.run(failed.id).status == "failed"
+        assert "503" in self.manager.run(failed.id).error.message
+        assert self.manager.run(healed.id).output == {"changed": 20, "removed": 0}
+
+    def test_another_site_may_not_and_unknown_words_are_refused(self, client):
+        wanted = {"service": "git", "failure": "error"}
+
+        from_elsewhere = client.post("/failures", data=wanted, headers={"Sec-Fetch-Site": "cross-site"})
+        unknown = client.post("/failures", data={**wanted, "failure": "explode"})
+
+        assert (from_elsewhere.status_code, unknown.status_code) == (403, 422)
+        assert set(self.fakes.failures.values()) == {"none"}
+
+    def test_one_sync_of_a_project_at_a_time_with_its_progress(self, client):
+        first = client.post("/projects/1/sync")
+        second = client.post("/projects/1/sync")
+        other = client.post("/projects/2/sync")
+        self.run_what_waits()
+        ended = client.get(f"/runs/{first.json()['run']}").json()
+
+        assert (first.status_code, second.status_code, other.status_code) == (202, 409, 202)
+        assert second.json()["run"] == first.json()["run"]
+        assert ended["progress"] == [230, 230, "Synced 230 users, 0 skipped"]
+        assert client.post("/projects/1/sync").status_code == 202
+
+    def test_a_sync_can_be_cancelled(self, client):
+        run = client.post("/projects/1/sync").json()["run"]
+        assert client.post(f"/runs/{run}/cancel").status_code == 202
+        self.run_what_waits()
+
+        assert client.get(f"/runs/{run}").json()["status"] == "cancelled"
+        assert client.post("/runs/nobody/cancel").status_code == 404
+
+
+class TestCompose:
+    @pytest.fixture(params=["celery", "pg_cron"])
+    def told(self, request):
+        yaml = pytest.importorskip("yaml", reason="PyYAML is not among our dependencies")
+        folder = ROOT / "examples" / "saas" / "compose"
+        return request.param, yaml.safe_load((folder / f"{request.param}.yaml").read_text()), folder
+
+    def test_it_says_what_compose_knows_and_names_what_exists(self, told):
+        _, document, folder = told
+        known = {
+            *("build", "image", "command", "environment", "ports", "depends_on", "restart", "deploy"),
+            *("stop_grace_period", "healthcheck", "volumes", "working_dir"),
+        }
+        services = document["services"]
+
+        assert {key for key in document if not key.startswith("x-")} == {"services", "volumes"}
+        for name, service in services.items():
+            assert service.keys() <= known, name
+            assert ("build" in service) != ("image" in service), name
+            assert service.get("depends_on", {}).keys() <= services.keys(), name
+            for waited, how in service.get("depends_on", {}).items():
+                healthy = how["condition"] == "service_healthy"
+                assert healthy == ("healthcheck" in services[waited]), waited
+            if "dockerfile" in service.get("build", {}):
+                assert (folder / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+            for volume in service.get("volumes", []):
+                source = volume.split(":")[0]
+                assert source in document["volumes"] or (folder / source).is_file(), volume
+
+    def test_the_application_runs_unchanged_on_the_backend_it_names(self, told):
+        from tests.docs.test_docs import command_line
+
+        backend, document, _ = told
+        for name, service in document["services"].items():
+            variables = service.get("environment", {})
+            if "JOBMANAGER_BACKEND" not in variables:
+                continue
+            ours = {key: value for key, value in variables.items() if key.startswith("JOBMANAGER_")}
+            users = {"JOBMANAGER_DASHBOARD_USERS": ""}
+            settings = Settings.from_env({**ours, **users})
+            assert settings.backend == backend, name
+            if service["command"][0] == "jobmanager":
+                command_line(service["command"][1:])
+            assert variables["SAAS_SMTP_HOST"] in document["services"]
