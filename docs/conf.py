@@ -19,6 +19,9 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "jobmanager"
+html_extra_path = ["llms.txt"]  # the map for programs, whose links are the copied sources
+html_copy_source = True
+html_sourcelink_suffix = ".txt"
 
 
 def _without_introductions(_app: object, what: str, *rest: object) -> None:
