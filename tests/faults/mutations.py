@@ -416,8 +416,8 @@ CALENDAR = {
     ),
     "a change of three hours outside": Mutation(
         "jobmanager.schedule.wakeup",
-        "<= calendar.LARGEST_SHIFT",
-        "< calendar.LARGEST_SHIFT",
+        "<= LARGEST_SHIFT // 60",
+        "< LARGEST_SHIFT // 60",
         (THREE_HOURS + "test_a_ticker_outside_wakes_at_the_end_of_three_skipped_hours",),
     ),
 }
