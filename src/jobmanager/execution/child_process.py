@@ -165,7 +165,7 @@ def _listen(attempt: Attempt, pipe: Connection, future: ProcessFuture[None]) -> 
                 outcome = _hear(attempt, pipe)
                 if outcome is not None:
                     return outcome
-            elif future.done():
+            elif future.done() and not pipe.poll():  # what it told last may have come after the first look
                 return None
             attempt.note_timeout()
             if attempt.seconds_over() >= TIMEOUT_GRACE.total_seconds():
