@@ -124,7 +124,7 @@ def test_nothing_moves_for_those_who_ask_for_less_motion(page_of_story: Page, pa
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in LOOKED_AT else pytest.param(name, marks=pytest.mark.slow) for name in PAGES]
+    "name", [name if name in LOOKED_AT else pytest.param(name, marks=pytest.mark.faults) for name in PAGES]
 )
 def test_the_keyboard_comes_to_everything_sees_where_it_is_and_gets_away(
     name: str, page_of_story: Page, paths: dict[str, str]
