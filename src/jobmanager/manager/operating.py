@@ -123,17 +123,18 @@ class Operating:
 
     def _inline(self, run: Run) -> Run:
         """Return the run after its inline execution; on a backend that keeps no time further attempts follow at once, but no sleep ends."""
-        after = self._parts.history.run(run.id)
-        while (
-            not self._parts.backend.capabilities.keeps_time
-            and after.status is RunStatus.PENDING
-            and after.attempt
-            and after.reason not in SUSPENDED
-        ):
+        after, taken = self._parts.history.run(run.id), 1
+        while taken and not self._parts.backend.capabilities.keeps_time and self._goes_on_here(after):
             self._parts.clock.sleep(max(0.0, (after.due_at - self._parts.clock.now()).total_seconds()))
-            self._parts.assembly.claims.claim_these([after.id])
+            taken = self._parts.assembly.claims.claim_these([after.id])
             after = self._parts.history.run(run.id)
         return after
+
+    def _goes_on_here(self, run: Run) -> bool:
+        """Return True for a run to be tried again, and for one whose turn it is in a line that nobody else serves."""
+        if run.status is not RunStatus.PENDING or run.reason in SUSPENDED:
+            return False
+        return run.attempt > 0 or (run.turn == "holds" and run.due_at <= self._parts.clock.now())
 
     def _check_payload(self, job: Job, payload: Mapping[str, Any]) -> None:
         handler = self._parts.registry.handlers.get(job.handler)

@@ -10,6 +10,7 @@ import pytest
 
 from jobmanager import JobManager, Retry, RunContext, RunStatus, Settings
 from jobmanager.execution import executor
+from jobmanager.job import Overlap
 from jobmanager.testing import FakeClock
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -141,3 +142,12 @@ def test_a_job_that_is_declared_after_the_start_gets_its_next_attempt(clock: Fak
 
         assert tried == [1, 2]
         assert jobs.run(run.id).status == "succeeded"
+
+
+@pytest.mark.parametrize("overlap", ["skip", "allow", "queue", "queue_all", "cancel_running"])
+def test_a_start_by_hand_runs_inline_whatever_the_overlap(overlap: Overlap) -> None:
+    jobs = JobManager(Settings(backend="noop", database_url="memory://"))
+    jobs.add_job("work", lambda: 7, overlap=overlap)
+
+    assert [jobs.trigger_job("work").output for _ in range(2)] == [7, 7]
+    assert jobs.trigger_job("work", delay=60).status == "pending"
