@@ -70,7 +70,7 @@ class TickerBackend(ExternalBackend):
         is_locked: bool = False,
     ) -> None:
         super().__init__(clock=clock, grace=grace, is_locked=is_locked)
-        self.api: Api | None = api
+        self.api: Any = api  # an Api, or None; a clock that cannot do without one says so by its annotation
         self.keys: Keys = Keys.of(namespace, environment)
         self._tick_url = tick_url
         self._layout = layout
