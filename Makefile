@@ -13,8 +13,9 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
-# Many tests wait for real processes and servers: six at a time fill two cores. `make test PARALLEL=` runs one by one.
-PARALLEL ?= -n 6 --dist loadfile --no-loadscope-reorder
+# Many tests wait for real processes and servers: four at a time fill two cores, and each of them keeps servers in memory.
+# `make test PARALLEL=` runs one by one.
+PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 
 # What is worth a run after each change: a minute on two cores, with nothing but Python. Each process more reads all files anew.
 FAST ?= -n 3 --dist worksteal
