@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -472,10 +472,22 @@ class FreshDatabases:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if GIVEN not in os.environ:
-            return  # our own server goes as a whole
         for name in self._made:
-            self._do(f"DROP DATABASE {name} WITH (FORCE)")
+            if GIVEN in os.environ:
+                self._do(f"DROP DATABASE {name} WITH (FORCE)")
+            else:
+                self._drop_unused(name)
+
+    def _drop_unused(self, name: str) -> None:
+        """Free the memory of a database of our own server, which goes as a whole in the end; one in use is left to that."""
+        import psycopg
+
+        with suppress(psycopg.Error), psycopg.connect(self._server_url, autocommit=True) as connection:
+            if (
+                connection.execute("SELECT 1 FROM pg_stat_activity WHERE datname = %s", (name,)).fetchone()
+                is None
+            ):
+                connection.execute(f"DROP DATABASE {name}")
 
     def _do(self, statement: str) -> None:
         import psycopg
