@@ -60,7 +60,7 @@ PAGES = {
 
 @dataclass
 class Spent:
-    """What the longest statement of a page took, in milliseconds, and the CPU time of all of them on the server."""
+    """The duration of the longest statement of a page, in milliseconds, and the CPU time of all of them on the server."""
 
     longest: float = 0.0
     longest_cpu: float = 0.0
@@ -187,7 +187,7 @@ def main() -> None:
 
 @dataclass
 class Measured(Spent):
-    """What the responses of a page took, in milliseconds, and its longest statement in all rounds."""
+    """The durations of the responses of a page, in milliseconds, and its longest statement in all rounds."""
 
     times: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)

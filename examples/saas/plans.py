@@ -1,4 +1,4 @@
-"""What a user of a number has bought: one rule for the seeded rows, and for the fakes of the services that know it too."""
+"""The purchases of a user, by number: one rule for the seeded rows, and for the fakes of the services that know it too."""
 
 from datetime import datetime, timedelta
 

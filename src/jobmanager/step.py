@@ -11,9 +11,9 @@ from jobmanager.run import Failure
 
 Suspended = Literal["sleeping", "waiting", "children"]
 GATHERED = "gather:"
-"""How the idempotency keys of the runs begin that another run waits for."""
+"""The beginning of the idempotency keys of runs that another run waits for."""
 STARTED = "start:"
-"""How those of runs begin that another run has started and does not wait for."""
+"""The beginning of those of runs that another run has started and does not wait for."""
 StepKind = Literal["step", "sleep", "wait_for", "start", "gather", "now", "random", "uuid"]
 StepStatus = Literal["succeeded", "failed", "retrying", "waiting"]
 
@@ -74,7 +74,7 @@ class SuspendRun(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class StepOptions:
-    """How a step is done: its own retries, the limit of one try, and the key that tells it from others of its name."""
+    """Options of a step: its own retries, the limit of one try, and the key that tells it from others of its name."""
 
     retry: Retry | None = None
     limit: timedelta | None = None

@@ -230,7 +230,9 @@ def test_a_step_that_became_another_kind_ends_the_run_and_says_so(jobs, clock, c
     ("misuse", "words"),
     [
         (lambda context: context.step("outer", lambda: context.step("inner", int)), "inside of step 'outer'"),
-        (lambda context: context.step("", int), "is no name of a step"),
+        (lambda context: context.step("", int), "is no name or key of a step"),
+        (lambda context: context.wait_for("paid", key=7), "is no name or key of a step"),
+        (lambda context: context.gather("all", "flow", [{}], limit=0), "would start nothing"),
         (lambda context: context.sleep_until("rest", datetime(2026, 3, 2, 9)), "no time zone"),
         (lambda context: context.step("late", asyncio.sleep, 1), "returned an awaitable"),
     ],

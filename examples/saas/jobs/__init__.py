@@ -1,4 +1,4 @@
-"""What the application does by the clock: the manager, the handlers, and the jobs that `seed` makes of them.
+"""The jobs of the application: the manager, the handlers, and the jobs that `seed` makes of them.
 
 jobmanager --app examples.saas.jobs:jobs jobs list
 jobmanager --app examples.saas.jobs:jobs run

@@ -1,4 +1,4 @@
-"""What the application owes its people: deletions they asked for, and warnings before credits run out."""
+"""Duties to people: deletions they asked for, and warnings before credits run out."""
 
 import os
 from datetime import timedelta

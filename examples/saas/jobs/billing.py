@@ -1,4 +1,4 @@
-"""What is paid: subscriptions at Stripe, licences, affiliates."""
+"""Payments: subscriptions at Stripe, licences, affiliates."""
 
 import os
 from datetime import datetime, timedelta

@@ -27,7 +27,7 @@ Around = Callable[[RunContext], Manager]
 
 
 class Arounds:
-    """What surrounds each attempt: the first of `arounds` is the outermost. False where there is none.
+    """The context managers around each attempt: the first of `arounds` is the outermost. False where there is none.
 
     What a handler raises passes through, whatever a context manager returns. What a context manager raises itself is an AroundError.
     """

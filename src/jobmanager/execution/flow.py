@@ -1,8 +1,11 @@
 """Flow: the steps of one attempt. Those that are kept return what they returned; the others are done and kept.
 
-step ─> enter: which step is this? ─> kept already: return or raise what is kept
-└> call ─> keep, durable ─> return
-sleep ─> enter ─> over already: go on, else suspend: the call of the handler ends and its run goes back to pending
+    step ─> enter: which step is it? ─┬> kept already: return or raise what is kept
+                                      └> call ─> keep, durable ─> return
+    sleep ─> enter ─┬> over already: go on
+                    └> suspend: the call of the handler ends, and its run goes back to pending
+
+A step is known by its name, and by how often the handler came to that name before.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ class StartsChildren(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Which step this is: the record it has already, or the one it begins with."""
+    """A step of this attempt: the record it has already, or the one it begins with."""
 
     step: Step
     known: bool
@@ -224,6 +227,8 @@ class Flow:
 
     def wait_for(self, name: str, event_key: str, timeout: timedelta | None) -> Event | None:
         """Return the first event of this name and key that was sent since the run was opened, each to one wait; None once `timeout` is over."""
+        if event_key:
+            _checked(event_key)
         with self._entered(name, "wait_for") as entered:
             place = entered
             if not place.known:
@@ -276,6 +281,10 @@ class Flow:
             raise StepError(
                 f"gather {name!r} has {len(payloads):,} payloads, more than {MOST_CHILDREN:,}. Start several jobs that gather some each."
             )
+        if limit is not None and limit < 1:
+            raise StepError(
+                f"gather {name!r}: limit={limit} would start nothing; use 1 or more, or leave it out."
+            )
         with self._entered(name, "gather") as entered:
             place = entered
             if not place.known:
@@ -309,7 +318,7 @@ class Flow:
                 return [children[key] for key in keys]
             if is_open or not missing:
                 raise self._suspended("children", step.wakes_at or step.started_at)
-            some = missing[: limit or len(missing)]
+            some = missing[:limit]
             for first in range(0, len(some), OPENED_AT_ONCE):
                 self._starts(self._run, job_id, some[first : first + OPENED_AT_ONCE])
             children = {child.idempotency_key: child for child in self._ledger.children(self._run, prefix)}
@@ -427,7 +436,7 @@ def _result(step: Step) -> Any:
     if step.status == "succeeded":
         return step.output
     error = step.error
-    message = f"step {step.name!r} failed after {step.attempt} tries"
+    message = f"step {step.name!r} failed after {step.attempt} {'try' if step.attempt == 1 else 'tries'}"
     if error is None:
         raise StepFailedError(message, step=step.name, kind="")
     raise StepFailedError(
@@ -484,7 +493,9 @@ def _output(step: str, child: Run) -> Any:
 
 def _checked(name: Any) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
-        raise StepError(f"{name!r:.80} is no name of a step: use 1 to {LONGEST_NAME} printable characters.")
+        raise StepError(
+            f"{name!r:.80} is no name or key of a step: use 1 to {LONGEST_NAME} printable characters."
+        )
     return name
 
 

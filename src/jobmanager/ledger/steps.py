@@ -15,6 +15,7 @@ from jobmanager.stores.steps import StepWrite
 
 PAUSES = (0.1, 0.5, 2.0)  # seconds after each vain attempt to keep a step: it would be done again
 MOST_TOGETHER = 500
+LONGEST_WAIT = 1.0  # seconds before a thread looks itself whether it may write
 
 
 @dataclass(slots=True)
@@ -31,7 +32,7 @@ class _Pending:
 
 
 class StepLedger:
-    """Reads and keeps the steps of runs. Any thread; whoever comes first writes for all that wait."""
+    """Reads and keeps the steps of runs. Any thread; the first one writes for all that wait."""
 
     def __init__(self, store: RunStore, clock: Clock, *, namespace: str) -> None:
         self._namespace = namespace
@@ -72,7 +73,7 @@ class StepLedger:
             self._waiting.append(mine)
         while not mine.is_done:
             if not self._writing.acquire(blocking=False):
-                mine.wake.wait()
+                mine.wake.wait(LONGEST_WAIT)
                 mine.wake.clear()
                 continue
             try:
@@ -103,6 +104,10 @@ class StepLedger:
         except Exception:  # noqa: BLE001 - one of them; the others must not fail with it
             for each in batch:
                 self._write_one(each)
+        except BaseException as error:  # what ends this thread ends no other one, which would wait for ever
+            for each in batch:
+                each.error = error
+            raise
         finally:
             for each in batch:
                 each.wake.set()

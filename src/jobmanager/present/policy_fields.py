@@ -16,7 +16,7 @@ from jobmanager.validation.kinds import Delays, Duration, Flag, Kind, Number, On
 from jobmanager.validation.options import Option
 
 RETRY = "retry."
-"""How the fields of the options of `retry` begin."""
+"""The beginning of the names of the fields for `retry`."""
 _ELSEWHERE = OF_CODE | {"config", "retry"}
 _RETRY_OF_CODE = frozenset({"retry_on", "give_up_on"})
 _RETRY_FIELDS = {RETRY + name: item for name, item in RETRY_OPTIONS.items() if name not in _RETRY_OF_CODE}
@@ -83,7 +83,7 @@ class PolicyGroup:
 
     @property
     def changed(self) -> int:
-        """How many of them differ from their defaults."""
+        """The number of them that differ from their defaults."""
         return sum(not field.is_default for field in self.fields)
 
     @property

@@ -32,7 +32,7 @@ class ClockChange:
 
     @property
     def length(self) -> timedelta:
-        """How much the clocks are changed by."""
+        """The length by which the clocks are changed."""
         return abs(self.wall_after - self.wall_before)
 
     @property

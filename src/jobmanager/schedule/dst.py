@@ -30,7 +30,7 @@ _REPEATED = {
 
 @dataclass(frozen=True, slots=True)
 class Dst:
-    """What becomes of times of day that a change of the clocks skips (the gap) or shows twice (the fold).
+    """The rule for times of day that a change of the clocks skips (the gap) or shows twice (the fold).
 
     gap: "end" runs once, at the end of the gap; "shift" runs later by the gap, as the time is read by the offset from before it (02:30
     becomes 03:30); "skip" does not run on that day. fold: "first", "second" or "both" of the two. The default is the rule of Debian's cron.

@@ -19,7 +19,7 @@ from jobmanager.schedule import Cron
 
 LONGEST_SILENCE = 5.0
 TROUBLES = ("401", "403", "404", "422", "429", "500", "timeout", "garbage", "html", "redirect")
-"""What may be wrong with an API."""
+"""The faults that an API may have."""
 
 
 @dataclass(kw_only=True)
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the service replies; a `body` that is no bytes is sent as JSON."""
+    """A reply of the service; a `body` that is no bytes is sent as JSON."""
 
     status: int = 200
     body: Any = None
@@ -112,7 +112,7 @@ class FakeApi(ABC):
         self._server.server_close()
 
     def add(self, entry: FakeEntry) -> None:
-        """Add an entry, as somebody does in the service's console."""
+        """Add an entry, as an operator does in the service's console."""
         self.entries[entry.key] = entry
 
     def is_full(self, key: str) -> bool:

@@ -43,7 +43,7 @@ class TickerContract(BackendContract):
     has_api: bool = True
     """False: the application itself knows what it declared to the service, and asks nothing."""
     most_places: int | None = None
-    """How many entries a request may list; None if the service lists all at once."""
+    """The number of entries that a request may list; None if the service lists all at once."""
 
     def make_fake(self) -> FakeApi:
         """Return the fake of the service, not yet open."""

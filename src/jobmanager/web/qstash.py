@@ -48,7 +48,7 @@ class QStashKeys:
             raise RefusedError("no signature of QStash by a valid key")
         head, claims = (_object(part) for part in signed.split(b"."))
         if head.get("alg") != "HS256" or claims.get("iss") != "Upstash":
-            raise RefusedError("a JWT of somebody else")
+            raise RefusedError("a JWT of another issuer")
         wanted = self.tick_url if job is None else f"{self.tick_url}/{job}"
         if claims.get("sub") != wanted:
             raise RefusedError("QStash signed a call of another URL")

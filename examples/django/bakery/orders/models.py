@@ -4,7 +4,7 @@ from django.db import models
 
 
 class Order(models.Model):
-    """What a customer ordered, and whether the confirmation was sent."""
+    """An order of a customer, and whether the confirmation was sent."""
 
     customer = models.CharField(max_length=100)
     placed_at = models.DateTimeField(auto_now_add=True)

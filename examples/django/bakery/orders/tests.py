@@ -7,7 +7,7 @@ from jobmanager.contrib.django.test import JobsTestCase
 
 
 class OrderTests(JobsTestCase, TestCase):
-    """What becomes of an order."""
+    """Orders and their confirmations."""
 
     def test_an_order_is_confirmed_once_it_is_committed(self):
         """The start waits for the end of the transaction."""

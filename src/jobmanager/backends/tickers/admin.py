@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TickerAdmin:
-    """The entries of a backend at its service. Each method asks the service; TickerError. Whoever calls writes the audit."""
+    """The entries of a backend at its service. Each method asks the service; TickerError. The caller writes the audit."""
 
     writes_audit = False
 

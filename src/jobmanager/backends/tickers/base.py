@@ -1,4 +1,4 @@
-"""A backend whose clock is somebody else's service: it plans our jobs there, and the service calls the endpoint.
+"""A backend whose clock is an outside service: it plans our jobs there, and the service calls the endpoint.
 
 What a call means is decided by the endpoint and the ledger; here only the entries of the service are kept equal to the jobs.
 """

@@ -1,4 +1,4 @@
-"""What a clock of others has planned for us: its entries, their names, and how one differs from what it should be."""
+"""The entries that an outside clock has planned for us, their names, and how one differs from what it should be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `settings.JOBMANAGER` says: fields of Settings in any case, and the options of this integration. Variables of the environment win."""
+"""Reading of `settings.JOBMANAGER`: fields of Settings in any case, and the options of this integration. Variables of the environment win."""
 
 from __future__ import annotations
 

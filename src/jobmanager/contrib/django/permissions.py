@@ -1,4 +1,4 @@
-"""Who may do what: Django's permissions as roles of the dashboard, and the admin's log of what was done there."""
+"""Django's permissions as roles of the dashboard, and the admin's log of what was done there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Django does around a request, around each attempt: connections, language and zone, in the handler's own thread."""
+"""Django's care for a request, given to each attempt: connections, language and zone, in the handler's own thread."""
 
 from __future__ import annotations
 

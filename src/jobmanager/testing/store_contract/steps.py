@@ -76,7 +76,7 @@ class StepPromises(StoreGround):
         other = self.opened(self.run_of(owner=self.process()))
         writes = [
             StepWrite(replace(run, starts=run.starts + 1), self._step(run, "later start")),
-            StepWrite(replace(run, owner="somebody"), self._step(run, "another process")),
+            StepWrite(replace(run, owner="another process"), self._step(run, "another process")),
             StepWrite(other, self._step(other)),
         ]
         assert self.store.steps.record(writes) == [False, False, True]

@@ -35,7 +35,7 @@ ZONE = Annotated[str, text(100, examples=["Europe/Berlin"])]
 
 
 class DstModel(Given):
-    """What becomes of times of day that a change of the clocks skips (`gap`) or shows twice (`fold`)."""
+    """The rule for times of day that a change of the clocks skips (`gap`) or shows twice (`fold`)."""
 
     gap: Gap = "end"
     fold: Fold = "first"

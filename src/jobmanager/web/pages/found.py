@@ -1,4 +1,4 @@
-"""What the page of runs says beside its list: read from the list itself where that is all there is, else from the store."""
+"""Counts and dead letters beside the list of runs: read from the list itself where that is all there is, else from the store."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Bar:
 
     @property
     def waited(self) -> timedelta | None:
-        """How long the first call was waited for."""
+        """The time until the first call."""
         return None if self.first is None else max(timedelta(0), self.first - self.waited_from)
 
     @property
@@ -79,7 +79,7 @@ class Bar:
 
     @property
     def took(self) -> timedelta | None:
-        """How long the handler worked, without the rests between."""
+        """The time that the handler worked, without the rests between."""
         return sum((ended - began for began, ended in self.worked), timedelta(0)) if self.worked else None
 
 
