@@ -175,6 +175,8 @@ def _dashboard(manager: JobManager, port: int, *, opens: bool) -> Iterator[str]:
 
 def _open(server: uvicorn.Server, address: str) -> None:
     while not server.started:
+        if server.should_exit:
+            return
         time.sleep(0.05)
     webbrowser.open(f"{address}admin/jobs/jobs")
 

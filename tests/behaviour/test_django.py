@@ -17,7 +17,6 @@ from tests.waiting import until
 from jobmanager import RunStatus
 from jobmanager.errors import ConfigurationError
 
-pytest.importorskip("django")
 SUCCEEDED, FAILED, PENDING = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.PENDING
 
 
@@ -434,7 +433,6 @@ def test_a_child_process_is_set_up_for_django(project: Path, monkeypatch: pytest
     import sys
     from types import ModuleType
 
-    pytest.importorskip("pebble")
     from jobmanager import Settings
     from jobmanager.contrib.django.current import made
 

@@ -13,7 +13,6 @@ from tests import bakery
 
 from jobmanager import RunStatus
 
-pytest.importorskip("django")
 OURS = "jobmanager.contrib.django.TaskBackend"
 
 

@@ -9,7 +9,7 @@ import pickle
 import secrets
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,9 +146,14 @@ def test_nothing_starts_before_the_first_request() -> None:
     app.test_client().get("/")
     until(lambda: manager.started, within=10)
     manager.stop(drain=0)
+    until(lambda: not starting(), within=10)
     app.test_client().get("/")
-    time.sleep(0.2)  # nothing is to happen
+    assert not starting()
     assert not manager.started
+
+
+def starting() -> bool:
+    return any(thread.name == "jobmanager-start" for thread in threading.enumerate())
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flask"

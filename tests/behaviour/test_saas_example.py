@@ -7,18 +7,23 @@ import socket
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
 from sqlalchemy import func, select, text
+
+from jobmanager import RunContext
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the examples are no part of the installed package
 
 from examples.saas import data, housekeeping, mails, outbox, partitions, seed, services  # noqa: E402
 from examples.saas.fakes import Fakes  # noqa: E402
+from examples.saas.jobs import figures  # noqa: E402
 from examples.saas.smtp_sink import SmtpSink  # noqa: E402
 
 NOW = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
@@ -171,6 +176,27 @@ class TestHousekeeping:
         housekeeping.UNANSWERED_INVITATIONS.delete(NOW, 1_000)
 
         assert rows(accepted) == before > 0
+
+
+class TestFigures:
+    BY_HAND = cast(RunContext, SimpleNamespace(scheduled_for=None))
+
+    def test_writing_a_day_again_replaces_its_row(self, url):
+        populate()
+
+        first, second = (figures.generate_analytics(self.BY_HAND, date(2026, 3, 20)) for _ in range(2))
+
+        assert first == second
+        assert rows("daily_summaries WHERE day = '2026-03-20'") == 1
+
+    def test_days_add_up_to_what_is_there(self, url):
+        populate()
+
+        days = [(NOW - timedelta(days=back)).date() for back in range(121)]
+        found = [figures.generate_analytics(self.BY_HAND, day) for day in days]
+
+        assert sum(each["sessions"] for each in found) == FEW.sessions == rows("sessions")
+        assert sum(each["new_users"] for each in found) == FEW.users
 
 
 class TestPartitions:
