@@ -52,13 +52,17 @@ help:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[web]'
 	@touch $@ .venv/.package
 
+.venv/.demo: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[web]' --group demo
+	@touch $@ .venv/.package .venv/.web
+
 .venv/.tests: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group test
-	@touch $@ .venv/.package .venv/.web
+	@touch $@ .venv/.package .venv/.web .venv/.demo
 
 .venv/.tools: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
-	@touch $@ .venv/.tests .venv/.package .venv/.web
+	@touch $@ .venv/.tests .venv/.package .venv/.web .venv/.demo
 
 # As root it installs what is missing; otherwise it says what is, and those tests are skipped with their reason.
 servers:
@@ -69,7 +73,7 @@ servers:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	else echo "Not installed, so their tests are skipped:$$missing"; fi
 
-demo: .venv/.web
+demo: .venv/.demo
 	@$(BIN)/python -m examples.saas.demo
 
 test: .venv/.tests servers

@@ -1,9 +1,12 @@
 """The reference application as a whole: twenty days on a clock that is moved, the same on each backend; its page; its compose files."""
 
+import ast
 import os
 import random
+import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
@@ -184,6 +187,27 @@ def test_first_hour_of_the_defaults_on_local(company):
     assert counted["process-pending-emails"] == counted["repository-sync"] == 12
     assert counted["process-account-deletions"] == 2
     assert counted["revenuecat_sync"] == 0
+
+
+def test_make_demo_installs_what_the_application_imports():
+    """Fails if the application imports a package that a machine with nothing but Python does not get from `make demo`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    installed = [
+        *project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"]["web"],
+        *project["dependency-groups"]["demo"],
+    ]
+    names = {re.match(r"[\w-]+", wanted)[0].replace("-", "_").lower() for wanted in installed}
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "examples" / "saas").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    }
+    assert {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - names == {
+        "examples",
+        "jobmanager",
+    }
 
 
 def test_gates_that_are_off_leave_jobs_out(company, monkeypatch):
