@@ -157,7 +157,7 @@ daily_summaries = Table(
     Column("day", String, primary_key=True),
     *(
         Column(name, Integer)
-        for name in ("mrr_cents", "new_users", "active_users", "sessions", "tokens", "errors")
+        for name in ("mrr_cents", "new_users", "active_users", "sessions", "ai_usage", "errors")
     ),
     _moment("written_at"),
 )

@@ -213,7 +213,10 @@ def _words(run: Run) -> str:
         return run.error.message
     if not isinstance(run.output, dict):
         return run.reason or ""
-    return ", ".join(
-        f"{value:,} {key.replace('_', ' ')}" if isinstance(value, int) else str(value)
-        for key, value in run.output.items()
-    )
+    return ", ".join(_figure(key.replace("_", " "), value) for key, value in run.output.items())
+
+
+def _figure(name: str, value: object) -> str:
+    if isinstance(value, list):
+        return f"{len(value):,} {name}"
+    return f"{value:,} {name}" if isinstance(value, int) else str(value)

@@ -31,7 +31,7 @@ def generate_analytics(context: RunContext, day: date | None = None) -> Figures:
             within(data.sessions.c.created_at)
         ),
         "sessions": select(func.count()).select_from(data.sessions).where(within(data.sessions.c.created_at)),
-        "tokens": select(func.sum(data.ai_requests.c.tokens)).where(within(data.ai_requests.c.created_at)),
+        "ai_usage": select(func.sum(data.ai_requests.c.tokens)).where(within(data.ai_requests.c.created_at)),
         "errors": select(func.count())
         .select_from(data.error_logs)
         .where(within(data.error_logs.c.created_at)),
