@@ -431,7 +431,7 @@ def test_an_edit_in_sql_takes_entry_revision_and_override_with_it(url: str, role
             "UPDATE jobmanager.jobs SET state = 'active', schedule = 'cron 1 * * * * in UTC' WHERE id = 'job-0'"
         )
         edited = job(watcher)
-        assert edited["override"] == {"cron": "1 * * * *", "timezone": "UTC"}
+        assert edited["override"] == {"cron": "1 * * * *", "timezone": "UTC", "dst": "end,first"}
         assert edited["schedule_rev"] == before["schedule_rev"] + 2
         assert edited["next_due_at"].astimezone(UTC).minute == 1
         assert {row[0]: row[1] for row in entries(watcher)}[entry] == "1 * * * *"
