@@ -20,6 +20,7 @@ SCRIPTS = (
     "trigger",
     "dashboard",
     "streams",
+    "steps",
     "one_a_second",
     "many",
     "celery_backend",
@@ -29,7 +30,7 @@ SCRIPTS = (
     "next_fire",
     "plans",
 )
-ON_POSTGRES = ("recorder", "runs")  # once more; burst and trigger have both stores in one run
+ON_POSTGRES = ("recorder", "runs", "steps")  # once more; burst and trigger have both stores in one run
 
 
 def main() -> None:

@@ -280,7 +280,9 @@ def test_every_method_that_writes_is_refused_and_writes_nothing(
     if name == "execute_here":  # it says whether it took the run
         assert WRITES[name](jobs, ids) is False
     else:
-        with pytest.raises(JobDisabledError, match=r"^(Job|Key|Run|No|Nothing) .* JOBMANAGER_DISABLED=true"):
+        with pytest.raises(
+            JobDisabledError, match=r"^(Job|Key|Run|Event|No|Nothing) .* JOBMANAGER_DISABLED=true"
+        ):
             WRITES[name](jobs, ids)
     assert content(tmp_path) == before
 

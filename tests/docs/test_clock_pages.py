@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,22 +60,23 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("page", "fake", "url"),
+    ("page", "service", "url"),
     [
-        ("qstash", FakeQStash("0123456789abcdef"), "JOBMANAGER_QSTASH_URL"),
-        ("trigger-dev", FakeTriggerDev("tr_prod_0123456789abcdef"), "JOBMANAGER_TRIGGER_DEV_API_URL"),
+        ("qstash", lambda: FakeQStash("0123456789abcdef"), "JOBMANAGER_QSTASH_URL"),
+        ("trigger-dev", lambda: FakeTriggerDev("tr_prod_0123456789abcdef"), "JOBMANAGER_TRIGGER_DEV_API_URL"),
     ],
     ids=["qstash", "trigger-dev"],
 )
 def test_the_commands_of_the_page_plan_the_application_there(
     page: str,
-    fake: FakeApi,
+    service: Callable[[], FakeApi],
     url: str,
     shop: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Fails if a command of the page does not exist, or the application is not planned by it."""
+    fake = service()
     fake.open()
     given = {**variables(page), url: fake.url, "JOBMANAGER_DATABASE_URL": f"sqlite:///{shop}/jobs.db"}
     for name, value in given.items():

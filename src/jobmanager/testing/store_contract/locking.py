@@ -246,6 +246,7 @@ class LockingPromises(StoreGround):
                 dispatched_at=self.now,
             ),
             blocked_by="another-run",
+            parent_id="019b76da-a800-7000-8000-000000000003",
             first_for=instant,
             output={"made": 3},
             reason=None,
