@@ -586,14 +586,6 @@ def test_an_application_that_answers_no_ticker_is_remarked(export, backend, said
 def command_of(target, made):
     """The shell command of the job cleanup, as the target hands it to the shell."""
     text = "\n".join(made.values())
-    if target == "vercel":
-        [made] = json.loads(text)["schedules"].values()
-        return made["schedule"], made["timezone"]
-    if target == "gcloud":
-        return re.search("--schedule='(.*?)'", text)[1], re.search("--time-zone='(.*?)'", text)[1]
-    if target == "cloudflare":
-        [text] = json.loads(re.search("crons = (.*)", text)[1])
-        return five_numbers(text), "UTC"
     if target == "crontab":
         return crontab_entries(text)["cleanup"][1]
     if target == "k8s":

@@ -88,6 +88,7 @@ def test_a_schedule_that_has_ended_is_listed_as_such(run: Run) -> None:
     line = next(line for line in run("jobs", "list")[1].splitlines() if line.startswith("nightly"))
     assert "at 03:00 every day, until 2020-01-01 at 00:00:00 UTC" in line
     assert " ended " in line
+    assert [job["ended"] for job in of(run, "jobs", "list") if job["id"] == "nightly"] == [True]
 
 
 def test_the_history_says_what_differs(run: Run) -> None:

@@ -22,6 +22,7 @@ from jobmanager.errors import (
     PayloadError,
 )
 from jobmanager.explain import explain_now
+from jobmanager.present.jobs import job_record
 from jobmanager.testing import FakeClock
 
 pytestmark = pytest.mark.slow
@@ -474,12 +475,14 @@ def test_a_schedule_ends_and_says_so(application: Application) -> None:
     application.clock.advance(minutes=5)
 
     assert [run.scheduled_for for run in jobs.runs("campaign")] == [NOON + 2 * MINUTE, NOON + MINUTE]
-    assert jobs.get_job("campaign").next_run is None
+    campaign = jobs.get_job("campaign")
+    assert (campaign.next_run, campaign.ended, job_record(campaign)["ended"]) == (None, True, True)
     (told,) = explain_now(jobs, "campaign")
     assert told.because.endswith("No instant comes after that: the schedule ends at 2026-03-02 12:02:00 UTC.")
     assert jobs.trigger_job("campaign").scheduled_for is None
 
     jobs.update_job("campaign", until=None)
+    assert not jobs.get_job("campaign").ended
     application.clock.advance(minutes=1)
     assert jobs.runs("campaign")[0].scheduled_for == NOON + 6 * MINUTE
 

@@ -1,13 +1,13 @@
-"""The entries of a real pg_cron in a real browser: stopped, let go on, unscheduled and purged by somebody who has just signed in."""
+"""The entries of a real pg_cron in a real browser: stopped, let go on, unscheduled and purged after a recent sign-in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from tests.pg_cron_orphan import jobs_with_orphan
 from tests.serving import served
 
 from jobmanager import JobManager, Settings
@@ -21,21 +21,13 @@ from .conftest import Complaints
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 PASSWORD = "correct horse battery"
-ORPHAN = "SELECT cron.schedule(jobmanager.entry_name('gone'), '0 7 * * 1', format('SELECT jobmanager.fire(%L)', jobmanager.entry_name('gone')))"
 
 
 @pytest.fixture
 def jobs(still_pg_cron_url: str) -> Iterator[JobManager]:
     """A manager with entries in pg_cron, none of which fires, and an orphan."""
-    jobs = JobManager(Settings(database_url=still_pg_cron_url, backend="pg_cron", pg_cron_transport="notify"))
-    jobs.add_job("work", lambda: 1, cron="*/10 * * * *")
-    jobs.sync()
-    with psycopg.connect(still_pg_cron_url, autocommit=True) as connection:
-        connection.execute(ORPHAN)
-    yield jobs
-    jobs.purge_orphans()
-    jobs.stop()
-    jobs.store.close()
+    with jobs_with_orphan(still_pg_cron_url) as jobs:
+        yield jobs
 
 
 @pytest.fixture
@@ -73,9 +65,7 @@ def names(jobs: JobManager) -> set[str]:
     return {entry.name for entry in jobs.entries() if entry.drift != "not in pg_cron"}
 
 
-def test_entries_are_changed_by_somebody_who_has_just_signed_in(
-    visit: Page, jobs: JobManager, clock: FakeClock
-) -> None:
+def test_entries_are_changed_after_a_recent_sign_in(visit: Page, jobs: JobManager, clock: FakeClock) -> None:
     [orphan] = [entry.name for entry in jobs.entries() if entry.orphan]
 
     visit.get_by_role("button", name="Stop entry jm_dispatch").click()

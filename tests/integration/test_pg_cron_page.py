@@ -6,31 +6,22 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-import psycopg
 import pytest
+from tests.pg_cron_orphan import jobs_with_orphan
 from tests.unit.web.visitor import Visitor
 
-from jobmanager import JobManager, Principal, Settings
+from jobmanager import JobManager, Principal
 from jobmanager.web import dashboard
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
-
-ORPHAN = "SELECT cron.schedule(jobmanager.entry_name('gone'), '0 7 * * 1', format('SELECT jobmanager.fire(%L)', jobmanager.entry_name('gone')))"
 
 
 @pytest.fixture
 def jobs(still_pg_cron_url: str) -> Iterator[JobManager]:
     """A manager whose sweep was scheduled differently by hand, and that left an orphan."""
-    jobs = JobManager(Settings(database_url=still_pg_cron_url, backend="pg_cron", pg_cron_transport="notify"))
-    jobs.add_job("work", lambda: 1, cron="*/10 * * * *")
-    jobs.sync()
-    with psycopg.connect(still_pg_cron_url, autocommit=True) as connection:
-        connection.execute(ORPHAN)
-        connection.execute("UPDATE cron.job SET schedule = '7 4 * * *' WHERE jobname LIKE 'jm_sweep%'")
-    yield jobs
-    jobs.purge_orphans()
-    jobs.stop()
-    jobs.store.close()
+    drifts = "UPDATE cron.job SET schedule = '7 4 * * *' WHERE jobname LIKE 'jm_sweep%'"
+    with jobs_with_orphan(still_pg_cron_url, drifts) as jobs:
+        yield jobs
 
 
 def visitor(jobs: JobManager, role: str = "admin") -> Visitor:

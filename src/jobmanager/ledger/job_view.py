@@ -23,7 +23,8 @@ class JobView:
     """A job as declared in this process, as stored, and its latest runs. One of `job` and `row` is there.
 
     `last` is its newest run, `latest` that and, where they are others, a running one and the newest that was executed and has ended.
-    `why` says why the job is not active; '' while it is. Instants are in UTC.
+    `why` says why the job is not active; '' while it is. `ended` is True once the `until` of the schedule has passed: no further instant
+    comes. Instants are in UTC.
     """
 
     id: str
@@ -35,6 +36,7 @@ class JobView:
     state: str
     why: str
     latest: Sequence[Run] = ()
+    ended: bool = False
 
     @property
     def name(self) -> str:
@@ -74,16 +76,18 @@ def view_of(job: Job | None, row: JobRow | None, last: Sequence[Run], now: datet
     known = row or job
     assert known is not None  # noqa: S101 - promised above
     state, _, why = closed_because(job, row).partition(": ")
+    schedule = effective(job, row)
     return JobView(
         id=known.id,
         job=job,
         row=row,
-        schedule=effective(job, row),
+        schedule=schedule,
         next_run=next_run(job, row, now),
         last=next(iter(last), None),
         state=state or "active",
         why=why,
         latest=tuple(last),
+        ended=schedule is not None and schedule.ended(now),
     )
 
 

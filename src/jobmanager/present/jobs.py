@@ -23,6 +23,7 @@ def job_record(view: JobView) -> dict[str, Any]:
         "declared_here": view.job is not None,
         "schedule": view.schedule.text if view.schedule else None,
         "schedule_in_words": view.words,
+        "ended": view.ended,
         **state_record(view.row),
         "state": view.state,
         "next_run": iso(view.next_run),

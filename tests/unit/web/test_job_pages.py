@@ -276,3 +276,12 @@ def test_two_policies_that_exclude_each_other_are_told_beside_one(many):
     )
     assert refused.status_code == 422
     assert 'class="err" id="memory_limit-h"' in refused.text
+
+
+def test_a_job_whose_schedule_has_ended_says_so(many: JobManager) -> None:
+    many.add_job("campaign", print, every=60, until="2026-01-01T00:00Z")
+    many.sync()
+    ana = visitor(many, "viewer")
+    assert "<small>ended</small>" in ana.get("/jobs?q=campaign").text
+    assert "ended: no further instant" in ana.get("/jobs/campaign").text
+    assert "ended: no further instant" not in ana.get("/jobs/job-001").text

@@ -80,7 +80,7 @@ def _row(view: JobView, now: datetime) -> tuple[str | Text, ...]:
     return (
         view.id,
         view.words,
-        "ended" if view.schedule and view.schedule.ended(now) else clock(view.next_run, now),
+        "ended" if view.ended else clock(view.next_run, now),
         distance(view.next_run, now) or "-",
         last.append(f" {distance(when, now)}", "dim") if when else last,
         length(view.last.duration) if view.last else "",
@@ -310,6 +310,8 @@ def _print_states(here: Session, job: str | None, remark: str) -> None:
             line.append(printable(f": {view.why}") if view.why != "no reason given" else "", "default")
         elif view.next_run:
             line.append(f", next {distance(view.next_run, now)}: {both(view.next_run)}", "default")
+        elif view.ended:
+            line.append(", its schedule has ended", "default")
         here.print(line)
     if remark:
         here.print(dim(remark))

@@ -31,7 +31,7 @@ State = Literal["active", "paused", "disabled", "deleted"]
 
 
 class JobModel(Shown):
-    """A job in a list. `rev` is the number of its last edit, `health` its condition in one word."""
+    """A job in a list. `rev` is the number of its last edit, `health` its condition in one word, `ended` whether its `until` has passed."""
 
     id: str = Field(examples=["nightly-report"])
     name: str
@@ -40,6 +40,7 @@ class JobModel(Shown):
     declared_here: bool
     schedule: str | None = Field(examples=["0 3 * * *"])
     schedule_in_words: str = Field(examples=["at 03:00 every day"])
+    ended: bool
     stored: bool
     state: State
     state_reason: str | None
