@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from jobmanager.cheap import cheap
 from jobmanager.job import Retry
 from jobmanager.run import Failure
 
@@ -16,6 +17,7 @@ STARTED = "start:"
 """The beginning of those of runs that another run has started and does not wait for."""
 StepKind = Literal["step", "sleep", "wait_for", "start", "gather", "now", "random", "uuid"]
 StepStatus = Literal["succeeded", "failed", "retrying", "waiting"]
+DONE: tuple[StepStatus, ...] = ("succeeded", "failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class Awaited:
     after: datetime
 
 
+@cheap
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """The record of one step of a run. Instants are aware, in UTC.
@@ -65,7 +68,7 @@ class Step:
     @property
     def is_done(self) -> bool:
         """Whether the run goes past this step without doing it again."""
-        return self.status in ("succeeded", "failed")
+        return self.status in DONE
 
 
 class SuspendRun(BaseException):

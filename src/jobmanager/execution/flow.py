@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from jobmanager.cheap import cheap
 from jobmanager.clock import LONGEST, Clock, later
 from jobmanager.context import AttemptState
 from jobmanager.errors import PayloadError, RunCancelledError, StepError, StepFailedError, StepsChangedError
@@ -31,6 +32,7 @@ from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.steps import StepLedger
 from jobmanager.run import MICROSECOND, SUCCEEDED, Failure, Run
 from jobmanager.step import (
+    DONE,
     GATHERED,
     STARTED,
     Awaited,
@@ -38,6 +40,7 @@ from jobmanager.step import (
     Step,
     StepKind,
     StepOptions,
+    StepStatus,
     Suspended,
     SuspendRun,
     Suspension,
@@ -65,6 +68,7 @@ class StartsChildren(Protocol):
         ...
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class _Place:
     """A step of this attempt: the record it has already, or the one it begins with."""
@@ -152,13 +156,15 @@ class Flow:
 
     def _begun(self, place: _Place) -> _Place:
         """Return the step as its next try begins; suspend the run if that is not yet."""
+        if not place.known:
+            return place
         step = place.step
         if step.wakes_at is not None and self._ledger.now() < step.wakes_at:
             raise self._suspended("sleeping", step.wakes_at)
-        tries = step.attempt + 1 if place.known else step.attempt
-        return replace(
-            place, step=replace(step, attempt=tries, started_at=self._clock.now(), wakes_at=None, error=None)
+        tried = replace(
+            step, attempt=step.attempt + 1, started_at=self._clock.now(), wakes_at=None, error=None
         )
+        return _Place(tried, known=True)
 
     def _returned(self, place: _Place, returned: Any) -> _Place:
         try:
@@ -169,26 +175,26 @@ class Flow:
                 "Return ids and plain values of at most 64 KiB."
             )
             refused = PayloadError(text)
-            self._keep(place, replace(place.step, status="failed", error=self._failure(refused)))
+            self._keep(place, status="failed", error=self._failure(refused))
             raise refused from None
-        return self._keep(place, replace(place.step, status="succeeded", output=output))
+        return self._keep(place, status="succeeded", output=output)
 
     def _failed(self, place: _Place, retry: Retry | None, error: Exception) -> _Place:
         """Keep that a try failed, and say how the step goes on: here, later, with the run's next attempt, or not at all."""
-        kept = replace(place.step, status="retrying", error=self._failure(error))
+        said, tries = self._failure(error), place.step.attempt
         if retry is None:
-            self._keep(place, kept)
+            self._keep(place, status="retrying", error=said)
             raise error
-        if not retry.allows(error, kept.attempt):
-            return self._keep(place, replace(kept, status="failed"))
-        pause = retry.delay_after(kept.attempt)
+        if not retry.allows(error, tries):
+            return self._keep(place, status="failed", error=said)
+        pause = retry.delay_after(tries)
         if pause <= WAITED_HERE:
-            place = self._keep(place, kept)
+            place = self._keep(place, status="retrying", error=said)
             self._clock.sleep(pause.total_seconds())
             self._look(place.step.name)
             return place
         wakes_at = later(self._ledger.now(), pause)
-        self._keep(place, replace(kept, wakes_at=wakes_at))
+        self._keep(place, status="retrying", error=said, wakes_at=wakes_at)
         raise self._suspended("sleeping", wakes_at)
 
     def _failure(self, error: Exception) -> Failure | None:
@@ -207,23 +213,21 @@ class Flow:
             self._sleep(place, None if place.known else moment)
 
     def _sleep(self, place: _Place, until: datetime | None) -> None:
-        step = place.step
-        if step.is_done:
+        if place.step.is_done:
             return
         if until is not None:
-            step = replace(step, status="waiting", wakes_at=until)
-            place = self._keep(place, step)
-        wakes_at = step.wakes_at or step.started_at
+            place = self._keep(place, status="waiting", wakes_at=until)
+        wakes_at = place.step.wakes_at or place.step.started_at
         if self._ledger.now() < wakes_at:
             raise self._suspended("sleeping", wakes_at)
-        self._keep(place, replace(step, status="succeeded"))
+        self._keep(place, status="succeeded")
 
     def value(self, kind: StepKind, make: Callable[[], Any]) -> Any:
         """Return the value that is kept, or make it and keep it; the same for all attempts of the run."""
         with self._entered(kind, kind) as place:
             if place.step.is_done:
                 return place.step.output
-            return self._keep(place, replace(place.step, status="succeeded", output=make())).step.output
+            return self._keep(place, status="succeeded", output=make()).step.output
 
     def wait_for(self, name: str, event_key: str, timeout: timedelta | None) -> Event | None:
         """Return the first event of this name and key that was sent since the run was opened, each to one wait; None once `timeout` is over."""
@@ -235,9 +239,7 @@ class Flow:
                 after = self._taken.get((name, event_key), self._run.opened_at - MICROSECOND)
                 until = later(self._ledger.now(), LONGEST if timeout is None else timeout)
                 awaited = Awaited(name, event_key, after)
-                place = self._keep(
-                    place, replace(place.step, status="waiting", wakes_at=until, awaits=awaited)
-                )
+                place = self._keep(place, status="waiting", wakes_at=until, awaits=awaited)
             if not place.step.is_done:
                 place = self._arrived(place)
         event = None if place.step.output is None else _event(place.step.output)
@@ -252,9 +254,7 @@ class Flow:
         event = None if step.awaits is None else self._ledger.event(step.awaits)
         if event is None and self._ledger.now() < until:
             raise self._suspended("waiting", until)
-        return self._keep(
-            place, replace(step, status="succeeded", output=None if event is None else _words(event))
-        )
+        return self._keep(place, status="succeeded", output=None if event is None else _words(event))
 
     # ---------------------------------------------------------------- runs of other jobs
 
@@ -264,7 +264,7 @@ class Flow:
             if place.step.is_done:
                 return str(place.step.output)
             [child] = self._starts(self._run, job_id, [(self._key(STARTED, place.step), payload)])
-            self._keep(place, replace(place.step, status="succeeded", output=child.id))
+            self._keep(place, status="succeeded", output=child.id)
             return child.id
 
     def gather(
@@ -289,11 +289,11 @@ class Flow:
             place = entered
             if not place.known:
                 until = later(self._ledger.now(), LONGEST)
-                place = self._keep(place, replace(place.step, status="waiting", wakes_at=until))
+                place = self._keep(place, status="waiting", wakes_at=until)
             prefix = self._key(GATHERED, place.step)
             children = self._gathered(place.step, prefix, job_id, payloads, limit)
             if not place.step.is_done:
-                self._keep(place, replace(place.step, status="succeeded", output={"runs": len(children)}))
+                self._keep(place, status="succeeded", output={"runs": len(children)})
         outputs = [_output(name, child) for child in children]
         failed = next((output for output in outputs if isinstance(output, StepFailedError)), None)
         if failed is not None and not return_failures:
@@ -404,11 +404,11 @@ class Flow:
 
     # ---------------------------------------------------------------- what is kept
 
-    def _keep(self, place: _Place, step: Step) -> _Place:
-        """Keep the step; raises RunCancelledError where the run is no longer this process's."""
-        if step.is_done:
-            step = replace(step, ended_at=self._clock.now())
-        if not self._ledger.keep(StepWrite(self._run, step, known=place.known)):
+    def _keep(self, place: _Place, *, status: StepStatus, **others: Any) -> _Place:
+        """Keep the step as it has become; raises RunCancelledError where the run is no longer this process's."""
+        ended_at = self._clock.now() if status in DONE else place.step.ended_at
+        step = replace(place.step, status=status, ended_at=ended_at, **others)
+        if not self._ledger.keep(StepWrite(self._run, step)):
             self._state.ask_to_end("lease")
             raise RunCancelledError(
                 f"run {self._run.id}: another process has it, so step {step.name!r} was not kept"

@@ -109,9 +109,12 @@ def is_name(value: Any, is_secret: IsSecret) -> bool:
     )
 
 
+_exact = json.JSONEncoder(allow_nan=False).encode
+
+
 def exact_json(value: Any) -> Any:
     """Return the value as JSON gives it back; ValueError, TypeError or RecursionError for what is none, or is larger than 64 KiB."""
-    text = json.dumps(value, allow_nan=False)
+    text = _exact(value)
     if len(text) > MAX_JSON:
         raise ValueError(f"it has {len(text):,} bytes, more than {MAX_JSON:,} (64 KiB)")
     kept = json.loads(text)

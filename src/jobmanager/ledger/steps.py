@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from jobmanager.clock import Clock
@@ -18,17 +17,30 @@ MOST_TOGETHER = 500
 LONGEST_WAIT = 1.0  # seconds before a thread looks itself whether it may write
 
 
-@dataclass(slots=True)
 class _Pending:
-    write: StepWrite
-    taken: bool | None = None
-    error: BaseException | None = None
-    wake: threading.Event = field(default_factory=threading.Event)
-    """Set when the write is done, or when its thread is to write for all that wait."""
+    """A write that waits until the thread that writes takes it along, or has this one's thread write next."""
+
+    __slots__ = ("_awake", "error", "taken", "write")
+
+    def __init__(self, write: StepWrite) -> None:
+        self.write = write
+        self.taken: bool | None = None
+        self.error: BaseException | None = None
+        self._awake = threading.Lock()
+        self._awake.acquire()
 
     @property
     def is_done(self) -> bool:
         return self.taken is not None or self.error is not None
+
+    def wait(self) -> None:
+        """Wait to be woken; not for ever, as the thread that was to do so may have been ended."""
+        self._awake.acquire(timeout=LONGEST_WAIT)
+
+    def wake(self) -> None:
+        """End the wait, or the next one; one thread at a time calls it."""
+        if self._awake.locked():
+            self._awake.release()
 
 
 class StepLedger:
@@ -68,13 +80,18 @@ class StepLedger:
         return self._store.now()
 
     def _keep(self, write: StepWrite) -> bool:
+        if not self._waiting and self._writing.acquire(blocking=False):  # nothing else is in flight
+            try:
+                return self._store.steps.record([write])[0]
+            finally:
+                self._writing.release()
+                self._hand_over()
         mine = _Pending(write)
         with self._queue:
             self._waiting.append(mine)
         while not mine.is_done:
             if not self._writing.acquire(blocking=False):
-                mine.wake.wait(LONGEST_WAIT)
-                mine.wake.clear()
+                mine.wait()
                 continue
             try:
                 if not mine.is_done:
@@ -89,9 +106,8 @@ class StepLedger:
     def _hand_over(self) -> None:
         """Have the thread of the first that waits write next: it may have found this one at it."""
         with self._queue:
-            first = self._waiting[0] if self._waiting else None
-        if first is not None:
-            first.wake.set()
+            if self._waiting:
+                self._waiting[0].wake()
 
     def _write_some(self) -> None:
         with self._queue:
@@ -109,8 +125,9 @@ class StepLedger:
                 each.error = error
             raise
         finally:
-            for each in batch:
-                each.wake.set()
+            with self._queue:
+                for each in batch:
+                    each.wake()
 
     def _write(self, batch: list[_Pending]) -> None:
         taken = self._store.steps.record([each.write for each in batch])

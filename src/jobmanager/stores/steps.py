@@ -13,11 +13,10 @@ from jobmanager.step import Awaited, Event, Step
 
 @dataclass(frozen=True, slots=True)
 class StepWrite:
-    """A step as it is to be kept, by the start of the run that does it. `known`: a row of this step is there already."""
+    """A step as it is to be kept, by the start of the run that does it."""
 
     run: Run
     step: Step
-    known: bool = False
 
 
 class StepBook(ABC):
@@ -27,7 +26,7 @@ class StepBook(ABC):
     def record(self, writes: Sequence[StepWrite]) -> list[bool]:
         """Keep the steps, each with the fence of its run; False for each whose run this start does not have any more.
 
-        What is durable stays: a repeated call changes nothing more. Of one step one write at a time.
+        A step that is done stays as it is: a repeated call changes nothing more. Of one step one write at a time.
         """
 
     @abstractmethod

@@ -19,6 +19,7 @@ from jobmanager.stores.sql.database import Connection
 from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.sqlite_database import SqliteDatabase
 from jobmanager.stores.sql.sqlite_runs import SqliteRuns
+from jobmanager.stores.sql.sqlite_steps import SqliteSteps
 from jobmanager.stores.sql.store import SqlStore
 from jobmanager.stores.sql.unreadable import json_from, text_from
 
@@ -76,4 +77,4 @@ class MemoryStore(SqlStore):
         lock_timeout: timedelta = timedelta(seconds=5),
     ) -> None:
         database = MemoryDatabase(clock=clock, lock_timeout=lock_timeout)
-        super().__init__(database, SqliteRuns(database, grace), SqlChanges(database))
+        super().__init__(database, SqliteRuns(database, grace), SqliteSteps(database), SqlChanges(database))

@@ -10,6 +10,7 @@ from jobmanager.stores.sql.database import Connection
 from jobmanager.stores.sql.postgres_database import PostgresDatabase
 from jobmanager.stores.sql.postgres_runs import PostgresRuns
 from jobmanager.stores.sql.postgres_signals import PostgresChanges
+from jobmanager.stores.sql.postgres_steps import PostgresSteps
 from jobmanager.stores.sql.store import SqlStore
 
 OLDEST_POSTGRESQL = 140_000
@@ -37,7 +38,9 @@ class PostgresStore(SqlStore):
         durability: str = "strict",
     ) -> None:
         database = PostgresDatabase(url, clock=clock, durability=durability)
-        super().__init__(database, PostgresRuns(database, grace), PostgresChanges(database))
+        super().__init__(
+            database, PostgresRuns(database, grace), PostgresSteps(database), PostgresChanges(database)
+        )
         self._found = False
 
     def exists(self) -> bool:

@@ -29,7 +29,7 @@ def _one(columns: dict[str, str]) -> str:
     return "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in columns.items())
 
 
-def _many(columns: dict[str, str], parameter: str) -> str:
+def many(columns: dict[str, str], parameter: str) -> str:
     """Many rows from one JSON document; instants travel as microseconds."""
     shown = ", ".join(
         f"timestamptz 'epoch' + {name}::float8 * interval '1 microsecond' AS {name}"
@@ -63,7 +63,7 @@ ON CONFLICT DO NOTHING RETURNING id"""
 # An announced row becomes the run it was announced for. The guards are those of opening one, but for what was right already.
 # Rows are found by id alone: the planner takes all that is pending for one row, and would go through it for each of ours.
 # Who holds and who waits are asked for apart: each has its own index, and with both in one question every run would be read.
-ACCEPT = f"""WITH v AS ({_many(ACCEPTED, "opens")}),
+ACCEPT = f"""WITH v AS ({many(ACCEPTED, "opens")}),
  open AS (SELECT v.* FROM v JOIN jobmanager.jobs j ON j.id = v.job_id
    WHERE j.state = 'active' AND v.due_at <= clock_timestamp() AND v.due_at > clock_timestamp() - %(grace)s
      AND (v.expires_at IS NULL OR v.expires_at >= clock_timestamp())
@@ -83,16 +83,16 @@ INSERT INTO jobmanager.run_logs (run_id, attempt, lines)
 SELECT v.id, v.attempt, v.lines FROM v JOIN ended USING (id) WHERE v.lines IS NOT NULL"""
 
 OPEN_ONE = f"WITH opened AS ({_open(_one(OPENED))}) SELECT id::text FROM opened"
-OPEN_MANY = f"WITH opened AS ({_open(_many(OPENED, 'opens'))}) SELECT id::text FROM opened"
+OPEN_MANY = f"WITH opened AS ({_open(many(OPENED, 'opens'))}) SELECT id::text FROM opened"
 END_ONE = f"""WITH v AS ({_one(ENDED)}),
  ended AS ({END} FROM v WHERE {FENCE} RETURNING r.id), logged AS ({LOG})
 SELECT id::text FROM ended"""
-END_MANY = f"""WITH v AS ({_many(ENDED, "endings")} ORDER BY id),
+END_MANY = f"""WITH v AS ({many(ENDED, "endings")} ORDER BY id),
  ended AS ({END} FROM v WHERE {FENCE} RETURNING r.id), logged AS ({LOG})
 SELECT id::text FROM ended"""
 # Asking for the number of opened rows makes them all be opened before the first is ended.
-OPEN_AND_END = f"""WITH opened AS ({_open(_many(OPENED, "opens"))}),
- v AS ({_many(ENDED, "endings")} ORDER BY id),
+OPEN_AND_END = f"""WITH opened AS ({_open(many(OPENED, "opens"))}),
+ v AS ({many(ENDED, "endings")} ORDER BY id),
  ended AS ({END} FROM v WHERE {FENCE} AND (SELECT count(*) FROM opened) >= 0 RETURNING r.id), logged AS ({LOG})
 SELECT id::text FROM opened UNION ALL SELECT id::text FROM ended"""
 

@@ -10,6 +10,7 @@ from jobmanager.stores.sql.changes import SqlChanges
 from jobmanager.stores.sql.sqlite_database import SqliteDatabase
 from jobmanager.stores.sql.sqlite_runs import SqliteRuns
 from jobmanager.stores.sql.sqlite_signals import SqliteSignals
+from jobmanager.stores.sql.sqlite_steps import SqliteSteps
 from jobmanager.stores.sql.store import SqlStore
 
 
@@ -32,7 +33,10 @@ class SqliteStore(SqlStore):
     ) -> None:
         database = SqliteDatabase(path, clock=clock, durability=durability, lock_timeout=lock_timeout)
         super().__init__(
-            database, SqliteRuns(database, grace), SqlChanges(database, lambda: SqliteSignals(database))
+            database,
+            SqliteRuns(database, grace),
+            SqliteSteps(database),
+            SqlChanges(database, lambda: SqliteSignals(database)),
         )
         self.path = database.path
 

@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
 
 from jobmanager.run import MICROSECOND, PENDING, RUNNING, Run
 from jobmanager.step import GATHERED, Awaited, Event, Step
+from jobmanager.stores.sql.columns import INSTANT
 from jobmanager.stores.sql.database import Connection, SqlFacet, literally
 from jobmanager.stores.sql.rows import failure_from, failure_values
-from jobmanager.stores.steps import StepBook, StepWrite
+from jobmanager.stores.steps import StepBook
 
-KEY = ("run_id", "name", "occurrence")
+COLUMNS = {
+    "run_id": "uuid",
+    "name": "text",
+    "occurrence": "int",
+    "kind": "text",
+    "status": "text",
+    "attempt": "int",
+    "output": "jsonb",
+    "error": "jsonb",
+    "started_at": INSTANT,
+    "ended_at": INSTANT,
+    "wakes_at": INSTANT,
+    "position": "int",
+    "event_name": "text",
+    "event_key": "text",
+    "event_after": INSTANT,
+}
 CHANGED = ("status", "attempt", "output", "error", "ended_at", "wakes_at")
+UNFINISHED = "s.status NOT IN ('succeeded', 'failed')"
+"""The condition that a step which is there already may be written once more."""
 
 
 class SqlStepBook(SqlFacet, StepBook):
-    """Steps beside the runs; a write is refused unless the start that makes it still is the run's."""
-
-    def record(self, writes: Sequence[StepWrite]) -> list[bool]:
-        with self.database.writing() as connection:
-            ours = self._running(connection, {write.run.id for write in writes})
-            taken = [ours.get(write.run.id) == (write.run.owner, write.run.starts) for write in writes]
-            valid = [write for write, is_ours in zip(writes, taken, strict=True) if is_ours]
-            self._insert(connection, [write.step for write in valid if not write.known])
-            self._update(connection, [write.step for write in valid if write.known])
-        return taken
-
-    def _running(self, connection: Connection, run_ids: Collection[str]) -> dict[str, tuple[str | None, int]]:
-        """Return owner and start of the runs that are running, which nobody takes over before the transaction ends."""
-        c = self.tables.runs.c
-        query = sa.select(c.id, c.owner, c.starts).where(c.id.in_(sorted(run_ids)), c.status == RUNNING)
-        rows = connection.execute(self.database.locked(query.order_by(c.id)))
-        return {run_id: (owner, starts) for run_id, owner, starts in rows}
-
-    def _insert(self, connection: Connection, steps: Sequence[Step]) -> None:
-        if steps:
-            connection.execute(
-                self.database.insert_ignoring(self.tables.run_steps), list(map(_values, steps))
-            )
-
-    def _update(self, connection: Connection, steps: Sequence[Step]) -> None:
-        table = self.tables.run_steps
-        for step in steps:
-            values = _values(step)
-            here = sa.and_(*(table.c[name] == values[name] for name in KEY))
-            connection.execute(sa.update(table).where(here).values({name: values[name] for name in CHANGED}))
+    """Steps beside the runs; a write is refused unless the start that makes it still is the run's. How it is written the dialects say."""
 
     def of(self, run_id: str) -> list[Step]:
         if not self.database.may_be_run_id(run_id):
@@ -161,24 +152,21 @@ def _event_from(row: Mapping[Any, Any]) -> Event:
     return Event(**{name: value for name, value in dict(row).items() if name != "namespace"})
 
 
-def _values(step: Step) -> dict[str, Any]:
-    return {
-        "run_id": step.run_id,
-        "name": step.name,
-        "occurrence": step.occurrence,
-        "kind": step.kind,
-        "status": step.status,
-        "attempt": step.attempt,
-        "output": step.output,
-        "error": failure_values(step.error),
-        "started_at": step.started_at,
-        "ended_at": step.ended_at,
-        "wakes_at": step.wakes_at,
-        "position": step.position,
-        "event_name": None if step.awaits is None else step.awaits.name,
-        "event_key": None if step.awaits is None else step.awaits.key,
-        "event_after": None if step.awaits is None else step.awaits.after,
-    }
+_plain = attrgetter("run_id", "name", "occurrence", "kind", "status", "attempt", "output")
+
+
+def step_row(step: Step, instant: Callable[[datetime | None], Any]) -> list[Any]:
+    """Return the values of COLUMNS in their order, each moment as `instant` writes it."""
+    awaits = step.awaits
+    return [
+        *_plain(step),
+        failure_values(step.error),
+        instant(step.started_at),
+        instant(step.ended_at),
+        instant(step.wakes_at),
+        step.position,
+        *((None, None, None) if awaits is None else (awaits.name, awaits.key, instant(awaits.after))),
+    ]
 
 
 def _step_from(row: Mapping[Any, Any]) -> Step:

@@ -28,7 +28,7 @@ from jobmanager.stores.sql.webhooks import SqlWebhooks
 class SqlStore(RunStore):
     """A RunStore in a SQL database: the dialect brings the database and its hot path, the other facets are the same for all."""
 
-    def __init__(self, database: Database, runs: SqlRuns, changes: SqlChanges) -> None:
+    def __init__(self, database: Database, runs: SqlRuns, steps: SqlStepBook, changes: SqlChanges) -> None:
         self.database = database
         self.url = database.url
         self.schema = Schema(database)
@@ -47,7 +47,7 @@ class SqlStore(RunStore):
         self.keys = SqlKeys(database)
         self.statistics = SqlStatistics(database)
         self.webhooks = SqlWebhooks(database)
-        self.steps = SqlStepBook(database)
+        self.steps = steps
 
     def exists(self) -> bool:
         return self.schema.exists()

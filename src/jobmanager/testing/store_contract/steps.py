@@ -66,7 +66,7 @@ class StepPromises(StoreGround):
         done = replace(begun, status="succeeded", attempt=2, output=7, ended_at=self.now, wakes_at=None)
 
         assert self.store.steps.record([StepWrite(run, begun)]) == [True]
-        assert self.store.steps.record([StepWrite(run, done, known=True)]) == [True]
+        assert self.store.steps.record([StepWrite(run, done)]) == [True]
         assert self.store.steps.record([StepWrite(run, replace(done, output=8))]) == [True]
 
         assert self.store.steps.of(run.id) == [done]

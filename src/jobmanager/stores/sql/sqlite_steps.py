@@ -1,0 +1,46 @@
+"""Steps on SQLite: one statement keeps any number of them, under the one write lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jobmanager.run import Run
+from jobmanager.stores.sql.rows import encode
+from jobmanager.stores.sql.sqlite_database import driver_of
+from jobmanager.stores.sql.steps import CHANGED, COLUMNS, UNFINISHED, SqlStepBook, step_row
+from jobmanager.stores.sql.tables import micros
+from jobmanager.stores.steps import StepWrite
+
+FENCE = "r.id = ? AND r.owner = ? AND r.starts = ? AND r.status = 'running'"
+KEEP = f"""INSERT INTO jobmanager_run_steps AS s ({", ".join(COLUMNS)}) SELECT {", ".join("?" * len(COLUMNS))}
+ FROM jobmanager_runs r WHERE {FENCE}
+ ON CONFLICT DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in CHANGED)} WHERE {UNFINISHED}"""  # noqa: S608
+OURS = f"SELECT 1 FROM jobmanager_runs r WHERE {FENCE}"  # noqa: S608 - constants only
+
+
+class SqliteSteps(SqlStepBook):
+    """A batch is one transaction under the write lock."""
+
+    def record(self, writes: Sequence[StepWrite]) -> list[bool]:
+        with self.database.writing() as connection:
+            driver = driver_of(connection)
+            rows = [(*_row(write), *_fence(write.run)) for write in writes]
+            kept = driver.execute(KEEP, rows[0]) if len(rows) == 1 else driver.executemany(KEEP, rows)
+            if kept.rowcount == len(writes):
+                return [True] * len(writes)
+            # Another start has the run, or the step is there already.
+            return [driver.execute(OURS, _fence(write.run)).fetchone() is not None for write in writes]
+
+
+def _row(write: StepWrite) -> list[Any]:
+    row = step_row(write.step, micros)
+    row[OUTPUT], row[ERROR] = encode(row[OUTPUT]), encode(row[ERROR])
+    return row
+
+
+OUTPUT, ERROR = (tuple(COLUMNS).index(name) for name in ("output", "error"))
+
+
+def _fence(run: Run) -> tuple[str, str | None, int]:
+    return run.id, run.owner, run.starts
