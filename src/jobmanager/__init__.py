@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jobmanager.job import Job, Retry
     from jobmanager.manager.manager import JobManager, get_job_manager, reset_job_manager
     from jobmanager.run import JobStatus, Run, RunStatus
-    from jobmanager.schedule import At, Cron, Dst, Every
+    from jobmanager.schedule import At, Cron, Dst, Every, On
     from jobmanager.search import RunFilter
     from jobmanager.settings import Settings
 
@@ -40,6 +40,7 @@ __all__ = [
     "JobManagerError",
     "JobStatus",
     "NonRetryable",
+    "On",
     "Principal",
     "Retry",
     "RetryLater",
@@ -72,7 +73,7 @@ _HOMES = {
     "job": ("Job", "Retry"),
     "manager.manager": ("JobManager", "get_job_manager", "reset_job_manager"),
     "run": ("JobStatus", "Run", "RunStatus"),
-    "schedule": ("At", "Cron", "Dst", "Every"),
+    "schedule": ("At", "Cron", "Dst", "Every", "On"),
     "settings": ("Settings",),
     "search": ("RunFilter",),
 }

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from jobmanager.clock import LONGEST, later, parse_duration
 from jobmanager.errors import ConfigurationError, CronError, NonRetryable
-from jobmanager.schedule import At, Cron, Dst, Every, Schedule
+from jobmanager.schedule import At, Cron, Dst, Every, On, Schedule
 from jobmanager.schedule.dst import DEBIAN
 from jobmanager.schedule.instants import EPOCH, ending
 from jobmanager.validation.kinds import (
@@ -26,6 +26,7 @@ from jobmanager.validation.kinds import (
     Condition,
     Delays,
     Duration,
+    EventName,
     Exceptions,
     Flag,
     Kind,
@@ -244,6 +245,13 @@ class Policies:
         overridable=True,
         group=HISTORY,
     )
+    on: str | None = option(
+        None,
+        EventName(),
+        "each event of this name starts a run, see [events](howto/steps.md#start-a-job-by-an-event)",
+        stored=True,
+        group=START,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,6 +382,10 @@ class Job(Policies):
 
     def __post_init__(self) -> None:
         check_id(self.id)
+        given: object = self.schedule
+        if isinstance(given, On):
+            object.__setattr__(self, "on", given)
+            object.__setattr__(self, "schedule", None)
         try:
             changed = read_all(POLICY_OPTIONS.values(), _policy_values(self))
             self._check_fields()
@@ -524,6 +536,7 @@ class PolicyWords(TypedDict, total=False):
     alert_running: Length | None
     ping_url: str | None
     visibility: Visibility
+    on: str | On | None
     retention: Length | None
     keep_runs: int | None
 

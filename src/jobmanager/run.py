@@ -64,6 +64,9 @@ ErrorKind = Literal[
 ]  # fmt: skip
 Turn = Literal["holds", "waits"]
 
+BY_EVENT = "event:"
+"""The beginning of the idempotency keys of runs that an event started; its id follows."""
+
 RETURNED = "returned"
 """The reason of a pending run that a process had taken ahead and whose handler it could not begin."""
 
@@ -251,6 +254,11 @@ class Run:
     discarded_at: datetime | None = None
     parent_id: str | None = None
     """The run whose handler started this one in a step."""
+
+    @property
+    def by_event(self) -> bool:
+        """Whether an event started the run; `requested_by` names it then."""
+        return self.idempotency_key is not None and self.idempotency_key.startswith(BY_EVENT)
 
     @property
     def announced(self) -> bool:

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from jobmanager import AsyncRunContext, JobManager, NonRetryable, Run, RunContext, Settings
-from jobmanager.errors import JobNotFoundError, PayloadError
+from jobmanager.errors import ConfigurationError, JobNotFoundError, PayloadError, StoreUnavailableError
+from jobmanager.explain import explain_now
+from jobmanager.job import Job
+from jobmanager.present.runs import started_by
+from jobmanager.schedule import On
 from jobmanager.step import Event
 from jobmanager.testing import FakeClock, run_due
 
@@ -233,3 +237,113 @@ def test_what_was_missed_is_found_by_the_next_look(jobs, confirmations, clock):
     jobs._assembly.wake()
 
     assert settled(jobs, run).output == 1
+
+
+# ---------------------------------------------------------------- jobs that events start
+
+
+@pytest.fixture
+def greets(jobs: JobManager) -> Callable[[], list[Any]]:
+    """Return what the runs of a job that an event starts got, the oldest first."""
+    got: list[Any] = []
+
+    def handler(**payload: Any) -> None:
+        got.append(payload)
+
+    jobs.add_job("greet", handler, on="user/created")
+    jobs.sync()
+
+    def seen() -> list[Any]:
+        run_due(jobs)
+        return got
+
+    return seen
+
+
+def by_event(jobs: JobManager, job_id: str = "greet") -> list[Run]:
+    return sorted(jobs.runs(job_id), key=lambda run: run.id)
+
+
+def test_each_event_starts_one_run_with_its_data(jobs, greets):
+    first = jobs.send_event("user/created", data={"user": "ann"}, id="1")
+    jobs.send_event("user/created", data="bob", key="bob")
+    jobs.send_event("user/created")
+    jobs.send_event("user/created", data={"user": "ann"}, id="1")
+    jobs.send_event("user/deleted", data={"user": "ann"})
+
+    assert greets() == [{"user": "ann"}, {"data": "bob"}, {}]
+    runs = by_event(jobs)
+    assert [run.status for run in runs] == ["succeeded"] * 3
+    assert (runs[0].idempotency_key, runs[0].requested_by) == (f"event:{first.id}", "event user/created")
+
+
+def test_an_event_that_another_put_into_the_table_starts_a_run_with_the_next_sweep(jobs, greets, clock):
+    jobs.store.steps.send("default", Event(id="raw", name="user/created", data={"user": "cy"}, sent_at=START))
+    jobs._parts.assembly.sweep.look()
+    jobs._parts.assembly.sweep.look()
+
+    assert greets() == [{"user": "cy"}]
+    assert len(by_event(jobs)) == 1
+
+
+def test_an_event_that_the_store_did_not_take_over_at_once_starts_its_run_later(jobs, greets, monkeypatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(jobs._parts.assembly.runner, "accept_all", fail)
+        assert jobs.send_event("user/created", data={"user": "ann"}).name == "user/created"
+    assert by_event(jobs) == []
+
+    jobs._parts.assembly.sweep.look()
+
+    assert greets() == [{"user": "ann"}]
+
+
+@pytest.mark.parametrize(("stop", "go_on"), [("stop_job", "resume_job"), ("disable_job", "enable_job")])
+def test_an_event_that_meets_a_job_that_is_not_active_starts_nothing(stop, go_on, jobs, greets, clock):
+    getattr(jobs, stop)("greet")
+    jobs.send_event("user/created", data={"user": "ann"})
+    clock.step(1)
+    getattr(jobs, go_on)("greet")
+    jobs._parts.assembly.sweep.look()
+    assert greets() == []
+
+    clock.step(1)
+    jobs.send_event("user/created", data={"user": "bob"})
+    assert greets() == [{"user": "bob"}]
+
+
+def test_events_leave_none_out_whatever_overlap_says(jobs):
+    for overlap in ("skip", "queue", "queue_all", "allow"):
+        jobs.add_job(
+            f"work-{overlap}", lambda context: context.sleep("rest", days=1), on="go", overlap=overlap
+        )
+    for _ in range(3):
+        jobs.send_event("go")
+    run_due(jobs)
+    for overlap in ("skip", "queue", "queue_all", "allow"):
+        assert len(by_event(jobs, f"work-{overlap}")) == 3, overlap
+
+
+def test_a_job_by_events_is_said_in_words(jobs, greets):
+    assert jobs.list_jobs(ids=["greet"])[0].words == "on event user/created"
+    [decision] = explain_now(jobs, "greet")
+    assert "each event user/created starts a run" in str(decision)
+    jobs.send_event("user/created")
+    assert started_by(by_event(jobs)[0]) == "event user/created"
+
+
+def test_on_is_a_schedule_too(jobs):
+    assert Job(id="a", name="a", handler="a", schedule=On("x")).on == "x"
+    assert Job(id="a", name="a", handler="a", on=On("x")) == Job(id="a", name="a", handler="a", on="x")
+    with pytest.raises(ConfigurationError, match="on=7 "):
+        jobs.add_job("wrong", print, on=7)
+
+
+def test_a_job_that_an_operator_made_starts_by_events(jobs):
+    jobs.handler("note")(lambda **payload: payload)
+    jobs.create_job("made", handler="note", on="user/created")
+    jobs.send_event("user/created", data={"user": "ann"})
+    run_due(jobs)
+    assert [run.output for run in by_event(jobs, "made")] == [{"user": "ann"}]

@@ -408,6 +408,7 @@ def test_a_sqlite_that_lets_nobody_edit_its_schema_is_upgraded_too(tmp_path, mon
         "jobmanager_runs_trouble",
         "jobmanager_runs_children",
         "jobmanager_runs_resting",
+        "jobmanager_jobs_on",
     )
     found = [row[:3] for row in shape(store) if row[2] not in later and row[1] not in indexes]
     assert found == [row[:3] for row in wanted]

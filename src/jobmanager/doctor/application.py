@@ -102,15 +102,16 @@ def handlers(jobs: JobManager) -> Iterator[Finding]:
 def declared(jobs: JobManager) -> Iterator[Finding]:
     """Yield the declarations that can never, or not here, fire."""
     declared = jobs.registry.jobs.values()
-    scheduled = [job for job in declared if job.schedule is not None]
     if not declared:
         yield Finding(check="jobs", level="note", text="no job is declared in this process")
         return
-    by_hand = len(declared) - len(scheduled)
+    by_event = sum(job.on is not None for job in declared)
+    by_hand = sum(job.schedule is None and job.on is None for job in declared)
     yield Finding(
         check="jobs",
         level="ok",
         text=f"{counted(len(declared), 'job')} declared"
+        + (f", {by_event} of them started by events" if by_event else "")
         + (f", {by_hand} of them started by hand only" if by_hand else ""),
     )
     now = SystemClock().now()

@@ -17,6 +17,13 @@ def no_schedule(question: Question) -> Decision | None:
     """Decide for a job that is never due."""
     if question.schedule is not None:
         return None
+    known = question.row or question.job
+    if known is not None and known.on is not None:
+        return question.no(
+            "no_schedule",
+            f"It has no schedule: each event {known.on} starts a run, and one may be started by hand.",
+            f"`jobmanager events send {known.on}` sends one.",
+        )
     return question.no(
         "no_schedule",
         "It has no schedule: it is started by hand only.",

@@ -63,8 +63,20 @@ class JobView:
 
     @property
     def words(self) -> str:
-        """The schedule in plain English."""
-        return self.schedule.describe() if self.schedule else "by hand"
+        """The schedule in plain English, and the event that starts the job."""
+        return start_words(self.schedule, self.on)
+
+    @property
+    def on(self) -> str | None:
+        """The event that starts the job; None where none does."""
+        known = self.row or self.job
+        return None if known is None else known.on
+
+
+def start_words(schedule: Schedule | None, on: str | None) -> str:
+    """Return what starts a job, in plain English: `at 03:00 every day`, `on event user/created`, `by hand`."""
+    parts = ["" if schedule is None else schedule.describe(), f"on event {on}" if on else ""]
+    return " and ".join(filter(None, parts)) or "by hand"
 
 
 def view_of(job: Job | None, row: JobRow | None, last: Sequence[Run], now: datetime) -> JobView:

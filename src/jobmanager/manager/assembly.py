@@ -17,6 +17,7 @@ from jobmanager.execution.around import Arounds
 from jobmanager.execution.child_process import ChildProcesses
 from jobmanager.execution.claiming import Claiming
 from jobmanager.execution.demand import CLAIM, FOLLOW_CHANGES, GIVE_BACK, SWEEP, WAKE, Demand
+from jobmanager.execution.events import EventStarts
 from jobmanager.execution.executor import Executor
 from jobmanager.execution.flow import flows
 from jobmanager.execution.in_flight import Attempts
@@ -241,12 +242,14 @@ class Assembly:
             drain=settings.drain,
             drain_left=backend.drain_left,
         )
+        self.event_starts = EventStarts(registry, store, self.runner, namespace=settings.namespace)
         self.sweep = Sweep(
             store,
             self.account,
             self.executor,
             self.claims,
             accept=self.runner.accept_announced,
+            open_by_events=self.event_starts.open,
             heartbeat=self.heartbeat,
             alerts=self.notifying.alerts,
             clock=clock,
@@ -286,8 +289,7 @@ class Assembly:
         self._keeps_time = keeps_time
         self._executes = True
         self._installed = -1
-        self._up = False
-        self._capturing = False
+        self._up = self._capturing = False
         self.watching.add("supervision", self.supervisor.look, every=LOOK_EVERY)
         for name, act, every in (
             ("progress", self.supervisor.publish, PUBLISH_EVERY),

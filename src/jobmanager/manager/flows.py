@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from jobmanager.access.principal import WRITE
-from jobmanager.errors import PayloadError
+from jobmanager.errors import PayloadError, StoreUnavailableError
 from jobmanager.ledger.bounding import exact_json
 from jobmanager.manager.guarding import changes, reads
 from jobmanager.manager.parts import Parts
 from jobmanager.run import Run, new_id
 from jobmanager.step import Event, Step
 from jobmanager.validation.call_arguments import check_arguments, text_of
+from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import naming_its_caller
+
+logger = get_logger(__name__)
 
 LONGEST_WORD = 200
 
@@ -33,7 +36,7 @@ class Flows:
         id: str | None = None,  # noqa: A002 - as the event has it
         by: str | None = None,
     ) -> Event:
-        """Say that something has happened, and return the event; runs that wait for one of this name and key go on.
+        """Say that something has happened, and return the event; runs that wait for one of this name and key go on, jobs with `on=` start.
 
         `data` is JSON of at most 64 KiB that the waiting handlers get. Of two calls with one `id` the second changes nothing and returns
         the event of the first. The event is kept for seven days, for runs that come to wait for it. With `by` it is audited. Raises
@@ -52,6 +55,10 @@ class Flows:
         assembly, namespace = self._parts.ready(), self._parts.settings.namespace
         event = Event(id=event_id, name=name, key=key, data=data, sent_at=self._parts.clock.now())
         kept = assembly.store.steps.send(namespace, event)
+        try:
+            assembly.event_starts.open(name, here=self._parts.executes_here)
+        except StoreUnavailableError as error:
+            logger.warning("the jobs that event %s starts are left to the sweep: %s", kept.id, error)
         if by is not None:
             assembly.store.audit.write(
                 assembly.auditor.entry(

@@ -32,6 +32,7 @@ class Sweep:
         claims: Claiming,
         *,
         accept: Callable[[Sequence[str]], object],
+        open_by_events: Callable[[], object],
         heartbeat: Heartbeat,
         alerts: Alerts,
         clock: Clock,
@@ -39,6 +40,7 @@ class Sweep:
     ) -> None:
         self._store = store
         self._accept = accept
+        self._open_by_events = open_by_events
         self._grace = grace
         self._account = account
         self._executor = executor
@@ -69,6 +71,8 @@ class Sweep:
         self._accept_announced()
         self._account.settle_due()
         self._account.settle_announced()
+        if self._claims.accepting:
+            self._open_by_events()
 
     def _accept_announced(self) -> None:
         """Accept what SQL announced and no call brought, as long as it is on time, whichever backend this process has."""

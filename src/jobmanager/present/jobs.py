@@ -24,6 +24,7 @@ def job_record(view: JobView) -> dict[str, Any]:
         "schedule": view.schedule.text if view.schedule else None,
         "schedule_in_words": view.words,
         "ended": view.ended,
+        "on": view.on,
         **state_record(view.row),
         "state": view.state,
         "next_run": iso(view.next_run),

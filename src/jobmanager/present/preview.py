@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from jobmanager.job import make_job
+from jobmanager.ledger.job_view import start_words
 from jobmanager.present.phrases import iso
 from jobmanager.schedule import At, Cron, Every, Schedule
 from jobmanager.schedule.changes import ClockChange, clock_changes
@@ -90,11 +91,12 @@ def schedule_text(schedule: Schedule | None) -> str:
             return ""
 
 
-def in_words(schedule: Schedule | None) -> str:
-    """Return the schedule in words without its zone, for pages that say the zone once."""
-    if isinstance(schedule, Cron):
-        return describe_cron(schedule.fields, "UTC", schedule.dst) + describe_end(schedule.until)
-    return "by hand" if schedule is None else schedule.describe()
+def in_words(schedule: Schedule | None, on: str | None = None) -> str:
+    """Return what starts a job in words, without the zone, for pages that say the zone once."""
+    if not isinstance(schedule, Cron):
+        return start_words(schedule, on)
+    words = describe_cron(schedule.fields, "UTC", schedule.dst) + describe_end(schedule.until)
+    return f"{words} and {start_words(None, on)}" if on else words
 
 
 def other_readings(cron: Cron) -> list[tuple[str, bool, str]]:

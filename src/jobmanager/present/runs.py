@@ -24,6 +24,8 @@ RESTING = {"sleeping": "sleeping", "waiting": "waiting for an event", "children"
 def started_by(run: Run) -> str:
     """Return who or what started the run: `its schedule`, or `ana, by hand`."""
     who = STARTED_BY[run.trigger]
+    if run.by_event and run.requested_by:
+        return run.requested_by
     return f"{run.requested_by}, {who}" if run.requested_by else who
 
 

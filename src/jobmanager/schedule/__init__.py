@@ -11,8 +11,9 @@ from jobmanager.schedule.cron import Cron
 from jobmanager.schedule.dst import DEBIAN, Dst
 from jobmanager.schedule.every import Every
 from jobmanager.schedule.instants import EPOCH
+from jobmanager.schedule.on import On
 
-__all__ = ["At", "Cron", "Dst", "Every", "Schedule", "parse"]
+__all__ = ["At", "Cron", "Dst", "Every", "On", "Schedule", "parse"]
 
 Schedule = Cron | Every | At
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -39,6 +39,17 @@ class StepBook(ABC):
 
         An event with the id of an earlier one changes nothing, and the earlier one is returned.
         """
+
+    @abstractmethod
+    def new_events(self, namespace: str, job_ids: Collection[str], limit: int) -> list[tuple[str, Event]]:
+        """Return the events, oldest first, with these jobs, that they are still to start: active ones with no run for the event yet.
+
+        An event that was sent before the job was there, or before it became active, starts nothing.
+        """
+
+    @abstractmethod
+    def settle_events(self, namespace: str) -> int:
+        """Note of the events that have started all jobs that they start that they are done; return how many. Twice is once."""
 
     @abstractmethod
     def event(self, namespace: str, awaited: Awaited) -> Event | None:

@@ -224,6 +224,17 @@ class Text(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class EventName(Text):
+    """The name of an event, alone or as `On`, which has it."""
+
+    most: int = 200
+    described: str = "the name of an event"
+
+    def read(self, value: Any) -> str:
+        return Text.read(self, getattr(value, "event", value))
+
+
+@dataclass(frozen=True, slots=True)
 class TextMapping(Kind):
     """A mapping whose keys are texts; every text in it can be kept."""
 

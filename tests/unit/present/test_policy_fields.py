@@ -29,6 +29,7 @@ SAID: dict[str, Any] = {
     "jitter": "5m",
     "pause_after_failures": 4,
     "visibility": "project",
+    "on": "user/created",
     "retry": Retry(
         max_attempts=5,
         delays=(1, 60, 5400),

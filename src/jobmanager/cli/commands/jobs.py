@@ -150,7 +150,11 @@ def show(here: Session, job: str) -> None:
             [
                 (
                     "schedule",
-                    f"{view.words}  [{view.schedule.text}]" if view.schedule else "none: by hand only",
+                    f"{view.words}  [{view.schedule.text}]"
+                    if view.schedule
+                    else view.words
+                    if view.on
+                    else "none: by hand only",
                 ),
                 ("state", state),
                 ("handler", handler_name(here.jobs, view)),

@@ -204,6 +204,8 @@ def runs_table(here: Session, found: list[Run], *, of_one_job: bool = False) -> 
         due = (
             clock(run.scheduled_for, now)
             if run.scheduled_for
+            else run.requested_by
+            if run.by_event and run.requested_by
             else f"by hand ({run.requested_by})"
             if run.requested_by
             else "by hand"

@@ -80,6 +80,7 @@ def _introduce(here: Session, jobs: JobManager) -> None:
         here.emit({"event": "started", **resolved, "store": jobs.store.url, "jobs": known}, line=True)
         return
     from jobmanager.cli.output.lists import Column, dim, facts, listing
+    from jobmanager.ledger.job_view import start_words
 
     now = jobs.store.now()
     here.print(
@@ -94,8 +95,8 @@ def _introduce(here: Session, jobs: JobManager) -> None:
     )
     rows = []
     for status in statuses:
-        schedule = declared[status.id].schedule
-        words = schedule.describe() if schedule else "by hand"
+        job = declared[status.id]
+        words = start_words(job.schedule, job.on)
         waits = distance(status.next_run, now) or ("stopped" if status.status == "stopped" else "")
         rows.append((status.id, words, clock(status.next_run, now), waits))
     columns = (

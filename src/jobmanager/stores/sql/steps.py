@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 from operator import attrgetter
@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobmanager.run import MICROSECOND, PENDING, RUNNING, Run
+from jobmanager.run import BY_EVENT, MICROSECOND, PENDING, RUNNING, Run
 from jobmanager.step import GATHERED, Awaited, Event, Step
 from jobmanager.stores.sql.columns import INSTANT
 from jobmanager.stores.sql.database import Connection, SqlFacet, literally
@@ -34,6 +34,8 @@ COLUMNS = {
     "event_key": "text",
     "event_after": INSTANT,
 }
+NEW = sa.text("is_new")  # as the index has it
+OF_THE_ROW = ("namespace", "is_new")
 CHANGED = ("status", "attempt", "output", "error", "ended_at", "wakes_at")
 UNFINISHED = "s.status NOT IN ('succeeded', 'failed')"
 """The condition that a step which is there already may be written once more."""
@@ -70,6 +72,55 @@ class SqlStepBook(SqlFacet, StepBook):
             )
             self._make_due(connection, namespace, "waiting", waits)
         return kept
+
+    def new_events(self, namespace: str, job_ids: Collection[str], limit: int) -> list[tuple[str, Event]]:
+        if not job_ids:
+            return []
+        jobs, events = self.tables.jobs, self.tables.events
+        query = (
+            sa.select(jobs.c.id.label("job_id"), events)
+            .select_from(events)
+            .join(jobs, self._starts())
+            .where(events.c.namespace == namespace, NEW, jobs.c.id.in_(sorted(job_ids)))
+            .order_by(events.c.sent_at, events.c.id, jobs.c.id)
+            .limit(limit)
+        )
+        with self.database.reading() as connection:
+            found = [dict(row) for row in connection.execute(query).mappings()]
+        return [(row.pop("job_id"), _event_from(row)) for row in found]
+
+    def settle_events(self, namespace: str) -> int:
+        jobs, events = self.tables.jobs, self.tables.events
+        done = (
+            sa.update(events)
+            .where(events.c.namespace == namespace, NEW)
+            .where(~sa.exists(sa.select(jobs.c.id).where(self._starts()).correlate(events)))
+            .values(is_new=False)
+        )
+        is_any_new = sa.select(events.c.id).where(events.c.namespace == namespace, NEW).limit(1)
+        with self.database.reading() as connection:
+            if connection.execute(is_any_new).first() is None:
+                return 0  # so that an idle process writes nothing
+        with self.database.writing() as connection:
+            return int(connection.execute(done).rowcount)
+
+    def _starts(self) -> sa.ColumnElement[bool]:
+        """Return the condition that an event is still to start a job."""
+        jobs, events, runs = self.tables.jobs.c, self.tables.events.c, self.tables.runs
+        key = sa.literal(BY_EVENT) + events.id
+        has_run = sa.exists(
+            sa.select(runs.c.id)
+            .where(runs.c.job_id == jobs.id, runs.c.idempotency_key == key)
+            .correlate(self.tables.jobs, self.tables.events)
+        )
+        return sa.and_(
+            jobs.namespace == events.namespace,
+            jobs.on == events.name,
+            literally(jobs.state, "active"),
+            jobs.history_from <= events.sent_at,
+            jobs.state_at.is_(None) | (jobs.state_at <= events.sent_at),
+            ~has_run,
+        )
 
     def _moment_of_its_own(self, connection: Connection, namespace: str, event: Event) -> datetime:
         """Return the time, or just after the last event of this name and key: a wait goes on from the moment of the one before."""
@@ -149,7 +200,7 @@ class SqlStepBook(SqlFacet, StepBook):
 
 
 def _event_from(row: Mapping[Any, Any]) -> Event:
-    return Event(**{name: value for name, value in dict(row).items() if name != "namespace"})
+    return Event(**{name: value for name, value in dict(row).items() if name not in OF_THE_ROW})
 
 
 _plain = attrgetter("run_id", "name", "occurrence", "kind", "status", "attempt", "output")

@@ -17,7 +17,7 @@ from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0019"
+SCHEMA_VERSION = "0020"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -111,8 +111,13 @@ def policy_columns() -> list[sa.Column[Any]]:
     return [
         sa.Column(item.column, POLICY_TYPES[type(item.kind)], nullable=item.optional)
         for item in STORED_OPTIONS.values()
-        if item.column != "visibility"
+        if item.column not in ("visibility", "on")
     ]
+
+
+def some(where: str, condition: str) -> dict[str, Any]:
+    """Return the argument of an index that makes it one of some rows."""
+    return {where: sa.text(condition)}
 
 
 @cache
@@ -163,8 +168,10 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("override_at", Instant),
         sa.Column("definition", json),
         sa.Column("visibility", sa.Text, nullable=False, server_default="team"),
+        sa.Column("on", sa.Text),
         one_of("state", ("active", "paused", "disabled", "deleted")),
     )
+    sa.Index(f"{prefix}jobs_on", jobs.c.namespace, jobs.c.on, **some(where, '"on" IS NOT NULL'))
     runs = table(
         "runs",
         sa.Column("id", sa.Text().with_variant(sa.UUID(as_uuid=False), "postgresql"), primary_key=True),
@@ -323,8 +330,7 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         ("by", (audit.c.by, audit.c.id)),
     ):
         sa.Index(f"{prefix}audit_{name}", *columns)
-    refused: dict[str, Any] = {where: sa.text("outcome = 'refused'")}
-    sa.Index(f"{prefix}audit_refused", audit.c.namespace, audit.c.id, **refused)
+    sa.Index(f"{prefix}audit_refused", audit.c.namespace, audit.c.id, **some(where, "outcome = 'refused'"))
     keys = table(
         "keys",
         sa.Column("id", sa.Text().with_variant(sa.UUID(as_uuid=False), "postgresql"), primary_key=True),
@@ -442,8 +448,12 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
     )
     sa.Index(f"{prefix}requests_begun", requests.c.begun_at)
     s = run_steps.c
-    for_event: dict[str, Any] = {where: sa.text("event_name IS NOT NULL AND status = 'waiting'")}
-    sa.Index(f"{prefix}run_steps_event", s.event_name, s.event_key, **for_event)
+    sa.Index(
+        f"{prefix}run_steps_event",
+        s.event_name,
+        s.event_key,
+        **some(where, "event_name IS NOT NULL AND status = 'waiting'"),
+    )
     events = table(
         "events",
         sa.Column("namespace", sa.Text, primary_key=True),
@@ -452,8 +462,10 @@ def make_tables(prefix: str = "jobmanager_", schema: str | None = None) -> Table
         sa.Column("key", sa.Text, nullable=False),
         sa.Column("data", json),
         sa.Column("sent_at", Instant, nullable=False),
+        sa.Column("is_new", sa.Boolean, nullable=False, server_default=sa.true()),
     )
     e = events.c
+    sa.Index(f"{prefix}events_new", e.namespace, e.sent_at, **some(where, "is_new"))
     sa.Index(f"{prefix}events_sent", e.namespace, e.name, e.key, e.sent_at)
     sa.Index(f"{prefix}events_old", e.sent_at)
     return Tables(

@@ -74,6 +74,7 @@ class JobPromises(StoreGround):
             "jitter": timedelta(seconds=5),
             "pause_after_failures": 3,
             "visibility": "system",
+            "on": "user/created",
         }
 
         row = self.job("full", **full)

@@ -235,6 +235,37 @@ class StepPromises(StoreGround):
         assert self._is_due(run)
         assert not self._is_due(other)
 
+    def test_an_event_is_new_until_the_jobs_that_it_starts_have_a_run_for_it(self) -> None:
+        for job_id, how in (
+            ("job", {"on": "paid"}),
+            ("second", {"on": "paid"}),
+            ("paused", {"on": "paid", "state": "paused"}),
+            ("foreign", {"on": "paid", "namespace": "other"}),
+            ("later", {"on": "paid", "history_from": self.now + HOUR}),
+            ("just resumed", {"on": "paid", "state_at": self.now + HOUR}),
+            ("another", {"on": "other"}),
+            ("scheduled", {}),
+        ):
+            self.job(job_id, **how)
+        ids = [row.id for row in self.store.jobs.rows()]
+        first, second = self._sent(data={"sum": 1}), self._sent(key="")
+        self._sent("unheard")
+
+        found = self.store.steps.new_events("default", ids, 9)
+        assert found == [("job", first), ("second", first), ("job", second), ("second", second)]
+        assert self.store.steps.new_events("default", ids, 2) == found[:2]
+        assert self.store.steps.new_events("default", ["second"], 9) == [found[1], found[3]]
+        assert self.store.steps.new_events("default", [], 9) == []
+
+        assert (self.store.steps.settle_events("other"), self.store.steps.settle_events("default")) == (0, 1)
+        for job_id, event in found[:3]:
+            self.opened(self.run_of(job_id, idempotency_key=f"event:{event.id}"))
+        assert self.store.steps.new_events("default", ids, 9) == found[3:]
+        assert self.store.steps.settle_events("default") == 1
+        self.opened(self.run_of("second", idempotency_key=f"event:{second.id}"))
+        assert self.store.steps.settle_events("default") == 1
+        assert self.store.steps.settle_events("default") == 0
+
     def test_old_events_are_forgotten(self) -> None:
         old, new = self._sent(), self._sent()
         assert self.store.steps.purge_events(new.sent_at) == 1

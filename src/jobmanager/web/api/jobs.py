@@ -41,6 +41,7 @@ class JobModel(Shown):
     schedule: str | None = Field(examples=["0 3 * * *"])
     schedule_in_words: str = Field(examples=["at 03:00 every day"])
     ended: bool
+    on: str | None = Field(description="The event that starts it.", examples=["user/created"])
     stored: bool
     state: State
     state_reason: str | None
