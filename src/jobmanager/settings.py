@@ -49,6 +49,7 @@ _TOKENS = (
     "qstash_next_signing_key",
     "trigger_dev_api_key",
     "vercel_token",
+    "mcp_key",
 )
 _WHOLLY_SECRET = frozenset(
     {"secret", "alerts_urls", "dashboard_users", "encryption_key", "heartbeat_url", *_TOKENS}
@@ -553,6 +554,9 @@ class Settings:
         default=None,
         kind=_dashboard_users,
         meaning="Who may log in with a password, as `jobmanager dashboard-user NAME` prints it",
+    )
+    mcp_key: Secret | None = _setting(
+        default=None, kind=_token, meaning="The API key for whose holder `jobmanager mcp` reads and starts"
     )
     recent_auth_minutes: int = _setting(
         default=15, kind=Whole(10_000), meaning="How old a login may be for what cannot be undone"

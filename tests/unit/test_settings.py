@@ -86,6 +86,7 @@ def test_the_defaults_are_the_documented_ones():
         "vercel_project_id": None,
         "webhook_allow": None,
         "encryption_key": None,
+        "mcp_key": None,
     }
 
 
@@ -154,6 +155,7 @@ def test_every_field_is_read_from_its_variable():
         "JOBMANAGER_VERCEL_PROJECT_ID": "prj_1",
         "JOBMANAGER_WEBHOOK_ALLOW": "crm.internal:8443",
         "JOBMANAGER_ENCRYPTION_KEY": KEY,
+        "JOBMANAGER_MCP_KEY": "jm_key-of-an-agent",
     }
     assert {name.removeprefix("JOBMANAGER_").lower() for name in mapping} == set(KINDS)
     assert Settings.from_env(mapping) == Settings(
@@ -220,6 +222,7 @@ def test_every_field_is_read_from_its_variable():
         dashboard_url="https://example.org/dashboard",
         webhook_allow="crm.internal:8443",
         encryption_key=KEY,
+        mcp_key="jm_key-of-an-agent",
     )
 
 

@@ -47,6 +47,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "Watch and maintain": {
         "dashboard": "dashboard:dashboard",
+        "mcp": "mcp:mcp",
         "doctor": "maintenance:doctor",
         "healthcheck": "operate:healthcheck",
         "notifications": "notifications:notifications",

@@ -1,4 +1,4 @@
-"""Records beside jobs and runs, as JSON documents: statistics, the audit, notifications, keys and processes."""
+"""Records beside jobs and runs, as JSON documents: explanations, health, statistics, the audit, notifications, keys and processes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,46 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobmanager.present.phrases import iso, seconds
-from jobmanager.present.records import shown_payload
+from jobmanager.present.records import run_record, shown_payload
 
 if TYPE_CHECKING:
     from jobmanager.access.keys import ApiKey
+    from jobmanager.explain.explanation import Explanation
     from jobmanager.ledger.statistics import Lengths, Statistics
+    from jobmanager.manager.manager import JobManager
     from jobmanager.stores.outbox import Notification
     from jobmanager.stores.values import AuditEntry, Instance
+
+
+def explanation_record(found: Explanation) -> dict[str, Any]:
+    """Return an explanation as a JSON document, with the run that stands for the instant."""
+    return {
+        "at": iso(found.at),
+        "verdict": found.verdict,
+        "cause": found.cause,
+        "because": found.because,
+        "advice": found.advice,
+        "before": iso(found.before),
+        "after": iso(found.after),
+        "run": run_record(found.run) if found.run else None,
+    }
+
+
+def engine_record(manager: JobManager) -> dict[str, Any]:
+    """Return which backend was chosen, why each other one was not, and what stands still, as a JSON document."""
+    chosen, report = manager.resolution, manager.health()
+    return {
+        "backend": chosen.backend,
+        "reason": chosen.reason,
+        "rejected": [asdict(rejected) for rejected in chosen.rejected],
+        "namespace": manager.settings.namespace,
+        "disabled": manager.settings.disabled,
+        "healthy": report.ok,
+        "symptoms": [
+            {"kind": one.kind, "failing": one.failing, "text": one.text, "fix": one.fix}
+            for one in report.symptoms
+        ],
+    }
 
 
 def statistics_record(found: Statistics) -> dict[str, Any]:

@@ -33,6 +33,35 @@ def job_record(view: JobView) -> dict[str, Any]:
     }
 
 
+FIRES, RUNS = 5, 5
+"""How many of its next instants and of its last runs the whole document of a job has."""
+
+
+def whole_job_record(manager: JobManager, view: JobView) -> dict[str, Any]:
+    """Return a job as a JSON document with its handler, options, next instants and last runs."""
+    coming = fires(view, manager.store.now(), FIRES)
+    return {
+        **job_record(view),
+        "handler": handler_name(manager, view),
+        "arguments": arguments_schema(manager, view),
+        "config": shown_config(manager, view),
+        "policies": policies(view),
+        "next_fires": [fire_record(view, fire) for fire in coming],
+        "runs": [run_record(run) for run in manager.runs(view.id, limit=RUNS)],
+    }
+
+
+def arguments_schema(manager: JobManager, view: JobView) -> Any:
+    """Return the JSON schema of what config and payload may hold; None where the handler is not at hand."""
+    from jobmanager.errors import HandlerNotFoundError
+
+    handler = manager.registry.handlers.get(view.handler)
+    try:
+        return None if handler is None else handler.info().arguments
+    except HandlerNotFoundError:
+        return None
+
+
 def fires(view: JobView, now: datetime, number: int) -> list[datetime]:
     """Return the next instants that will fire: none while the job is paused or disabled."""
     return view.schedule.upcoming(now, number) if view.schedule and view.next_run else []

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobmanager.present.phrases import iso, seconds
-from jobmanager.present.records import failure_record
+from jobmanager.present.records import attempt_record, failure_record, line_record, run_record
 from jobmanager.run import Run, RunStatus
 
 if TYPE_CHECKING:
+    from jobmanager.manager.manager import JobManager
     from jobmanager.step import Event, Step
 
 WAITS = frozenset({"sleep", "wait_for", "gather"})
@@ -54,6 +55,17 @@ def step_record(step: Step) -> dict[str, Any]:
         "awaits": None if step.awaits is None else {"name": step.awaits.name, "key": step.awaits.key},
         "output": step.output,
         "error": failure_record(step.error),
+    }
+
+
+def whole_run_record(manager: JobManager, run: Run, *, children: int = MOST_COUNTED) -> dict[str, Any]:
+    """Return a run as a JSON document with its attempts, log lines, steps and its oldest children, so many at most."""
+    return {
+        **run_record(run),
+        "attempts": [attempt_record(attempt) for attempt in manager.attempts(run.id)],
+        "lines": [line_record(attempt, line) for _, attempt, line in manager.logs(run.id)],
+        "steps": [step_record(step) for step in manager.steps(run.id)],
+        "children": [run_record(child) for child in manager.children(run.id, limit=children)],
     }
 
 

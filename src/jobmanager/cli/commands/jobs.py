@@ -12,18 +12,19 @@ from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
 from jobmanager.present.jobs import (
+    FIRES,
+    RUNS,
     fire_record,
     fires,
     handler_name,
     in_zone,
     job_record,
     parameters,
-    policies,
     policies_in_words,
     shown_config,
+    whole_job_record,
 )
 from jobmanager.present.phrases import both, clock, compact, count, distance, length, utc
-from jobmanager.present.records import run_record
 from jobmanager.validation.printable import printable
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ jobs = Verbs(
     "jobs", help="The jobs: list, show, next, pause, resume; create, edit, delete.", default=["list"]
 )
 JOB_ID = click.argument("job", metavar="JOB", help="Its id.")
-SHOWN_RUNS, SHOWN_FIRES = 5, 5
 
 
 # ---------------------------------------------------------------- list
@@ -118,20 +118,11 @@ def _who_could(manager: JobManager) -> str:
 def show(here: Session, job: str) -> None:
     """Show everything about one job: schedule, next fires, policies, config, last runs."""
     view = here.jobs.get_job(job)
-    coming = fires(view, here.jobs.store.now(), SHOWN_FIRES)
-    runs = here.jobs.runs(job, limit=SHOWN_RUNS)
     if here.as_json:
-        here.emit(
-            {
-                **job_record(view),
-                "handler": handler_name(here.jobs, view),
-                "config": shown_config(here.jobs, view),
-                "policies": policies(view),
-                "next_fires": [fire_record(view, fire) for fire in coming],
-                "runs": [run_record(run) for run in runs],
-            }
-        )
+        here.emit(whole_job_record(here.jobs, view))
         return
+    coming = fires(view, here.jobs.store.now(), FIRES)
+    runs = here.jobs.runs(job, limit=RUNS)
     from rich.text import Text
 
     from jobmanager.cli.commands.runs import runs_table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -32,7 +33,7 @@ def doctor(here: Session) -> None:
     found = _findings(here)
     failing = any(finding.level == "failing" for finding in found)
     if here.as_json:
-        listed = [{"check": f.check, "level": f.level, "text": f.text, "fix": f.fix} for f in found]
+        listed = [asdict(finding) for finding in found]
         here.emit({"ok": not failing, "findings": listed})
     else:
         print_findings(here, found)

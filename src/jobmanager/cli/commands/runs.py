@@ -15,8 +15,8 @@ from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs, verb
 from jobmanager.clock import SystemClock
 from jobmanager.present.phrases import both, clock, compact, continued, distance, length, tail
-from jobmanager.present.records import attempt_record, line_record, run_record
-from jobmanager.present.steps import MOST_COUNTED, step_record
+from jobmanager.present.records import run_record
+from jobmanager.present.steps import MOST_COUNTED, whole_run_record
 from jobmanager.run import SUSPENDED
 from jobmanager.validation.printable import printable, printable_json
 
@@ -258,19 +258,12 @@ def _progress_in_words(progress: Progress | None) -> str:
 def show(here: Session, run: str) -> None:
     """Show everything about one run: timeline, attempts, error, output, log."""
     found = find(here.ledger, run)
+    if here.as_json:
+        here.emit(whole_run_record(here.ledger, found))
+        return
     store = here.ledger.store
     attempts, lines = store.history.attempts(found.id), store.history.lines(found.id)
     steps, children = here.ledger.steps(found.id), here.ledger.children(found.id, limit=MOST_COUNTED)
-    if here.as_json:
-        record = {
-            **run_record(found),
-            "attempts": [attempt_record(attempt) for attempt in attempts],
-            "lines": [line_record(attempt, line) for _, attempt, line in lines],
-            "steps": [step_record(step) for step in steps],
-            "children": [run_record(child) for child in children],
-        }
-        here.emit(record)
-        return
     from jobmanager.cli.output.steps import family_parts, rest, steps_parts
 
     now = store.now()

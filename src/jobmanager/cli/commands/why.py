@@ -15,8 +15,8 @@ from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
 from jobmanager.errors import PayloadError
+from jobmanager.present.account import explanation_record
 from jobmanager.present.phrases import both, clock, continued, distance, iso, tail, utc
-from jobmanager.present.records import run_record
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,23 +49,10 @@ def explain(here: Session, job: str, at: str | None) -> None:
     else:
         found = [explain_one(here.jobs, job, moment(at, now), told=both)]
     if here.as_json:
-        here.emit({"job": job, "explanations": [_record(item) for item in found]})
+        here.emit({"job": job, "explanations": [explanation_record(item) for item in found]})
         return
     for number, item in enumerate(found):
         here.print(*([""] if number else []), *_portrait(item, now))
-
-
-def _record(item: Explanation) -> dict[str, Any]:
-    return {
-        "at": iso(item.at),
-        "verdict": item.verdict,
-        "cause": item.cause,
-        "because": item.because,
-        "advice": item.advice,
-        "before": iso(item.before),
-        "after": iso(item.after),
-        "run": run_record(item.run) if item.run else None,
-    }
 
 
 _VERDICTS = {

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from jobmanager.access.principal import ADMIN, READ
 from jobmanager.doctor import examine
-from jobmanager.present.account import instance_record
+from jobmanager.present.account import engine_record, instance_record
 from jobmanager.present.phrases import iso
 from jobmanager.web.api.models import Given, Instant, Page, Shown
 from jobmanager.web.api.routing import Routes
@@ -135,20 +135,7 @@ class PlanModel(Shown):
 
 def get_engine(request: Request) -> dict[str, Any]:
     """Get which backend was chosen, why each other one was not, and what stands still."""
-    manager = site_of(request).jobs
-    chosen, report = manager.resolution, manager.health()
-    return {
-        "backend": chosen.backend,
-        "reason": chosen.reason,
-        "rejected": [asdict(rejected) for rejected in chosen.rejected],
-        "namespace": manager.settings.namespace,
-        "disabled": manager.settings.disabled,
-        "healthy": report.ok,
-        "symptoms": [
-            {"kind": one.kind, "failing": one.failing, "text": one.text, "fix": one.fix}
-            for one in report.symptoms
-        ],
-    }
+    return engine_record(site_of(request).jobs)
 
 
 def list_entries(request: Request) -> dict[str, Any]:
