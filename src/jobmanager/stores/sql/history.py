@@ -233,7 +233,7 @@ class SqlHistory(SqlFacet, RunHistory):
             sa.select(
                 c.id, c.scheduled_for, c.status, c.reason, c.ticks, c.first_for, c.started_at, c.finished_at
             )
-            .where(*wanted)
+            .where(c.job_id == jobs.c.id, *wanted)
             .order_by(c.scheduled_for.desc())
             .limit(limit)
         )
@@ -241,17 +241,19 @@ class SqlHistory(SqlFacet, RunHistory):
         with self.database.reading() as connection:
             pages = SeenRuns(self.tables, connection, seen)
             whole = list(filter(pages.shows_every_run_of, job_ids))  # ticks have no scope
-            rows: Iterable[sa.Row[Any]]
-            if (
-                connection.dialect.name == "postgresql"
-            ):  # a way to the server costs more than the rows of a job
-                due = newest.where(c.job_id == jobs.c.id).lateral("due")
-                query = sa.select(jobs.c.id.label("of_job"), due).join_from(jobs, due, sa.true())
-                rows = connection.execute(query.where(jobs.c.id.in_(whole))).all() if whole else ()
-            else:
-                query = newest.where(c.job_id == sa.bindparam("of_job"))
-                query = query.with_only_columns(c.job_id, *newest.selected_columns)
-                rows = (row for job_id in whole for row in connection.execute(query, {"of_job": job_id}))
+            if connection.dialect.name == "postgresql":
+                lateral = newest.lateral("due")
+                query = sa.select(jobs.c.id, lateral).join_from(jobs, lateral, sa.true())
+            else:  # knows no lateral: from the last instant that is wanted, or the first that there is
+                of_job = newest.with_only_columns(c.scheduled_for).correlate(jobs)
+                last = of_job.offset(limit - 1).limit(1).scalar_subquery()
+                first = of_job.order_by(None).order_by(c.scheduled_for).limit(1).scalar_subquery()
+                since_last = c.scheduled_for >= sa.func.coalesce(last, first)
+                ticks = sa.and_(c.job_id == jobs.c.id, since_last, *wanted)
+                query = sa.select(jobs.c.id, *newest.selected_columns).join_from(
+                    jobs, self.tables.runs, ticks
+                )
+            rows = connection.execute(query.where(jobs.c.id.in_(whole))).all() if whole else ()
             for job_id, run_id, instant, status, *rest in rows:
                 due_instant = DueInstant(run_id, instant, RunStatus(status), *rest)
                 found.setdefault(job_id, []).append(due_instant)

@@ -61,8 +61,8 @@ def run_from(row: Row) -> Run:
 
 _run_row = itemgetter(*RUN_COLUMNS)
 _READABLE: set[tuple[type, ...]] = set()
-_READABLE_JOBS: set[tuple[type, ...]] = set()
-"""Types of the columns of rows that were checked: of a few dozen combinations that exist each is looked at once."""
+_READABLE_JOBS: set[tuple[Any, ...]] = set()
+"""Types of the columns of rows that were checked, and of a job its words: of a few dozen combinations that exist each is looked at once."""
 
 
 def failure_values(failure: Failure | None) -> dict[str, str] | None:
@@ -101,11 +101,10 @@ _DURATIONS = {name: item.column for name, item in STORED_OPTIONS.items() if item
 def job_from(row: Row) -> JobRow:
     """Return the job a row stands for."""
     values = dict(row)
-    kinds = tuple(map(type, values.values()))
+    kinds = (*map(type, values.values()), values["state"], values["overlap"], values["catch_up"])
     if kinds not in _READABLE_JOBS:
-        _check_kinds("job", values)
+        check_job(values)
         _READABLE_JOBS.add(kinds)
-    _check_choices("job", values)
     for name, column in _DURATIONS.items():
         seconds = values.pop(column)
         values[name] = None if seconds is None else timedelta(seconds=seconds)

@@ -39,6 +39,8 @@ class SqliteStore(SqlStore):
             SqlChanges(database, lambda: SqliteSignals(database)),
         )
         self.path = database.path
+        self._found = False
 
     def exists(self) -> bool:
-        return self.path.exists() and super().exists()
+        self._found = self.path.exists() and (self._found or super().exists())
+        return self._found

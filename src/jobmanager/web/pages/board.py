@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from jobmanager import RunFilter
 from jobmanager.access.acting import current
@@ -51,6 +52,16 @@ class Board:
 
     at: datetime
     entries: Sequence[Entry]
+
+    @cached_property
+    def active(self) -> int:
+        """How many are active."""
+        return sum(entry.standing.state == "active" for entry in self.entries)
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """How many jobs each filter shows."""
+        return {health: len(self.which(health)) for health in FILTERS}
 
     @property
     def in_trouble(self) -> list[Entry]:

@@ -123,7 +123,7 @@ def _group(entry: Entry) -> str:
 
 
 def _chips(board: Board) -> list[tuple[str, str, str, int]]:
-    return [(word, told, symbol, len(board.which(word))) for word, told, symbol in CHIPS]
+    return [(word, told, symbol, board.counts[word]) for word, told, symbol in CHIPS]
 
 
 def _by_next(entry: Entry) -> tuple[bool, datetime | None, str]:

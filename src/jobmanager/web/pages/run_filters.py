@@ -230,7 +230,7 @@ class Facets:
     @cached_property
     def total(self) -> tuple[int, int, bool]:
         """Return how many rows all filters together show, for how many instants and starts, and whether there are more."""
-        fitting = [count for count in self._counts.counts if self._fits(count, "")]
+        fitting = list(self._fitting(""))
         wanted = frozenset(self._filters.wanted.statuses) or frozenset(RunStatus)
         more = bool(self._counts.more & wanted)
         return sum(count.rows for count in fitting), sum(count.ticks for count in fitting), more
@@ -254,21 +254,28 @@ class Facets:
         return Choice(value, told, found[value], bool(self._counts.more & wanted), is_chosen, query)
 
     def _count(self, name: str, value: Callable[[RunCount], str | None]) -> Counter[str]:
-        found: Counter[str] = Counter()
-        for count in self._counts.counts:
-            if (said := value(count)) is not None and self._fits(count, name):
-                found[said] += count.ticks
-        return found
+        found: dict[str, int] = {}
+        for count in self._fitting(name):
+            if (said := value(count)) is not None:
+                found[said] = found.get(said, 0) + count.ticks
+        return Counter(found)
 
-    def _fits(self, count: RunCount, but: str) -> bool:
+    def _fitting(self, but: str) -> Iterable[RunCount]:
+        """Return the counts that fit the other filters than this one."""
         wanted = self._filters.wanted
-        return (
-            (but == "status" or not wanted.statuses or count.status in wanted.statuses)
-            and (but == "job" or wanted.job in (None, count.job_id))
-            and (but == "reason" or wanted.reason in (None, count.reason))
-            and (but == "kind" or wanted.error_kind in (None, count.error_kind))
-            and (but == "trigger" or wanted.trigger in (None, count.trigger))
-        )
+        filters = {
+            "job_id": None if but == "job" else wanted.job,
+            "reason": None if but == "reason" else wanted.reason,
+            "error_kind": None if but == "kind" else wanted.error_kind,
+            "trigger": None if but == "trigger" else wanted.trigger,
+        }
+        found: Iterable[RunCount] = self._counts.counts
+        if wanted.statuses and but != "status":
+            found = [count for count in found if count.status in wanted.statuses]
+        for name, value in filters.items():
+            if value is not None:
+                found = [count for count in found if getattr(count, name) == value]
+        return found
 
 
 def _ranked(found: Counter[str]) -> list[str]:

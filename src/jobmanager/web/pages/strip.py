@@ -9,16 +9,17 @@ from datetime import timedelta
 from markupsafe import Markup
 
 from jobmanager.present.condition import Instant, outcome_of
+from jobmanager.web.pages.markup import filled
 from jobmanager.web.pages.times import Times
 
 CELLS, WIDTH, STEP, HEIGHT = 30, 5, 7, 20
 _SHAPES = {
-    "failed": '<rect class="mark" x="{x}" y="0" width="5" height="20" rx="1"/>',
-    "missed": '<rect class="hollow" x="{x_in}" y="0.75" width="3.5" height="18.5"/>',
-    "skipped": '<rect class="mark" x="{x}" y="17" width="5" height="2"/>',
-    "cancelled": '<rect class="hollow" x="{x_in}" y="10" width="3.5" height="9.25"/>',
-    "running": '<rect class="mark live" x="{x}" y="5" width="5" height="15"/>',
-    "pending": '<circle class="hollow" cx="{x_mid}" cy="17" r="2"/>',
+    "failed": '<rect class="mark" x="{0}" y="0" width="5" height="20" rx="1"/>',
+    "missed": '<rect class="hollow" x="{1}" y="0.75" width="3.5" height="18.5"/>',
+    "skipped": '<rect class="mark" x="{0}" y="17" width="5" height="2"/>',
+    "cancelled": '<rect class="hollow" x="{1}" y="10" width="3.5" height="9.25"/>',
+    "running": '<rect class="mark live" x="{0}" y="5" width="5" height="15"/>',
+    "pending": '<circle class="hollow" cx="{2}" cy="17" r="2"/>',
 }
 
 
@@ -33,19 +34,22 @@ def strip(instants: Sequence[Instant], times: Times, *, late_after: timedelta) -
         x = place * STEP
         if outcome in ("succeeded", "late"):
             good.append(f"M{x} 13h5v7h-5z")
-            shape = Markup('<rect class="mark" x="{}" y="8" width="5" height="3"/>').format(x)
+            shape = filled('<rect class="mark" x="{}" y="8" width="5" height="3"/>', x)
         else:
-            shape = Markup(_SHAPES[outcome].format(x=x, x_in=x + 0.75, x_mid=x + 2.5))  # noqa: S704 - numbers alone
+            shape = filled(_SHAPES[outcome], x, x + 0.75, x + 2.5)
         if outcome != "succeeded":
             title = f"{times.clock(instant.scheduled_for)} {outcome}" + (
                 f" ({instant.reason})" if instant.reason else ""
             )
-            others.append(Markup('<g class="{}"><title>{}</title>{}</g>').format(outcome, title, shape))
-    path = Markup('<path class="good" d="{}"/>').format("".join(good)) if good else Markup("")
-    return Markup(
+            others.append(filled('<g class="{}"><title>{}</title>{}</g>', outcome, title, shape))
+    path = filled('<path class="good" d="{}"/>', "".join(good)) if good else Markup("")
+    return filled(
         '<svg class="strip" width="208" height="20" role="img" aria-label="{}">'
-        '<line class="base" x1="0" x2="208" y1="20.5" y2="20.5"/>{}{}</svg>'
-    ).format(_told(outcomes), path, Markup("").join(others))
+        '<line class="base" x1="0" x2="208" y1="20.5" y2="20.5"/>{}{}</svg>',
+        _told(outcomes),
+        path,
+        Markup("").join(others),
+    )
 
 
 def _told(outcomes: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from markupsafe import Markup
 
 from jobmanager.present.phrases import distance, iso, length
+from jobmanager.web.pages.markup import filled
 
 NOT_COUNTED, COUNTED = Markup(""), Markup(" data-ago")
 
@@ -48,8 +49,8 @@ class Times:
     def _element(self, moment: datetime | None, told: str, counts: Markup = NOT_COUNTED) -> Markup:
         if moment is None:
             return Markup("–")  # noqa: RUF001 - as the design has it
-        return Markup('<time datetime="{}" title="{}"{}>{}</time>').format(
-            iso(moment), self.exact(moment), counts, told
+        return filled(
+            '<time datetime="{}" title="{}"{}>{}</time>', iso(moment), self.exact(moment), counts, told
         )
 
     @staticmethod

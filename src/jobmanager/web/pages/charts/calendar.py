@@ -9,6 +9,7 @@ from datetime import date
 from markupsafe import Markup
 
 from jobmanager.present.condition import Outcome
+from jobmanager.web.pages.markup import filled
 
 HOURS, WIDTH, ROW, HEAD = 24, 100 / 24, 18, 18
 GRAVITY: tuple[str, ...] = (
@@ -65,7 +66,7 @@ def calendar_chart(days: Sequence[date], cells: Mapping[tuple[date, int], Cell])
         for hour in range(HOURS):
             x, cell = (hour + 0.5) * WIDTH, cells.get((day, hour))
             if cell is None:
-                parts.append(Markup('<circle class="base" cx="{:.2f}%" cy="{}" r=".75"/>').format(x, y))
+                parts.append(filled('<circle class="base" cx="{:.2f}%" cy="{}" r=".75"/>', x, y))
             else:
                 parts.append(_cell(cell, x, y))
     return Markup('<svg class="chart" height="{}" aria-hidden="true">{}</svg>').format(
@@ -78,10 +79,9 @@ def _cell(cell: Cell, x: float, y: int) -> Markup:
         "x": x, "y": y, "y_good": y - 4.5, "y_cap": y - 8, "y_bad": y - 8, "y_frame": y - 7.25, "y_text": y + 4, "y_dash": y - 1,
     }  # fmt: skip
     shape = Markup(_SHAPES[cell.outcome].format(**places))  # noqa: S704 - numbers alone
-    return Markup(
+    return filled(
         '<a href="{}" tabindex="-1" class="{}"><title>{}</title>'
-        '<rect x="{:.2f}%" y="{}" width="4.167%" height="18" fill="transparent"/>{}</a>'
-    ).format(
+        '<rect x="{:.2f}%" y="{}" width="4.167%" height="18" fill="transparent"/>{}</a>',
         cell.link,
         "pending" if cell.outcome == "due" else cell.outcome,
         cell.told,

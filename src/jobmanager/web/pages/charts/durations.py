@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from jobmanager.web.pages.markup import filled
+
 TOP, FLOOR, HEIGHT = 8.0, 120.0, 140
 STEPS = (1, 2, 5)
 
@@ -63,13 +65,10 @@ def durations_chart(
     for place, dot in enumerate(dots):
         x, y = (place + 0.5) * step, y_of(dot.took.total_seconds())
         if dot.is_failed:
-            shape = Markup(
-                '<svg x="{:.2f}%" y="{:.1f}" width="1" height="1" class="failed"><title>{}</title><path class="stroke" d="m-4-4 8 8m0-8-8 8"/></svg>'
-            )
-            parts.append(shape.format(x, y, dot.told))
+            shape = '<svg x="{:.2f}%" y="{:.1f}" width="1" height="1" class="failed"><title>{}</title><path class="stroke" d="m-4-4 8 8m0-8-8 8"/></svg>'
         else:
-            shape = Markup('<circle class="good" cx="{:.2f}%" cy="{:.1f}" r="2.5"><title>{}</title></circle>')
-            parts.append(shape.format(x, y, dot.told))
+            shape = '<circle class="good" cx="{:.2f}%" cy="{:.1f}" r="2.5"><title>{}</title></circle>'
+        parts.append(filled(shape, x, y, dot.told))
     for hue, line in (("running", p50), ("late", p95)):
         if line is not None:
             parts.append(
