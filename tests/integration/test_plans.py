@@ -313,6 +313,7 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
         "default", 0, 10_000_000, job_ids=[f"job-{number}" for number in range(50)]
     ),
     "standings": lambda full: full.store.history.standings("default"),
+    "standings of some": lambda full: full.store.history.standings("default", ids=["job-7", "job-8"]),
     "standings for a scope": lambda full: full.store.history.standings("default", seen=SCOPED),
     "key": lambda full: full.store.keys.with_digest("default", "digest"),
     "forget dead": lambda full: full.store.maintenance.forget_dead(full.first),

@@ -50,7 +50,7 @@ def store(jobs: JobManager) -> Iterator[Finding]:
             )
         return
     store.install()  # of what is there it changes nothing; a wrong schema shows
-    for row in store.jobs.rows()[:1]:
+    for row in store.jobs.summaries(changed_since=-1, limit=1):
         with store.jobs.lock(row.id):  # nor does this; a lock that does not go away and a read-only file show
             pass
     yield Finding(

@@ -25,7 +25,7 @@ STEPS: Mapping[str, timedelta] = MappingProxyType(
     {"1h": timedelta(minutes=5), "24h": HOUR, "7d": timedelta(hours=6), "30d": timedelta(days=1)}
 )
 assert get_args(Period) == tuple(PERIODS) == tuple(STEPS)  # noqa: S101 - three spellings of one list
-NEWEST = 20_000
+NEWEST = 5_000
 """Of the last hour so many runs are looked at."""
 MOST_BACKLOG = 10_000
 LATE_PLACE = bisect_right(BOUNDS, 60.0)

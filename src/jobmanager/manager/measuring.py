@@ -24,7 +24,7 @@ class Measuring:
     def stats(self, job: str | None = None, period: Period = "24h") -> Statistics:
         """Return what the runs of a job, or of all jobs of this namespace, came to: counts by status and time, percentiles, backlog.
 
-        `period` is one of 1h, 24h, 7d and 30d, up to now. The last hour is read from the newest 20,000 runs, longer periods from
+        `period` is one of 1h, 24h, 7d and 30d, up to now. The last hour is read from the newest 5,000 runs, longer periods from
         counts by the hour, which running processes keep up to date within seconds and which outlive purged runs. A principal that is
         limited to scopes gets none of project jobs. Raises JobNotFoundError for an id that no job has, and PayloadError for another period.
         """

@@ -38,25 +38,28 @@ class Reading:
         return self._views(sorted(known if wanted is None else known & wanted), rows)
 
     @reads
-    def standings(self) -> list[Standing]:
+    def standings(self, *, ids: Collection[str] | None = None, runs: bool = True) -> list[Standing]:
         """Return how each job stands that `list_jobs` returns, by id: its state, next instant, last outcome, and whether its handler lives.
 
         A few statements for all of them, whatever the number of runs: for lists of thousands of jobs, which `list_jobs` then shows in pages.
+        With `runs=False` it is one, and nothing is told of outcomes and handlers: every job seems never to have run.
         """
         parts = self._parts
-        rows = {job_id: row for job_id, row in self._rows().items() if row.state != "deleted"}
+        wanted = None if ids is None else {job_id for job_id in ids if may_be_id(job_id)}
+        rows = {job_id: row for job_id, row in self._rows(wanted).items() if row.state != "deleted"}
         known = {*rows, *(parts.registry.jobs if parts.view() is None else ())}
+        known = known if wanted is None else known & wanted
         namespace, now = parts.settings.namespace, parts.store.now()
-        runs: Mapping[str, JobStanding] = {}
+        found: Mapping[str, JobStanding] = {}
         handlers: set[str] | None = None
-        if parts.store.exists():
-            runs = parts.store.history.standings(namespace, seen=parts.view())
+        if runs and parts.store.exists():
+            found = parts.store.history.standings(namespace, ids=wanted, seen=parts.view())
             if living(parts.store, parts.settings):
                 handlers = parts.store.processes.handlers_of_living(namespace)
         declared = parts.registry.jobs
         return [
             standing_of(
-                declared.get(job_id), rows.get(job_id), runs.get(job_id, JobStanding(job_id)), handlers, now
+                declared.get(job_id), rows.get(job_id), found.get(job_id, JobStanding(job_id)), handlers, now
             )
             for job_id in sorted(known)
         ]

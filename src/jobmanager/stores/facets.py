@@ -304,8 +304,10 @@ class RunHistory(ABC):
         """
 
     @abstractmethod
-    def standings(self, namespace: str, *, seen: View | None = None) -> dict[str, JobStanding]:
-        """Return how each job of the namespace stands by its runs, by id, without deleted ones.
+    def standings(
+        self, namespace: str, *, ids: Collection[str] | None = None, seen: View | None = None
+    ) -> dict[str, JobStanding]:
+        """Return how each job of the namespace, or of these, stands by its runs, by id, without deleted ones.
 
         A few statements for all jobs, however many runs there are.
         """

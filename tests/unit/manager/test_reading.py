@@ -66,6 +66,14 @@ def test_a_handler_that_no_living_process_has_is_told(jobs, tmp_path, clock):
         other.store.close()
 
 
+def test_some_jobs_stand_as_they_do_among_all(jobs, clock):
+    with jobs:
+        clock.advance(seconds=130)
+        every = {found.id: found for found in jobs.standings()}
+        assert jobs.standings(ids=["good", "bad", "nobody", "a\0b"]) == [every["bad"], every["good"]]
+        assert not any(found.runs.ran for found in jobs.standings(runs=False))
+
+
 def test_deleted_jobs_stand_nowhere(jobs):
     with jobs:
         jobs.create_job("made", handler="by-hand", by="ana")

@@ -176,9 +176,13 @@ class SqlHistory(SqlFacet, RunHistory):
         newest = sa.select(c.id).where(*wanted).order_by(*(column.desc() for column in order)).limit(1)
         return newest.correlate(self.tables.jobs).scalar_subquery()
 
-    def standings(self, namespace: str, *, seen: View | None = None) -> dict[str, JobStanding]:
+    def standings(
+        self, namespace: str, *, ids: Collection[str] | None = None, seen: View | None = None
+    ) -> dict[str, JobStanding]:
         jobs, runs = self.tables.jobs, self.tables.runs
         kept = [jobs.c.namespace == namespace, jobs.c.state != "deleted"]
+        if ids is not None:
+            kept.append(jobs.c.id.in_(ids))
         whole = [*kept, *jobs_seen(self.tables, seen, whole=True)]
         newest, settled = runs.alias("newest"), runs.c.finished_at.is_not(None)
         n = newest.c
@@ -201,9 +205,9 @@ class SqlHistory(SqlFacet, RunHistory):
             found = {job_id: _instant_from(row) for job_id, *row in connection.execute(instants).all()}
             last = {job_id: str(status) for job_id, status in connection.execute(by_hand).all()}
             counts = Counter(connection.scalars(running))
-            ids = list(connection.scalars(every))
+            known = list(connection.scalars(every))
             pages = SeenRuns(self.tables, connection, seen)
-            for job_id in ids:
+            for job_id in known:
                 if not pages.shows_every_run_of(job_id):  # its ticks have no scope
                     for row in pages.newest_of(job_id, settled, limit=1):
                         last[job_id] = str(row["status"])
@@ -214,7 +218,7 @@ class SqlHistory(SqlFacet, RunHistory):
                 by_hand=RunStatus(last[job_id]) if last.get(job_id) in STATUSES else None,
                 running=counts[job_id],
             )
-            for job_id in ids
+            for job_id in known
         }
 
     def due_instants(

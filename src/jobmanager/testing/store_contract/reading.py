@@ -217,6 +217,9 @@ class ReadingPromises(StoreGround):
         assert found["by-hand"] == JobStanding("by-hand", by_hand=FAILED)
         assert found["fresh"] == JobStanding("fresh")
         assert [found[job_id].ran for job_id in ("failing", "by-hand", "fresh")] == [True, True, False]
+        some = self.store.history.standings("default", ids=["failing", "fresh", "gone", "foreign"])
+        assert some == {job_id: found[job_id] for job_id in ("failing", "fresh")}
+        assert self.store.history.standings("default", ids=[]) == {}
 
     # ---------------------------------------------------------------- counts
 

@@ -80,7 +80,7 @@ def list_jobs(
     jobs = site_of(request).jobs
     found = [
         standing
-        for standing in jobs.standings()
+        for standing in jobs.standings(runs=health is not None)
         if (cursor is None or standing.id > cursor)
         and state in (None, standing.state)
         and handler in (None, standing.handler)
@@ -89,8 +89,9 @@ def list_jobs(
         and health in (None, condition_at_a_glance(standing).word)
     ]
     page = page_of(found, limit, lambda standing: standing.id)
-    words: dict[str, Word] = {standing.id: condition_at_a_glance(standing).word for standing in page["items"]}
-    views = jobs.list_jobs(ids=list(words))
+    ids = [standing.id for standing in page["items"]]
+    words = {standing.id: condition_at_a_glance(standing).word for standing in jobs.standings(ids=ids)}
+    views = [view for view in jobs.list_jobs(ids=ids) if view.id in words]
     return page | {"items": [job_document(view, words[view.id]) for view in views]}
 
 

@@ -20,7 +20,8 @@ from jobmanager.present.condition import Condition, Instant, condition_of, outco
 from jobmanager.present.definition import definition_lines, told_change
 from jobmanager.present.jobs import shown_config
 from jobmanager.present.phrases import length
-from jobmanager.run import Run, RunStatus
+from jobmanager.run import CANCELLED, FAILED, MISSED, SKIPPED, Run, RunStatus
+from jobmanager.search import RunFilter
 from jobmanager.web.pages.board import HANDLERS_FRESH, board_of
 from jobmanager.web.pages.charts.calendar import Cell, calendar_chart, worst
 from jobmanager.web.pages.charts.durations import Dot, durations_chart, grid, percentile
@@ -34,6 +35,7 @@ MOST_COMING = 1_500
 RUNS = 96
 LISTED = 8
 CHANGES = 8
+TROUBLE = (FAILED, MISSED, SKIPPED, CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def job_page(
         for entry in board_of(site, fresh=HANDLERS_FRESH).entries
         if not entry.standing.has_handler
     }
+    newest = jobs.runs(view.id, limit=RUNS)
     asked = request.query_params.get("explain", "").strip()
     given, _ = config_of(site, view)
     return page(
@@ -98,8 +101,8 @@ def job_page(
         view=view,
         condition=condition_of(view, instants, missing),
         failing=_failing(view, instants),
-        calendar=_calendar(request, view, instants, t),
-        durations=_durations(view, jobs.runs(view.id, limit=RUNS), t),
+        calendar=_calendar(request, view, instants, newest, t),
+        durations=_durations(view, newest, t),
         stats=jobs.stats(view.id, "7d"),
         lines=definition_lines(view, jobs.registry.declared.get(view.id), shown_config(jobs, view), now),
         changes=[(entry, told_change(entry)) for entry in jobs.history(view.id, limit=CHANGES)]
@@ -141,7 +144,9 @@ def _failing(view: JobView, instants: Sequence[Instant]) -> tuple[Run, Condition
 # ---------------------------------------------------------------- the calendar
 
 
-def _calendar(request: Request, view: JobView, instants: Sequence[Any], t: Times) -> Calendar:
+def _calendar(
+    request: Request, view: JobView, instants: Sequence[Any], newest: Sequence[Run], t: Times
+) -> Calendar:
     root = request.scope.get("root_path", "")
     today = t.now.astimezone(t.zone).date()
     days = [today - timedelta(days=ago) for ago in reversed(range(DAYS))]
@@ -161,9 +166,21 @@ def _calendar(request: Request, view: JobView, instants: Sequence[Any], t: Times
             link = f"{root}/jobs/{view.id}?explain={moment:%Y-%m-%dT%H:%M}#explain"
             cells[hour] = Cell("due", 1, told, link)
     bad = [instant for instant in instants if outcome_of(instant) not in ("succeeded", "running", "pending")]
-    jobs = site_of(request).jobs
-    listed = [(instant, outcome_of(instant), jobs.run(instant.run_id)) for instant in bad[:LISTED]]
+    runs = _runs_of(site_of(request), view.id, bad[:LISTED], newest)
+    listed = [(instant, outcome_of(instant), runs.get(instant.run_id)) for instant in bad[:LISTED]]
     return Calendar(counts, days, calendar_chart(days, cells), listed, len(instants) >= MOST_INSTANTS)
+
+
+def _runs_of(site: Site, job_id: str, instants: Sequence[Any], newest: Sequence[Run]) -> dict[str, Run]:
+    """Return the runs of these instants, newest first, by id: from the newest runs of the job, and the others by one search."""
+    found = {run.id: run for run in newest}
+    if any(instant.run_id not in found for instant in instants):
+        wanted = RunFilter(job=job_id, statuses=TROUBLE, since=instants[-1].scheduled_for)
+        found |= {run.id: run for run in site.jobs.search_runs(wanted, limit=len(instants)).runs}
+    for instant in instants:
+        if instant.run_id not in found:  # it began late
+            found[instant.run_id] = site.jobs.run(instant.run_id)
+    return found
 
 
 def _cell(root: str, of_hour: Sequence[tuple[str, Any]], t: Times) -> Cell:
