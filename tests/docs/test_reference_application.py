@@ -1,20 +1,18 @@
-"""The reference application as a whole: twenty days on a clock that is moved, the same on each backend; its page; its compose files."""
+"""The reference application as a whole: days on a clock that is moved, the same on each backend; its page; its compose files."""
 
 import ast
 import os
-import random
 import re
 import subprocess
 import sys
 import tomllib
 from collections import Counter
-from datetime import UTC, datetime, timedelta
-from email import message_from_bytes
-from email.policy import default as policy
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
+from tests.postgres_clock import postgres_on
 
 from jobmanager import JobManager, Settings
 from jobmanager.testing import FakeClock
@@ -26,10 +24,19 @@ from examples.saas import data, jobs, seed, services  # noqa: E402
 from examples.saas.app import make_app  # noqa: E402
 from examples.saas.fakes import Fakes  # noqa: E402
 from examples.saas.init import init  # noqa: E402
+from tests.company_days import (  # noqa: E402
+    START,
+    Days,
+    by_hand,
+    by_itself,
+    differences,
+    live,
+    mails_of,
+    on_celery,
+    on_pg_cron,
+)
 
-START = datetime(2026, 3, 14, 1, 31, tzinfo=UTC)  # a Saturday; a month ends within the twenty days
 DAYS = 20
-STRIPE_IS_DOWN = 5  # on this day
 SMALL = seed.Amounts(
     users=200,
     sessions=400,
@@ -42,39 +49,14 @@ SMALL = seed.Amounts(
     conversions=40,
     mails=20,
 )
-A_DAY = seed.Amounts(
-    users=0,
-    sessions=10,
-    invitations=3,
-    push_subscriptions=1,
-    logs=20,
-    error_logs=3,
-    ai_requests=5,
-    activities=10,
-    conversions=1,
-    mails=2,
-)
-# What an operator has tuned: what comes by the minute comes by the day, and at minutes of its own.
-TUNED = {
-    "process-pending-emails": "30 */12 * * *",
-    "process-account-deletions": "15 9 * * *",
-    "repository-sync": "40 5 * * *",
-    "db_pruning": "20 12 * * *",
-    "analytics-cache-cleanup": "50 12 * * *",
-    **{
-        job_id: "45 12 * * *"
-        for job_id in jobs.defaults()
-        if job_id.startswith("analytics-") and job_id != "analytics-cache-cleanup"
-    },
-}
 
 
 @pytest.fixture
 def company(tmp_path, monkeypatch):
     """Make a company on a backend, with a clock of its own; the database and the services are real."""
-    opened = []
+    opened, stores = [], []
 
-    def make(backend: str, amounts: seed.Amounts = SMALL, url: str | None = None):
+    def make(backend: str, amounts: seed.Amounts = SMALL, url: str | None = None, **settings: str):
         clock = FakeClock(START)
         monkeypatch.setattr(data, "now", clock.now)
         monkeypatch.setenv("SAAS_DATABASE_URL", url or f"sqlite:///{tmp_path / backend}.db")
@@ -84,7 +66,10 @@ def company(tmp_path, monkeypatch):
         opened.append(fakes.__enter__())
         for name, value in fakes.environment.items():
             monkeypatch.setenv(name, value)
-        manager = JobManager(Settings(backend=backend, database_url="memory://"), clock=clock)
+        given = Settings(**{"backend": backend, "database_url": "memory://", **settings})
+        store = postgres_on(given.database_url, clock) if backend == "pg_cron" else None
+        manager = JobManager(given, clock=clock, store=store)
+        stores.append(manager.store)
         jobs.register(manager)
         init(manager, amounts)
         return manager, clock, fakes
@@ -93,87 +78,91 @@ def company(tmp_path, monkeypatch):
     services.disconnect()
     for fakes in opened:
         fakes.__exit__(None, None, None)
+    for store in stores:
+        store.close()
 
 
-def mails_of(fakes: Fakes) -> list[tuple[str, str, str]]:
-    found = [message_from_bytes(mail.content, policy=policy) for mail in fakes.smtp.received]
-    return [(mail["Message-ID"], mail["To"], mail["Subject"]) for mail in found]
+def days_on(backend: str, company, request, days: int) -> Days:
+    """So many days on this backend; each has a database of its own, of the same rows."""
+    manager, clock, fakes = company(backend, **settings_of(backend, request))
+    with ExitStack() as stack:
+        match backend:
+            case "celery":
+                worker = JobManager(manager.settings, clock=clock)
+                jobs.register(worker)
+                until = stack.enter_context(on_celery(manager, worker))
+            case "pg_cron":
+                until = stack.enter_context(on_pg_cron(manager.settings.database_url, manager, clock))
+            case _:
+                stack.enter_context(manager)
+                until = by_hand if backend == "noop" else by_itself
+        return live(manager, clock, fakes, days, until)
 
 
-def tune(manager: JobManager) -> None:
-    for job_id, cron in TUNED.items():
-        manager.update_job(job_id, cron=cron, every=None, by="ana")
-    assert jobs.plant(manager) == []  # a later deployment changes nothing of it
+def settings_of(backend: str, request) -> dict[str, str]:
+    """What the backend needs: its servers are real ones."""
+    match backend:
+        case "celery":
+            store = f"sqlite:///{request.getfixturevalue('tmp_path')}/jobs.db"
+            return {"database_url": store, "celery_broker_url": request.getfixturevalue("redis_url")}
+        case "pg_cron":
+            url = request.getfixturevalue("still_pg_cron_url")
+            return {"database_url": url, "pg_cron_transport": "notify"}
+    return {}
 
 
-def use(day: int, fakes: Fakes) -> None:
+ELSEWHERE = ["noop", *(pytest.param(name, marks=pytest.mark.servers) for name in ("celery", "pg_cron"))]
+
+
+@pytest.fixture(scope="module")
+def known():
+    """What was found on local already, by the number of days."""
+    return {}
+
+
+@pytest.mark.parametrize("backend", ELSEWHERE)
+def test_a_day_is_the_same_as_on_local(company, request, known, backend):
+    """Fails if a backend leaves an instant or a retry out, brings one twice or at another moment, or loses a mail."""
+    found = days_on(backend, company, request, 1)
+    if not known:
+        known[1] = days_on("local", company, request, 1)
+
+    assert differences(known[1], found) == []
+    assert found.table == known[1].table
+    assert found.letters == known[1].letters
+    assert found.table.keys() == jobs.defaults().keys() - {"revenuecat_sync"}
+    assert found.table["sync-stripe"] == {"failed": 6}
+
+
+@pytest.mark.faults
+@pytest.mark.servers
+@pytest.mark.timeout(1_800)
+def test_twenty_days_are_the_same_on_each_backend(company, request):
+    days = {name: days_on(name, company, request, DAYS) for name in ("noop", "celery", "pg_cron", "local")}
+    local = days["local"]
     with data.transaction() as db:
-        seed.populate(db, A_DAY, random.Random(day), data.now())
-    fakes.fail("stripe", "error" if day == STRIPE_IS_DOWN else "none")
-
-
-def twenty_days_on_local(manager, clock, fakes):
-    with manager:
-        for day in range(DAYS):
-            use(day, fakes)
-            clock.advance(days=1)
-        runs = [run for job_id in jobs.defaults() for run in manager.runs(job_id, limit=1_000)]
-    rows = [(run.scheduled_for, run.job_id, str(run.status), run.output) for run in runs]
-    return sorted(rows, key=lambda row: row[:2])
-
-
-def twenty_days_on_noop(manager, clock, fakes):
-    """Nobody keeps the time: each instant that is planned is started by hand at its moment."""
-    rows = []
-    with manager:
-        for day in range(DAYS):
-            use(day, fakes)
-            begun = START + timedelta(days=day)
-            for planned in manager.simulate(begun, begun + timedelta(days=1)):
-                clock.advance_to(max(planned.scheduled_for, clock.now()))
-                run = manager.trigger_job(planned.job_id)
-                rows.append((planned.scheduled_for, run.job_id, str(run.status), run.output))
-            clock.advance_to(begun + timedelta(days=1))
-    return sorted(rows, key=lambda row: row[:2])
-
-
-def table(rows) -> dict[str, Counter]:
-    """What became of the instants of each job."""
-    found: dict[str, Counter] = {}
-    for _, job_id, status, _ in rows:
-        found.setdefault(job_id, Counter())[status] += 1
-    return found
-
-
-def test_twenty_days_are_the_same_on_local_and_noop(company):
-    local = company("local")
-    tune(local[0])
-    on_local = twenty_days_on_local(*local)
-    with data.transaction() as db:
-        warned = dict(
-            db.execute(
-                select(data.pending_emails.c.subject, func.count())
-                .where(data.pending_emails.c.key.like("licence-%"))
-                .group_by(data.pending_emails.c.subject)
-            ).all()
-        )
+        warned = db.scalars(
+            select(data.pending_emails.c.subject).where(data.pending_emails.c.key.like("licence-%"))
+        ).all()
         keys = db.scalars(select(data.pending_emails.c.key)).all()
-    noop = company("noop")
-    tune(noop[0])
-    on_noop = twenty_days_on_noop(*noop)
+    for name, found in days.items():
+        counts = sum(found.table.values(), Counter())
+        print(f"{name:8} instants={len(found.rows)} {dict(counts)} mails={len(found.mails)}")
 
-    assert [row for row in on_local if row not in on_noop] == []
-    assert len(on_local) == len(on_noop) > 400
-    assert sorted(mail[1:] for mail in mails_of(local[2])) == sorted(mail[1:] for mail in mails_of(noop[2]))
-    sent = [message_id for message_id, _, _ in mails_of(local[2])]
-    assert len(set(sent)) == len(sent) > 100
+        assert differences(local, found) == []
+        assert found.table == local.table
+        assert found.letters == local.letters
+        sent = [message_id for message_id, _, _ in found.mails]
+        assert len(set(sent)) == len(sent) > 100
+
+    assert len(local.rows) > 400
     assert len(set(keys)) == len(keys)
-    told = table(on_local)
+    told = dict(local.table)
     assert told.pop("sync-stripe") == {"succeeded": 6 * DAYS - 6, "failed": 6}
     assert {status for counts in told.values() for status in counts} == {"succeeded"}
     assert told.keys() == jobs.defaults().keys() - {"sync-stripe", "revenuecat_sync"}
-    assert {"Your licence has ended", "Ihre Lizenz ist abgelaufen"} < warned.keys()
-    assert {f"Your licence ends in {days} day(s)" for days in (7, 3, 1)} < warned.keys()
+    assert {"Your licence has ended", "Ihre Lizenz ist abgelaufen"} < set(warned)
+    assert {f"Your licence ends in {days} day(s)" for days in (7, 3, 1)} < set(warned)
 
 
 def test_first_hour_of_the_defaults_on_local(company):
