@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.policy import default as policy
+from pathlib import Path
 from typing import Any
 
 import psycopg
-from examples.saas import data, jobs, seed
-from examples.saas.fakes import Fakes
+import pytest
+from tests.postgres_clock import postgres_on
 
-from jobmanager import JobManager, Run
+from jobmanager import JobManager, Run, Settings
+from jobmanager.stores.base import RunStore
 from jobmanager.testing import FakeClock
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # the examples are no part of the installed package
+
+from examples.saas import data, jobs, seed, services
+from examples.saas.fakes import Fakes
+from examples.saas.init import init
 
 START = datetime(
     2026, 3, 15, 1, 31, tzinfo=UTC
@@ -49,6 +60,18 @@ TUNED = {
         if job_id.startswith("analytics-") and job_id != "analytics-cache-cleanup"
     },
 }
+SMALL = seed.Amounts(
+    users=200,
+    sessions=400,
+    invitations=100,
+    push_subscriptions=60,
+    logs=1_000,
+    error_logs=100,
+    ai_requests=100,
+    activities=100,
+    conversions=40,
+    mails=20,
+)
 PATIENCE = 60.0
 
 MOST = 100  # rows that one question is answered with
@@ -57,6 +80,8 @@ Row = tuple[datetime, str, str, Any]
 Mail = tuple[str, str, str]
 Live = Callable[[JobManager, FakeClock, datetime], list[Row]]
 """Lets the clock come to a moment, and returns what ended if it has no record to read that from."""
+Company = Callable[..., tuple[JobManager, FakeClock, Fakes]]
+"""Makes a company on the backend of this name: its manager, its clock, and the services of others."""
 
 
 @dataclass(frozen=True)
@@ -222,3 +247,69 @@ def on_pg_cron(url: str, manager: JobManager, clock: FakeClock) -> Iterator[Live
         told("SELECT 1")
         with manager:
             yield by_calls(next_minute, minute)
+
+
+# ---------------------------------------------------------------- a company on a backend
+
+
+@pytest.fixture
+def company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
+    """Make a company on a backend, with a clock of its own; the database and the services are real."""
+    opened: list[Fakes] = []
+    stores: list[RunStore] = []
+
+    def make(
+        backend: str, amounts: seed.Amounts = SMALL, url: str | None = None, **settings: Any
+    ) -> tuple[JobManager, FakeClock, Fakes]:
+        clock = FakeClock(START)
+        monkeypatch.setattr(data, "now", clock.now)
+        monkeypatch.setenv("SAAS_DATABASE_URL", url or f"sqlite:///{tmp_path / backend}.db")
+        for gate in ("LOGS_ENABLED", "AFFILIATES_ENABLED"):
+            monkeypatch.setenv(gate, "true")
+        fakes = Fakes(now=clock.now)
+        opened.append(fakes.__enter__())
+        for name, value in fakes.environment.items():
+            monkeypatch.setenv(name, value)
+        given = Settings(**{"backend": backend, "database_url": "memory://", **settings})
+        store = postgres_on(given.database_url, clock) if backend == "pg_cron" else None
+        manager = JobManager(given, clock=clock, store=store)
+        stores.append(manager.store)
+        jobs.register(manager)
+        init(manager, amounts)
+        return manager, clock, fakes
+
+    yield make
+    services.disconnect()
+    for fakes in opened:
+        fakes.__exit__(None, None, None)
+    for store in stores:
+        store.close()
+
+
+def days_on(backend: str, company: Company, request: pytest.FixtureRequest, days: int) -> Days:
+    """So many days on this backend; each has a database of its own, of the same rows."""
+    manager, clock, fakes = company(backend, **settings_of(backend, request))
+    with ExitStack() as stack:
+        match backend:
+            case "celery":
+                worker = JobManager(manager.settings, clock=clock)
+                jobs.register(worker)
+                until = stack.enter_context(on_celery(manager, worker))
+            case "pg_cron":
+                until = stack.enter_context(on_pg_cron(manager.settings.database_url, manager, clock))
+            case _:
+                stack.enter_context(manager)
+                until = by_hand if backend == "noop" else by_itself
+        return live(manager, clock, fakes, days, until)
+
+
+def settings_of(backend: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    """What the backend needs: its servers are real ones."""
+    match backend:
+        case "celery":
+            store = f"sqlite:///{request.getfixturevalue('tmp_path')}/jobs.db"
+            return {"database_url": store, "celery_broker_url": request.getfixturevalue("redis_url")}
+        case "pg_cron":
+            url = request.getfixturevalue("still_pg_cron_url")
+            return {"database_url": url, "pg_cron_transport": "notify"}
+    return {}

@@ -60,7 +60,7 @@ _PATIENCE_SECONDS = 300
 # One start too many in a hundred runs is the very thing they look for: a gate that repeats what failed must not repeat these.
 _NO_SECOND_CHANCE = {
     "contract/test_golden_local.py", "contract/test_postgres_store.py", "contract/test_stores.py",
-    "faults/test_celery_faults.py", "faults/test_chaos.py", "faults/test_dead_processes.py",
+    "faults/test_celery_faults.py", "faults/test_chaos.py", "faults/test_company_killed.py", "faults/test_dead_processes.py",
     "faults/test_killed_anywhere.py", "faults/test_ledger_model.py", "faults/test_mutations.py",
     "faults/test_unknown_outcomes.py", "integration/test_celery.py", "integration/test_hosts.py",
     "integration/test_many_processes.py", "integration/test_pg_cron_loop.py", "integration/test_pg_cron_transports.py",

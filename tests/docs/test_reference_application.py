@@ -6,112 +6,23 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
-from tests.postgres_clock import postgres_on
 
 from jobmanager import JobManager, Settings
-from jobmanager.testing import FakeClock
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the examples are no part of the installed package
 
-from examples.saas import data, jobs, seed, services  # noqa: E402
+from examples.saas import data, jobs, seed  # noqa: E402
 from examples.saas.app import make_app  # noqa: E402
-from examples.saas.fakes import Fakes  # noqa: E402
-from examples.saas.init import init  # noqa: E402
-from tests.company_days import (  # noqa: E402
-    START,
-    Days,
-    by_hand,
-    by_itself,
-    differences,
-    live,
-    mails_of,
-    on_celery,
-    on_pg_cron,
-)
+from tests.company_days import START, company, days_on, differences, mails_of  # noqa: E402
 
-DAYS = 20
-SMALL = seed.Amounts(
-    users=200,
-    sessions=400,
-    invitations=100,
-    push_subscriptions=60,
-    logs=1_000,
-    error_logs=100,
-    ai_requests=100,
-    activities=100,
-    conversions=40,
-    mails=20,
-)
+__all__ = ["company"]
 
-
-@pytest.fixture
-def company(tmp_path, monkeypatch):
-    """Make a company on a backend, with a clock of its own; the database and the services are real."""
-    opened, stores = [], []
-
-    def make(backend: str, amounts: seed.Amounts = SMALL, url: str | None = None, **settings: str):
-        clock = FakeClock(START)
-        monkeypatch.setattr(data, "now", clock.now)
-        monkeypatch.setenv("SAAS_DATABASE_URL", url or f"sqlite:///{tmp_path / backend}.db")
-        for gate in ("LOGS_ENABLED", "AFFILIATES_ENABLED"):
-            monkeypatch.setenv(gate, "true")
-        fakes = Fakes(now=clock.now)
-        opened.append(fakes.__enter__())
-        for name, value in fakes.environment.items():
-            monkeypatch.setenv(name, value)
-        given = Settings(**{"backend": backend, "database_url": "memory://", **settings})
-        store = postgres_on(given.database_url, clock) if backend == "pg_cron" else None
-        manager = JobManager(given, clock=clock, store=store)
-        stores.append(manager.store)
-        jobs.register(manager)
-        init(manager, amounts)
-        return manager, clock, fakes
-
-    yield make
-    services.disconnect()
-    for fakes in opened:
-        fakes.__exit__(None, None, None)
-    for store in stores:
-        store.close()
-
-
-def days_on(backend: str, company, request, days: int) -> Days:
-    """So many days on this backend; each has a database of its own, of the same rows."""
-    manager, clock, fakes = company(backend, **settings_of(backend, request))
-    with ExitStack() as stack:
-        match backend:
-            case "celery":
-                worker = JobManager(manager.settings, clock=clock)
-                jobs.register(worker)
-                until = stack.enter_context(on_celery(manager, worker))
-            case "pg_cron":
-                until = stack.enter_context(on_pg_cron(manager.settings.database_url, manager, clock))
-            case _:
-                stack.enter_context(manager)
-                until = by_hand if backend == "noop" else by_itself
-        return live(manager, clock, fakes, days, until)
-
-
-def settings_of(backend: str, request) -> dict[str, str]:
-    """What the backend needs: its servers are real ones."""
-    match backend:
-        case "celery":
-            store = f"sqlite:///{request.getfixturevalue('tmp_path')}/jobs.db"
-            return {"database_url": store, "celery_broker_url": request.getfixturevalue("redis_url")}
-        case "pg_cron":
-            url = request.getfixturevalue("still_pg_cron_url")
-            return {"database_url": url, "pg_cron_transport": "notify"}
-    return {}
-
-
-ELSEWHERE = ["noop", *(pytest.param(name, marks=pytest.mark.servers) for name in ("celery", "pg_cron"))]
+SERVED = [pytest.mark.servers, pytest.mark.slow]
+ELSEWHERE = ["noop", *(pytest.param(name, marks=SERVED) for name in ("celery", "pg_cron"))]
 
 
 @pytest.fixture(scope="module")
@@ -132,37 +43,6 @@ def test_a_day_is_the_same_as_on_local(company, request, known, backend):
     assert found.letters == known[1].letters
     assert found.table.keys() == jobs.defaults().keys() - {"revenuecat_sync"}
     assert found.table["sync-stripe"] == {"failed": 6}
-
-
-@pytest.mark.faults
-@pytest.mark.servers
-@pytest.mark.timeout(1_800)
-def test_twenty_days_are_the_same_on_each_backend(company, request):
-    days = {name: days_on(name, company, request, DAYS) for name in ("noop", "celery", "pg_cron", "local")}
-    local = days["local"]
-    with data.transaction() as db:
-        warned = db.scalars(
-            select(data.pending_emails.c.subject).where(data.pending_emails.c.key.like("licence-%"))
-        ).all()
-        keys = db.scalars(select(data.pending_emails.c.key)).all()
-    for name, found in days.items():
-        counts = sum(found.table.values(), Counter())
-        print(f"{name:8} instants={len(found.rows)} {dict(counts)} mails={len(found.mails)}")
-
-        assert differences(local, found) == []
-        assert found.table == local.table
-        assert found.letters == local.letters
-        sent = [message_id for message_id, _, _ in found.mails]
-        assert len(set(sent)) == len(sent) > 100
-
-    assert len(local.rows) > 400
-    assert len(set(keys)) == len(keys)
-    told = dict(local.table)
-    assert told.pop("sync-stripe") == {"succeeded": 6 * DAYS - 6, "failed": 6}
-    assert {status for counts in told.values() for status in counts} == {"succeeded"}
-    assert told.keys() == jobs.defaults().keys() - {"sync-stripe", "revenuecat_sync"}
-    assert {"Your licence has ended", "Ihre Lizenz ist abgelaufen"} < set(warned)
-    assert {f"Your licence ends in {days} day(s)" for days in (7, 3, 1)} < set(warned)
 
 
 def test_first_hour_of_the_defaults_on_local(company):

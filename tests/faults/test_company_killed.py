@@ -40,7 +40,7 @@ from tests.company_days import mails_of  # noqa: E402
 
 pytestmark = [pytest.mark.faults, pytest.mark.servers, pytest.mark.timeout(3_600)]
 
-SECONDS = float(os.environ.get("JOBMANAGER_TEST_LIVE_SECONDS", "90"))
+SECONDS = float(os.environ.get("JOBMANAGER_TEST_LIVE_SECONDS", "75"))
 LEASE = 5
 GROUND = seed.Amounts(users=200, sessions=400, invitations=100, logs=2_000, error_logs=100, mails=40)
 # Addresses that take no mail get so few that each is given up within minutes: what is left in the end is then as on any day.
@@ -291,7 +291,7 @@ def verdict(
         f"  killed {crew.killed.total()}: {dict(crew.killed)}; ended by themselves: {crew.fallen}\n"
         f"  mails written {len(rows)}, sent {len(live)}, twice {sum(count > 1 for count in of_id.values())},"
         f" left by killed workers {len(left)}, of them taken by the server before the worker could note it {len(in_doubt)};"
-        f" sent when they were taken over {len(later)}, twice then {sum(count > 1 for count in again.values())}\n"
+        f" sent a quarter of an hour later {len(later)}, twice then {sum(count > 1 for count in again.values())}\n"
         f"  mails in the end: {dict(Counter(row['status'] for row in after.values()))}"
     )
 
