@@ -21,6 +21,7 @@ SCRIPTS = (
     "dashboard",
     "streams",
     "steps",
+    "sleepers",
     "one_a_second",
     "many",
     "celery_backend",
@@ -30,7 +31,8 @@ SCRIPTS = (
     "next_fire",
     "plans",
 )
-ON_POSTGRES = ("recorder", "runs", "steps")  # once more; burst and trigger have both stores in one run
+# Once more; burst and trigger have both stores in one run.
+ON_POSTGRES = ("recorder", "runs", "steps", "sleepers")
 
 
 def main() -> None:

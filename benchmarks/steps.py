@@ -1,17 +1,19 @@
 """Durable steps: a step of one run beside one durable commit of the bare driver, and the steps of 100 runs at once.
 
 Each flow is a running run whose steps are kept through `StepLedger`, as `context.step` keeps them; the called function does nothing.
-`--store postgres`: the same on a server of its own.
+DBOS, where it is installed, has as many workflows at once on a database of its own. `--store postgres`: the same on a server.
 """
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import peer_dbos
 from floor import PostgresTable, TenColumns
 from measure import Case, Report, interleaved, options, rate, scratch
 from postgres import fresh_databases
@@ -108,7 +110,7 @@ def main() -> None:
                 table.run()  # two commits
                 return 2
 
-            urls = [make() for _ in IN_FLIGHT]
+            urls, theirs = [make() for _ in IN_FLIGHT], make()
         else:
             folder = stack.enter_context(scratch())
             ten = TenColumns(folder / "ten.db", "FULL")
@@ -118,9 +120,12 @@ def main() -> None:
                 return 2
 
             urls = [f"sqlite:///{folder}/{number}.db" for number in IN_FLIGHT]
+            theirs = f"sqlite:///{folder}/dbos.db"
         cases: dict[str, Case] = {"the bare driver, one commit": partial(rate, floor, seconds)}
         for number, url in zip(IN_FLIGHT, urls, strict=True):
             cases[f"{number} flows in flight"] = partial(Flows(url, number).measure, seconds)
+            if peer_dbos.installed() and number != 10:
+                cases[f"DBOS, {number} in flight"] = partial(peer_dbos.steps, theirs, number, seconds)
         samples = interleaved(cases, chosen.repeats)
     report.samples(samples)
     for number, least in ((1, 1 / 1.2), (10, None), (100, None)):
@@ -130,6 +135,11 @@ def main() -> None:
             samples["the bare driver, one commit"],
             least=least,
         )
+        peer = samples.get(f"DBOS, {number} in flight")
+        if peer:
+            report.ratio(f"{number} in flight, against DBOS", samples[f"{number} flows in flight"], peer)
+    most = samples[f"{IN_FLIGHT[-1]} flows in flight"]
+    report.bar(f"{IN_FLIGHT[-1]} flows in flight", statistics.median(most), unit="steps/s", least=5000)
     report.finish()
 
 

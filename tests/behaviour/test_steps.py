@@ -101,6 +101,8 @@ def test_a_sleep_uses_no_attempt_and_goes_on_when_it_is_due(jobs, clock, calls):
 
     assert (run.status, run.output, run.attempt, run.starts) == ("succeeded", "done", 1, 2)
     assert calls == ["first", "second"]
+    [_, rest, _] = jobs.steps(run.id)
+    assert (rest.status, rest.ended_at) == ("succeeded", START + timedelta(days=3))
 
 
 def test_a_handler_that_catches_everything_is_suspended_all_the_same(jobs, clock, calls):

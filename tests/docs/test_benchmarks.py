@@ -10,8 +10,17 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-NOT_RUN = {"measure", "floor", "run", "postgres", "peer_pgqueuer", "celery_sides", "pg_cron_sides"}
-ON_BOTH_STORES = {"recorder", "runs", "burst", "trigger", "steps"}
+NOT_RUN = {
+    "measure",
+    "floor",
+    "run",
+    "postgres",
+    "peer_dbos",
+    "peer_pgqueuer",
+    "celery_sides",
+    "pg_cron_sides",
+}
+ON_BOTH_STORES = {"recorder", "runs", "burst", "trigger", "steps", "sleepers"}
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in NOT_RUN)
 SERVERS = {"celery_backend", "pg_cron_backend"}  # with processes of their own
 QUICK = [script for script in SCRIPTS if script not in SERVERS]

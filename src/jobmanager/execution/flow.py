@@ -159,7 +159,7 @@ class Flow:
         if not place.known:
             return place
         step = place.step
-        if step.wakes_at is not None and self._ledger.now() < step.wakes_at:
+        if step.wakes_at is not None and not self._is_over(step.wakes_at):
             raise self._suspended("sleeping", step.wakes_at)
         tried = replace(
             step, attempt=step.attempt + 1, started_at=self._clock.now(), wakes_at=None, error=None
@@ -213,14 +213,16 @@ class Flow:
             self._sleep(place, None if place.known else moment)
 
     def _sleep(self, place: _Place, until: datetime | None) -> None:
-        if place.step.is_done:
-            return
         if until is not None:
             place = self._keep(place, status="waiting", wakes_at=until)
-        wakes_at = place.step.wakes_at or place.step.started_at
-        if self._ledger.now() < wakes_at:
+        wakes_at = place.step.wakes_at
+        if wakes_at is not None and not self._is_over(wakes_at):
             raise self._suspended("sleeping", wakes_at)
-        self._keep(place, status="succeeded")
+
+    def _is_over(self, moment: datetime) -> bool:
+        """Whether the moment has come by the store's clock, which said when this start of the run was claimed."""
+        claimed_at = self._run.started_at if self._run.starts > 1 else None
+        return (claimed_at is not None and moment <= claimed_at) or moment <= self._ledger.now()
 
     def value(self, kind: StepKind, make: Callable[[], Any]) -> Any:
         """Return the value that is kept, or make it and keep it; the same for all attempts of the run."""

@@ -123,7 +123,8 @@ class History:
 
     def steps(self, run_id: str) -> list[Step]:
         """Return the steps of the run as people may see them; RunNotFoundError."""
-        return [self._shown(step) for step in self._store.steps.of(self.run(run_id).id)]
+        now = self._store.now()
+        return [self._shown(step.at(now)) for step in self._store.steps.of(self.run(run_id).id)]
 
     def children(self, run_id: str, limit: int) -> list[Run]:
         """Return the runs that the run has started, those of them that the caller sees; RunNotFoundError."""

@@ -71,7 +71,7 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
         crashed = Failure(kind="crashed", message="its process died while the handler ran, or before it did")
         if run.cancel_requested_at is not None:
             after = replace(run, status=CANCELLED, reason="requested", turn=None, finished_at=now)
-        elif run.retry_on_crash and state in ("active", "paused") and self._goes_on(connection, run):
+        elif run.retry_on_crash and state in ("active", "paused") and self._goes_on(connection, run, now):
             self.database.keep_attempt(connection, run, crashed, now, CRASHED)
             after = replace(run, **to_pending(due_at=now, reason="shutdown"))
         elif run.retry_on_crash and run.attempt < run.max_attempts and state in ("active", "paused"):
@@ -83,13 +83,14 @@ class SqlMaintenance(SqlFacet, StoreMaintenance):
         connection.execute(fenced(self.tables.runs, run).values(**values))
         return after
 
-    def _goes_on(self, connection: Connection, run: Run) -> bool:
+    def _goes_on(self, connection: Connection, run: Run, now: datetime) -> bool:
         """Return True if a finished step of the run is on record, and no more than ten processes died with it in this attempt."""
         steps, attempts = self.tables.run_steps, self.tables.attempts
-        done = (
-            sa.select(steps.c.run_id).where(steps.c.run_id == run.id, steps.c.status == "succeeded").limit(1)
+        slept = (steps.c.kind == "sleep") & (steps.c.wakes_at <= now)
+        done = sa.select(steps.c.run_id).where(
+            steps.c.run_id == run.id, (steps.c.status == "succeeded") | slept
         )
-        if connection.scalar(done) is None:
+        if connection.scalar(done.limit(1)) is None:
             return False
         died = attempts.c.run_id == run.id, attempts.c.attempt == run.attempt, attempts.c.outcome == CRASHED
         return int(connection.scalar(sa.select(sa.func.count()).where(*died)) or 0) < MOST_CRASHES

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
+from jobmanager.step import Step
 from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.postgres_link import driver_of
 from jobmanager.stores.sql.postgres_writes import many
-from jobmanager.stores.sql.steps import CHANGED, COLUMNS, UNFINISHED, SqlStepBook, step_row
+from jobmanager.stores.sql.steps import CHANGED, COLUMNS, ORDER, UNFINISHED, SqlStepBook, step_from, step_row
 from jobmanager.stores.sql.tables import micros
 from jobmanager.stores.steps import StepWrite
 
@@ -22,6 +25,9 @@ KEEP = f"""WITH v AS ({many(GIVEN, "steps")}),
      SET {", ".join(f"{name} = excluded.{name}" for name in CHANGED)} WHERE {UNFINISHED})
 SELECT place FROM ours"""  # noqa: S608 - constants only
 
+OF = f"""SELECT run_id::text, {", ".join(tuple(COLUMNS)[1:])} FROM jobmanager.run_steps
+ WHERE run_id = %s ORDER BY {ORDER}"""  # noqa: S608
+
 
 class PostgresSteps(SqlStepBook):
     """A batch is one statement, committed when it is answered."""
@@ -35,3 +41,18 @@ class PostgresSteps(SqlStepBook):
         with self.database.reading() as connection:  # one statement needs no transaction around it
             taken = {row[0] for row in driver_of(connection).execute(KEEP, {"steps": document})}
         return [place in taken for place in range(len(writes))]
+
+    def of(self, run_id: str) -> list[Step]:
+        if not self.database.may_be_run_id(run_id):
+            return []
+        with self.database.reading() as connection:
+            rows = driver_of(connection).execute(OF, (run_id,)).fetchall()
+        return [step_from(row, _in_utc, _as_it_is) for row in rows]
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(UTC)
+
+
+def _as_it_is(document: Any) -> Any:
+    return document

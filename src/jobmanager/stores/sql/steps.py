@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from operator import attrgetter
@@ -37,21 +37,13 @@ COLUMNS = {
 NEW = sa.text("is_new")  # as the index has it
 OF_THE_ROW = ("namespace", "is_new")
 CHANGED = ("status", "attempt", "output", "error", "ended_at", "wakes_at")
+ORDER = "position, name, occurrence"
 UNFINISHED = "s.status NOT IN ('succeeded', 'failed')"
 """The condition that a step which is there already may be written once more."""
 
 
 class SqlStepBook(SqlFacet, StepBook):
-    """Steps beside the runs; a write is refused unless the start that makes it still is the run's. How it is written the dialects say."""
-
-    def of(self, run_id: str) -> list[Step]:
-        if not self.database.may_be_run_id(run_id):
-            return []
-        table = self.tables.run_steps
-        query = sa.select(table).where(table.c.run_id == run_id)
-        order = table.c.position, table.c.name, table.c.occurrence
-        with self.database.reading() as connection:
-            return [_step_from(row) for row in connection.execute(query.order_by(*order)).mappings()]
+    """Steps beside the runs; a write is refused unless the start that makes it still is the run's. How they are written and read the dialects say."""
 
     # ---------------------------------------------------------------- what runs wait for
 
@@ -220,8 +212,34 @@ def step_row(step: Step, instant: Callable[[datetime | None], Any]) -> list[Any]
     ]
 
 
-def _step_from(row: Mapping[Any, Any]) -> Step:
-    values = dict(row)
-    name, key, after = (values.pop(f"event_{part}") for part in ("name", "key", "after"))
-    awaits = None if name is None else Awaited(name, key, after)
-    return Step(**{**values, "error": failure_from(row["error"]), "awaits": awaits})
+def step_from(row: Sequence[Any], instant: Callable[[Any], Any], json: Callable[[Any], Any]) -> Step:
+    """Return the step of a row of COLUMNS, each moment as `instant` reads it and each document as `json` does."""
+    (
+        *plain,
+        output,
+        error,
+        started_at,
+        ended_at,
+        wakes_at,
+        position,
+        event_name,
+        event_key,
+        event_after,
+    ) = row
+    run_id, name, occurrence, kind, status, attempt = plain
+    after = instant(event_after)
+    return Step(
+        run_id=run_id,
+        name=name,
+        occurrence=occurrence,
+        kind=kind,
+        status=status,
+        attempt=attempt,
+        output=None if output is None else json(output),
+        error=None if error is None else failure_from(json(error)),
+        started_at=instant(started_at),
+        ended_at=instant(ended_at),
+        wakes_at=instant(wakes_at),
+        awaits=None if after is None else Awaited(event_name, event_key, after),
+        position=position,
+    )

@@ -114,6 +114,19 @@ class StepPromises(StoreGround):
         self.store.steps.record([StepWrite(run, self._step(run, status="retrying", ended_at=None))])
         assert self._after_a_crash(run).status is FAILED
 
+    def test_after_a_crash_a_run_whose_sleep_is_over_goes_on_without_an_attempt_used(self) -> None:
+        run = self._with_steps()
+        rest = self._step(
+            run, "rest", kind="sleep", status="waiting", ended_at=None, wakes_at=self.now + HOUR
+        )
+        self.store.steps.record([StepWrite(run, rest)])
+        assert self._after_a_crash(run).status is FAILED
+        run = self.opened(self.run_of(owner=self.process()))
+        self.store.steps.record(
+            [StepWrite(run, replace(rest, run_id=run.id, wakes_at=self.now - seconds(1)))]
+        )
+        assert self._after_a_crash(run).status is PENDING
+
     def _after_a_crash(self, run: Run) -> Run:
         """Return the run after its process was found dead."""
         assert run.owner is not None
