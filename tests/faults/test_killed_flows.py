@@ -7,12 +7,16 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.faults.conftest import Process, effects, until
+from tests.integration.celery_processes import Application
+from tests.pg_net.loop import SECRET
 
-from jobmanager import JobManager, Run, Settings
+from jobmanager import JobManager, Retry, Run, Settings
 
 SEEDS = int(os.environ.get("JOBMANAGER_TEST_SEEDS", "3"))
 FLOW = """
@@ -45,47 +49,105 @@ def flow(context):
 TOTAL = 2 * (10 + 10 + 28)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(1, SEEDS))]
-)
-def test_flows_end_although_their_processes_are_killed(seed: int, store_url: str, tmp_path: Path) -> None:
-    """Fails if a step is kept after the next line has run, without its fence, or if a crash forgets a resting run."""
-    chance = random.Random(seed)
-    here = JobManager(Settings(database_url=store_url, backend="noop"))
-    processes = [Process(store_url, FLOW, tmp_path).up() for _ in range(2)]
-    try:
-        flows = [processes[0]("jobs.trigger_job('flow').id") for _ in range(3)]
-        for _ in range(6):
-            time.sleep(chance.uniform(0.1, 1.0))  # the moment is the test
-            killed = chance.randrange(2)
-            processes[killed].send(signal.SIGKILL)
-            processes[killed].close()
-            processes[killed] = Process(store_url, FLOW, tmp_path).up()
-        for run_id in flows:
-            here.send_event("go", key=run_id, data=seed)
-        ended = [until(lambda run_id=run_id: ended_of(here, run_id), 120) for run_id in flows]
-    finally:
-        for process in processes:
-            process.close()
+FAULTS = [pytest.mark.slow, pytest.mark.servers, pytest.mark.faults]
 
-    assert [(run.status, run.output) for run in ended] == [("succeeded", [TOTAL, seed])] * 3
-    for run_id in flows:
-        children = here.children(run_id)
-        assert len(children) == 8
-        assert {child.status for child in children} == {"succeeded"}
+
+class Flows:
+    """Three flows, whose processes are killed six times meanwhile."""
+
+    def __init__(self, seed: int, here: JobManager) -> None:
+        self._chance = random.Random(seed)
+        self._seed = seed
+        self._here = here
+
+    def end_although(self, run_ids: list[str], kill: Callable[[int], None], processes: int) -> None:
+        """Kill one of so many processes after another; fails unless each flow ends and each child is there once."""
+        for _ in range(6):
+            time.sleep(self._chance.uniform(0.1, 1.0))  # the moment is the test
+            kill(self._chance.randrange(processes))
+        for run_id in run_ids:
+            self._here.send_event("go", key=run_id, data=self._seed)
+        ended = [until(lambda run_id=run_id: self._ended(run_id), 240) for run_id in run_ids]
+        assert [(run.status, run.output) for run in ended] == [("succeeded", [TOTAL, self._seed])] * 3
+        for run_id in run_ids:
+            children = self._here.children(run_id)
+            assert len(children) == 8
+            assert {child.status for child in children} == {"succeeded"}
+
+    def _ended(self, run_id: str) -> Run | None:
+        run = self._here.run(run_id)
+        return run if run.status.closed else None
+
+
+def nothing_kept_was_done_again(lines: list[list[str]]) -> None:
     kept: set[tuple[str, str]] = set()
     calls: Counter[tuple[str, str]] = Counter()
-    for word, run_id, name in effects(tmp_path):
+    for word, run_id, name in lines:
         if word == "kept":
             kept.add((run_id, name))
         else:
             calls[run_id, name] += 1
             assert (run_id, name) not in kept, f"{name} was called although its result was kept"
     assert len(calls) == 3 * (10 + 8)
-    here.store.close()
 
 
-def ended_of(jobs: JobManager, run_id: str) -> Run | None:
-    run = jobs.run(run_id)
-    return run if run.status.closed else None
+def killed_on(url: str, seed: int, folder: Path, **settings: Any) -> None:
+    """Two processes that execute what is due, each replaced as it is killed."""
+    here = JobManager(Settings(database_url=url, backend="noop"))
+    processes = [Process(url, FLOW, folder, **settings).up() for _ in range(2)]
+
+    def kill(number: int) -> None:
+        processes[number].send(signal.SIGKILL)
+        processes[number].close()
+        processes[number] = Process(url, FLOW, folder, **settings).up()
+
+    try:
+        flows = [processes[0]("jobs.trigger_job('flow').id") for _ in range(3)]
+        Flows(seed, here).end_although(flows, kill, 2)
+    finally:
+        for process in processes:
+            process.close()
+        here.store.close()
+    nothing_kept_was_done_again(effects(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(1, SEEDS))]
+)
+def test_flows_end_although_their_processes_are_killed(seed: int, store_url: str, tmp_path: Path) -> None:
+    """Fails if a step is kept after the next line has run, without its fence, or if a crash forgets a resting run."""
+    killed_on(store_url, seed, tmp_path)
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=FAULTS) for seed in range(SEEDS)])
+def test_flows_end_although_processes_on_pg_cron_are_killed(
+    seed: int, still_pg_cron_url: str, tmp_path: Path
+) -> None:
+    """Nobody serves the calls of the database here: the applications take over what it announces and what a dead one left."""
+    settings = {"backend": "pg_cron", "public_url": "http://127.0.0.1:9", "secret": SECRET}
+    killed_on(still_pg_cron_url, seed, tmp_path, **settings)
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=FAULTS) for seed in range(SEEDS)])
+def test_flows_end_although_beat_and_workers_are_killed(
+    seed: int, store_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """Fails if a run that rests, or one whose worker died, needs the message that was lost with it."""
+    application = Application(tmp_path, redis_url, store_url, FLOW)
+    makes = [application.beat, application.worker, application.worker]
+    processes = [make() for make in makes]
+
+    def kill(number: int) -> None:
+        processes[number].kill()
+        processes[number] = makes[number]()
+
+    try:
+        here = application.manager()
+        here.add_job("child", "shop:nothing_here")
+        here.add_job("flow", "shop:nothing_here", overlap="allow", retry=Retry(max_attempts=50, base=0.1))
+        flows = [here.trigger_job("flow").id for _ in range(3)]
+        Flows(seed, here).end_although(flows, kill, 3)
+        nothing_kept_was_done_again(application.effects())
+    finally:
+        application.close()
