@@ -307,10 +307,12 @@ class RunContext:
         )
 
     def upcoming_ticks(self, count: int = 3) -> list[datetime]:
-        """Return the next `count` instants of the schedule after this run's (aware, UTC); empty without a schedule."""
+        """Return the next `count` instants of the schedule after this run's that are not excluded (aware, UTC); empty without a schedule."""
         schedule = self.job.schedule
         return (
-            [] if schedule is None else schedule.upcoming(self.scheduled_for or self._state.started_at, count)
+            []
+            if schedule is None
+            else schedule.runs_after(self.scheduled_for or self._state.started_at, count)
         )
 
     def progress(self, processed: int, total: int | None = None, message: str = "") -> None:

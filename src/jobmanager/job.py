@@ -6,9 +6,9 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from operator import attrgetter
 from types import NoneType
@@ -18,6 +18,7 @@ from jobmanager.clock import LONGEST, later, parse_duration
 from jobmanager.errors import ConfigurationError, CronError, NonRetryable
 from jobmanager.schedule import At, Cron, Dst, Every, On, Schedule
 from jobmanager.schedule.dst import DEBIAN
+from jobmanager.schedule.exclusion import Calendar, Exclusion
 from jobmanager.schedule.instants import EPOCH, ending
 from jobmanager.validation.kinds import (
     ATTEMPTS,
@@ -509,6 +510,10 @@ Length = float | timedelta | str
 """A duration as the decorator takes it: seconds, a timedelta, or a text such as "5m"."""
 
 
+Excluded = date | str | Calendar | Iterable[date | str | Calendar] | None
+"""What a schedule excludes: dates, cron lines and calendars, or texts of them."""
+
+
 class PolicyWords(TypedDict, total=False):
     """The policies in the words of the decorator, for type checkers; a test holds them equal to the fields of Job."""
 
@@ -551,11 +556,14 @@ class JobOptions(PolicyWords, total=False):
     every: Length
     at: datetime
     until: datetime | str | None
+    exclude: Excluded
 
 
-SCHEDULE_WORDS = ("cron", "timezone", "dst", "every", "at", "until")
+SCHEDULE_WORDS = ("cron", "timezone", "dst", "every", "at", "until", "exclude")
 OF_CRON = ("timezone", "dst")
 """The words that say more about a cron line."""
+OF_REPEATED = ("until", "exclude")
+"""The words that say more about a cron line or an interval."""
 KNOWN_OPTIONS = frozenset({"name", *SCHEDULE_WORDS, *POLICY_OPTIONS})
 
 
@@ -588,19 +596,20 @@ def _make_job(job_id: str, handler: str, options: JobOptions) -> Job:
         raise ConfigurationError(
             f"{stray[0]}={shown(options.get(stray[0]))} belongs to cron=; leave it out here."
         )
-    if options.get("until") is not None and given not in (["cron"], ["every"]):
-        raise ConfigurationError(
-            f"until={shown(options.get('until'))} belongs to cron= or every=; leave it out here."
-        )
+    for word in OF_REPEATED:
+        if options.get(word) is not None and given not in (["cron"], ["every"]):
+            raise ConfigurationError(
+                f"{word}={shown(options.get(word))} belongs to cron= or every=; leave it out here."
+            )
     policies: dict[str, Any] = {word: value for word, value in options.items() if word not in SCHEDULE_WORDS}
     return Job(id=job_id, handler=handler, schedule=_schedule(options), **{"name": job_id, **policies})
 
 
-def every(interval: Any, anchor: datetime = EPOCH, until: Any = None) -> Every:
+def every(interval: Any, anchor: datetime = EPOCH, until: Any = None, exclude: Any = None) -> Every:
     """Return the schedule of an interval, which may also be a text such as "5m"; CronError if it is none."""
-    end = last_moment(until)
+    end, excluded = last_moment(until), exclusion(exclude)
     try:
-        return Every(_length(interval), anchor, until=end)
+        return Every(_length(interval), anchor, until=end, exclude=excluded)
     except CronError as error:
         _name_option(error, "every", interval)
         raise
@@ -615,6 +624,15 @@ def last_moment(until: Any) -> datetime | None:
         raise
 
 
+def exclusion(value: Any) -> Exclusion:
+    """Return `exclude=` of a schedule; CronError if it is none."""
+    try:
+        return Exclusion.read(value)
+    except CronError as error:
+        _name_option(error, "exclude", value)
+        raise
+
+
 def _length(interval: Any) -> Any:
     """Return the seconds that a text means; anything else is Every's to refuse."""
     try:
@@ -623,13 +641,15 @@ def _length(interval: Any) -> Any:
         return interval
 
 
-def cron(expression: Any, timezone: Any = "UTC", dst: Any = DEBIAN, until: Any = None) -> Cron:
+def cron(
+    expression: Any, timezone: Any = "UTC", dst: Any = DEBIAN, until: Any = None, exclude: Any = None
+) -> Cron:
     """Return the schedule of a cron line; CronError if it is none. Many jobs have the same one and share it."""
     shared = isinstance(expression, str) and isinstance(timezone, str) and isinstance(dst, (str, Dst))
-    end = last_moment(until)
+    end, excluded = last_moment(until), exclusion(exclude)
     try:
         # Cron refuses what is no text.
-        return (_shared_cron if shared else Cron)(expression, timezone, dst=dst, until=end)
+        return (_shared_cron if shared else Cron)(expression, timezone, dst=dst, until=end, exclude=excluded)
     except CronError as error:
         word = {"bad_timezone": "timezone"}.get(error.kind, "dst" if error.field == "dst" else "cron")
         _name_option(error, word, {"cron": expression, "timezone": timezone, "dst": dst}[word])
@@ -654,7 +674,7 @@ _shared_cron = lru_cache(maxsize=4096)(Cron)
 def _schedule(options: JobOptions) -> Schedule | None:
     if (line := options.get("cron")) is not None:
         dst = DEBIAN if options.get("dst") is None else options.get("dst")
-        return cron(line, options.get("timezone", "UTC"), dst, options.get("until"))
+        return cron(line, options.get("timezone", "UTC"), dst, options.get("until"), options.get("exclude"))
     if (interval := options.get("every")) is not None:
-        return every(interval, until=options.get("until"))
+        return every(interval, until=options.get("until"), exclude=options.get("exclude"))
     return None if (at := options.get("at")) is None else _at(at)

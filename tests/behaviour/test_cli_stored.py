@@ -135,3 +135,18 @@ def test_an_error_says_what_to_do_and_writes_nothing(run: Run, words: tuple[str,
     assert code != 0
     assert said in told
     assert {entry["outcome"] for entry in of(run, "audit")} <= {"refused"}
+
+
+def test_what_is_excluded_is_written_as_a_word_and_told(run: Run) -> None:
+    made = of(run, "jobs", "create", "nightly", "--handler", "export", "cron=0 3 * * *", "exclude=2031-01-01")
+    assert made["schedule"] == "cron 0 3 * * * in UTC except 2031-01-01"
+    assert made["schedule_in_words"] == "at 03:00 every day, but not on 2031-01-01"
+
+    [told] = of(run, "explain", "nightly", "--at", "2031-01-01T03:00Z")["explanations"]
+    assert told["cause"] == "excluded"
+    assert "The next instant that runs is " in told["because"]
+
+    assert of(run, "jobs", "edit", "nightly", "exclude=none")["schedule"] == "cron 0 3 * * * in UTC"
+    code, said = run("jobs", "edit", "nightly", "exclude=someday")
+    assert code
+    assert "exclude='someday': 'someday' is no exclusion" in said

@@ -119,7 +119,9 @@ class TestPgCronBackend(BackendContract):
 
     # ---------------------------------------------------------------- under a manager: real time, and real listeners
 
-    def manager(self, calls: list[datetime | None], *, beside: JobManager | None = None) -> JobManager:
+    def manager(
+        self, calls: list[datetime | None], *, beside: JobManager | None = None, exclude: str | None = None
+    ) -> JobManager:
         manager = JobManager(
             Settings(
                 database_url=self.url,
@@ -129,7 +131,11 @@ class TestPgCronBackend(BackendContract):
             )
         )
         manager.add_job(
-            "job", lambda context: calls.append(context.scheduled_for), every=self.interval, overlap="allow"
+            "job",
+            lambda context: calls.append(context.scheduled_for),
+            every=self.interval,
+            overlap="allow",
+            exclude=exclude,
         )
         self._stops += [manager.store.close, lambda: manager.stop(1)]
         return manager.start()

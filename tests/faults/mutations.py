@@ -156,9 +156,17 @@ REFUSED_TICKS = {
         RECORDER,
         """        if run.due_at <= txn.now - self._grace:
             return OpenResult("late")
-        if run.expires_at""",
-        "        if run.expires_at",
+        if is_excluded""",
+        "        if is_excluded",
         (REFUSED + "test_a_tick_is_on_time_for_less_than_the_grace",),
+    ),
+    "exclusion of the slow path": Mutation(
+        RECORDER,
+        """        if is_excluded(txn.job, instant):
+            return _excluded(txn, run)
+""",
+        "",
+        ("tests/unit/ledger/test_excluded.py::test_an_excluded_tick_is_a_row_and_no_run",),
     ),
     "due guard of the slow path": Mutation(
         RECORDER,

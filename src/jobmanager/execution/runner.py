@@ -9,8 +9,8 @@ here may be called by any thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 
 from jobmanager.clock import Clock
@@ -22,6 +22,7 @@ from jobmanager.execution.in_flight import NOTHING, Hold, InFlightRuns
 from jobmanager.execution.new_runs import RunFactory
 from jobmanager.execution.opening import Opening, OpenRequest
 from jobmanager.execution.worker_pool import WorkerPool
+from jobmanager.job import Job
 from jobmanager.ledger.overlap import OpenResult, unstarted
 from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.ledger.recorder import Recorder
@@ -59,6 +60,7 @@ class Runner:
         last_tick: LastTick,
         background: BackgroundTasks,
         clock: Clock,
+        excludes: Callable[[Job, datetime], bool],
     ) -> None:
         self._registry = registry
         self._recorder = recorder
@@ -72,6 +74,7 @@ class Runner:
         self._last_tick = last_tick
         self._background = background
         self._clock = clock
+        self._excludes = excludes
         self._announced = InFlightRuns()
 
     # ---------------------------------------------------------------- what brings ticks and starts
@@ -177,7 +180,7 @@ class Runner:
     def _rows(self, requests: Sequence[OpenRequest], opening: Opening) -> list[Run]:
         """Return the rows to insert: running where this process has a slot for it, else pending. Lines are decided, not inserted."""
         now = self._clock.now()
-        free = [request for request in requests if not request.job.queues]
+        free = [request for request in requests if not self._needs_lock(request)]
         slots = self._claims.slots_for(free, require_live_heartbeat=opening.is_waited_for)
         runs = []
         for request, slot in zip(free, slots, strict=True):
@@ -191,9 +194,14 @@ class Runner:
                 opening.leave_undecided(run, request.note)
         if len(free) < len(requests):
             for request in requests:
-                if request.job.queues:
+                if self._needs_lock(request):
                     opening.leave_undecided(self._factory.build(request, now, ours=False), request.note)
         return runs
+
+    def _needs_lock(self, request: OpenRequest) -> bool:
+        """Whether only the job's lock can decide: its runs may have to wait for each other, or its schedule excludes the instant."""
+        tick = request.tick
+        return request.job.queues or (tick is not None and self._excludes(request.job, tick.scheduled_for))
 
     def _opened(
         self, opening: Opening, opened: Sequence[Run], refused: Sequence[Run], written: Written
@@ -329,9 +337,10 @@ class Runner:
                 self._heartbeat.beat()
                 self._again(run)
             case "skipped":
-                text = "skipped job=%s scheduled_for=%s reason=overlap"
+                text = "skipped job=%s scheduled_for=%s reason=%s"
                 fields = run.log_fields(self._executor.backend)
-                logger.info(text, run.job_id, run.scheduled_for, extra=fields)
+                reason = result.run.reason if result.run else None
+                logger.info(text, run.job_id, run.scheduled_for, reason, extra=fields)
             case "missed":
                 text = "missed job=%s scheduled_for=%s reason=transport: the store could not take it in time"
                 fields = run.log_fields(self._executor.backend)

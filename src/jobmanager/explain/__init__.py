@@ -39,6 +39,7 @@ _PAST: tuple[Step, ...] = (
     plan.before_history,
     plan.not_expected,
     plan.closed,
+    plan.excluded,
     plan.nobody_keeps_time,
     plan.handler_missing,
     plan.unaccounted,
@@ -49,6 +50,7 @@ _COMING: tuple[Step, ...] = (
     plan.accounted_ahead,
     plan.nobody_keeps_time,
     plan.closed,
+    plan.excluded,
     plan.handler_missing,
     plan.coming,
 )

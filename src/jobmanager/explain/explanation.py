@@ -23,6 +23,7 @@ Cause = Literal[
     "waits_for_event",
     "waits_for_children",
     "overlap",
+    "excluded",
     "paused",
     "disabled",
     "deleted",

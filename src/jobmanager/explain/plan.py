@@ -45,6 +45,20 @@ def not_an_instant(question: Question) -> Decision | None:
     return question.no("not_an_instant", told, "Ask for one of the nearest instants.")
 
 
+def excluded(question: Question) -> Decision | None:
+    """Decide for an instant that the schedule excludes."""
+    what = None if question.schedule is None else question.schedule.excluded(question.at)
+    if what is None or question.schedule is None:
+        return None
+    following = question.schedule.next_run_after(question.at)
+    then = "" if following is None else f" The next instant that runs is {question.told(following)}."
+    return question.no(
+        "excluded",
+        f"Its schedule excludes that instant: {what}.{then}",
+        f"`jobmanager trigger {question.job_id}` runs it all the same.",
+    )
+
+
 def clocks(question: Question) -> str:
     """Return what a change of the clocks around the instant does to the job; '' without one."""
     change = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from jobmanager.explain.explanation import Verdict
+from jobmanager.explain.plan import excluded
 from jobmanager.explain.question import Decision, Question, start_one
 from jobmanager.explain.resting import resting, rests
 from jobmanager.run import Run, RunStatus
@@ -119,6 +120,10 @@ def _skipped(question: Question, run: Run) -> Decision:
         )
     if run.reason == "paused":
         return question.no("paused", f"The job was paused then{_stretch(question, run)}.")
+    if run.reason == "excluded":
+        return excluded(question) or question.no(
+            "excluded", f"Its schedule excluded that instant then{_stretch(question, run)}."
+        )
     return question.no(
         "disabled", f"The job was disabled before the run could start{_stretch(question, run)}."
     )

@@ -41,7 +41,7 @@ def backfill(
     by: str | None,
     note: Callable[[Sequence[MadeUp]], AuditEntry | None] = lambda _: None,
 ) -> list[MadeUp]:
-    """Give every instant of the job in (start, end] another chance, in order; with `dry_run` only say so.
+    """Give every instant of the job in (start, end] that its schedule does not exclude another chance, in order; with `dry_run` only say so.
 
     `note` makes the entry of the audit. Runs wait in line for the job's key. Raises ConfigurationError for a job without schedule or more than 1,000 instants.
     """
@@ -55,6 +55,8 @@ def backfill(
             )
         instants = []
         for instant in schedule.between(start, min(end, txn.now)):
+            if schedule.excluded(instant) is not None:
+                continue
             instants.append(instant)
             if len(instants) > MOST:
                 raise ConfigurationError(

@@ -11,6 +11,7 @@ from jobmanager.errors import ConfigurationError
 from jobmanager.job import (
     KNOWN_OPTIONS,
     OF_CRON,
+    OF_REPEATED,
     POLICY_OPTIONS,
     RETRY_OPTIONS,
     SCHEDULE_WORDS,
@@ -70,7 +71,7 @@ def edited(definition: Mapping[str, Any], words: Mapping[str, Any]) -> tuple[str
     handler = words.get("handler", handler)
     given = [word for word in ("cron", "every", "at") if words.get(word) is not None]
     if given:  # another kind of schedule takes the place of the one before; a cron line keeps its zone
-        kept = {"cron": {"cron", *OF_CRON, "until"}, "every": {"until"}}.get(given[0], set())
+        kept = {"cron": {"cron", *OF_CRON, *OF_REPEATED}, "every": {*OF_REPEATED}}.get(given[0], set())
         before = {word: value for word, value in before.items() if word in kept or word not in SCHEDULE_WORDS}
     after = added(before, {word: value for word, value in words.items() if word != "handler"})
     return handler, {word: _read(word, value) for word, value in after.items() if value is not None}
@@ -92,14 +93,16 @@ def _schedule_words(job: Job, words: Mapping[str, Any]) -> dict[str, Any]:
     """Return the words of the schedule that have another form in JSON."""
     plain: dict[str, Any] = {}
     match job.schedule:
-        case Cron(dst=dst, until=until):
+        case Cron(dst=dst, until=until, exclude=exclude):
             plain = {"dst": None if dst == DEBIAN else dst.text} if "dst" in words else {}
-        case Every(interval=interval, until=until):
+        case Every(interval=interval, until=until, exclude=exclude):
             plain = {"every": interval.total_seconds()}
         case At(moment=moment):
             return {"at": moment.isoformat()}
         case _:
             return {}
+    if "exclude" in words:
+        plain["exclude"] = exclude.text or None
     return plain if until is None else {**plain, "until": until.isoformat()}
 
 

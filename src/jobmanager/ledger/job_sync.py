@@ -18,7 +18,7 @@ from jobmanager.errors import (
 )
 from jobmanager.job import STORED_OPTIONS, Job, stored_policies
 from jobmanager.ledger.definition import job_of
-from jobmanager.ledger.missing_instants import schedule_of
+from jobmanager.ledger.missing_instants import is_excluded, schedule_of
 from jobmanager.ledger.overrides import in_force
 from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.registry import Registry
@@ -305,6 +305,13 @@ class JobSync:
             else None,
             **stored_policies(job),
         )
+
+    def excludes(self, job: Job, instant: datetime) -> bool:
+        """Return whether the schedule that is stored excludes an instant of a job; it may be another one than this process declares."""
+        row = self._rows.get(job.id)
+        if row is not None and (job.schedule is None or job.schedule.text != row.schedule):
+            return is_excluded(row, instant)
+        return job.schedule is not None and job.schedule.excluded(instant) is not None
 
     def retire_undeclared(self) -> None:
         """Disable the namespace's jobs that no living process declares; a process without jobs retires nothing."""

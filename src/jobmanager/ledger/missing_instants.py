@@ -9,10 +9,11 @@ from datetime import datetime
 from itertools import islice, pairwise
 
 from jobmanager.clock import later
+from jobmanager.errors import CronError
 from jobmanager.job import jittered
 from jobmanager.ledger.outages import Outages, transport
 from jobmanager.run import MISSED, PENDING, SKIPPED, Run, RunStatus, Trigger, new_id
-from jobmanager.schedule import Schedule, parse
+from jobmanager.schedule import EXCEPT, Schedule, parse
 from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.values import JobRow
 
@@ -25,6 +26,15 @@ SINGLE_ROWS = 100  # the newest missed instants get a row each, older ones share
 def schedule_of(job: JobRow) -> Schedule | None:
     """Return the stored schedule; CronError if this version cannot read it."""
     return None if job.schedule == "none" else parse(job.schedule)
+
+
+def is_excluded(job: JobRow, instant: datetime) -> bool:
+    """Return whether the stored schedule excludes one of its instants; False for a schedule that this version cannot read."""
+    try:
+        schedule = schedule_of(job)
+    except CronError:
+        return False
+    return schedule is not None and schedule.excluded(instant) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,20 @@ def record_missed(
     for instant in newest:
         row = _missed(txn, instant, outages)
         txn.insert(replace(row, id=account.ids.get(instant, row.id)))
+
+
+def record_excluded(txn: JobTransaction, account: Missing) -> Missing:
+    """Record the instants that the schedule excludes as skipped, many as one row for each stretch; return the account of the others."""
+    if EXCEPT not in txn.job.schedule:
+        return account
+    excluded = [instant for instant in account.instants if is_excluded(txn.job, instant)]
+    kept = set(account.instants).difference(excluded)
+    covered = account.covered | kept
+    for stretch in _stretches(excluded, covered):
+        row = row_of(txn, stretch[-1], SKIPPED, "excluded")
+        row = replace(row, id=account.ids.get(stretch[-1], row.id))
+        txn.insert(row if len(stretch) == 1 else replace(row, first_for=stretch[0], ticks=len(stretch)))
+    return replace(account, instants=sorted(kept), covered=account.covered.union(excluded))
 
 
 def _stretches(instants: Sequence[datetime], covered: Collection[datetime]) -> Iterator[Sequence[datetime]]:

@@ -133,6 +133,11 @@ def missed_deadline(run: Run, now: datetime) -> Run:
     return replace(unstarted(run), status=MISSED, reason="deadline", turn=None, finished_at=now)
 
 
+def excluded_run(run: Run, now: datetime) -> Run:
+    """Return the row of a tick that the schedule excludes."""
+    return replace(unstarted(run), status=SKIPPED, reason="excluded", turn=None, finished_at=now)
+
+
 def missed_by_outage(run: Run, why: Failure, now: datetime) -> Run:
     """Return the row of a tick that the store could not take while it was due."""
     return replace(unstarted(run), status=MISSED, reason="transport", error=why, turn=None, finished_at=now)

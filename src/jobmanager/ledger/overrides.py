@@ -11,7 +11,17 @@ from dataclasses import replace
 from typing import Any
 
 from jobmanager.errors import ConfigurationError
-from jobmanager.job import OF_CRON, POLICY_OPTIONS, RETRY_OPTIONS, Job, cron, every, last_moment
+from jobmanager.job import (
+    OF_CRON,
+    OF_REPEATED,
+    POLICY_OPTIONS,
+    RETRY_OPTIONS,
+    Job,
+    cron,
+    every,
+    exclusion,
+    last_moment,
+)
 from jobmanager.schedule import Cron, Dst, Every, Schedule
 from jobmanager.schedule.dst import DEBIAN
 from jobmanager.validation.options import closest_name
@@ -21,7 +31,7 @@ _RETRY = {name: item for name, item in RETRY_OPTIONS.items() if item.overridable
 OVERRIDABLE = {**_JOB, **_RETRY}
 """The options that can be overridden, by name; a schedule can be as well."""
 TIMINGS = ("cron", *OF_CRON, "every")
-SCHEDULE_WORDS = (*TIMINGS, "until")
+SCHEDULE_WORDS = (*TIMINGS, *OF_REPEATED)
 WORDS = frozenset({*SCHEDULE_WORDS, *OVERRIDABLE})
 
 
@@ -69,6 +79,8 @@ def _plain(word: str, value: Any) -> Any:
             return cron(value).expression
         case "until":
             return end.isoformat() if (end := last_moment(value)) else None
+        case "exclude":
+            return exclusion(value).text
         case "timezone":
             return cron("* * * * *", value).timezone
         case _:
@@ -91,18 +103,21 @@ def in_force(job: Job, override: Mapping[str, Any] | None) -> Job:
 
 
 def _schedule(job: Job, override: Mapping[str, Any]) -> Schedule:
-    until = override.get("until") or (job.schedule.until if isinstance(job.schedule, (Cron, Every)) else None)
+    repeated = job.schedule if isinstance(job.schedule, (Cron, Every)) else None
+    until = override.get("until") or (repeated.until if repeated else None)
+    exclude = override.get("exclude", repeated.exclude if repeated else None)
     declared = job.schedule if isinstance(job.schedule, Cron) else None
     if override.get("every") is not None:
-        return every(override["every"], until=until)
+        return every(override["every"], until=until, exclude=exclude)
     if isinstance(job.schedule, Every) and not override.keys() & {"cron", *OF_CRON}:
-        return every(job.schedule.interval, job.schedule.anchor, until)
+        return every(job.schedule.interval, job.schedule.anchor, until, exclude)
     expression = override.get("cron") or (declared.expression if declared else None)
     if expression is None:
-        word = next(word for word in (*OF_CRON, "until") if override.get(word) is not None)
-        owner = "cron= or every=" if word == "until" else "cron="
+        word = next(word for word in (*OF_CRON, *OF_REPEATED) if override.get(word) is not None)
+        owner = "cron= or every=" if word in OF_REPEATED else "cron="
         raise ConfigurationError(
             f"Job {job.id!r}: {word}={override[word]!r} belongs to {owner}, which the job has not; give cron as well."
         )
     before: tuple[str, Dst] = (declared.timezone, declared.dst) if declared else ("UTC", DEBIAN)
-    return cron(expression, override.get("timezone") or before[0], override.get("dst") or before[1], until)
+    zone, dst = override.get("timezone") or before[0], override.get("dst") or before[1]
+    return cron(expression, zone, dst, until, exclude)

@@ -153,9 +153,8 @@ class History:
             if schedule is None:
                 continue
             closed = closed_because(job, row)
-            fires, why = not closed, closed or schedule.describe()
             planned += [
-                Planned(job_id=job.id, scheduled_for=instant, fires=fires, why=why)
+                _planned(job.id, instant, schedule, closed)
                 for instant in islice(schedule.between(start, end), MOST_PLANNED + 1 - len(planned))
             ]
             if len(planned) > MOST_PLANNED:
@@ -166,10 +165,16 @@ class History:
         return sorted(planned, key=lambda item: (item.scheduled_for, item.job_id))
 
 
+def _planned(job_id: str, instant: datetime, schedule: Schedule, closed: str) -> Planned:
+    excluded = schedule.excluded(instant)
+    why = closed or (schedule.describe() if excluded is None else f"excluded: {excluded}")
+    return Planned(job_id=job_id, scheduled_for=instant, fires=not closed and excluded is None, why=why)
+
+
 def next_run(job: Job | None, row: JobRow | None, now: datetime) -> datetime | None:
-    """Return the next instant the job is due, None if it is paused, disabled or has no schedule."""
+    """Return the next instant the job runs, None if it is paused, disabled or has no schedule."""
     schedule = effective(job, row)
-    return None if schedule is None or closed_because(job, row) else schedule.next_after(now)
+    return None if schedule is None or closed_because(job, row) else schedule.next_run_after(now)
 
 
 def closed_because(job: Job | None, row: JobRow | None) -> str:

@@ -25,6 +25,7 @@ from jobmanager.ledger.missing_instants import (
     caught_up,
     grow_pause,
     missing_of,
+    record_excluded,
     record_missed,
     row_of,
     schedule_of,
@@ -269,11 +270,12 @@ class Reconciliation:
 
         `superseded`: a newer instant is on time and about to run, so that `latest` runs none of these.
         """
+        if txn.job.state == "paused":
+            grow_pause(txn, account.instants, account)
+            return 0
+        account = record_excluded(txn, account)
         missing = account.instants
         if not missing:
-            return 0
-        if txn.job.state == "paused":
-            grow_pause(txn, missing, account)
             return 0
         again = [] if superseded and txn.job.catch_up == "latest" else caught_up(txn, account)
         chosen = set(again)
@@ -298,6 +300,8 @@ class Reconciliation:
         if txn.job.state == "paused":
             grow_pause(txn, missing, account)
             return
+        account = record_excluded(txn, account)
+        missing = account.instants
         earliest = txn.now - self._grace
         on_time = [instant for instant in missing if instant > earliest]
         if becomes == "active":

@@ -11,8 +11,16 @@ from typing import Any, Protocol
 from jobmanager.errors import PayloadError
 from jobmanager.ledger.bounding import MAX_JSON, MAX_MESSAGE, bounded_failure, bounded_json, bounded_text
 from jobmanager.ledger.group_commit import GroupCommit
+from jobmanager.ledger.missing_instants import is_excluded
 from jobmanager.ledger.outages import Outages
-from jobmanager.ledger.overlap import OpenResult, apply_overlap, as_waiting, missed_deadline, unstarted
+from jobmanager.ledger.overlap import (
+    OpenResult,
+    apply_overlap,
+    as_waiting,
+    excluded_run,
+    missed_deadline,
+    unstarted,
+)
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.run import (
     FAILED,
@@ -117,6 +125,8 @@ class Recorder:
         if run.owner is not None and not txn.is_alive(run.owner):
             return OpenResult("dead")
         txn.delete_unaccepted([row.id])
+        if is_excluded(txn.job, run.instant):
+            return _excluded(txn, run)
         if run.expires_at is not None and run.expires_at < txn.now:
             txn.insert(missed_deadline(run, txn.now))
             return OpenResult("deadline")
@@ -163,6 +173,8 @@ class Recorder:
             return OpenResult("early")
         if run.due_at <= txn.now - self._grace:
             return OpenResult("late")
+        if is_excluded(txn.job, instant):
+            return _excluded(txn, run)
         if run.expires_at is not None and run.expires_at < txn.now:
             txn.insert(missed_deadline(run, txn.now))
             return OpenResult("deadline")
@@ -226,6 +238,12 @@ class Recorder:
     def redacted(self, lines: Sequence[LogLine]) -> tuple[LogLine, ...]:
         """Return the same lines without secrets."""
         return tuple(LogLine(line.at, line.level, self.redactor.text(line.text)) for line in lines)
+
+
+def _excluded(txn: JobTransaction, run: Run) -> OpenResult:
+    skipped = excluded_run(run, txn.now)
+    txn.insert(skipped)
+    return OpenResult("skipped", skipped)
 
 
 def _nothing() -> None:

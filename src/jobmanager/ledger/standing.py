@@ -8,6 +8,8 @@ from datetime import datetime
 
 from jobmanager.job import Job
 from jobmanager.ledger.queries import closed_because, effective
+from jobmanager.run import MICROSECOND
+from jobmanager.schedule import EXCEPT
 from jobmanager.stores.values import JobRow, JobStanding
 
 
@@ -57,6 +59,8 @@ def standing_of(
 def _next_due(job: Job | None, row: JobRow | None, now: datetime) -> datetime | None:
     # The account is settled behind the ticks: what it waits for may have been brought already.
     if row is not None and row.next_due_at is not None and row.next_due_at > now:
-        return row.next_due_at
+        now = row.next_due_at - MICROSECOND
+        if EXCEPT not in row.schedule:
+            return row.next_due_at
     schedule = effective(job, row)
-    return None if schedule is None else schedule.next_after(now)
+    return None if schedule is None else schedule.next_run_after(now)

@@ -229,6 +229,7 @@ class Assembly:
             last_tick=last_tick,
             background=self.background,
             clock=clock,
+            excludes=self.job_sync.excludes,
         )
         self.deliver = DeliveryTimer(self.runner.deliver, clock)
         self.supervisor = Supervisor(

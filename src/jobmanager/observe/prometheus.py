@@ -283,7 +283,7 @@ def _health(report: HealthReport) -> list[Metric]:
 
 def _next_due(row: JobRow, now: datetime) -> datetime | None:
     try:
-        return parse(row.schedule).next_after(now)
+        return parse(row.schedule).next_run_after(now)
     except CronError:  # of a newer version: its own processes know
         return None
 

@@ -24,6 +24,7 @@ NAMES: Mapping[str, str] = {
     "every": "schedule",
     "timezone": "time zone",
     "dst": "clock changes",
+    "exclude": "excluded",
 }
 EMPTY = ("", "[]", "{}", "none")
 _DONE: Mapping[str, str] = {

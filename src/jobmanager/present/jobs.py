@@ -64,7 +64,7 @@ def arguments_schema(manager: JobManager, view: JobView) -> Any:
 
 def fires(view: JobView, now: datetime, number: int) -> list[datetime]:
     """Return the next instants that will fire: none while the job is paused or disabled."""
-    return view.schedule.upcoming(now, number) if view.schedule and view.next_run else []
+    return view.schedule.runs_after(now, number) if view.schedule and view.next_run else []
 
 
 def fire_record(view: JobView, fire: datetime) -> dict[str, Any]:

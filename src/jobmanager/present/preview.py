@@ -42,7 +42,7 @@ def preview_of(schedule: Schedule | None, now: datetime, *, number: int = SHOWN)
         text=schedule_text(schedule),
         timezone=schedule.timezone if isinstance(schedule, Cron) else None,
         dst=schedule.dst if isinstance(schedule, Cron) else None,
-        instants=() if schedule is None else tuple(schedule.upcoming(now, number)),
+        instants=() if schedule is None else tuple(schedule.runs_after(now, number)),
         clock_changes=clock_changes(schedule, now, YEAR) if isinstance(schedule, Cron) else (),
     )
 
@@ -95,7 +95,8 @@ def in_words(schedule: Schedule | None, on: str | None = None) -> str:
     """Return what starts a job in words, without the zone, for pages that say the zone once."""
     if not isinstance(schedule, Cron):
         return start_words(schedule, on)
-    words = describe_cron(schedule.fields, "UTC", schedule.dst) + describe_end(schedule.until)
+    words = describe_cron(schedule.fields, "UTC", schedule.dst)
+    words += schedule.exclude.describe() + describe_end(schedule.until)
     return f"{words} and {start_words(None, on)}" if on else words
 
 

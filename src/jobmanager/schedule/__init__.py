@@ -13,9 +13,11 @@ from jobmanager.schedule.every import Every
 from jobmanager.schedule.instants import EPOCH
 from jobmanager.schedule.on import On
 
-__all__ = ["At", "Cron", "Dst", "Every", "On", "Schedule", "parse"]
+__all__ = ["EXCEPT", "At", "Cron", "Dst", "Every", "On", "Schedule", "parse"]
 
 Schedule = Cron | Every | At
+EXCEPT = " except "
+"""Before the exclusion in the text of a schedule."""
 
 
 def parse(text: str) -> Schedule:
@@ -27,17 +29,18 @@ def parse(text: str) -> Schedule:
 def _read(text: str) -> Schedule:
     # Cached: the rows of many jobs share a few schedules, and schedules are values.
     timing, _, until = text.partition(" until ")
+    timing, _, exclude = timing.partition(EXCEPT)
     kind, _, rest = timing.partition(" ")
     try:
         if kind == "cron":
             expression, _, place = rest.rpartition(" in ")
             timezone, _, policy = place.partition(" dst ")
-            return Cron(expression, timezone, dst=policy or DEBIAN, until=until or None)
+            return Cron(expression, timezone, dst=policy or DEBIAN, until=until or None, exclude=exclude)
         if kind == "every":
             seconds, _, anchor = rest.partition(" from ")
             origin = datetime.fromisoformat(anchor) if anchor else EPOCH
-            return Every(int(seconds.removesuffix("s")), origin, until=until or None)
-        if kind == "at" and not until:
+            return Every(int(seconds.removesuffix("s")), origin, until=until or None, exclude=exclude)
+        if kind == "at" and not until and not exclude:
             return At(datetime.fromisoformat(rest))
     except CronError:  # a ValueError too, but it says more
         raise

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobmanager.schedule.describe import describe_at
+from jobmanager.schedule.exclusion import NOTHING, Exclusion
 from jobmanager.schedule.instants import Instants, given_utc, iso, whole_utc
 
 
@@ -14,6 +15,11 @@ class At(Instants):
     """One instant: an aware datetime, kept in UTC without its microseconds; CronError(kind="bad_moment") if naive."""
 
     moment: datetime
+
+    @property
+    def exclude(self) -> Exclusion:  # type: ignore[override]  # it excludes nothing
+        """Nothing."""
+        return NOTHING
 
     @property
     def until(self) -> datetime:  # type: ignore[override]  # its instant is its end

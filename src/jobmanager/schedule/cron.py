@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from jobmanager.errors import CronError
 from jobmanager.schedule import zones
 from jobmanager.schedule.describe import describe_cron, describe_end
 from jobmanager.schedule.dialect import day_rules, read
 from jobmanager.schedule.dst import DEBIAN, Dst
+from jobmanager.schedule.exclusion import Exclusion
 from jobmanager.schedule.fields import Fields
 from jobmanager.schedule.instants import EPOCH, SECOND, Instants, ending, whole_utc
 from jobmanager.validation.texts import shown
@@ -23,7 +25,8 @@ class Cron(Instants):
 
     5 fields (minute, hour, day of month, month, day of week) or 6 with the seconds first. When clocks change `dst` says what becomes of
     a job at a particular time; by default the rule of Debian's cron: it runs once, soon after the gap if its time was skipped. A job with
-    `*` in the minute or hour follows the wall clock. After `until` (aware, or an ISO text) there is no instant. Raises CronError for what the dialect or the zone list does not know.
+    `*` in the minute or hour follows the wall clock. After `until` (aware, or an ISO text) there is no instant. Instants of `exclude` (dates, cron
+    lines, calendars, see `jobmanager.calendars`) are due and do not run. Raises CronError for what the dialect or the zone list does not know.
     Blanks around and between the fields make no difference: equal schedules compare equal.
     """
 
@@ -31,6 +34,7 @@ class Cron(Instants):
     timezone: str
     dst: Dst
     until: datetime | None
+    exclude: Exclusion
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class Cron(Instants):
         *,
         dst: Dst | str = DEBIAN,
         until: datetime | str | None = None,
+        exclude: Any = None,
     ) -> None:
         if not _is_bounded_text(expression):
             raise CronError(
@@ -60,6 +65,7 @@ class Cron(Instants):
         object.__setattr__(self, "timezone", timezone)
         object.__setattr__(self, "dst", Dst.read(dst))
         object.__setattr__(self, "until", ending(until))
+        object.__setattr__(self, "exclude", Exclusion.read(exclude))
 
     @property
     def fields(self) -> Fields:
@@ -79,7 +85,15 @@ class Cron(Instants):
         return not day_rules(self.expression)
 
     def describe(self) -> str:
-        return describe_cron(self.fields, self.timezone, self.dst) + describe_end(self.until)
+        return (
+            describe_cron(self.fields, self.timezone, self.dst)
+            + self.exclude.describe()
+            + describe_end(self.until)
+        )
+
+    @property
+    def _zone(self) -> str:
+        return self.timezone
 
     @property
     def text(self) -> str:

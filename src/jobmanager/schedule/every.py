@@ -8,6 +8,7 @@ from typing import Any
 
 from jobmanager.errors import CronError
 from jobmanager.schedule.describe import describe_end, describe_every
+from jobmanager.schedule.exclusion import Exclusion
 from jobmanager.schedule.instants import EPOCH, SECOND, Instants, ending, given_utc, iso, whole_utc
 from jobmanager.validation.texts import shown
 
@@ -18,12 +19,14 @@ class Every(Instants):
 
     `interval` is whole seconds (int, float) or a timedelta of whole seconds, at least 1 s; raises
     CronError(kind="bad_interval") otherwise. `anchor` is an aware datetime (kind="bad_moment" if naive);
-    its microseconds are dropped. After `until` (aware, or an ISO text) there is no instant.
+    its microseconds are dropped. After `until` (aware, or an ISO text) there is no instant; those of
+    `exclude`, read in UTC, are due and do not run.
     """
 
     interval: timedelta
     anchor: datetime
     until: datetime | None
+    exclude: Exclusion
 
     def __init__(
         self,
@@ -31,10 +34,12 @@ class Every(Instants):
         anchor: datetime = EPOCH,
         *,
         until: datetime | str | None = None,
+        exclude: Any = None,
     ) -> None:
         object.__setattr__(self, "interval", _whole_interval(interval))
         object.__setattr__(self, "anchor", given_utc(anchor))
         object.__setattr__(self, "until", ending(until))
+        object.__setattr__(self, "exclude", Exclusion.read(exclude))
 
     def next_after(self, moment: datetime) -> datetime | None:
         steps = (whole_utc(moment) - self.anchor) // self.interval + 1
@@ -44,9 +49,8 @@ class Every(Instants):
             return None
 
     def describe(self) -> str:
-        return describe_every(self.interval, None if self.anchor == EPOCH else self.anchor) + describe_end(
-            self.until
-        )
+        every = describe_every(self.interval, None if self.anchor == EPOCH else self.anchor)
+        return every + self.exclude.describe() + describe_end(self.until)
 
     @property
     def text(self) -> str:

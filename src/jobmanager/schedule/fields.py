@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from calendar import monthrange
 from dataclasses import dataclass
+from datetime import date
 
 EVERY_DAY = frozenset(range(1, 32))
 EVERY_WEEKDAY = frozenset(range(7))
@@ -22,6 +23,16 @@ class DayRule:
         """Return the rule for dates that fit both this rule and the other."""
         days, weekdays = self.days & other.days, self.weekdays & other.weekdays
         return DayRule(self.months & other.months, days, weekdays, min(self.within, other.within))
+
+    def fits(self, day: date) -> bool:
+        """Whether the rule holds for a date."""
+        left = monthrange(day.year, day.month)[1] - day.day
+        return (
+            day.month in self.months
+            and day.day in self.days
+            and day.isoweekday() % 7 in self.weekdays
+            and left < self.within
+        )
 
     def exists(self) -> bool:
         """Whether any date fits; every weekday meets every date sooner or later."""

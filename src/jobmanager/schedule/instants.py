@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from jobmanager.errors import CronError
+from jobmanager.schedule.exclusion import Exclusion
 from jobmanager.validation.texts import shown
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 HORIZON = timedelta(days=18_263)  # 50 years: as far as a schedule is searched, ahead or back
+MOST_EXCLUDED = 100_000
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -25,6 +27,8 @@ class Instants(ABC):
     __slots__ = ()
     until: datetime | None
     """The last moment at which an instant may be; None if the schedule does not end."""
+    exclude: Exclusion
+    """Instants of the schedule that do not run: they are due, and are recorded as skipped (excluded)."""
 
     @abstractmethod
     def next_after(self, moment: datetime) -> datetime | None:
@@ -53,11 +57,31 @@ class Instants(ABC):
         """Return whether no instant comes after a moment because the schedule ends."""
         return self.until is not None and self.next_after(moment) is None
 
+    def excluded(self, instant: datetime) -> str | None:
+        """Return what excludes an instant, as `exclude=` says it; None if it runs."""
+        return self.exclude.reason(instant, self._zone) if self.exclude else None
+
+    def next_run_after(self, moment: datetime) -> datetime | None:
+        """Return the first instant strictly after `moment` that is not excluded; None if none of the next 100,000 runs."""
+        return next(iter(self.runs_after(moment, 1)), None)
+
+    def runs_after(self, moment: datetime, count: int) -> list[datetime]:
+        """Return the first `count` instants after `moment` that are not excluded; fewer if the schedule ends."""
+        if not self.exclude:
+            return self.upcoming(moment, count)
+        following = islice(self.between(moment, datetime.max.replace(tzinfo=UTC)), MOST_EXCLUDED)
+        return list(islice((each for each in following if self.excluded(each) is None), count))
+
+    @property
+    def _zone(self) -> str:
+        return "UTC"
+
     def _unless_ended(self, instant: datetime) -> datetime | None:
         return None if self.until is not None and instant > self.until else instant
 
     def _end_text(self) -> str:
-        return "" if self.until is None else f" until {iso(self.until)}"
+        excluded = f" except {self.exclude.text}" if self.exclude else ""
+        return excluded if self.until is None else f"{excluded} until {iso(self.until)}"
 
     def between(self, start: datetime, end: datetime) -> Iterator[datetime]:
         """Yield the instants after `start` up to and including `end`, computed as they are taken."""

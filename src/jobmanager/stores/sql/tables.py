@@ -17,7 +17,7 @@ from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0020"
+SCHEMA_VERSION = "0021"
 
 
 def micros(moment: datetime | None) -> int | None:
@@ -61,7 +61,7 @@ TROUBLE_IS = " OR ".join(f"status = '{status}'" for status in TROUBLE)
 """The condition of an index of few rows: SQLite uses it for statements that hold these words."""
 REASONS = (
     "overlap", "paused", "disabled", "downtime", "deadline", "transport", "requested", "superseded", "handler",
-    *sorted(KEEPS_ATTEMPT),
+    *sorted(KEEPS_ATTEMPT), "excluded",
 )  # fmt: skip
 
 

@@ -97,6 +97,12 @@ _FIELDS: Mapping[str, tuple[Any, Any]] = {
         _optional(Moment),
         Field(default=None, description="After it the cron line or the interval has no instant."),
     ),
+    "exclude": (
+        _optional(Annotated[str, text(1_000, examples=["weekends; holidays DE-BY; 2026-12-24"])]),
+        Field(
+            default=None, description="Instants that are recorded as skipped: dates, cron lines, calendars."
+        ),
+    ),
     **{
         name: (_optional(_RETRY), Field(default=None, description=item.help))
         if name == "retry"

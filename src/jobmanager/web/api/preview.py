@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from jobmanager.job import OF_CRON
+from jobmanager.job import OF_CRON, OF_REPEATED
 from jobmanager.ledger.job_view import JobView
 from jobmanager.present.phrases import count, iso
 from jobmanager.present.preview import schedule_of
@@ -34,12 +34,13 @@ def previewed(view: JobView, words: Mapping[str, Any]) -> Schedule | None:
     if not words:
         return view.schedule
     present = view.schedule
-    if isinstance(present, Cron) and words.keys() <= {"cron", *OF_CRON, "until"}:
+    if isinstance(present, Cron) and words.keys() <= {"cron", *OF_CRON, *OF_REPEATED}:
         kept = {
             "cron": present.expression,
             "timezone": present.timezone,
             "dst": present.dst,
             "until": present.until,
+            "exclude": present.exclude.text,
         }
         return schedule_of(view.id, **{**kept, **words})
     return schedule_of(view.id, **words)

@@ -203,8 +203,10 @@ def _coming(view: JobView, t: Times) -> list[datetime]:
     if view.schedule is None or view.next_run is None:
         return []
     end = (t.now.astimezone(t.zone) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    excluded = view.schedule.excluded
     coming = view.schedule.between(t.now, end.astimezone(UTC) - timedelta(seconds=1))
-    return [moment.astimezone(t.zone) for moment in islice(coming, MOST_COMING)]
+    runs = (moment for moment in coming if excluded(moment) is None)
+    return [moment.astimezone(t.zone) for moment in islice(runs, MOST_COMING)]
 
 
 def _equation(counts: Mapping[str, int]) -> str:

@@ -26,6 +26,7 @@ from jobmanager.errors import (
     PayloadError,
     UnsupportedError,
 )
+from jobmanager.job import OF_REPEATED
 from jobmanager.ledger.job_view import JobView
 from jobmanager.present.arguments import PREFIX, WHOLE, fields_of, payload_of
 from jobmanager.present.definition import told_change
@@ -47,8 +48,8 @@ from jobmanager.web.pages.job_actions import path_of
 from jobmanager.web.pages.rendering import back_to, check_page, form_of, page
 from jobmanager.web.site import Site, site_of
 
-SCHEDULES = ("cron", "timezone", "dst", "every", "at", "until")
-TIMING = ("kind", "cron", "timezone", "gap", "fold", "every", "at", "until")
+SCHEDULES = ("cron", "timezone", "dst", "every", "at", "until", "exclude")
+TIMING = ("kind", "cron", "timezone", "gap", "fold", "every", "at", "until", "exclude")
 KINDS = (("cron", "Cron"), ("every", "Every"), ("at", "Once"), ("hand", "By hand"))
 CLOCK_CHANGES = (
     (
@@ -112,9 +113,10 @@ class Draft:
         return {}
 
     def _end(self) -> dict[str, str | None]:
-        """Return the end of the schedule; None takes it back."""
-        until = self.values.get("until", "").strip()
-        return {"until": until or None} if until or "until" in self.changed else {}
+        """Return the end of the schedule, and what it excludes; None takes the end back, '' the exclusion."""
+        until, exclude = (self.values.get(name, "").strip() for name in OF_REPEATED)
+        end = {"until": until or None} if until or "until" in self.changed else {}
+        return end | ({"exclude": exclude} if exclude or "exclude" in self.changed else {})
 
     def _dst_words(self) -> dict[str, str]:
         """Return the policy for clock changes, if it is not the default or was another one."""
@@ -305,8 +307,9 @@ def _values(view: JobView) -> dict[str, str]:
             values |= {"kind": "every", "every": str(schedule.interval // SECOND)}
         case At():
             values |= {"kind": "at", "at": schedule.moment.isoformat()}
-    if isinstance(schedule, (Cron, Every)) and schedule.until is not None:
-        values["until"] = schedule.until.isoformat()
+    if isinstance(schedule, (Cron, Every)):
+        values["until"] = schedule.until.isoformat() if schedule.until else ""
+        values["exclude"] = schedule.exclude.text
     return values
 
 
@@ -378,7 +381,7 @@ def _place(draft: Draft, error: JobManagerError) -> None:
         case CronError():
             kind = draft.values.get("kind", "cron")
             place = "timezone" if error.kind == "bad_timezone" else kind if kind in SCHEDULES else "cron"
-            place = {"dst": "gap", "until": "until"}.get(error.field or "", place)
+            place = {"dst": "gap", "until": "until", "exclude": "exclude"}.get(error.field or "", place)
         case DuplicateJobError():
             place = "id"
         case HandlerNotFoundError():

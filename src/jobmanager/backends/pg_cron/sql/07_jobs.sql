@@ -26,14 +26,15 @@ CREATE OR REPLACE FUNCTION jobmanager.override_of(_schedule text) RETURNS jsonb
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 -- What an operator says with this schedule, in the words of the declaration, so that no deployment takes it back.
   SELECT CASE
-    WHEN _schedule ~ '^cron .+ in \S+( dst \S+)?( until \S+)?$' THEN jsonb_strip_nulls(jsonb_build_object(
-      'cron', substring(_schedule FROM '^cron (.+) in \S+(?: dst \S+)?(?: until \S+)?$'),
-      'timezone', substring(_schedule FROM '^cron .+ in (\S+)(?: dst \S+)?(?: until \S+)?$'),
+    WHEN _schedule ~ '^cron .+ in \S+' THEN jsonb_strip_nulls(jsonb_build_object(
+      'cron', substring(timing FROM '^cron (.+) in \S+$'), 'timezone', substring(timing FROM ' in (\S+)$'),
       'dst', coalesce(substring(_schedule FROM ' dst (\S+)'), 'end,first'),
-      'until', substring(_schedule FROM ' until (\S+)$')))
-    WHEN _schedule ~ '^every \d+s( until \S+)?$' THEN jsonb_strip_nulls(jsonb_build_object(
-      'every', substring(_schedule FROM '\d+')::int, 'until', substring(_schedule FROM ' until (\S+)$')))
+      'exclude', substring(endless FROM ' except (.+)$'), 'until', substring(_schedule FROM ' until (\S+)$')))
+    WHEN timing ~ '^every \d+s$' THEN jsonb_strip_nulls(jsonb_build_object('every', substring(timing FROM '\d+')::int,
+      'exclude', substring(endless FROM ' except (.+)$'), 'until', substring(_schedule FROM ' until (\S+)$')))
     ELSE '{}' END
+    FROM (SELECT regexp_replace(_schedule, '( dst \S+)?( except .+)?( until \S+)?$', '') AS timing,
+                 regexp_replace(_schedule, ' until \S+$', '') AS endless) AS parts
 $$;
 
 CREATE OR REPLACE FUNCTION jobmanager.edited_in_sql() RETURNS trigger
@@ -53,7 +54,7 @@ BEGIN
     ON CONFLICT DO NOTHING;
   END IF;
   IF NEW.schedule IS DISTINCT FROM OLD.schedule THEN
-    NEW.override := coalesce(nullif(NEW.override, 'null'), '{}') - 'cron' - 'every' - 'timezone' - 'dst' - 'until' || jobmanager.override_of(NEW.schedule);
+    NEW.override := coalesce(nullif(NEW.override, 'null'), '{}') - 'cron' - 'every' - 'timezone' - 'dst' - 'until' - 'exclude' || jobmanager.override_of(NEW.schedule);
     NEW.override_at := moment;
     NEW.override_by := session_user;
   END IF;
