@@ -242,6 +242,19 @@ def test_the_database_opens_the_instants_of_each_policy_for_changes_of_the_clock
         (Every(30), {"every": 30}),
         (Every(30, until="2026-03-10T12:00Z"), {"every": 30, "until": "2026-03-10T12:00:00Z"}),
         (
+            Every(30, until="2026-03-10T12:00Z", exclude=["weekends", "* 2 * * *"]),
+            {"every": 30, "until": "2026-03-10T12:00:00Z", "exclude": "weekends; * 2 * * *"},
+        ),
+        (
+            Cron("0 9 * * 1", "Europe/Berlin", dst="skip", exclude="2026-12-24; 0-9 9 * * *"),
+            {
+                "cron": "0 9 * * 1",
+                "timezone": "Europe/Berlin",
+                "dst": "skip,first",
+                "exclude": "2026-12-24; 0-9 9 * * *",
+            },
+        ),
+        (
             Cron("30 2 * * *", "Europe/Berlin", until="2026-03-10T12:00Z"),
             {
                 "cron": "30 2 * * *",
