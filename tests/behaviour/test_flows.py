@@ -347,3 +347,119 @@ def test_a_job_that_an_operator_made_starts_by_events(jobs):
     jobs.send_event("user/created", data={"user": "ann"})
     run_due(jobs)
     assert [run.output for run in by_event(jobs, "made")] == [{"user": "ann"}]
+
+
+# ---------------------------------------------------------------- disabled, cancelled, and from the start
+
+
+def test_a_run_rests_on_while_its_job_is_disabled_and_goes_on_when_it_is_enabled(jobs, confirmations, clock):
+    run = settled(jobs, confirmations("ann"))
+
+    jobs.disable_job("welcome")
+    jobs.send_event("user/confirmed", key="ann", data="meanwhile")
+    assert settled(jobs, run).status == "pending"
+
+    jobs.enable_job("welcome")
+    assert settled(jobs, run).output == "meanwhile"
+
+
+def test_a_run_that_comes_to_rest_after_its_job_was_disabled_goes_on_later(jobs, clock):
+    def handler(context: RunContext) -> str:
+        context.step("disable", lambda: jobs.disable_job("flow"))
+        context.sleep("rest", days=1)
+        return "rested"
+
+    jobs.add_job("flow", handler)
+    run = settled(jobs, jobs.trigger_job("flow"))
+    clock.step(2 * DAY)
+    assert settled(jobs, run).reason == "sleeping"
+
+    jobs.enable_job("flow")
+    assert settled(jobs, run).output == "rested"
+
+
+def test_deleting_a_job_ends_the_runs_that_rest(jobs):
+    jobs.handler("note")(lambda context: context.sleep("rest", days=1))
+    jobs.create_job("made", handler="note")
+    run = settled(jobs, jobs.trigger_job("made"))
+
+    jobs.disable_job("made")
+    assert jobs.run(run.id).status == "pending"
+    jobs.delete_job("made")
+
+    assert (jobs.run(run.id).status, jobs.run(run.id).reason) == ("cancelled", "disabled")
+
+
+def tree(jobs: JobManager) -> tuple[Run, list[Run]]:
+    """Return a run that waits for two children, of which each sleeps."""
+    jobs.add_job("child", lambda context, number: context.sleep("rest", days=number))
+    jobs.add_job("parent", lambda context: context.gather("all", "child", [{"number": 1}, {"number": 2}]))
+    parent = settled(jobs, jobs.trigger_job("parent"))
+    children = jobs.children(parent.id)
+    assert [(run.status, run.reason) for run in (parent, *children)] == [
+        ("pending", "children"),
+        ("pending", "sleeping"),
+        ("pending", "sleeping"),
+    ]
+    return parent, children
+
+
+def test_cancelling_a_run_cancels_what_it_has_started(jobs):
+    parent, children = tree(jobs)
+    assert jobs.cancel(parent.id).status == "cancelled"
+    assert [jobs.run(child.id).status for child in children] == ["cancelled"] * 2
+    assert jobs.cancel(parent.id).status == "cancelled"
+
+
+def test_children_may_be_kept(jobs, clock):
+    parent, children = tree(jobs)
+    jobs.cancel(parent.id, children="keep")
+    clock.step(3 * DAY)
+    assert [settled(jobs, child).status for child in children] == ["succeeded"] * 2
+    with pytest.raises(PayloadError, match='use "cancel" or "keep"'):
+        jobs.cancel(parent.id, children="all")
+
+
+def test_a_parent_goes_on_when_its_last_child_is_cancelled(jobs, clock):
+    parent, children = tree(jobs)
+    for child in children:
+        jobs.cancel(child.id)
+    ended = settled(jobs, parent)
+    assert (ended.status, ended.error.type) == ("failed", "StepFailedError")
+
+
+def test_a_run_that_was_cancelled_starts_no_more_children(jobs):
+    def handler(context: RunContext) -> None:
+        jobs.store.runs.cancel(context.run_id)  # by another process: this one has not heard yet
+        context.start("one", "child", {})
+
+    jobs.add_job("child", lambda context: context.sleep("rest", days=1))
+    jobs.add_job("parent", handler)
+    parent = settled(jobs, jobs.trigger_job("parent"))
+    assert parent.status == "cancelled"
+    assert [run.status for run in jobs.children(parent.id)] == ["cancelled"]
+
+
+def test_a_run_may_be_redriven_from_its_start(jobs):
+    done: list[str] = []
+
+    def handler(context: RunContext) -> None:
+        context.step("first", done.append, "first")
+        context.start("one", "noted", {})
+        if len(done) < 3:
+            raise NonRetryable("not yet")
+
+    jobs.add_job("noted", lambda: done.append("child"))
+    jobs.add_job("flow", handler)
+    run = settled(jobs, jobs.trigger_job("flow"))
+    run_due(jobs)
+    assert (run.status, done) == ("failed", ["first", "child"])
+
+    again = settled(jobs, jobs.redrive(run.id))
+    assert (again.status, done) == ("failed", ["first", "child"])
+
+    settled(jobs, jobs.redrive(run.id, from_start=True))
+    run_due(jobs)
+    assert done == ["first", "child", "first", "child"]
+    assert jobs.run(run.id).status == "succeeded"
+    assert len(jobs.children(run.id)) == 2

@@ -324,8 +324,8 @@ ATTEMPTS = {
     ),
     "job-open guard": Mutation(
         STORE,
-        " AND EXISTS (SELECT 1 FROM jobmanager_jobs j WHERE j.id = job_id AND j.state IN ('active', 'paused'))",
-        "",
+        "(j.state IN ('active', 'paused') OR (? AND j.state = 'disabled'))",
+        "(j.state <> 'nothing' OR ?)",
         (SQLITE_CONTRACT + "test_a_run_whose_job_is_no_longer_open_is_not_tried_again",),
     ),
     "locale of the payload": Mutation(

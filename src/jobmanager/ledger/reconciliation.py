@@ -222,7 +222,7 @@ class Reconciliation:
                 txn.notify(self._paused(after))
             if action is not None:
                 txn.audit(self._auditor.of_job(action, before, after, by=by, at=txn.now))
-            if before.open and not after.open:
+            if not after.open and (before.open or after.state != before.state):
                 txn.close_pending()
             return txn.job
 
@@ -239,10 +239,10 @@ class Reconciliation:
             self.change(job_id, state="paused", reason="failures", by=by, action="pause")
         return failing and is_active
 
-    def redrive(self, run_id: str, note: Note | None = None) -> Run:
+    def redrive(self, run_id: str, note: Note | None = None, *, from_start: bool = False) -> Run:
         """Open a closed run again, due now; TransitionError for one that is open or succeeded, or stands for many ticks.
 
-        `note` makes the entry of the audit.
+        `note` makes the entry of the audit. With `from_start` its steps are forgotten.
         """
         found = self._store.history.run(run_id)
         if found is None:
@@ -259,7 +259,7 @@ class Reconciliation:
                     f"Job {run.job_id!r} is {txn.job.state}; enable it before redriving its runs.",
                     job_id=run.job_id,
                 )
-            again = in_line_again(txn, run)
+            again = in_line_again(txn, run, from_start=from_start)
             txn.audit(None if note is None else note(run, again))
             return again
 
@@ -333,10 +333,11 @@ class Reconciliation:
         apply_overlap(txn, replace(run, turn="waits") if waits and run.turn else run)
 
 
-def in_line_again(txn: JobTransaction, run: Run) -> Run:
+def in_line_again(txn: JobTransaction, run: Run, *, from_start: bool = False) -> Run:
     """Open a closed run again: pending, due now, waiting for its key, with as many attempts as the policy gives."""
     turn = None if txn.job.overlap == "allow" else "waits"
-    return txn.reopen(run, max_attempts=run.attempt + txn.job.max_attempts, turn=turn)
+    most = run.attempt + txn.job.max_attempts
+    return txn.reopen(run, max_attempts=most, turn=turn, from_start=from_start)
 
 
 def _declared_anew(before: JobRow, declaration: JobRow) -> JobRow:

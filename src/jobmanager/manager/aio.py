@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
 
 from jobmanager.access.keys import ApiKey
 from jobmanager.access.principal import READ, WRITE, Principal
@@ -215,13 +215,15 @@ class AsyncJobManager:
         """List the living processes that execute a job; see `JobManager.executors`."""
         return await _on_thread(self._manager.executors, job_id)
 
-    async def cancel(self, run_id: str, *, by: str | None = None) -> Run:
+    async def cancel(
+        self, run_id: str, *, children: Literal["cancel", "keep"] = "cancel", by: str | None = None
+    ) -> Run:
         """Ask a run to end; see `JobManager.cancel`."""
-        return await _on_thread(self._manager.cancel, run_id, by=by)
+        return await _on_thread(self._manager.cancel, run_id, children=children, by=by)
 
-    async def redrive(self, run_id: str, *, by: str | None = None) -> Run:
+    async def redrive(self, run_id: str, *, from_start: bool = False, by: str | None = None) -> Run:
         """Open a closed run again; see `JobManager.redrive`."""
-        return await _on_thread(self._manager.redrive, run_id, by=by)
+        return await _on_thread(self._manager.redrive, run_id, from_start=from_start, by=by)
 
     async def redrive_all(
         self, job: str | None = None, *, limit: int = 100, by: str | None = None

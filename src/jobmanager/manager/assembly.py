@@ -11,7 +11,7 @@ from typing import Any
 from jobmanager.backends.base import Backend
 from jobmanager.backends.timetable import ScheduledJob, Timetable
 from jobmanager.clock import Clock
-from jobmanager.errors import JobDisabledError, StoreError, StoreUnavailableError
+from jobmanager.errors import JobDisabledError, RunCancelledError, StoreError, StoreUnavailableError
 from jobmanager.execution import log_capture as capture
 from jobmanager.execution.around import Arounds
 from jobmanager.execution.child_process import ChildProcesses
@@ -346,6 +346,17 @@ class Assembly:
             raise JobDisabledError(
                 f"Job {job_id!r} is disabled: run {parent.id} cannot start it.", job_id=job_id
             )
+        [now] = self.store.runs.by_id([parent.id]) or [parent]
+        if now.cancel_requested_at is not None or now.status.closed:
+            # Its cancel did not meet these, which were opened after it.
+            for result in results:
+                if result.finding == "opened" and result.run is not None:
+                    self.store.runs.cancel(result.run.id)
+            attempt = self.attempts.get(parent.id)
+            if attempt is not None:
+                attempt.ask_to_end("requested")
+                attempt.stop_seen = True
+            raise RunCancelledError(f"run {parent.id} is cancelled, and so are the runs that it was starting")
         return [result.run for result in results if result.run is not None]
 
     def enable_execution(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from jobmanager.access.acting import in_batch
 from jobmanager.access.principal import ADMIN, WRITE
@@ -212,32 +212,42 @@ class Operating:
         return executing
 
     @changes(WRITE, "cancel", of="run")
-    def cancel(self, run_id: str, *, by: str | None = None) -> Run:
+    def cancel(
+        self, run_id: str, *, children: Literal["cancel", "keep"] = "cancel", by: str | None = None
+    ) -> Run:
         """Ask a run to end, and return it: a pending one is cancelled at once, a closed one stays as it is.
 
-        A running one ends when its handler reads `context.cancelled`. With `by` the change is audited. Twice is safe. Raises
-        RunNotFoundError and JobDisabledError.
+        A running one ends when its handler reads `context.cancelled`, or comes to a step. The same becomes of the open runs that it has started
+        in steps, and of those that these have started, unless `children` is "keep". With `by` the change is audited. Twice is safe.
+        Raises PayloadError, RunNotFoundError and JobDisabledError.
         """
         check_arguments(by=by)
+        if children not in ("cancel", "keep"):
+            raise PayloadError(f'children={shown(children)} cannot be used; use "cancel" or "keep".')
         found = self._parts.history.run(run_id)
         self._parts.check_not_disabled(f"Run {found.id} is not cancelled", found.job_id)
-        run = self._parts.ready().store.runs.cancel(found.id, note=self._parts.noting("cancel", by))
+        note = self._parts.noting("cancel", by)
+        run = self._parts.ready().store.runs.cancel(found.id, children=children == "cancel", note=note)
         attempt = self._parts.assembly.attempts.get(run.id)
         if attempt is not None:
             attempt.ask_to_end("requested")
+        if run.parent_id is not None and run.status.closed:
+            self._parts.assembly.wake()
         return run
 
     @changes(WRITE, "redrive", of="run")
-    def redrive(self, run_id: str, *, by: str | None = None) -> Run:
+    def redrive(self, run_id: str, *, from_start: bool = False, by: str | None = None) -> Run:
         """Open a failed, cancelled, skipped or missed run again, due now, and return it.
 
-        Its old outcome stays among its attempts. With `by` the change is audited. Raises TransitionError for any other status,
-        JobDisabledError and RunNotFoundError.
+        Its old outcome stays among its attempts. Steps that succeeded are not done again, unless it is to go `from_start`: then its steps
+        are forgotten, and the runs that it has started stay what they are and are started anew. With `by` the change is audited.
+        Raises TransitionError for any other status, JobDisabledError and RunNotFoundError.
         """
-        check_arguments(by=by)
+        check_arguments(by=by, from_start=from_start)
         found = self._parts.history.run(run_id)
         self._parts.check_not_disabled(f"Run {found.id} is not redriven", found.job_id)
-        run = self._parts.ready().account.redrive(found.id, self._parts.noting("redrive", by))
+        note = self._parts.noting("redrive", by)
+        run = self._parts.ready().account.redrive(found.id, note, from_start=from_start)
         self._execute_soon([run.id])
         return run if self._parts.assembly.threaded else self._inline(run)
 

@@ -184,8 +184,10 @@ class StoredRuns(ABC):
         """Append captured log lines."""
 
     @abstractmethod
-    def cancel(self, run_id: str, *, note: Note | None = None) -> Run:
+    def cancel(self, run_id: str, *, children: bool = True, note: Note | None = None) -> Run:
         """Cancel a pending run at once, note the request for the owner of a running one; leave a closed one. RunNotFoundError.
+
+        With `children` the same becomes of all open runs that it, and those in turn, have started; in one transaction.
 
         `note` makes the entry of the audit from the run before and after; it is written in the same transaction.
         """

@@ -102,11 +102,17 @@ class JobTransaction(ABC):
 
     @abstractmethod
     def close_pending(self) -> None:
-        """Close the job's pending rows: first attempts of ticks as skipped(disabled), the others as cancelled(disabled)."""
+        """Close the job's pending rows: first attempts of ticks as skipped(disabled), the others as cancelled(disabled).
+
+        Runs that rest in a step stay, and go on when the job opens again, unless it is deleted.
+        """
 
     @abstractmethod
-    def reopen(self, run: Run, *, max_attempts: int, turn: str | None) -> Run:
-        """Make a closed run pending, due now; its outcome becomes a row of attempts."""
+    def reopen(self, run: Run, *, max_attempts: int, turn: str | None, from_start: bool = False) -> Run:
+        """Make a closed run pending, due now; its outcome becomes a row of attempts.
+
+        Steps that failed are forgotten; with `from_start` all are, and its children lose the keys under which it finds them.
+        """
 
     @abstractmethod
     def audit(self, entry: AuditEntry | None) -> None:

@@ -66,7 +66,3 @@ class StepBook(ABC):
     @abstractmethod
     def purge_events(self, before: datetime) -> int:
         """Delete the events that were sent before the moment; return how many. Twice is once."""
-
-    @abstractmethod
-    def forget(self, run_id: str) -> int:
-        """Delete the steps of a run that is not running, so that it begins anew; return how many. Twice is once."""

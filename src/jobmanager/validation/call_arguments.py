@@ -24,12 +24,13 @@ _KINDS: dict[str, Kind] = {
     "reason": _REMARK,
     "notify": Flag(),
     "dry_run": Flag(),
+    "from_start": Flag(),
     "plan": Flag(),
     "active": Flag(),
     "again": Flag(),
     "limit": Whole(0, 1_000_000),
 }
-_NEVER_NONE = frozenset({"once", "notify", "dry_run", "plan", "active", "again", "limit"})
+_NEVER_NONE = frozenset({"once", "notify", "dry_run", "from_start", "plan", "active", "again", "limit"})
 Word = TypeVar("Word", bound=StrEnum)
 
 

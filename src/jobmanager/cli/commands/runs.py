@@ -412,11 +412,12 @@ def log_line(line: LogLine) -> Text:
 
 @verb("cancel", example="jobmanager cancel 8f0c2b1a")
 @RUN_ID
+@click.option("--keep-children", is_flag=True, help="Let the runs go on that it has started in steps.")
 @click.pass_obj
-def cancel(here: Session, run: str) -> None:
-    """Ask a run to end.
+def cancel(here: Session, run: str, *, keep_children: bool) -> None:
+    """Ask a run to end, and the runs that it has started.
 
-    A pending run ends at once, a running one when its handler looks at context.cancelled.
+    A pending run ends at once, a running one when its handler looks at context.cancelled or comes to a step.
     """
     before = find(here.ledger, run)
     if before.status.closed and before.status.value != "cancelled":
@@ -424,7 +425,7 @@ def cancel(here: Session, run: str) -> None:
             f"Run {tail(before.id)} of {before.job_id} has already ended: {before.status}.",
             hint=f"`jobmanager runs show {tail(before.id)}` shows how.",
         )
-    after = here.ledger.cancel(before.id)
+    after = here.ledger.cancel(before.id, children="keep" if keep_children else "cancel")
     if here.as_json:
         here.emit(run_record(after))
     elif after.status.closed:

@@ -79,10 +79,11 @@ def trigger(
 
 @verb("redrive", example="jobmanager redrive 8f0c2b1a --wait")
 @RUN_ID
+@click.option("--from-start", is_flag=True, help="Forget what its steps have done, and do all of them again.")
 @WAIT
 @TIMEOUT
 @click.pass_obj
-def redrive(here: Session, run: str, wait: bool, timeout: str | None) -> None:
+def redrive(here: Session, run: str, *, from_start: bool, wait: bool, timeout: str | None) -> None:
     """Open an ended run again.
 
     Failed, cancelled, skipped and missed runs can be redriven; the old outcome stays among the attempts.
@@ -90,7 +91,7 @@ def redrive(here: Session, run: str, wait: bool, timeout: str | None) -> None:
     limit = None if timeout is None else duration(timeout)
     watch = wait or limit is not None
     manager = here.jobs if watch else here.ledger  # executing it here takes the application's handlers
-    again = manager.redrive(find(manager, run).id)
+    again = manager.redrive(find(manager, run).id, from_start=from_start)
     _start_if_not_stopped(here, manager, again, wait=watch, limit=limit)
 
 

@@ -10,7 +10,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobmanager.errors import StoreUnavailableError
-from jobmanager.run import FAILED, KEEPS_ATTEMPT, PENDING, RETURNED, RUNNING, Ending, Run, RunStatus
+from jobmanager.run import (
+    FAILED,
+    KEEPS_ATTEMPT,
+    PENDING,
+    RETURNED,
+    RUNNING,
+    SUSPENDED,
+    Ending,
+    Run,
+    RunStatus,
+)
 from jobmanager.stores.sql import postgres_writes as writes
 from jobmanager.stores.sql.database import Connection, Database
 from jobmanager.stores.sql.outbox import notices_of, write_notices
@@ -133,6 +143,7 @@ class PostgresRuns(SqlRuns):
             "retry_at": ending.retry_at,
             "kept": kept,
             "returned": kept == RETURNED,
+            "rests": kept in SUSPENDED,
         }
         moved = driver.execute(writes.RETRY, {**fence, **again})
         if moved.rowcount:

@@ -100,7 +100,8 @@ SELECT id::text FROM opened UNION ALL SELECT id::text FROM ended"""
 THESE = "SELECT r.* FROM jobmanager.runs r WHERE r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.due_at, r.id"
 OURS = """SELECT id::text, status, owner, starts, accepted_at, started_at FROM jobmanager.runs WHERE id = ANY(%(ids)s::uuid[])"""
 RETRY = f"""WITH open AS
- (SELECT id FROM jobmanager.jobs WHERE id = %(job_id)s AND state IN ('active', 'paused') FOR SHARE)
+ (SELECT id FROM jobmanager.jobs WHERE id = %(job_id)s
+   AND (state IN ('active', 'paused') OR (%(rests)s AND state = 'disabled')) FOR SHARE)
 UPDATE jobmanager.runs r SET {TO_PENDING}, due_at = %(retry_at)s, reason = %(kept)s, attempt = CASE WHEN %(returned)s AND r.attempt = 1 AND NOT EXISTS
   (SELECT FROM jobmanager.attempts a WHERE a.run_id = r.id) THEN 0 ELSE r.attempt END
  FROM open WHERE r.job_id = open.id AND r.id = %(id)s AND r.owner = %(owner)s AND r.starts = %(starts)s

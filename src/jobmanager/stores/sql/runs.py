@@ -27,6 +27,7 @@ from jobmanager.stores.sql.rows import (
 from jobmanager.stores.values import Note
 
 LOST_AFTER = timedelta(seconds=30)
+CANCELLED_AT_ONCE = 1000
 
 
 def refused_retry(ending: Ending, *, cancel_requested: bool) -> tuple[RunStatus, str | None]:
@@ -88,27 +89,39 @@ class SqlRuns(SqlFacet, StoredRuns):
             {"run_id": run_id, "attempt": attempt, "lines": line_values(lines)},
         )
 
-    def cancel(self, run_id: str, *, note: Note | None = None) -> Run:
+    def cancel(self, run_id: str, *, children: bool = True, note: Note | None = None) -> Run:
         runs = self.tables.runs
         if not self.database.may_be_run_id(run_id):
             raise self.database.no_run(run_id)
         with self.database.writing() as connection:
             now = self.database.clock(connection)
             before = None if note is None else self.database.find_run(connection, run_id)
-            connection.execute(
-                sa.update(runs)
-                .where(runs.c.id == run_id, runs.c.status == PENDING)
-                .values(status=CANCELLED, reason="requested", turn=None, finished_at=now)
-            )
-            connection.execute(
-                sa.update(runs)
-                .where(runs.c.id == run_id, runs.c.status == RUNNING, runs.c.cancel_requested_at.is_(None))
-                .values(cancel_requested_at=now)
-            )
+            ids = self._tree(connection, run_id) if children else [run_id]
+            for first in range(0, len(ids), CANCELLED_AT_ONCE):
+                some = runs.c.id.in_(ids[first : first + CANCELLED_AT_ONCE])
+                connection.execute(
+                    sa.update(runs)
+                    .where(some, runs.c.status == PENDING)
+                    .values(status=CANCELLED, reason="requested", turn=None, finished_at=now)
+                )
+                connection.execute(
+                    sa.update(runs)
+                    .where(some, runs.c.status == RUNNING, runs.c.cancel_requested_at.is_(None))
+                    .values(cancel_requested_at=now)
+                )
             after = self.database.the_run(connection, run_id)
             if note is not None:
                 self.database.note(connection, note(before, after))
             return after
+
+    def _tree(self, connection: Connection, run_id: str) -> list[str]:
+        """Return the ids of the run and of the open ones below it, locked in their order; empty unless the run is open."""
+        runs, child = self.tables.runs, self.tables.runs.alias("child")
+        is_open = runs.c.status.in_([PENDING.value, RUNNING.value])
+        tree = sa.select(runs.c.id).where(runs.c.id == run_id, is_open).cte("tree", recursive=True)
+        tree = tree.union(sa.select(child.c.id).where(child.c.parent_id == tree.c.id))
+        query = sa.select(runs.c.id).where(runs.c.id.in_(sa.select(tree.c.id)), is_open).order_by(runs.c.id)
+        return [str(found) for found in connection.scalars(self.database.locked(query))]
 
     def cancel_requests(self, owner: str) -> list[str]:
         c = self.tables.runs.c

@@ -17,6 +17,7 @@ from jobmanager.run import (
     PENDING,
     RETURNED,
     RUNNING,
+    SUSPENDED,
     Ending,
     Run,
     RunStatus,
@@ -47,7 +48,7 @@ END = f"""UPDATE jobmanager_runs SET status = ?, reason = ?, output = ?, error =
  turn = NULL WHERE {FENCE}"""  # noqa: S608 - constants only
 RETRY = f"""UPDATE jobmanager_runs SET {TO_PENDING}, due_at = ?, reason = ?, attempt = CASE WHEN ? AND attempt = 1 AND NOT EXISTS
   (SELECT 1 FROM jobmanager_attempts a WHERE a.run_id = jobmanager_runs.id) THEN 0 ELSE attempt END WHERE {FENCE} AND cancel_requested_at IS NULL
- AND EXISTS (SELECT 1 FROM jobmanager_jobs j WHERE j.id = job_id AND j.state IN ('active', 'paused'))"""  # noqa: S608
+ AND EXISTS (SELECT 1 FROM jobmanager_jobs j WHERE j.id = job_id AND (j.state IN ('active', 'paused') OR (? AND j.state = 'disabled')))"""  # noqa: S608
 CANCEL_REQUESTED = f"SELECT cancel_requested_at IS NOT NULL FROM jobmanager_runs WHERE {FENCE}"  # noqa: S608
 DECLARES = "SELECT declares FROM jobmanager_instances WHERE id = ? AND dead_at IS NULL"
 CLAIMABLE = """SELECT r.id, r.turn, r.concurrency_key FROM jobmanager_runs r JOIN jobmanager_jobs j ON j.id = r.job_id
@@ -191,7 +192,7 @@ class SqliteRuns(SqlRuns):
         run = ending.run
         fence = (run.id, run.owner, run.starts)
         kept = ending.reason if ending.reason in KEEPS_ATTEMPT else None
-        again = (micros(ending.retry_at), kept, kept == RETURNED, *fence)
+        again = (micros(ending.retry_at), kept, kept == RETURNED, *fence, kept in SUSPENDED)
         if driver_of(connection).execute(RETRY, again).rowcount:
             if kept != RETURNED:
                 self.database.keep_attempt(connection, run, ending.error, ending.finished_at, kept)

@@ -183,13 +183,6 @@ class SqlStepBook(SqlFacet, StepBook):
         with self.database.writing() as connection:
             return int(connection.execute(sa.delete(table).where(table.c.sent_at < before)).rowcount)
 
-    def forget(self, run_id: str) -> int:
-        table, runs = self.tables.run_steps, self.tables.runs
-        running = sa.exists().where(runs.c.id == run_id, runs.c.status == RUNNING)
-        gone = sa.delete(table).where(table.c.run_id == run_id, ~running)
-        with self.database.writing() as connection:
-            return int(connection.execute(gone).rowcount)
-
 
 def _event_from(row: Mapping[Any, Any]) -> Event:
     return Event(**{name: value for name, value in dict(row).items() if name not in OF_THE_ROW})

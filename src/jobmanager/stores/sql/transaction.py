@@ -9,14 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobmanager.run import (
-    CANCELLED,
-    PENDING,
-    RUNNING,
-    SKIPPED,
-    Notice,
-    Run,
-)
+from jobmanager.run import CANCELLED, PENDING, RUNNING, SKIPPED, SUSPENDED, Notice, Run
 from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.sql.columns import to_pending
 from jobmanager.stores.sql.database import NEVER, Connection, Database, literally, newest_of
@@ -183,6 +176,8 @@ class SqlJobTransaction(JobTransaction):
     def close_pending(self) -> None:
         c = self._runs.c
         pending = sa.update(self._runs).where(c.job_id == self.job.id, literally(c.status, PENDING))
+        if self.job.state != "deleted":
+            pending = pending.where(c.reason.is_(None) | c.reason.not_in(sorted(SUSPENDED)))
         never_started = (c.attempt == 0) & c.scheduled_for.is_not(None)
         for condition, status in ((never_started, SKIPPED), (~never_started, CANCELLED)):
             self._connection.execute(
@@ -191,7 +186,7 @@ class SqlJobTransaction(JobTransaction):
                 )
             )
 
-    def reopen(self, run: Run, *, max_attempts: int, turn: str | None) -> Run:
+    def reopen(self, run: Run, *, max_attempts: int, turn: str | None, from_start: bool = False) -> Run:
         self._database.keep_attempt(self._connection, run, run.error, run.finished_at or self.now)
         forgotten = (
             "reason",
@@ -211,7 +206,13 @@ class SqlJobTransaction(JobTransaction):
         )
         self._connection.execute(sa.update(self._runs).where(self._runs.c.id == run.id).values(**fresh))
         steps = self._database.tables.run_steps
-        self._connection.execute(sa.delete(steps).where(steps.c.run_id == run.id, steps.c.status == "failed"))
+        gone = sa.delete(steps).where(steps.c.run_id == run.id)
+        if from_start:
+            children = sa.update(self._runs).where(self._runs.c.parent_id == run.id)
+            self._connection.execute(children.values(idempotency_key=None))
+        else:
+            gone = gone.where(steps.c.status == "failed")
+        self._connection.execute(gone)
         ask_for_recount(self._database, self._connection, hours_of_ids([run.id]))
         return replace(run, **fresh)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from jobmanager.run import CANCELLED, FAILED, MISSED, PENDING, SKIPPED, SUCCEEDED, Failure, LogLine
+from jobmanager.run import CANCELLED, FAILED, MISSED, PENDING, SKIPPED, SUCCEEDED, Failure, LogLine, RunStatus
+from jobmanager.stores.values import JobState
 from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
 
 
@@ -118,6 +119,30 @@ class AccountPromises(StoreGround):
         assert all(row.finished_at and row.turn is None for row in map(self.row, (tick, by_hand, retry)))
         assert self.row(running) == running
         assert self.row(elsewhere) == elsewhere
+
+    def test_runs_that_rest_stay_when_their_job_is_disabled_and_end_when_it_is_deleted(self) -> None:
+        self.job()
+        owner = self.process()
+        resting, running = [], self.opened(self.run_of(owner=owner, turn=None))
+        for reason in ("sleeping", "waiting", "children"):
+            run = self.opened(self.run_of(owner=owner, turn=None))
+            self.ended(run, retry_at=self.now + HOUR, reason=reason)
+            resting.append(run)
+
+        states: tuple[tuple[JobState, tuple[RunStatus, str | None]], ...] = (
+            ("disabled", (PENDING, None)),
+            ("deleted", (CANCELLED, "disabled")),
+        )
+        for state, becomes in states:
+            with self.store.jobs.lock("job") as txn:
+                txn.save(replace(txn.job, state=state))
+                txn.close_pending()
+            if state == "disabled":
+                self.ended(running, retry_at=self.now - seconds(1), reason="sleeping")
+                assert self.claim(self.process()) == []
+            for run in (*resting, running):
+                row = self.row(run)
+                assert (row.status, becomes[1] and row.reason) == becomes
 
     def test_a_reopened_run_is_pending_and_due_and_its_outcome_becomes_an_attempt(self) -> None:
         self.job()

@@ -60,6 +60,26 @@ class LastingPromises(StoreGround):
 
     # ---------------------------------------------------------------- cancelling
 
+    def test_a_run_is_cancelled_with_all_that_it_has_started(self) -> None:
+        self.job()
+        owner = self.process()
+        parent = self.opened(self.run_of(owner=owner, turn=None))
+        waits, runs = (
+            self.opened(self.run_of(parent_id=parent.id, turn=None, **how)) for how in ({}, {"owner": owner})
+        )
+        ended = self.opened(self.run_of(parent_id=parent.id, turn=None, owner=owner))
+        below = self.opened(self.run_of(parent_id=ended.id, turn=None))
+        self.ended(ended, SUCCEEDED)
+        other = self.opened(self.run_of(turn=None))
+
+        assert self.store.runs.cancel(parent.id, children=False).cancel_requested_at is not None
+        assert self.row(waits) == waits
+        self.store.runs.cancel(parent.id)
+
+        assert [self.row(run).status for run in (waits, below)] == [CANCELLED, CANCELLED]
+        assert self.row(runs).cancel_requested_at is not None
+        assert (self.row(ended).status, self.row(other)) == (SUCCEEDED, other)
+
     def test_a_pending_run_is_cancelled_at_once(self) -> None:
         self.job()
         run = self.opened(self.run_of(turn="holds", due_at=self.now + seconds(30)))

@@ -145,14 +145,18 @@ class StepPromises(StoreGround):
             txn.reopen(closed, max_attempts=2, turn=None)
         assert [step.name for step in self.store.steps.of(run.id)] == ["load"]
 
-    def test_all_steps_of_a_run_that_is_not_running_can_be_forgotten(self) -> None:
+    def test_a_run_that_is_reopened_from_the_start_has_no_steps_and_finds_no_children(self) -> None:
         run = self._with_steps()
         self.store.steps.record([StepWrite(run, self._step(run))])
-        assert self.store.steps.forget(run.id) == 0
+        child = self.opened(self.run_of(parent_id=run.id, idempotency_key=f"{GATHERED}{run.id}/a#0/0"))
         self.ended(run, FAILED)
-        assert self.store.steps.forget(run.id) == 1
-        assert self.store.steps.forget(run.id) == 0
+        closed = self.store.history.run(run.id)
+        assert closed is not None
+        with self.store.jobs.lock(run.job_id) as txn:
+            txn.reopen(closed, max_attempts=2, turn=None, from_start=True)
         assert self.store.steps.of(run.id) == []
+        assert [each.id for each in self.store.steps.children(run.id)] == [child.id]
+        assert self.store.steps.children(run.id, key_prefix=GATHERED) == []
 
     def test_purged_runs_leave_no_steps(self) -> None:
         run = self._with_steps()

@@ -140,14 +140,25 @@ def list_lines(
     return page_of(found, limit, lambda line: str(line["cursor"]))
 
 
-def cancel_run(request: Request, run_id: str) -> dict[str, Any]:
+def cancel_run(
+    request: Request,
+    run_id: str,
+    children: Annotated[
+        Literal["cancel", "keep"], Query(description="What becomes of the runs that it has started in steps.")
+    ] = "cancel",
+) -> dict[str, Any]:
     """Ask a run to end: a pending one is cancelled at once, a closed one stays as it is. Twice is safe."""
-    return run_record(site_of(request).jobs.cancel(run_id))
+    return run_record(site_of(request).jobs.cancel(run_id, children=children))
 
 
-def redrive_run(request: Request, run_id: str) -> dict[str, Any]:
+def redrive_run(
+    request: Request,
+    run_id: str,
+    *,
+    from_start: Annotated[bool, Query(description="Forget what its steps have done.")] = False,
+) -> dict[str, Any]:
     """Open a failed, cancelled, skipped or missed run again, due now."""
-    return run_record(site_of(request).jobs.redrive(run_id))
+    return run_record(site_of(request).jobs.redrive(run_id, from_start=from_start))
 
 
 def discard_run(request: Request, run_id: str) -> dict[str, Any]:

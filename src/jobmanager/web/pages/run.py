@@ -192,7 +192,8 @@ def short_stamp(line: LogLine, zone: Any) -> str:
 
 async def redrive(request: Request) -> Response:
     """Open the run again, and show it."""
-    return await _do(request, "redrive")
+    form = await form_of(request)
+    return await _done(request, "redrive", from_start=form.get("from_start") == "yes")
 
 
 async def discard(request: Request) -> Response:
@@ -213,9 +214,9 @@ async def _do(request: Request, action: str) -> Response:
     return await _done(request, action)
 
 
-async def _done(request: Request, action: str) -> Response:
+async def _done(request: Request, action: str, **how: Any) -> Response:
     run_id = request.path_params["run_id"]
-    changed = await run_in_threadpool(getattr(site_of(request).jobs, action), run_id)
+    changed = await run_in_threadpool(getattr(site_of(request).jobs, action), run_id, **how)
     return back_to(request, f"/runs/{changed.id}")
 
 
@@ -240,7 +241,7 @@ def _confirm(request: Request) -> Response:
         question=f"Cancel the run of {found.job_id}, {at}?",
         told="It ends at once, before it starts."
         if now
-        else "It ends when its handler looks whether it is to end; nothing is killed.",
+        else "It ends when its handler looks whether it is to end; nothing is killed. So do the runs that it has started.",
         apply=f"/runs/{found.id}/cancel",
         fields={"sure": "yes"},
         verb="Cancel the run",

@@ -63,7 +63,8 @@ BEGIN
     NEW.state_by := CASE WHEN NEW.state_by IS DISTINCT FROM OLD.state_by THEN NEW.state_by ELSE session_user END;
     IF NEW.state NOT IN ('active', 'paused') THEN
       UPDATE jobmanager.runs SET status = CASE WHEN attempt = 0 AND scheduled_for IS NOT NULL THEN 'skipped' ELSE 'cancelled' END,
-        reason = 'disabled', turn = NULL, finished_at = moment WHERE job_id = NEW.id AND runs.status = 'pending';
+        reason = 'disabled', turn = NULL, finished_at = moment WHERE job_id = NEW.id AND runs.status = 'pending'
+          AND (NEW.state = 'deleted' OR coalesce(runs.reason, '') NOT IN ('sleeping', 'waiting', 'children'));
     END IF;
   END IF;
   NEW.schedule_rev := OLD.schedule_rev + 1;
