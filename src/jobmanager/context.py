@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, overload
 from uuid import UUID, uuid4
 
-from jobmanager.clock import Clock, as_duration
+from jobmanager.clock import Clock, as_duration, later
 from jobmanager.errors import RunCancelledError, StepError, UnsupportedError
 from jobmanager.job import Job, Retry
 from jobmanager.run import LogLine, Progress, Run
@@ -91,8 +91,10 @@ class AttemptState:
         "backend",
         "flow",
         "job",
+        "limit",
         "progress",
         "run",
+        "run_ends_at",
         "started_at",
         "started_mono",
         "stop",
@@ -116,6 +118,10 @@ class AttemptState:
         self._steps_of = steps_of
         self.flow: StepCalls | None = None
         self.job: Job = job
+        self.limit: timedelta | None = job.timeout
+        """How long this call of the handler may take: the timeout of the job, or what is left of its `run_timeout`."""
+        self.run_ends_at: datetime | None = None
+        """When the `run_timeout` of the job is over for this run."""
         self.run: Run = run
         self.backend: str = backend
         self.started_at: datetime = run.opened_at
@@ -141,15 +147,28 @@ class AttemptState:
             self.stop = cause
 
     def seconds_over(self) -> float:
-        """Return for how many seconds the timeout of the job has been over; below 0 before, without one, or before the start."""
-        timeout = self.job.timeout
-        if timeout is None:
+        """Return for how many seconds the limit of this call has been over; below 0 before, without one, or before the start."""
+        limit = self.limit
+        if limit is None:
             return -1.0
-        return self._clock.monotonic() - self.started_mono - timeout.total_seconds()
+        return self._clock.monotonic() - self.started_mono - limit.total_seconds()
+
+    def limit_run(self, begun_at: datetime) -> None:
+        """Note that the run began then, for the `run_timeout` of its job."""
+        whole = self.job.run_timeout
+        if whole is not None:
+            self.run_ends_at = later(begun_at, whole)
+            left = max(self.run_ends_at - self._clock.now(), timedelta(0))
+            self.limit = left if self.limit is None else min(left, self.limit)
+
+    @property
+    def run_is_over(self) -> bool:
+        """Whether the `run_timeout` of the job is over."""
+        return self.run_ends_at is not None and self._clock.now() >= self.run_ends_at
 
     def note_timeout(self) -> None:
         """Ask to end if the timeout is over: where a supervisor looks after attempts, it has done so already."""
-        if self.job.timeout is not None and not self.timed_out and self.seconds_over() >= 0:
+        if self.limit is not None and not self.timed_out and self.seconds_over() >= 0:
             self.ask_to_end("timeout")
 
     def once(self, key: str, function: Callable[[], Any]) -> Any:

@@ -287,6 +287,13 @@ class Job(Policies):
         overridable=True,
         group=EXECUTION,
     )
+    run_timeout: timedelta | None = option(
+        None,
+        Duration(MICROSECOND),
+        "how long a run may take in all from its first start on, with its retries and its rests in steps; it is not tried again then",
+        overridable=True,
+        group=EXECUTION,
+    )
     isolation: Isolation = option(
         "thread",
         OneOf(ISOLATIONS),
@@ -520,6 +527,7 @@ class PolicyWords(TypedDict, total=False):
     config: Mapping[str, Any]
     retry: Retry | int
     timeout: Length | None
+    run_timeout: Length | None
     overlap: Overlap
     queue_cap: int
     catch_up: CatchUp

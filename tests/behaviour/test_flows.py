@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobmanager import AsyncRunContext, JobManager, NonRetryable, Run, RunContext, Settings
+from jobmanager import AsyncRunContext, JobManager, NonRetryable, Retry, Run, RunContext, Settings
 from jobmanager.errors import ConfigurationError, JobNotFoundError, PayloadError, StoreUnavailableError
 from jobmanager.explain import explain_now
 from jobmanager.job import Job
@@ -463,3 +463,57 @@ def test_a_run_may_be_redriven_from_its_start(jobs):
     assert done == ["first", "child", "first", "child"]
     assert jobs.run(run.id).status == "succeeded"
     assert len(jobs.children(run.id)) == 2
+
+
+# ---------------------------------------------------------------- a limit for the whole run
+
+
+def test_a_run_ends_when_its_own_timeout_is_over_though_it_rests(jobs, clock):
+    called: list[int] = []
+
+    def handler(context: RunContext) -> None:
+        called.append(1)
+        context.sleep("rest", days=3)
+
+    jobs.add_job("flow", handler, run_timeout="1d", retry=5)
+    run = settled(jobs, jobs.trigger_job("flow"))
+    assert run.due_at == START + DAY
+
+    clock.step(DAY)
+    run = settled(jobs, run)
+
+    assert (run.status, run.error.kind, called) == ("failed", "timeout", [1])
+    assert run.error.message == "the whole run has not ended after 86400 s (run_timeout)"
+
+    again = settled(jobs, jobs.redrive(run.id))
+    assert (again.status, again.due_at) == ("pending", START + 2 * DAY)
+
+
+def test_attempts_share_the_timeout_of_their_run(jobs, clock):
+    def handler(context: RunContext) -> None:
+        raise ValueError("again")
+
+    jobs.add_job("work", handler, run_timeout=100, retry=Retry(max_attempts=50, delays=[60], jitter=0))
+    run = jobs.trigger_job("work", delay=500) if jobs.backend.capabilities.keeps_time else None
+    if run is None:
+        return
+    for _ in range(6):
+        clock.step(100)
+        run_due(jobs)
+    assert jobs.run(run.id).attempt == 1
+    clock.step(60)
+    assert settled(jobs, run).attempt == 2
+    clock.step(60)
+    run = settled(jobs, run)
+    assert (run.status, run.error.kind) == ("failed", "timeout")
+
+
+def test_a_run_that_is_within_its_timeout_succeeds(jobs, clock):
+    async def handler(context: AsyncRunContext) -> str:
+        await context.sleep("rest", hours=1)
+        return "done"
+
+    jobs.add_job("flow", handler, run_timeout="2h")
+    run = settled(jobs, jobs.trigger_job("flow"))
+    clock.step(timedelta(hours=1))
+    assert settled(jobs, run).output == "done"

@@ -31,6 +31,7 @@ from jobmanager.execution.outcome import (
     internal_error,
     never_started,
     not_begun,
+    timed_out,
 )
 from jobmanager.execution.slots import Slot
 from jobmanager.execution.worker_pool import Worker, WorkerPool, finish
@@ -152,7 +153,8 @@ class Executor:
                 self._pool.spawn(self._execute_on_loop, [attempt])
                 return
             if self._begin(attempt, self._heartbeat.ok() or self._heartbeat.wait_until_ok()):
-                outcome = self._invoke(attempt)
+                self._limit_run(attempt)
+                outcome = timed_out(attempt) if attempt.run_is_over else self._invoke(attempt)
         except BaseException as error:  # noqa: BLE001 - of our own code: an outcome, never a lost thread
             outcome = internal_error(error)
         self._finish(attempt, outcome)
@@ -168,16 +170,32 @@ class Executor:
                 trusted = await asyncio.to_thread(self._heartbeat.wait_until_ok)
             if self._begin(attempt, trusted):
                 attempt.runs_in(asyncio.current_task())
+                if attempt.job.run_timeout is not None:
+                    await asyncio.to_thread(self._limit_run, attempt)
                 self._limit_here(attempt)
-                outcome = await self._invokers.on_this_loop(attempt)
+                outcome = (
+                    timed_out(attempt) if attempt.run_is_over else await self._invokers.on_this_loop(attempt)
+                )
         except BaseException as error:  # noqa: BLE001 - as above
             outcome = internal_error(error) if attempt.begun else None
         self._finish(attempt, outcome)
 
+    def _limit_run(self, attempt: Attempt) -> None:
+        """Find out when a run with a `run_timeout` began: with its first start since it was opened, or opened again."""
+        run = attempt.run
+        if attempt.job.run_timeout is None:
+            return
+        begun = [attempt.started_at]
+        if run.starts > 1:
+            opened = run.accepted_at or run.opened_at
+            earlier = self._recorder.store.history.attempts(run.id)
+            begun += [each.started_at for each in earlier if each.started_at and each.started_at >= opened]
+        attempt.limit_run(min(begun))
+
     def _limit_here(self, attempt: Attempt) -> None:
         """Cancel the coroutine ten seconds after its timeout where no supervisor does."""
-        if not self._pool.threaded and attempt.job.timeout is not None:
-            longest = attempt.job.timeout + TIMEOUT_GRACE
+        if not self._pool.threaded and attempt.limit is not None:
+            longest = attempt.limit + TIMEOUT_GRACE
             asyncio.get_running_loop().call_later(longest.total_seconds(), attempt.interrupt)
 
     def _begin(self, attempt: Attempt, trusted: bool) -> bool:  # noqa: FBT001 - whether the lease still holds

@@ -68,7 +68,7 @@ def outcome_of(attempt: AttemptState, returned: Any, raised: BaseException | Non
     """Return what the handler's return value or exception means for the run: the first line that fits."""
     kind = type(raised)  # `isinstance` would ask the exception's own `__class__`
     if attempt.suspension is not None and not attempt.timed_out:
-        return suspended(attempt.suspension)
+        return suspended(attempt.suspension, attempt.run_ends_at)
     if raised is not None and issubclass(kind, CancelRun):
         return Outcome(CANCELLED, "handler", error=failure("exception", raised, brief=True))
     attempt.note_timeout()
@@ -93,9 +93,10 @@ def outcome_of(attempt: AttemptState, returned: Any, raised: BaseException | Non
     return Outcome(FAILED, error=error, retry_after=_next_delay(attempt, raised))
 
 
-def suspended(suspension: Suspension) -> Outcome:
+def suspended(suspension: Suspension, run_ends_at: datetime | None = None) -> Outcome:
     """Return the outcome of a handler that waits in a step, whatever it raised or returned then: its run goes on later."""
-    return Outcome(CANCELLED, suspension.reason, resumes_at=suspension.until)
+    until = suspension.until if run_ends_at is None else min(suspension.until, run_ends_at)
+    return Outcome(CANCELLED, suspension.reason, resumes_at=until)
 
 
 def _kind_of(raised: type[object]) -> ErrorKind:
@@ -124,6 +125,10 @@ def not_startable(error: HandlerNotFoundError | PayloadError) -> Outcome:
 
 def timed_out(attempt: AttemptState) -> Outcome:
     """Return the outcome of a handler that outlived its timeout; no retry follows if a cancel had been requested before."""
+    if attempt.run_is_over and attempt.job.run_timeout is not None:
+        whole = attempt.job.run_timeout.total_seconds()
+        error = TimeoutError(f"the whole run has not ended after {whole:g} s (run_timeout)")
+        return Outcome(FAILED, error=failure("timeout", error, brief=True))
     seconds = attempt.job.timeout.total_seconds() if attempt.job.timeout else 0
     error = TimeoutError(f"no end after {seconds:g} s")
     again = None if attempt.stop == "requested" else _next_delay(attempt, error)

@@ -91,7 +91,7 @@ class Supervisor:
                 "job=%s run_id=%s ignores its timeout of %s: its thread is let go, the run recorded as failed",
                 attempt.job.id,
                 attempt.run.id,
-                attempt.job.timeout,
+                attempt.limit,
                 extra=attempt.run.log_fields(attempt.backend),
             )
             self._executor.end(attempt, timed_out(attempt))

@@ -41,6 +41,7 @@ SAID: dict[str, Any] = {
         on_shutdown=False,
     ),
     "timeout": 0.25,
+    "run_timeout": "3d",
     "isolation": "process",
     "memory_limit": 512,
     "priority": -3,
