@@ -494,10 +494,10 @@ def test_attempts_share_the_timeout_of_their_run(jobs, clock):
         raise ValueError("again")
 
     jobs.add_job("work", handler, run_timeout=100, retry=Retry(max_attempts=50, delays=[60], jitter=0))
-    run = jobs.trigger_job("work", delay=500) if jobs.backend.capabilities.keeps_time else None
-    if run is None:
-        return
-    for _ in range(6):
+    if not jobs.backend.capabilities.keeps_time:
+        pytest.skip("its attempts follow at once")
+    run = jobs.trigger_job("work", delay=500)
+    for _ in range(5):
         clock.step(100)
         run_due(jobs)
     assert jobs.run(run.id).attempt == 1

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from jobmanager import AsyncRunContext, JobManager, Retry, Run, RunContext, Settings, StepFailedError
-from jobmanager.errors import NonRetryable, StepError
+from jobmanager.errors import NonRetryable, StepError, StoreUnavailableError
 from jobmanager.testing import FakeClock, run_due
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -235,6 +237,7 @@ def test_a_step_that_became_another_kind_ends_the_run_and_says_so(jobs, clock, c
         (lambda context: context.step("", int), "is no name or key of a step"),
         (lambda context: context.wait_for("paid", key=7), "is no name or key of a step"),
         (lambda context: context.gather("all", "flow", [{}], limit=0), "would start nothing"),
+        (lambda context: context.gather("all", "flow", [{}] * 10_001), "10,001 payloads, more than 10,000"),
         (lambda context: context.sleep_until("rest", datetime(2026, 3, 2, 9)), "no time zone"),
         (lambda context: context.step("late", asyncio.sleep, 1), "returned an awaitable"),
     ],
@@ -254,9 +257,12 @@ def test_a_misuse_is_refused_with_what_to_change(misuse, words, jobs, clock):
     assert words in caught[0]
 
 
-def test_a_result_that_cannot_be_kept_fails_the_step_and_is_not_done_again(jobs, clock, calls):
+@pytest.mark.parametrize(
+    "result", [{1, 2}, "x" * 70_000, float("nan"), b"bytes"], ids=["set", "big", "nan", "bytes"]
+)
+def test_a_result_that_cannot_be_kept_fails_the_step_and_is_not_done_again(result, jobs, clock, calls):
     def handler(context: RunContext) -> None:
-        context.step("load", calls.note("load", {1, 2}))
+        context.step("load", calls.note("load", result))
 
     jobs.add_job("flow", handler, retry=3)
     run = run_to_end(jobs, clock, jobs.trigger_job("flow"))
@@ -296,3 +302,99 @@ def test_two_open_steps_of_one_name_need_a_key(jobs, clock, calls):
     jobs.add_job("flow", handler)
     run = run_to_end(jobs, clock, jobs.trigger_job("flow"))
     assert "two steps 'many' are open at once" in run.output
+
+
+def test_steps_in_threads_of_the_handler_are_kept_under_their_own_names(jobs, clock, calls):
+    def handler(context: RunContext) -> list[Any]:
+        with ThreadPoolExecutor(4) as pool:
+            names = [f"part-{number}" for number in range(8)]
+            done = list(pool.map(lambda name: context.step(name, calls.note(name, name)), names))
+        context.sleep("rest", days=1)
+        return done
+
+    jobs.add_job("flow", handler)
+    run = run_to_end(jobs, clock, jobs.trigger_job("flow"))
+
+    assert run.output == [f"part-{number}" for number in range(8)]
+    assert sorted(calls) == run.output
+    assert len({step.position for step in jobs.steps(run.id)}) == 9
+
+
+@pytest.mark.parametrize("broken", range(1, 6))
+def test_a_store_that_fails_at_a_write_loses_and_doubles_nothing(broken, jobs, clock, calls, monkeypatch):
+    """Each write of the flow fails once, after it was done: as if its reply had been lost on the way."""
+    record, written = jobs.store.steps.record, 0
+
+    def losing(writes: Any) -> Any:
+        nonlocal written
+        written += 1
+        kept = record(writes)
+        if written == broken:
+            raise StoreUnavailableError("the reply was lost")
+        return kept
+
+    monkeypatch.setattr(jobs.store.steps, "record", losing)
+
+    def handler(context: RunContext) -> Any:
+        context.step("first", calls.note("first", 1))
+        context.sleep("rest", hours=1)
+        context.step("second", calls.failing("second", 1, ValueError("no")), retry=2)
+        return context.now().isoformat()
+
+    jobs.add_job("flow", handler, retry=2)
+    run = run_to_end(jobs, clock, jobs.trigger_job("flow"))
+
+    assert run.status == "succeeded"
+    assert calls == ["first", "second", "second"]
+    assert [step.status for step in jobs.steps(run.id)] == ["succeeded"] * 4
+    assert written > broken
+
+
+def test_two_processes_that_find_a_run_due_go_on_with_it_once(tmp_path, calls):
+    clock, made = FakeClock(START), []
+    settings = Settings(backend="local", database_url=f"sqlite:///{tmp_path}/jobs.db")
+
+    def handler(context: RunContext) -> None:
+        context.sleep("rest", days=1)
+        context.step("after", calls.note("after", 1))
+
+    for _ in range(2):
+        jobs = JobManager(settings, clock=clock)
+        jobs.add_job("flow", handler, overlap="allow")
+        made.append(jobs.start())
+    try:
+        runs = [made[0].trigger_job("flow") for _ in range(5)]
+        run_due(made[0])
+        assert {made[1].run(run.id).reason for run in runs} == {"sleeping"}
+        clock.step(timedelta(days=1))
+        threads = [threading.Thread(target=jobs._assembly.claims.claim) for jobs in made]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for jobs in made:
+            run_due(jobs)
+        assert [made[0].run(run.id).status for run in runs] == ["succeeded"] * 5
+        assert calls == ["after"] * 5
+    finally:
+        for jobs in made:
+            jobs.stop()
+
+
+@pytest.mark.parametrize("state", ["pending", "sleeping", "running"])
+def test_a_flow_is_cancelled_in_every_state(state, jobs, clock, calls):
+    def handler(context: RunContext) -> None:
+        context.step("first", calls.note("first", 1))
+        if state == "running":
+            jobs.cancel(context.run_id)
+        context.sleep("rest", days=1)
+        context.step("second", calls.note("second", 2))
+
+    jobs.add_job("flow", handler)
+    run = jobs.trigger_job("flow", delay=60 if state == "pending" else None)
+    jobs.cancel(run.id)
+    clock.step(timedelta(days=2))
+    run_due(jobs)
+
+    assert (jobs.run(run.id).status, jobs.run(run.id).reason) == ("cancelled", "requested")
+    assert calls == ([] if state == "pending" else ["first"])

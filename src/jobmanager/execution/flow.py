@@ -30,6 +30,7 @@ from jobmanager.job import Retry
 from jobmanager.ledger.bounding import bounded_failure, exact_json
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.steps import StepLedger
+from jobmanager.observe import Observer, StepObserver, tell_step_ended
 from jobmanager.run import MICROSECOND, SUCCEEDED, Failure, Run
 from jobmanager.step import (
     DONE,
@@ -87,6 +88,7 @@ class Flow:
         clock: Clock,
         redactor: Redactor,
         starts: StartsChildren,
+        observers: Sequence[StepObserver] = (),
     ) -> None:
         self._state = state
         self._run = state.run
@@ -94,6 +96,7 @@ class Flow:
         self._clock = clock
         self._redactor = redactor
         self._starts = starts
+        self._observers = observers
         self._taken: dict[tuple[str, str], datetime] = {}
         self._lock = threading.Lock()
         self._earlier: dict[tuple[str, int], Step] | None = None
@@ -415,6 +418,8 @@ class Flow:
             raise RunCancelledError(
                 f"run {self._run.id}: another process has it, so step {step.name!r} was not kept"
             )
+        if self._observers and step.is_done:
+            tell_step_ended(self._observers, self._run, step)
         return _Place(step, known=True)
 
     def _suspended(self, reason: Suspended, until: datetime) -> SuspendRun:
@@ -427,10 +432,15 @@ class Flow:
 
 
 def flows(
-    ledger: StepLedger, clock: Clock, redactor: Redactor, starts: StartsChildren
+    ledger: StepLedger,
+    clock: Clock,
+    redactor: Redactor,
+    starts: StartsChildren,
+    observers: Sequence[Observer],
 ) -> Callable[[AttemptState], Flow]:
     """Return what makes the flow of an attempt when its handler comes to its first step."""
-    return lambda state: Flow(state, ledger, clock, redactor, starts)
+    listening = [observer for observer in observers if isinstance(observer, StepObserver)]
+    return lambda state: Flow(state, ledger, clock, redactor, starts, listening)
 
 
 def _result(step: Step) -> Any:

@@ -200,7 +200,11 @@ class Assembly:
             pings=self.notifying.pings,
             once=Once(store, clock),
             steps_of=flows(
-                StepLedger(store, clock, namespace=settings.namespace), clock, redactor, self._start_children
+                StepLedger(store, clock, namespace=settings.namespace),
+                clock,
+                redactor,
+                self._start_children,
+                observers,
             ),
         )
         self.claims = Claiming(

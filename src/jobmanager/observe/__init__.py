@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from jobmanager.context import RunContext
-from jobmanager.run import Ending, RunStatus
+from jobmanager.run import Ending, Run, RunStatus
+from jobmanager.step import Step
 from jobmanager.validation.printable import get_logger
 
 logger = get_logger(__name__)
@@ -40,6 +41,24 @@ class StallObserver(Protocol):
     def stalled(self, kind: str) -> None:
         """Count a symptom of this kind, one of `jobmanager.process.health.KINDS`; must be quick, on the watchdog's thread."""
         ...
+
+
+@runtime_checkable
+class StepObserver(Protocol):
+    """An observer that also gets the steps of runs: one that has this method is called once for each step that is over."""
+
+    def step_ended(self, run: Run, step: Step) -> None:
+        """Note that the step is over and on record; must be quick, in the handler's thread. With `step.error`, it failed."""
+        ...
+
+
+def tell_step_ended(observers: Sequence[StepObserver], run: Run, step: Step) -> None:
+    """Call each observer; one that fails is logged."""
+    for observer in observers:
+        try:
+            observer.step_ended(run, step)
+        except Exception:
+            logger.exception("observer %s failed", type(observer).__name__)
 
 
 def tell_stalled(observers: Sequence[Observer], kind: str) -> None:

@@ -1,4 +1,4 @@
-"""OpenTelemetry (extra `otel`, the API only): a span per attempt, and counts and times as metrics.
+"""OpenTelemetry (extra `otel`, the API only): a span per attempt and step, and counts and times as metrics.
 
 `JobManager(observers=[OpenTelemetry()])` uses the providers the application has set up; without an SDK all of it is a no-op.
 """
@@ -11,13 +11,14 @@ from jobmanager.context import RunContext
 from jobmanager.errors import MissingExtraError
 from jobmanager.job import Job
 from jobmanager.observe import lateness_of
-from jobmanager.run import FAILED, Ending, Failure, Run, RunStatus
+from jobmanager.run import FAILED, PENDING, SUSPENDED, Ending, Failure, Run, RunStatus
 from jobmanager.schedule import Cron
+from jobmanager.step import Step
 
 try:
     from opentelemetry import context as telemetry_context
     from opentelemetry import metrics, trace
-    from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+    from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 except ImportError as error:
     raise MissingExtraError(
         "jobmanager.observe.otel needs the package opentelemetry-api. Install jobmanager-backends[otel].",
@@ -36,13 +37,19 @@ BACKEND, SCHEDULED_FOR, STARTED_BY, RETRY_AT = (
     "jobmanager.backend", "jobmanager.scheduled_for", "jobmanager.trigger", "jobmanager.retry_at",
 )  # fmt: skip
 
+STEP, STEP_KIND, STEP_STATUS, STEP_TRIES = (
+    "jobmanager.step", "jobmanager.step.kind", "jobmanager.step.status", "jobmanager.step.tries",
+)  # fmt: skip
+
 Attributes = dict[str, str | int]
+MOST_RESTING = 10_000
 
 
 class OpenTelemetry:
     """Spans `run {job}` (CONSUMER) from a handler's call to its end, each the root of a trace that the handler's own spans join.
 
-    Metrics: `jobmanager.run.invocations`, `.errors`, `.timeouts`, `.duration`, `.queue_delay`, `.lateness` (seconds) and `.active`.
+    Below them a span `step {name}` for each step that is over, from its beginning, which may lie in an earlier call. The span of a run that
+    goes on after a rest links the one before, where the same process made both. Metrics: `jobmanager.step.duration`, `jobmanager.run.invocations`, `.errors`, `.timeouts`, `.duration`, `.queue_delay`, `.lateness` (seconds) and `.active`.
     The providers default to the global ones. One of it serves one manager or several.
     """
 
@@ -61,7 +68,9 @@ class OpenTelemetry:
         self._queue_delay = meter.create_histogram("jobmanager.run.queue_delay", unit="s")
         self._lateness = meter.create_histogram("jobmanager.run.lateness", unit="s")
         self._active = meter.create_up_down_counter("jobmanager.run.active", unit="{attempt}")
+        self._steps = meter.create_histogram("jobmanager.step.duration", unit="s")
         self._spans: dict[tuple[str, int], Span] = {}
+        self._resting: dict[str, SpanContext] = {}
 
     def started(self, context: RunContext) -> None:
         """Begin the span and make it the current one of the handler."""
@@ -81,7 +90,33 @@ class OpenTelemetry:
         else:
             self._active.add(-1, {JOB: run.job_id})
         self._close(span, ending, status)
+        if status is PENDING and ending.reason in SUSPENDED and len(self._resting) < MOST_RESTING:
+            self._resting[run.id] = span.get_span_context()
         self._count(ending, status)
+
+    def step_ended(self, run: Run, step: Step) -> None:
+        """Write the span of a step, below that of its attempt."""
+        attempt = self._spans.get((run.id, run.attempt))
+        root = telemetry_context.Context()
+        span = self._tracer.start_span(
+            f"step {step.name}",
+            context=root if attempt is None else trace.set_span_in_context(attempt, root),
+            attributes={
+                JOB: run.job_id,
+                STEP: step.name,
+                STEP_KIND: step.kind,
+                STEP_STATUS: step.status,
+                STEP_TRIES: step.attempt,
+            },
+            start_time=_nanoseconds(step.started_at),
+        )
+        ended_at = step.ended_at or step.started_at
+        if step.error is not None and step.status == "failed":
+            span.set_attribute(ERROR_TYPE, _error_type(step.error))
+            span.set_status(Status(StatusCode.ERROR, step.error.message))
+        span.end(end_time=_nanoseconds(ended_at))
+        about: Attributes = {JOB: run.job_id, STEP_KIND: step.kind, STEP_STATUS: step.status}
+        self._steps.record((ended_at - step.started_at).total_seconds(), about)
 
     def _begin(self, run: Run, moment: datetime, attributes: Attributes) -> Span:
         return self._tracer.start_span(
@@ -90,6 +125,7 @@ class OpenTelemetry:
             context=telemetry_context.Context(),
             kind=SpanKind.CONSUMER,
             attributes=attributes,
+            links=[Link(before)] if (before := self._resting.pop(run.id, None)) is not None else None,
             start_time=_nanoseconds(moment),
         )
 

@@ -22,9 +22,10 @@ from jobmanager.process.bounded import BoundedCall
 from jobmanager.process.health import KINDS, HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.process.ledger_facts import overdue_jobs
-from jobmanager.run import FAILED, Ending, RunStatus
+from jobmanager.run import FAILED, Ending, Run, RunStatus
 from jobmanager.schedule import parse
 from jobmanager.settings import Settings
+from jobmanager.step import Step
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import JobRow
 
@@ -86,6 +87,17 @@ class Prometheus:
         self._stalls = made(
             Counter, "watchdog_stalls", "Times that something in this process stood still.", "kind"
         )
+        self._steps = made(
+            Counter, "steps", "Steps of runs that were over in this process.", "job", "kind", "status"
+        )
+        self._step_duration = made(
+            Histogram,
+            "step_duration_seconds",
+            "From a step's last try to its end; of a rest, how long it was.",
+            "job",
+            "kind",
+            buckets=DURATIONS,
+        )
         for kind in KINDS:
             self._stalls.labels(kind)  # from zero on: an increase is seen only of what was there before
         self._inside: set[tuple[str, int]] = set()
@@ -113,6 +125,12 @@ class Prometheus:
             late = lateness_of(run.scheduled_for, ending.started_at)
             if late is not None:
                 self._lateness.labels(job).observe(late)
+
+    def step_ended(self, run: Run, step: Step) -> None:
+        """Count the step and its time."""
+        self._steps.labels(run.job_id, step.kind, step.status).inc()
+        took = (step.ended_at or step.started_at) - step.started_at
+        self._step_duration.labels(run.job_id, step.kind).observe(took.total_seconds())
 
     def stalled(self, kind: str) -> None:
         """Count what the watchdog found to stand still."""

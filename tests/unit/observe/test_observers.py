@@ -17,7 +17,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from jobmanager import JobManager, NonRetryable, Retry, RunStatus, Settings
 from jobmanager.errors import MissingExtraError
 from jobmanager.observe.otel import OpenTelemetry
-from jobmanager.testing import FakeClock
+from jobmanager.observe.prometheus import Prometheus
+from jobmanager.testing import FakeClock, run_due
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -268,3 +269,45 @@ def test_a_tick_has_a_lateness(settings, telemetry):
     (late,) = telemetry.points("jobmanager.run.lateness").values()
     assert late.count >= 2
     assert late.sum > 0
+
+
+# ---------------------------------------------------------------- steps
+
+
+def test_each_step_is_a_span_below_its_attempt_which_links_the_one_before_the_rest(telemetry):
+    clock, counted = FakeClock(NOON), Prometheus()
+
+    def broken():
+        raise ValueError("no")
+
+    def flow(context):
+        context.step("load", lambda: 1)
+        context.sleep("rest", hours=1)
+        context.step("send", broken, retry=1)
+
+    observers = [telemetry.observer, counted]
+    jobs = JobManager(
+        Settings(backend="noop", database_url="memory://"), observers=observers, clock=clock
+    ).start()
+    jobs.add_job("flow", flow)
+    run = jobs.trigger_job("flow")
+    clock.step(3600)
+    run_due(jobs)
+    jobs.stop()
+
+    first, second = (span for span in telemetry.spans() if span.name == "run flow")
+    steps = {span.name: span for span in telemetry.spans() if span.name.startswith("step ")}
+    assert jobs.run(run.id).status == "failed"
+    assert {name: span.parent.span_id for name, span in steps.items()} == {
+        "step load": first.context.span_id,
+        "step rest": second.context.span_id,
+        "step send": second.context.span_id,
+    }
+    assert [link.context.span_id for link in second.links] == [first.context.span_id]
+    assert steps["step rest"].end_time - steps["step rest"].start_time == 3600 * 10**9
+    assert steps["step send"].status.status_code is StatusCode.ERROR
+    assert steps["step send"].attributes["error.type"] == "ValueError"
+    assert len(telemetry.points("jobmanager.step.duration")) == 3
+    for kind, status in (("step", "succeeded"), ("sleep", "succeeded"), ("step", "failed")):
+        labels = {"job": "flow", "kind": kind, "status": status}
+        assert counted.registry.get_sample_value("jobmanager_steps_total", labels) == 1
