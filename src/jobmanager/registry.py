@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -24,6 +25,7 @@ from jobmanager.validation.texts import shown
 
 logger = get_logger(__name__)
 
+_DEPENDS = re.compile(r"\bDepends\(")  # in an annotation that is text as yet
 HandlerTarget = Callable[..., Any] | str
 HandlerKind = Literal["code", "webhook"]
 
@@ -132,6 +134,7 @@ class Registry:
             raise ConfigurationError(
                 f"Handler {key!r} is {shown(target)}, which cannot be called. Give a function, or 'package.module:function'."
             )
+        _refuse_dependencies(key, target)
         known = self.handlers.get(key)
         if known is None or known.stored or known is self._shipped.get(key):
             self.handlers[key] = Handler(key, target, creatable=creatable, kind=kind)
@@ -291,6 +294,23 @@ class Parameters:
 def parameters_of(function: Callable[..., Any]) -> Parameters:
     """Inspect the parameters of a function, once."""
     return Parameters(function)
+
+
+def _refuse_dependencies(key: str, target: HandlerTarget) -> None:
+    """Raise ConfigurationError for a function with a parameter that only FastAPI would fill, in a request."""
+    defaults = (
+        *(getattr(target, "__defaults__", None) or ()),
+        *(getattr(target, "__kwdefaults__", None) or {}).values(),
+    )
+    notes = getattr(target, "__annotations__", None) or {}
+    of_types = [note for hint in notes.values() for note in getattr(hint, "__metadata__", ())]
+    kinds = [type(item) for item in (*defaults, *of_types) if type(item).__module__ == "fastapi.params"]
+    if kinds or any(_DEPENDS.search(hint) for hint in notes.values() if isinstance(hint, str)):
+        named = kinds[0].__name__ if kinds else "Depends"
+        raise ConfigurationError(
+            f"Handler {key!r} has a parameter with FastAPI's {named}(...), which FastAPI fills in requests alone. Open what it needs inside "
+            "of the handler, or around each attempt by JobManager(around=[...])."
+        )
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -154,7 +154,7 @@ READS = {
 }  # fmt: skip
 DECLARES = {"add_job", "handler", "job", "schedule_cron_job", "schedule_job", "webhook"}
 LIVES = {
-    "after_fork", "after_fork_in_parent", "before_fork", "lifespan", "run_forever", "start", "stop",
+    "after_fork", "after_fork_in_parent", "before_fork", "lifespan", "lifespan_with", "run_forever", "start", "stop",
 }  # fmt: skip
 DAY = timedelta(days=1)
 WRITES: dict[str, Callable[[JobManager, dict[str, str]], object]] = {

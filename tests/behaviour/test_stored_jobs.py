@@ -338,6 +338,17 @@ def test_seeding_makes_what_is_missing_and_overwrites_nothing(
     assert "good" not in jobs.registry.jobs
 
 
+def test_a_handler_without_a_job_is_there_for_the_jobs_of_operators(application: Application) -> None:
+    jobs = application.process(handler=None)
+    jobs.handler("export", startable=False)(lambda region="all": {"region": region})
+    assert "export" in {handler.key for handler in jobs.handlers() if handler.creatable}
+    with pytest.raises(JobNotFoundError):
+        jobs.trigger_job("export")
+    jobs.create_job("export", handler="export", every=60)
+    application.clock.advance(minutes=1)
+    assert [run.output for run in jobs.runs("export")] == [{"region": "all"}]
+
+
 def test_handlers_say_what_arguments_they_take(application: Application) -> None:
     jobs = application.process()
     (found,) = [handler for handler in jobs.handlers() if handler.key == "export"]

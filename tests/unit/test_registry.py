@@ -7,10 +7,17 @@ from enum import Enum
 from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends, Header
 from pydantic import BaseModel, Field
 
 from jobmanager import RunContext
-from jobmanager.errors import DuplicateJobError, HandlerNotFoundError, JobNotFoundError, PayloadError
+from jobmanager.errors import (
+    ConfigurationError,
+    DuplicateJobError,
+    HandlerNotFoundError,
+    JobNotFoundError,
+    PayloadError,
+)
 from jobmanager.job import Job
 from jobmanager.registry import Handler, Registry
 
@@ -111,3 +118,22 @@ def test_keys_and_ids_are_unique_and_the_same_twice_is_once() -> None:
         registry.job("a_job")
     with pytest.raises(HandlerNotFoundError, match="Did you mean 'key'"):
         registry.handler("kye")
+
+
+def by_default(session: str = Depends(print)) -> None: ...
+def by_keyword(*, token: str = Header()) -> None: ...
+def by_text(session: Annotated[str, Depends(print)]) -> None: ...
+def by_type(session: str) -> None: ...
+
+
+by_type.__annotations__ = {"session": Annotated[str, Depends(print)]}
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [(by_default, "Depends"), (by_keyword, "Header"), (by_type, "Depends"), (by_text, "Depends")],
+)
+def test_what_only_a_request_of_fastapi_would_fill_is_refused(function, named):
+    """Fails if a handler is called with an object of FastAPI in place of what it depends on."""
+    with pytest.raises(ConfigurationError, match=rf"Handler 'key' has a parameter with FastAPI's {named}"):
+        Registry().add_handler("key", function)

@@ -57,18 +57,22 @@ class Declaring:
             self._parts.registry.add_job(job, declared_at=calling_line())
         return job
 
-    def handler(self, key: str, *, creatable: bool = True) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    def handler(
+        self, key: str, *, creatable: bool = True, startable: bool = True
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Register the decorated function as a handler under a key, and as a job of that id without a schedule.
 
-        Other jobs may name the key, with `creatable=False` only those that code declares. Raises DuplicateJobError if another
-        function has it.
+        Other jobs may name the key, with `creatable=False` only those that code declares. With `startable=False` there is no job of
+        its own, and an operator's job may have the key as its id. Raises DuplicateJobError if another function has it, and
+        ConfigurationError for what cannot be called.
         """
 
         def register(function: Callable[P, R]) -> Callable[P, R]:
             with Located(f"Handler {shown(key)}"):
                 check_id(key)
                 self._parts.registry.add_handler(key, function, creatable=creatable)
-            self.add_job(key, key)
+            if startable:
+                self.add_job(key, key)
             return function
 
         return register

@@ -7,10 +7,10 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from jobmanager.backends.base import Backend, Host
 from jobmanager.backends.resolver import Resolution
@@ -341,6 +341,22 @@ class JobManager(
         finally:
             await asyncio.to_thread(self.stop)
             self._parts.assembly.pool.use_loop(None)
+
+    def lifespan_with(
+        self, other: Callable[[Any], AbstractAsyncContextManager[Any]]
+    ) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
+        """Return the lifespan of an application that has one of its own: `FastAPI(lifespan=jobs.lifespan_with(own))`.
+
+        What `other` opens is there before the first handler begins and until the last one has ended; the state that it yields is the
+        application's.
+        """
+
+        @asynccontextmanager
+        async def both(app: Any) -> AsyncIterator[Any]:
+            async with other(app) as state, self.lifespan(app):
+                yield state
+
+        return both
 
     def before_fork(self) -> None:
         """In the parent, before a fork: let the store hold still."""

@@ -19,6 +19,7 @@ SYNCHRONOUS_ONLY = {
     "handler",
     "job",
     "lifespan",
+    "lifespan_with",
     "run_forever",
     "webhook",
 }
