@@ -68,6 +68,7 @@ def test_durations_are_dots_with_their_percentiles_and_a_near_timeout_as_lines()
         "told": {-1.0: "5 min", 100.0: "100 s"},
     }
     near = durations_chart(dots, timeout=timedelta(minutes=5), **how)
+    assert near.count("5 min") == 1  # at the line of the time-out, and not below the floor
 
     assert (near.count("<circle"), near.count("m-4-4 8 8")) == (3, 1)
     assert "timeout 5 min" in near

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jobmanager.web.pages.board import board_of, seen_by
+from jobmanager.web.pages.board import seen_by
 from jobmanager.web.site import Site
 
-FRESH, JOBS_FRESH = 10.0, 30.0  # seconds
+FRESH = 10.0  # seconds
 MOST = 100
 
 
@@ -29,7 +29,7 @@ def badges_of(site: Site) -> Mapping[str, Badge]:
 def _counted(site: Site) -> Mapping[str, Badge]:
     failed = sum(len(group.run_ids) for group in site.jobs.dead_letters_by_error(limit=MOST + 1))
     found = {
-        "/jobs": Badge(f"{len(board_of(site, fresh=JOBS_FRESH).entries):,}", "jobs"),
+        "/jobs": Badge(f"{len(site.jobs.standings(runs=False)):,}", "jobs"),
         "/handlers": Badge(f"{len(site.jobs.handlers()):,}", "handlers"),
     }
     if failed:

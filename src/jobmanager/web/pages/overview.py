@@ -17,6 +17,7 @@ from jobmanager.ledger.job_view import JobView
 from jobmanager.ledger.statistics import JobTotals, Statistics
 from jobmanager.present.condition import Condition, Instant, streak_of
 from jobmanager.present.phrases import count, distance
+from jobmanager.present.runs import time_left
 from jobmanager.process.health import HealthReport
 from jobmanager.run import PENDING, RUNNING, Run
 from jobmanager.web.pages.board import FRESH, Entry, board_of, seen_by, totals_of
@@ -113,7 +114,7 @@ def overview(request: Request) -> Response:
         running=running[:MOST_SHOWN],
         more_running=max(0, len(running) - MOST_SHOWN),
         totals=totals_of(site, sorted({run.job_id for run in running[:MOST_SHOWN]})),
-        left=_left,
+        left=time_left,
         is_longer=_is_longer,
         coming=coming,
         axis=_axis(coming, site, now),
@@ -208,14 +209,6 @@ def _filter(lane: str) -> dict[str, str]:
 
 def _open(site: Site) -> list[Run]:
     return list(site.jobs.search_runs(RunFilter(statuses=[PENDING, RUNNING]), limit=MOST_OPEN).runs)
-
-
-def _left(run: Run, now: datetime) -> timedelta | None:
-    """Return how long the run may still take, by the share that is done; None if nothing tells."""
-    progress, started = run.progress, run.started_at
-    if progress is None or not progress.total or not progress.processed or started is None:
-        return None
-    return (now - started) * (max(progress.total - progress.processed, 0) / progress.processed)
 
 
 def _is_longer(run: Run, totals: JobTotals | None, now: datetime) -> bool:

@@ -53,6 +53,10 @@ class Times:
             '<time datetime="{}" title="{}"{}>{}</time>', iso(moment), self.exact(moment), counts, told
         )
 
+    def about(self, duration: timedelta) -> str:
+        """Return a length that is guessed, in the largest unit of which there are two: `4 min`."""
+        return distance(self.now + duration, self.now).removeprefix("in ")
+
     @staticmethod
     def length(duration: timedelta | None) -> str:
         """Return a length as the command line has it; an en dash for None."""

@@ -49,7 +49,7 @@ def durations_chart(
 
     parts = []
     for value, words in told.items():
-        if value < top:
+        if 0 <= value < top:  # the words of the time-out have no place of their own
             parts.append(_line(y_of(value)))
             parts.append(Markup('<text x="0" y="{:.1f}">{}</text>').format(y_of(value) - 3, words))
     if timeout is not None and near:
