@@ -107,6 +107,18 @@ def test_a_sleep_uses_no_attempt_and_goes_on_when_it_is_due(jobs, clock, calls):
     assert (rest.status, rest.ended_at) == ("succeeded", START + timedelta(days=3))
 
 
+def test_a_handler_without_steps_asks_for_none(jobs, clock, calls):
+    asked: list[str] = []
+    writer = jobs.store.database.opened_writer().connection.dbapi_connection
+    writer.set_trace_callback(asked.append)
+    jobs.add_job("plain", calls.note("plain"))
+    run = jobs.trigger_job("plain")
+    writer.set_trace_callback(None)
+    assert (run.status, calls) == ("succeeded", ["plain"])
+    assert [text for text in asked if "run_steps" in text] == []
+    assert any("jobmanager_runs" in text for text in asked)
+
+
 def test_a_handler_that_catches_everything_is_suspended_all_the_same(jobs, clock, calls):
     def handler(context: RunContext) -> str:
         for name in ("a", "b"):
