@@ -46,7 +46,7 @@ class PostgresSteps(SqlStepBook):
         if not self.database.may_be_run_id(run_id):
             return []
         with self.database.reading() as connection:
-            rows = driver_of(connection).execute(OF, (run_id,)).fetchall()
+            rows = connection.exec_driver_sql(OF, (run_id,)).fetchall()
         return [step_from(row, _in_utc, _as_it_is) for row in rows]
 
 
