@@ -56,8 +56,7 @@ class Fakes:
         self.cancelled: set[str] = set()
         self.pushed: set[tuple[str, str]] = set()
         self.smtp = SmtpSink(smtp_port, file=mails, policy=self._policy, host=host)
-        self._http = ThreadingHTTPServer((host, port), _Request)
-        self._http.daemon_threads = True
+        self._http = _Server((host, port), _Request)
         self._http.fakes = self  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
@@ -198,6 +197,16 @@ _ROUTES: Mapping[str, Callable[..., Answer]] = {
 }
 
 
+class _Server(ThreadingHTTPServer):
+    """A thread for each client; one that leaves in the middle, as a killed process does, is no error of ours."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Request(BaseHTTPRequestHandler):
     """One request of a client, whose connection stays open."""
 
@@ -208,7 +217,10 @@ class _Request(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else {}
+        content = self.rfile.read(length)
+        if len(content) < length:
+            return  # the client left in the middle
+        body = json.loads(content) if content else {}
         fakes: Fakes = self.server.fakes  # type: ignore[attr-defined]
         status, answer = fakes.answer(self.command, parts.path, query, body, self.headers.get("Topic", ""))
         content = json.dumps(answer).encode()
