@@ -42,7 +42,9 @@ def test_a_day_is_the_same_as_on_local(company, request, known, backend):
     assert found.table == known[1].table
     assert found.letters == known[1].letters
     assert found.table.keys() == jobs.defaults().keys() - {"revenuecat_sync"}
-    assert found.table["sync-stripe"] == {"failed": 6}
+    # Stripe is down: accounts that pay cannot be deleted either.
+    failed = {job_id: counts for job_id, counts in found.table.items() if counts.keys() != {"succeeded"}}
+    assert failed == {"sync-stripe": {"failed": 6}, "process-account-deletions": {"failed": 1}}
 
 
 def test_first_hour_of_the_defaults_on_local(company):
