@@ -127,6 +127,7 @@ class Week:
                 self.deaths += 1
                 self.now = self._clock.now() + timedelta(minutes=5)  # after its lease
                 gone = self.jobs._assembly.heartbeat.id
+                self._stores[-1].close()
                 self._begin()
                 self.jobs.store.processes.deregister(
                     gone
