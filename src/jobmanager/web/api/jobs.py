@@ -90,7 +90,9 @@ def list_jobs(
     ]
     page = page_of(found, limit, lambda standing: standing.id)
     ids = [standing.id for standing in page["items"]]
-    words = {standing.id: condition_at_a_glance(standing).word for standing in jobs.standings(ids=ids)}
+    words: dict[str, Word] = {
+        standing.id: condition_at_a_glance(standing).word for standing in jobs.standings(ids=ids)
+    }
     views = [view for view in jobs.list_jobs(ids=ids) if view.id in words]
     return page | {"items": [job_document(view, words[view.id]) for view in views]}
 
