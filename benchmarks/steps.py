@@ -49,6 +49,7 @@ class Flows:
             self._clock,
             Redactor(()),
             lambda *_: [],
+            (),
         )
         self._in_flight = in_flight
 
