@@ -157,10 +157,10 @@ def test_of_two_edits_at_once_the_second_is_told_and_keeps_what_was_typed(
     visit.goto("/jobs/greet/edit")
     jobs.update_job("greet", cron="0 5 * * *", by="ben")
     visit.get_by_text("Execution").click()
-    visit.get_by_label("Timeout").fill("60")
+    visit.get_by_label("Timeout", exact=True).fill("60")
     visit.get_by_role("button", name="Save").click()
     expect(visit.get_by_role("alert")).to_contain_text("ben changed schedule")
-    expect(visit.get_by_label("Timeout")).to_have_value("60")
+    expect(visit.get_by_label("Timeout", exact=True)).to_have_value("60")
     expect(visit.get_by_label("Cron line")).to_have_value("0 5 * * *")
     assert jobs.get_job("greet").row.override == {"cron": "0 5 * * *"}
     visit.get_by_role("button", name="Save").click()

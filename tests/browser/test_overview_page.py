@@ -69,7 +69,7 @@ def test_todays_account_adds_up(shop: Page) -> None:
 def test_what_runs_and_what_comes_next(shop: Page) -> None:
     shop.goto("/")
     running = shop.locator("#running")
-    for told in ("9 of 10 tables: token usage", "about 76 s left", "by ana", "412 of 1,200 accounts"):
+    for told in ("9 of 10 tables: token usage", "about 75 s left", "by ana", "412 of 1,200 accounts"):
         expect(running).to_contain_text(told)
     first, second = shop.locator("#next tbody tr").all_inner_texts()[:2]
     assert first.split()[:6] == ["14:34", "crm-sync", "attempt", "3", "of", "4"]
