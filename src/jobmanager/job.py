@@ -47,10 +47,13 @@ Overlap = Literal["skip", "queue", "queue_all", "cancel_running", "allow"]
 CatchUp = Literal["latest", "all", "none"]
 Gate = bool | str | Callable[[], bool]
 Isolation = Literal["thread", "process"]
+First = Literal["next", "now"]
+OnChange = Literal["keep", "now"]
 Visibility = Literal["team", "project", "system"]
 AlertEvent = Literal["failed", "recovered", "missed", "paused", "ended"]
 
 OVERLAPS, CATCH_UPS, ISOLATIONS = get_args(Overlap), get_args(CatchUp), get_args(Isolation)
+FIRSTS, ON_CHANGES = get_args(First), get_args(OnChange)
 VISIBILITIES = get_args(Visibility)
 ALERT_EVENTS = get_args(AlertEvent)
 MOST = 10_000
@@ -270,6 +273,26 @@ class Job(Policies):
     name: str
     handler: str
     schedule: Schedule | None = None
+    max_runs: int | None = option(
+        None,
+        Whole(1, MOST),
+        "after so many due instants the schedule ends, see [a number of runs](howto/cron.md#a-number-of-runs)",
+        overridable=True,
+        group=START,
+    )
+    first: First = option(
+        "next",
+        OneOf(FIRSTS),
+        "when a new job starts first: at its next instant, or now as well, see [starts by a deployment](#starts-by-a-deployment)",
+        group=START,
+    )
+    on_change: OnChange = option(
+        "keep",
+        OneOf(ON_CHANGES),
+        "whether another schedule also starts a run now, see [starts by a deployment](#starts-by-a-deployment)",
+        overridable=True,
+        group=START,
+    )
     config: Mapping[str, Any] = option(
         NO_CONFIG,
         TextMapping(),
@@ -421,6 +444,10 @@ class Job(Policies):
             raise ConfigurationError(
                 f"schedule={shown(self.schedule)} cannot be used; use Cron, Every, At or None."
             )
+        if self.max_runs is not None and not isinstance(self.schedule, (Cron, Every)):
+            raise ConfigurationError(
+                f"max_runs={shown(self.max_runs)} belongs to cron= or every=; leave it out here."
+            )
         if self.memory_limit is not None and self.isolation != "process":
             raise ConfigurationError(
                 "memory_limit needs isolation='process'; threads share the memory of their process."
@@ -524,6 +551,9 @@ Excluded = date | str | Calendar | Iterable[date | str | Calendar] | None
 class PolicyWords(TypedDict, total=False):
     """The policies in the words of the decorator, for type checkers; a test holds them equal to the fields of Job."""
 
+    max_runs: int | None
+    first: First
+    on_change: OnChange
     config: Mapping[str, Any]
     retry: Retry | int
     timeout: Length | None
@@ -609,6 +639,8 @@ def _make_job(job_id: str, handler: str, options: JobOptions) -> Job:
             raise ConfigurationError(
                 f"{word}={shown(options.get(word))} belongs to cron= or every=; leave it out here."
             )
+    if options.get("max_runs") is not None and options.get("until") is not None:
+        raise ConfigurationError("until and max_runs exclude each other; give one of them.")
     policies: dict[str, Any] = {word: value for word, value in options.items() if word not in SCHEDULE_WORDS}
     return Job(id=job_id, handler=handler, schedule=_schedule(options), **{"name": job_id, **policies})
 

@@ -23,7 +23,7 @@ from jobmanager.backends.pg_cron.plans.plan import plan_of, unsupported
 from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import ConfigurationError, UnsupportedError
-from jobmanager.job import Job
+from jobmanager.job import First, Job
 from jobmanager.schedule import Every, Schedule
 from jobmanager.stores.sql.postgres import PostgresStore
 from jobmanager.stores.values import JobRow
@@ -120,7 +120,12 @@ class TestPgCronBackend(BackendContract):
     # ---------------------------------------------------------------- under a manager: real time, and real listeners
 
     def manager(
-        self, calls: list[datetime | None], *, beside: JobManager | None = None, exclude: str | None = None
+        self,
+        calls: list[datetime | None],
+        *,
+        beside: JobManager | None = None,
+        exclude: str | None = None,
+        first: First = "next",
     ) -> JobManager:
         manager = JobManager(
             Settings(
@@ -136,6 +141,7 @@ class TestPgCronBackend(BackendContract):
             every=self.interval,
             overlap="allow",
             exclude=exclude,
+            first=first,
         )
         self._stops += [manager.store.close, lambda: manager.stop(1)]
         return manager.start()

@@ -488,6 +488,19 @@ def test_an_override_made_in_sql_is_kept_by_those_that_live_and_those_that_come(
     assert kept["next_due_at"] == planned
 
 
+def test_a_schedule_written_in_sql_has_the_end_that_it_says(url: str) -> None:
+    """The number of runs that the code or an operator gave counts no more."""
+    synced(url, jobs=2)
+    with session(url, OWNER) as owner:
+        owner.execute(
+            "UPDATE jobmanager.jobs SET declared = replace(declared, '\"max_runs\":null', '\"max_runs\":3') WHERE id = 'job-0'"
+        )
+        owner.execute("UPDATE jobmanager.jobs SET override = '{\"max_runs\": 5}' WHERE id = 'job-1'")
+        owner.execute("UPDATE jobmanager.jobs SET schedule = 'every 60s'")
+        assert job(owner, "job-0")["override"] == {"every": 60, "max_runs": None}
+        assert job(owner, "job-1")["override"] == {"every": 60}
+
+
 def test_a_schedule_written_in_sql_that_nobody_can_keep_stops_that_job_alone(url: str, caplog: Any) -> None:
     """No start fails for it, no other job waits for it, and the log names it; `reset` is the way back."""
     with session(url, OWNER) as owner:

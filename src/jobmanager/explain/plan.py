@@ -255,6 +255,7 @@ def coming(question: Question) -> Decision:
         overdue = f"A tick is overdue since {question.told(symptom.since)}, because {symptom.because}"
         return question.no("overdue", f"{overdue}; this one will be late or missed as well.", symptom.fix)
     told = "It will run, as planned"
-    if question.job is not None and question.schedule != question.job.schedule:
+    is_another = question.job is not None and question.schedule != question.job.schedule
+    if question.job is not None and is_another and question.job.max_runs is None:
         told += ", by the stored schedule; the code here declares another, which holds once a process starts with it"
     return Decision("will_run", "as_planned", f"{told}.")

@@ -73,6 +73,8 @@ def edited(definition: Mapping[str, Any], words: Mapping[str, Any]) -> tuple[str
     if given:  # another kind of schedule takes the place of the one before; a cron line keeps its zone
         kept = {"cron": {"cron", *OF_CRON, *OF_REPEATED}, "every": {*OF_REPEATED}}.get(given[0], set())
         before = {word: value for word, value in before.items() if word in kept or word not in SCHEDULE_WORDS}
+    if given == ["at"]:
+        before.pop("max_runs", None)
     after = added(before, {word: value for word, value in words.items() if word != "handler"})
     return handler, {word: _read(word, value) for word, value in after.items() if value is not None}
 

@@ -19,9 +19,10 @@ from jobmanager.errors import (
 from jobmanager.job import STORED_OPTIONS, Job, stored_policies
 from jobmanager.ledger.definition import job_of
 from jobmanager.ledger.missing_instants import is_excluded, schedule_of
-from jobmanager.ledger.overrides import in_force
+from jobmanager.ledger.overrides import in_force, said
 from jobmanager.ledger.reconciliation import Reconciliation
 from jobmanager.registry import Registry
+from jobmanager.schedule import UNTIL, Cron, Every, Schedule
 from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import JobRow, JobSummary
 from jobmanager.validation.printable import get_logger
@@ -31,6 +32,8 @@ logger = get_logger(__name__)
 GATED, UNDECLARED = "gate", "undeclared"
 OURS = (GATED, UNDECLARED)  # reasons for `disabled` that the code gave, so the code may take them back
 PAGE = 1000
+NEW = timedelta(minutes=10)
+"""So long after a job was made its first run is looked for: the process that made it may have died."""
 UNUSABLE = (
     ConfigurationError,
     CronError,
@@ -133,7 +136,7 @@ class JobSync:
         except UNUSABLE as error:
             logger.error("job=%s has a definition that cannot be used here: %s", row.id, error)
             return None
-        return job if job.handler in self._registry.handlers else None
+        return _with_stored_end(job, row) if job.handler in self._registry.handlers else None
 
     def of_others(self, job_id: str) -> Job | None:
         """Return a stored job of this namespace whose handler is not here: it can be started, and other processes execute it."""
@@ -149,9 +152,12 @@ class JobSync:
 
     def defined(self, job: Job, definition: Mapping[str, Any]) -> JobRow:
         """Return the row of a job that an operator makes or edits; its first instant is the next one from now."""
+        self.refresh()
         now = self._store.now()
-        first = job.schedule.next_after(now) if job.schedule else None
-        return replace(self._row(job, now, enabled=True), definition=definition, next_due_at=first)
+        row = self._row(job, now, enabled=True)
+        schedule = schedule_of(row)
+        first = schedule.next_after(now) if schedule else None
+        return replace(row, definition=definition, next_due_at=first)
 
     def _keep_plain(self, stored: JobSummary) -> bool:
         """Keep what is needed of a job of ours that is stored as the code says; False if it is another one."""
@@ -212,12 +218,21 @@ class JobSync:
             if row.id not in policies:
                 logger.warning("job=%s schedule changes from %r to %r", row.id, before.schedule, row.schedule)
                 self._change(row.id, declaration=row)
+        self._open_first()
         for job_id, state in states.items():
             reason = GATED if state == "disabled" else None
             self._change(
                 job_id, state="disabled" if state == "disabled" else "active", reason=reason, by="code"
             )
         self.refresh()
+
+    def _open_first(self) -> None:
+        """Start a run of each job that was just made and says first="now": once, also where a process died between the two."""
+        wanted = [job.id for job in self._registry.declared.values() if job.first == "now"]
+        for row in self._store.jobs.rows(ids=wanted) if wanted else ():
+            is_new = row.definition_rev == 1 and row.history_from > self._store.now() - NEW
+            if is_new and row.namespace == self._namespace:
+                self._account.open_first(row.id, rev=1)
 
     def _change(self, job_id: str, **how: Any) -> None:
         """Change one job; what is wrong with it is logged and stops no other."""
@@ -268,6 +283,7 @@ class JobSync:
 
     def overridden(self, job_id: str, override: Mapping[str, Any] | None) -> JobRow:
         """Return the row of a declared job with this override; whatever is wrong with it is raised."""
+        self.refresh()
         job = self._registry.declared[job_id]
         in_force(job, override)
         return self._row(job, self._store.now(), enabled=job.gate(os.environ), override=override)
@@ -275,7 +291,7 @@ class JobSync:
     def _in_force(self, row: JobRow) -> Job:
         declared = self._registry.declared[row.id]
         try:
-            return in_force(declared, row.override)
+            return _with_stored_end(in_force(declared, row.override), row)
         except UNUSABLE as error:
             logger.error("job=%s has an override that cannot be used, the code decides: %s", row.id, error)
             return declared
@@ -288,23 +304,33 @@ class JobSync:
             job = in_force(declared, override)
         except UNUSABLE:
             job = declared
+        schedule = self._counted(job, now)
         return JobRow(
             id=job.id,
             namespace=self._namespace,
             declared=declared.declared(),
             override=override,
-            schedule=_text(job),
+            schedule=schedule.text if schedule else "none",
             state="active" if enabled else "disabled",
             state_reason=None if enabled else GATED,
             state_at=now,
             accounted_until=now,
             history_from=now,
             # First registration: what was due before is no business of ours, and nothing fires.
-            next_due_at=job.schedule.next_after(now)
-            if job.schedule and enabled and not self._is_stored(job.id)
+            next_due_at=schedule.next_after(now)
+            if schedule and enabled and not self._is_stored(job.id)
             else None,
             **stored_policies(job),
         )
+
+    def _counted(self, job: Job, now: datetime) -> Schedule | None:
+        """Return the job's schedule with the end that `max_runs` gives it: as it is stored, or counted from now on."""
+        if job.max_runs is None or not isinstance(job.schedule, (Cron, Every)):
+            return job.schedule
+        row = self._rows.get(job.id)
+        if row is not None and row.state != "deleted" and _is_counted(job, row):
+            return schedule_of(row)
+        return replace(job.schedule, until=job.schedule.end_after(now, job.max_runs))
 
     def excludes(self, job: Job, instant: datetime) -> bool:
         """Return whether the schedule that is stored excludes an instant of a job; it may be another one than this process declares."""
@@ -362,6 +388,19 @@ def _warn_of_new_owner(before: JobRow, row: JobRow) -> None:
         logger.warning("job=%s was made by an operator; from now on its declaration holds", row.id)
     elif before.namespace != row.namespace:
         logger.warning("job=%s was declared by namespace %s; it is ours now", row.id, before.namespace)
+
+
+def _is_counted(job: Job, row: JobRow) -> bool:
+    """Return whether the stored schedule is that of the job, with the end of as many runs."""
+    timing, _, end = row.schedule.partition(UNTIL)
+    return end != "" and timing == _text(job) and said(row, "max_runs") == job.max_runs
+
+
+def _with_stored_end(job: Job, row: JobRow) -> Job:
+    """Return the job with the end that was stored for its `max_runs`."""
+    if job.max_runs is None or not _is_counted(job, row):
+        return job
+    return replace(job, schedule=schedule_of(row))
 
 
 def _text(job: Job) -> str:

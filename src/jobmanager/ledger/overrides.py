@@ -24,6 +24,7 @@ from jobmanager.job import (
 )
 from jobmanager.schedule import Cron, Dst, Every, Schedule
 from jobmanager.schedule.dst import DEBIAN
+from jobmanager.stores.values import JobRow
 from jobmanager.validation.options import closest_name
 
 _JOB = {name: item for name, item in POLICY_OPTIONS.items() if item.overridable}
@@ -32,6 +33,8 @@ OVERRIDABLE = {**_JOB, **_RETRY}
 """The options that can be overridden, by name; a schedule can be as well."""
 TIMINGS = ("cron", *OF_CRON, "every")
 SCHEDULE_WORDS = (*TIMINGS, *OF_REPEATED)
+ENDS = ("until", "max_runs")
+"""The words that end a schedule: the one that an operator says takes the place of the other."""
 WORDS = frozenset({*SCHEDULE_WORDS, *OVERRIDABLE})
 
 
@@ -47,6 +50,8 @@ def checked(words: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"{' and '.join(given)} exclude each other; give cron with timezone and dst, or every."
         )
+    if all(words.get(word) is not None for word in ENDS):
+        raise ConfigurationError(f"{' and '.join(ENDS)} exclude each other; give one of them.")
     plain = {word: _plain(word, value) for word, value in words.items()}
     try:
         json.dumps(plain, allow_nan=False)
@@ -62,6 +67,9 @@ def added(before: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]
         kept = {word: value for word, value in kept.items() if word not in ("cron", *OF_CRON)}
     if any(words.get(word) is not None for word in ("cron", *OF_CRON)):
         kept.pop("every", None)
+    for word, other in (ENDS, ENDS[::-1]):
+        if words.get(word) is not None:
+            kept.pop(other, None)
     kept.update(words)
     return {word: value for word, value in kept.items() if value is not None or word not in SCHEDULE_WORDS}
 
@@ -99,7 +107,21 @@ def in_force(job: Job, override: Mapping[str, Any] | None) -> Job:
         changed["retry"] = replace(job.retry, **attempts)
     if override.keys() & set(SCHEDULE_WORDS):
         changed["schedule"] = _schedule(job, override)
+    changed |= _end(changed.get("schedule", job.schedule), override)
     return replace(job, **changed)
+
+
+def _end(schedule: Schedule | None, override: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what becomes of the end that the code gives, where the override gives another one."""
+    if override.get("max_runs") is not None:
+        return {"schedule": replace(schedule, until=None)} if isinstance(schedule, (Cron, Every)) else {}
+    return {"max_runs": None} if override.get("until") is not None else {}
+
+
+def said(row: JobRow, option: str) -> Any:
+    """Return what a stored job says of an option that its row has no column for: the override first, then the declaration."""
+    override = row.override or {}
+    return override[option] if option in override else json.loads(row.declared or "{}").get(option)
 
 
 def _schedule(job: Job, override: Mapping[str, Any]) -> Schedule:

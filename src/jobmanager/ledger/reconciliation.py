@@ -1,7 +1,7 @@
 """The account of a job: which instants were due and have no row, and how a job changes without losing or inventing one.
 
 `settle` fills the holes up to a moment; `change` settles by the old rule first and then moves the watermark, in one transaction,
-so an edit, a pause or a resume never fires anything.
+so an edit, a pause or a resume never fires anything, unless the job says on_change="now".
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from jobmanager.ledger.missing_instants import (
 )
 from jobmanager.ledger.outages import Outages
 from jobmanager.ledger.overlap import apply_overlap
+from jobmanager.ledger.overrides import said
 from jobmanager.run import (
     FAILED,
     PENDING,
@@ -65,11 +66,13 @@ class Reconciliation:
         lease: timedelta,
         outages: Outages,
         auditor: Auditor,
+        keeps_time: bool = True,
         on_step: Callable[[], object] = lambda: None,
         paused: Callable[[JobRow], Sequence[Notice]] = lambda _: (),
     ) -> None:
         """`on_step` is called between jobs: a first sweep over very many takes long, and goes on.
 
+        Without `keeps_time` neither a new job nor a change starts a run: nobody would execute it.
         What `paused` returns of a job that its failures paused is written with the pause.
         """
         self._store = store
@@ -77,6 +80,7 @@ class Reconciliation:
         self._grace = grace
         self._lease = lease
         self._outages = outages
+        self._keeps_time = keeps_time
         self._on_step = on_step
         self._paused = paused
 
@@ -218,6 +222,8 @@ class Reconciliation:
                 )
             after = replace(after, definition_rev=before.definition_rev + 1)
             txn.save(after)
+            if after.schedule != before.schedule and said(after, "on_change") == "now":
+                self._open_now(txn, key=f"change:{job_id}:{after.schedule_rev}", by=by)
             if after.state_reason == "failures" and after.state != before.state:
                 txn.notify(self._paused(after))
             if action is not None:
@@ -262,6 +268,23 @@ class Reconciliation:
             again = in_line_again(txn, run, from_start=from_start)
             txn.audit(None if note is None else note(run, again))
             return again
+
+    def open_first(self, job_id: str, *, rev: int | None = None, by: str | None = None) -> None:
+        """Start the run of a job that was just made and says first="now"; with `rev` only while the job has that revision. Twice is once."""
+        with self._store.jobs.lock(job_id) as txn:
+            if rev is None or txn.job.definition_rev == rev:
+                self._open_now(txn, key=f"first:{job_id}:{txn.job.definition_rev}", by=by)
+
+    def _open_now(self, txn: JobTransaction, *, key: str, by: str | None) -> None:
+        """Open a run that is due now, as a start by hand, unless one has the key, the job is not active, or its overlap forbids it."""
+        if not self._keeps_time or txn.job.state != "active" or txn.run_with_key(key) is not None:
+            return
+        row = row_of(txn, txn.now, PENDING, None, trigger="manual")
+        run = replace(
+            row, scheduled_for=None, schedule_rev=0, due_at=txn.now, expires_at=None,
+            idempotency_key=key, requested_by=by or "code",
+        )  # fmt: skip
+        apply_overlap(txn, run)
 
     # ---------------------------------------------------------------- filling holes
 

@@ -133,6 +133,7 @@ class Assembly:
             lease=settings.lease,
             outages=outages,
             auditor=self.auditor,
+            keeps_time=keeps_time,
             on_step=self.background.note_progress,
             paused=self.notifying.of_pause,
         )

@@ -46,7 +46,7 @@ class Storing:
     @naming_its_caller
     @changes(ADMIN, "create", of="job")
     def create_job(self, job_id: str, *, handler: str, by: str | None = None, **options: Any) -> Job:
-        """Make a job of a registered handler, with the options of `job`, and return it; its first instant is the next one from now.
+        """Make a job of a registered handler, with the options of `job`, and return it; its first instant is the next one from now, and `first="now"` starts a run as well.
 
         It fires on every backend from its commit on, without a restart. Raises DuplicateJobError for an id that is taken in any
         namespace, HandlerNotFoundError for a key that no living process has, PayloadError for a config that does not fit, and
@@ -71,7 +71,7 @@ class Storing:
     def update_job(
         self, job_id: str, *, by: str | None = None, if_rev: int | None = None, **options: Any
     ) -> Job:
-        """Edit a job and return it: the definition of a stored one, the override of a declared one. Nothing fires by it.
+        """Edit a job and return it: the definition of a stored one, the override of a declared one. Nothing fires by it, unless `on_change` says so.
 
         None gives an option its default back. Raises EditConflictError if the job's revision is no longer `if_rev`, JobNotFoundError, and what
         `create_job` and `override_job` raise.
@@ -93,7 +93,7 @@ class Storing:
             definition = defined(job_id, handler, words)
             job = self._checked(job_of(job_id, definition))
         changed = self._parts.ready().job_sync.defined(job, definition)
-        self._parts.prepare(job.schedule)
+        self._parts.prepare(schedule_of(changed))
         self._change(job_id, declaration=changed, by=by, action="edit", if_rev=if_rev)
         return job
 
@@ -205,15 +205,23 @@ class Storing:
         there = assembly.store.jobs.get(job.id)
         if there is not None and (there.state != "deleted" or not even_if_deleted):
             return there
-        self._parts.prepare(job.schedule)
+        self._parts.prepare(schedule_of(row))
         entry = assembly.auditor.of_job("create", None, row, by=by, at=assembly.store.now())
         there = assembly.store.jobs.create(row, entry)
+        if there is None and job.first == "now":
+            assembly.account.open_first(job.id, by=by)
         self._follow()
+        if job.first == "now":
+            assembly.claims.claim()
         return there
 
     def _change(self, job_id: str, **how: Any) -> None:
         self._parts.ready().account.change(job_id, **how)
         self._follow()
+
+        job = self._parts.registry.jobs.get(job_id)
+        if job is not None and job.on_change == "now":
+            self._parts.assembly.claims.claim()
 
     def _follow(self) -> None:
         """Take over the change at once; other processes notice it within a second."""

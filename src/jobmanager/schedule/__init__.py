@@ -13,11 +13,13 @@ from jobmanager.schedule.every import Every
 from jobmanager.schedule.instants import EPOCH
 from jobmanager.schedule.on import On
 
-__all__ = ["EXCEPT", "At", "Cron", "Dst", "Every", "On", "Schedule", "parse"]
+__all__ = ["EXCEPT", "UNTIL", "At", "Cron", "Dst", "Every", "On", "Schedule", "parse"]
 
 Schedule = Cron | Every | At
 EXCEPT = " except "
 """Before the exclusion in the text of a schedule."""
+UNTIL = " until "
+"""Before its end."""
 
 
 def parse(text: str) -> Schedule:
@@ -28,7 +30,7 @@ def parse(text: str) -> Schedule:
 @lru_cache(maxsize=8192)
 def _read(text: str) -> Schedule:
     # Cached: the rows of many jobs share a few schedules, and schedules are values.
-    timing, _, until = text.partition(" until ")
+    timing, _, until = text.partition(UNTIL)
     timing, _, exclude = timing.partition(EXCEPT)
     kind, _, rest = timing.partition(" ")
     try:

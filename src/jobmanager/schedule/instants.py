@@ -72,6 +72,14 @@ class Instants(ABC):
         following = islice(self.between(moment, datetime.max.replace(tzinfo=UTC)), MOST_EXCLUDED)
         return list(islice((each for each in following if self.excluded(each) is None), count))
 
+    def end_after(self, moment: datetime, count: int) -> datetime:
+        """Return the last moment of the schedule if it ends with the `count`-th instant after `moment` that is not excluded.
+
+        Of a schedule that excludes some, 100,000 instants are looked at.
+        """
+        counted = self.runs_after(moment, count)
+        return counted[-1] if counted else whole_utc(moment)
+
     @property
     def _zone(self) -> str:
         return "UTC"

@@ -25,7 +25,7 @@ from jobmanager.backends.base import Backend, Capabilities, Entry, Health
 from jobmanager.backends.timetable import ScheduledJob
 from jobmanager.clock import Clock
 from jobmanager.errors import ConfigurationError, UnsupportedError
-from jobmanager.job import SLUG, Job, Overlap
+from jobmanager.job import SLUG, First, Job, Overlap
 from jobmanager.manager.manager import JobManager
 from jobmanager.run import PENDING, SKIPPED, SUCCEEDED, Run, Tick
 from jobmanager.schedule import Cron, Every, Schedule
@@ -561,8 +561,21 @@ class BackendContract:
         excluded = {instant for instant in instants if schedule.excluded(instant) is not None}
         self.has_one_run_each(manager, instants, calls, excluded=excluded)
 
+    def test_a_new_job_starts_once_if_it_says_so(self) -> None:
+        manager = self.manager([], first="now")
+        if self.capabilities.several_processes:
+            self.manager([], beside=manager, first="now")
+
+        started = [run for run in manager.runs("job") if run.scheduled_for is None]
+        assert len(started) == int(self.capabilities.keeps_time)
+
     def manager(
-        self, calls: list[datetime | None], *, beside: JobManager | None = None, exclude: str | None = None
+        self,
+        calls: list[datetime | None],
+        *,
+        beside: JobManager | None = None,
+        exclude: str | None = None,
+        first: First = "next",
     ) -> JobManager:
         """Start a manager on a backend of its own and the store of `beside`, with a job that notes its instants."""
         manager = JobManager(
@@ -579,6 +592,7 @@ class BackendContract:
             every=self.interval,
             overlap=overlap,
             exclude=exclude,
+            first=first,
         )
         self._stops.append(lambda: manager.stop(1))
         return manager.start()

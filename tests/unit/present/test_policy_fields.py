@@ -41,6 +41,9 @@ SAID: dict[str, Any] = {
         on_shutdown=False,
     ),
     "timeout": 0.25,
+    "max_runs": 12,
+    "first": "now",
+    "on_change": "now",
     "run_timeout": "3d",
     "isolation": "process",
     "memory_limit": 512,
@@ -78,12 +81,12 @@ def test_every_option_that_may_be_changed_has_a_field_in_a_group() -> None:
 
 
 def test_what_the_fields_show_means_the_same_job_again() -> None:
-    said = make_job("job", "handler", SAID)  # type: ignore[arg-type]
+    said = make_job("job", "handler", {**SAID, "cron": "* * * * *"})  # type: ignore[arg-type]
     shown = {key: value for key, value in _shown(said).items() if value}
     words, errors = read_policies(OF_STORED, shown, shown.keys(), stored=True)
     assert errors == {}
     words["retry"] = Retry(**words["retry"])
-    assert make_job("job", "handler", words) == said  # type: ignore[arg-type]
+    assert make_job("job", "handler", {**words, "cron": "* * * * *"}) == said  # type: ignore[arg-type]
 
 
 def _shown(job: Any) -> dict[str, str]:
@@ -96,7 +99,7 @@ def _shown(job: Any) -> dict[str, str]:
 
 
 def test_fields_show_what_can_be_typed() -> None:
-    shown = _shown(make_job("job", "handler", SAID))  # type: ignore[arg-type]
+    shown = _shown(make_job("job", "handler", {**SAID, "cron": "* * * * *"}))  # type: ignore[arg-type]
     assert shown["catch_up_window"] == "2d"
     assert shown["start_deadline"] == "90s"
     assert shown["retry.delays"] == "1s, 1m, 90m"

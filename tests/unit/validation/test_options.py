@@ -24,6 +24,7 @@ from jobmanager.job import (
     PolicyWords,
 )
 from jobmanager.ledger.overrides import OVERRIDABLE, in_force
+from jobmanager.schedule import Every
 from jobmanager.stores.values import JobRow
 from jobmanager.validation.kinds import (
     Delays,
@@ -268,8 +269,8 @@ def test_an_override_takes_no_more_than_a_declaration(jobs: JobManager, word: st
 @pytest.mark.parametrize("word", sorted(OVERRIDABLE.keys() - {"config"}))
 def test_an_override_of_any_option_that_has_one_is_in_force(word: str) -> None:
     item = OVERRIDABLE[word]
-    job = Job(id="door", name="door", handler="door")
-    words = {"catch_up": "all", "visibility": "system"}
+    job = Job(id="door", name="door", handler="door", schedule=Every(60))
+    words = {"catch_up": "all", "visibility": "system", "on_change": "now"}
     value: Any = {Whole: 7, Duration: timedelta(seconds=7), Flag: True, Several: ("failed",)}.get(
         type(item.kind), words.get(word, "allow")
     )

@@ -76,7 +76,7 @@ class _Words(click.Argument):
 @click.option("--reset", is_flag=True, help="Take all overrides back; the code decides.")
 @click.pass_obj
 def override(here: Session, job: str, words: tuple[str, ...], reset: bool) -> None:
-    """Change a job without touching code; kept in the store, never overwritten by a deployment. Nothing fires."""
+    """Change a job without touching code; kept in the store, never overwritten by a deployment. Nothing fires, unless its on_change says so."""
     if reset == bool(words):
         raise UsageError(
             "Say what to change, or --reset.", hint=f"jobmanager override {job} cron='0 3 * * *' timeout=5m"

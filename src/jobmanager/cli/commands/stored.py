@@ -57,7 +57,7 @@ def create(here: Session, job: str, handler: str, words: tuple[str, ...]) -> Non
 )
 @click.pass_obj
 def edit(here: Session, job: str, words: tuple[str, ...], handler: str | None, if_rev: int | None) -> None:
-    """Change a job that an operator made, or override one of the code. Nothing fires by it; `none` takes an option back."""
+    """Change a job that an operator made, or override one of the code. Nothing fires by it, unless its on_change says so; `none` takes an option back."""
     options = _options(here, words) | ({"handler": handler} if handler else {})
     if not options:
         raise UsageError("Say what to change.", hint=f"jobmanager jobs edit {job} cron='0 4 * * *'")

@@ -121,7 +121,7 @@ def update_job(
     given: Edit,
     if_match: Annotated[str | None, Header(description="The `ETag` of the job that was edited.")] = None,
 ) -> dict[str, Any]:
-    """Edit a job: the definition of a stored one, the override of one that code declares. Nothing fires by it."""
+    """Edit a job: the definition of a stored one, the override of one that code declares. Nothing fires by it, unless `on_change` says so."""
     words = words_of(given)
     try:
         site_of(request).jobs.update_job(job_id, if_rev=_rev(if_match), **words)

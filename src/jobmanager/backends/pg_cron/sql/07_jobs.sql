@@ -54,7 +54,8 @@ BEGIN
     ON CONFLICT DO NOTHING;
   END IF;
   IF NEW.schedule IS DISTINCT FROM OLD.schedule THEN
-    NEW.override := coalesce(nullif(NEW.override, 'null'), '{}') - 'cron' - 'every' - 'timezone' - 'dst' - 'until' - 'exclude' || jobmanager.override_of(NEW.schedule);
+    NEW.override := coalesce(nullif(NEW.override, 'null'), '{}') - 'cron' - 'every' - 'timezone' - 'dst' - 'until' - 'exclude' - 'max_runs'
+      || jobmanager.override_of(NEW.schedule) || CASE WHEN NEW.declared ~ '"max_runs":\d' THEN '{"max_runs": null}' ELSE '{}' END::jsonb;
     NEW.override_at := moment;
     NEW.override_by := session_user;
   END IF;
