@@ -690,8 +690,7 @@ OWNER, STARTS, STATUS = " AND owner = ?", " AND starts = ?", " AND status = 'run
 LINE = """
  AND (r.turn IS NOT 'waits' OR NOT EXISTS
    (SELECT 1 FROM jobmanager_runs h WHERE h.concurrency_key = r.concurrency_key AND h.turn = 'holds'))"""
-OPEN_JOB = """
- AND EXISTS (SELECT 1 FROM jobmanager_jobs j WHERE j.id = job_id AND j.state IN ('active', 'paused'))"""
+OPEN_JOB = "(j.state IN ('active', 'paused') OR (? AND j.state = 'disabled'))"
 
 BROKEN_STATEMENTS: Mapping[str, tuple[str, str, str, str]] = {
     "ends what another owns": (
@@ -714,7 +713,7 @@ BROKEN_STATEMENTS: Mapping[str, tuple[str, str, str, str]] = {
     "retries what is to be cancelled": (
         "RETRY", " AND cancel_requested_at IS NULL", "", "test_a_run_whose_cancel_was_requested_is_not_tried_again"),
     "retries for a closed job": (
-        "RETRY", OPEN_JOB, "", "test_a_run_whose_job_is_no_longer_open_is_not_tried_again"),
+        "RETRY", OPEN_JOB, "? IS NOT NULL", "test_a_run_whose_job_is_no_longer_open_is_not_tried_again"),
     "gives the key away at a retry": (
         "RETRY", "owner = NULL", "owner = NULL, turn = NULL", "test_a_run_keeps_its_key_until_its_last_attempt"),
     "claims for the dead": (
