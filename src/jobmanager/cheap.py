@@ -19,10 +19,12 @@ def cheap(value: type[T]) -> type[T]:
     described = fields(value)  # type: ignore[arg-type]  # a dataclass, as said above
     if hasattr(value, "__post_init__") or any(field.default_factory is not MISSING for field in described):
         raise TypeError(f"{value.__name__}: neither __post_init__ nor default_factory would be called.")
+    # Both, or a frozen base's would be called for either.
+    plain = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
     scope: dict[str, Any] = {
         "become": object.__setattr__,
         "frozen": value,
-        "thawed": type(value.__name__, (), {"__slots__": value.__slots__}),  # type: ignore[attr-defined]
+        "thawed": type(value.__name__, value.__bases__, {"__slots__": value.__slots__, **plain}),  # type: ignore[attr-defined]
     }
     taken = ["*"] if described[0].kw_only else []
     for field in described:

@@ -22,6 +22,26 @@ class Point:
     y: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    name: str
+    size: int = 0
+
+
+@cheap
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crate(Thing):
+    lid: bool
+
+
+def test_the_fields_of_a_frozen_base_are_set_too() -> None:
+    crate = Crate(name="a", lid=True)
+    assert (crate.name, crate.size, crate.lid) == ("a", 0, True)
+    assert replace(crate, size=2) == Crate(name="a", size=2, lid=True)
+    with pytest.raises(FrozenInstanceError):
+        crate.name = "b"  # type: ignore[misc]
+
+
 def test_it_is_an_instance_of_its_class_and_equal_to_its_like() -> None:
     assert type(Parcel(to="a")) is Parcel
     assert Parcel(to="a") == Parcel(to="a", weight=1) != Parcel(to="b")

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
+from jobmanager.cheap import cheap
 from jobmanager.job import Job
 from jobmanager.ledger.queries import closed_because, effective
 from jobmanager.run import MICROSECOND
@@ -13,6 +14,7 @@ from jobmanager.schedule import EXCEPT
 from jobmanager.stores.values import JobRow, JobStanding
 
 
+@cheap
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """A job among many: what lists need to sort and filter all of them, and no more.

@@ -86,18 +86,18 @@ def condition_of(view: JobView, instants: Sequence[Instant], missing: Collection
 
 def streak_of(instants: Sequence[Instant]) -> Condition | None:
     """Return what became of the newest settled instant as a condition, with how many before it ended alike; None without one."""
-    settled = [
-        (instant, outcome)
-        for instant in instants
-        if (outcome := outcome_of(instant)) not in ("running", "pending")
-    ]
-    if not settled:
-        return None
-    word = settled[0][1]
-    alike = next((place for place, (_, other) in enumerate(settled) if other != word), len(settled))
-    if word not in ("failed", "missed", "late"):
-        return Condition("succeeded")
-    return Condition(word, count=alike, since=settled[alike - 1][0].scheduled_for)
+    word: Literal["failed", "missed", "late"] | None = None
+    since, alike = None, 0
+    for instant in instants:
+        outcome = outcome_of(instant)
+        if outcome in ("running", "pending"):
+            continue
+        if word is not None and outcome != word:
+            break
+        if outcome not in ("failed", "missed", "late"):
+            return Condition("succeeded")
+        word, alike, since = outcome, alike + 1, instant.scheduled_for
+    return None if word is None else Condition(word, count=alike, since=since)
 
 
 def condition_at_a_glance(standing: Standing, *, dead: int = 0) -> Condition:

@@ -63,7 +63,7 @@ class Instants(ABC):
 
     def next_run_after(self, moment: datetime) -> datetime | None:
         """Return the first instant strictly after `moment` that is not excluded; None if none of the next 100,000 runs."""
-        return next(iter(self.runs_after(moment, 1)), None)
+        return next(iter(self.runs_after(moment, 1)), None) if self.exclude else self.next_after(moment)
 
     def runs_after(self, moment: datetime, count: int) -> list[datetime]:
         """Return the first `count` instants after `moment` that are not excluded; fewer if the schedule ends."""

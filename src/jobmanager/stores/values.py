@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+from jobmanager.cheap import cheap
 from jobmanager.job import Policies
 from jobmanager.run import Run, RunStatus
 
@@ -14,6 +15,7 @@ JobState = Literal["active", "paused", "disabled", "deleted"]
 Outcome = Literal["done", "refused"]
 
 
+@cheap
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow(Policies):
     """The stored side of a job: its account, its state, and what the code declared last, policies included.

@@ -56,3 +56,6 @@ def test_a_streak_counts_the_settled_instants_that_ended_alike_and_begins_with_t
     assert found is not None
     assert (found.word, found.count, found.since) == ("failed", 2, NOW - timedelta(hours=3))
     assert streak_of([instant("running")]) is None
+    whole = streak_of([instant("failed", hours=h) for h in (1, 2)])
+    assert whole is not None
+    assert (whole.word, whole.count) == ("failed", 2)

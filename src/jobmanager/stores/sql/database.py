@@ -16,6 +16,7 @@ from jobmanager.errors import RunNotFoundError, StoreError, UnreadableRowError
 from jobmanager.run import FAILED, PENDING, RUNNING, Failure, Run
 from jobmanager.stores.sql.rows import (
     UNREADABLE,
+    Row,
     failure_values,
     is_about_a_value,
     job_from,
@@ -47,7 +48,7 @@ def newest_of(
     runs: sa.Table,
     job_id: str,
     *conditions: sa.ColumnElement[bool],
-    limit: int,
+    limit: int | sa.BindParameter[int],
     before: Run | None = None,
 ) -> sa.Select[Any]:
     """Return the job's newest runs, older than `before`, by the instant each stands for: its tick, or when it was opened by hand.
@@ -68,7 +69,7 @@ def newest_by_hand_of(
     runs: sa.Table,
     job_id: str,
     *conditions: sa.ColumnElement[bool],
-    limit: int,
+    limit: int | sa.BindParameter[int],
     before: Run | None = None,
 ) -> sa.Select[Any]:
     """Return the job's newest starts by hand, older than `before`."""
@@ -83,7 +84,7 @@ def _half(
     kind: sa.ColumnElement[bool],
     order: Sequence[sa.ColumnElement[Any]],
     *conditions: sa.ColumnElement[bool],
-    limit: int,
+    limit: int | sa.BindParameter[int],
     before: Run | None,
 ) -> sa.Select[Any]:
     # Bounded even on the first page: only a range on the second column makes SQLite take the right index.
@@ -189,12 +190,12 @@ class Database(ABC):
         row = connection.execute(query).mappings().one_or_none()
         return None if row is None else run_from(row)
 
-    def runs_from(self, rows: Iterable[sa.RowMapping]) -> list[Run]:
+    def runs_from(self, rows: Iterable[Row]) -> list[Run]:
         """Return the runs that rows stand for, without those that cannot be read: each is logged when it is found to be so."""
         return self.readable(rows, run_from, "run_id", "id")
 
     def readable(
-        self, rows: Iterable[sa.RowMapping], make: Callable[[sa.RowMapping], Made], noun: str, column: str
+        self, rows: Iterable[Row], make: Callable[[Row], Made], noun: str, column: str
     ) -> list[Made]:
         """Return what rows stand for, without those that cannot be read; the log names them by this column."""
         made: list[Made] = []
@@ -205,7 +206,7 @@ class Database(ABC):
                 self.leave_out(noun, str(row[column]), error)
         return made
 
-    def sorted_out(self, rows: Iterable[sa.RowMapping]) -> tuple[list[Run], dict[str, str]]:
+    def sorted_out(self, rows: Iterable[Row]) -> tuple[list[Run], dict[str, str]]:
         """Return the runs that rows stand for, and what is wrong with the other rows by the id of the run."""
         runs: list[Run] = []
         wrong: dict[str, str] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,12 +26,14 @@ from jobmanager.run import (
 from jobmanager.stores.facets import RunHistory
 from jobmanager.stores.sql.database import NEVER, Connection, SqlFacet, literally, without_index
 from jobmanager.stores.sql.rows import (
+    STATUS,
+    Row,
     attempt_from,
     lines_from,
+    rows_of,
     run_from,
 )
 from jobmanager.stores.sql.seen_runs import Condition, SeenRuns
-from jobmanager.stores.sql.tables import STATUSES
 from jobmanager.stores.sql.visible import jobs_seen, run_id_seen, runs_seen
 from jobmanager.stores.sql.walking import few_with, with_status
 from jobmanager.stores.values import DueInstant, JobStanding, Tally
@@ -119,19 +123,18 @@ class SqlHistory(SqlFacet, RunHistory):
         return covering[0] if covering else None
 
     def last_runs(self, job_ids: Collection[str], *, seen: View | None = None) -> dict[str, list[Run]]:
-        c = self.tables.runs.c
-        executed = c.finished_at.is_not(None) & c.started_at.is_not(None)
         found: dict[str, dict[str, Run]] = {}
         with self.database.reading() as connection:
             pages = SeenRuns(self.tables, connection, seen)
             whole = [job_id for job_id in job_ids if pages.shows_every_run_of(job_id)]
             newest = self._newest_running(connection, job_ids, seen)
             for place in range(0, len(whole), AT_ONCE):
-                for conditions in ((), (executed,)):
-                    query = self._newest_of_each(whole[place : place + AT_ONCE], *conditions)
-                    newest += _newer_ones(self.database.runs_from(connection.execute(query).mappings()))
+                for query in self._last_of_each:
+                    some = {"ids": whole[place : place + AT_ONCE]}
+                    rows = rows_of(connection.execute(query, some))
+                    newest += _newer_ones(self.database.runs_from(rows))
             for job_id in set(job_ids).difference(whole):
-                for conditions in ((), (executed,)):
+                for conditions in ((), (self._executed,)):
                     newest += self.database.runs_from(pages.newest_of(job_id, *conditions, limit=1))
         for run in newest:
             found.setdefault(run.job_id, {})[run.id] = run
@@ -146,20 +149,28 @@ class SqlHistory(SqlFacet, RunHistory):
         c = self.tables.runs.c
         mine = without_index(c.job_id).in_(job_ids), *runs_seen(self.tables, seen)
         query = sa.select(self.tables.runs).where(literally(c.status, RUNNING), *mine)
-        runs = self.database.runs_from(connection.execute(query).mappings())
+        runs = self.database.runs_from(rows_of(connection.execute(query)))
         newest = {run.job_id: run for run in sorted(runs, key=lambda run: (run.instant, run.id))}
         return list(newest.values())
 
-    def _newest_of_each(
-        self, job_ids: Collection[str], *conditions: sa.ColumnElement[bool]
-    ) -> sa.Select[Any] | sa.CompoundSelect[Any]:
-        """Return of each job the newest of its ticks for which the conditions hold, and the newest of its starts by hand."""
+    @property
+    def _executed(self) -> sa.ColumnElement[bool]:
+        c = self.tables.runs.c
+        return c.finished_at.is_not(None) & c.started_at.is_not(None)
+
+    @cached_property
+    def _last_of_each(self) -> Sequence[sa.Select[Any] | sa.CompoundSelect[Any]]:
+        """The statements that find the last runs of the jobs `ids`, made once: making them takes longer than what they do."""
+        return self._newest_of_each(), self._newest_of_each(self._executed)
+
+    def _newest_of_each(self, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any] | sa.CompoundSelect[Any]:
+        """Return of each of the jobs `ids` the newest of its ticks for which the conditions hold, and the newest of its starts by hand."""
         jobs, newest = self.tables.jobs, self.tables.runs.alias("newest")
         return sa.union_all(
             *(
                 sa.select(newest)
                 .join_from(jobs, newest, newest.c.id == self._newest(*conditions, tick=tick))
-                .where(jobs.c.id.in_(job_ids))
+                .where(jobs.c.id.in_(sa.bindparam("ids", expanding=True)))
                 for tick in (True, False)
             )
         )
@@ -215,7 +226,7 @@ class SqlHistory(SqlFacet, RunHistory):
             job_id: JobStanding(
                 job_id=job_id,
                 instant=found.get(job_id),
-                by_hand=RunStatus(last[job_id]) if last.get(job_id) in STATUSES else None,
+                by_hand=STATUS.get(last.get(job_id, "")),
                 running=counts[job_id],
             )
             for job_id in known
@@ -230,39 +241,37 @@ class SqlHistory(SqlFacet, RunHistory):
         seen: View | None = None,
     ) -> dict[str, list[DueInstant]]:
         jobs, c = self.tables.jobs, self.tables.runs.c
+        columns = (
+            c.id, c.scheduled_for, c.status, c.reason, c.ticks, c.first_for, c.started_at, c.finished_at
+        )  # fmt: skip
         wanted = [c.scheduled_for.is_not(None), c.scheduled_for <= NEVER]
         if since is not None:
             wanted.append(c.scheduled_for >= since)
-        newest = (
-            sa.select(
-                c.id, c.scheduled_for, c.status, c.reason, c.ticks, c.first_for, c.started_at, c.finished_at
-            )
-            .where(c.job_id == jobs.c.id, *wanted)
-            .order_by(c.scheduled_for.desc())
-            .limit(limit)
-        )
+        newest_first = sa.select(*columns).where(*wanted).order_by(c.scheduled_for.desc()).limit(limit)
+        newest = newest_first.where(c.job_id == jobs.c.id)
         found: dict[str, list[DueInstant]] = {}
         with self.database.reading() as connection:
             pages = SeenRuns(self.tables, connection, seen)
             whole = list(filter(pages.shows_every_run_of, job_ids))  # ticks have no scope
-            if connection.dialect.name == "postgresql":
+            if len(whole) == 1:
+                query = newest_first.with_only_columns(c.job_id, *columns).where(c.job_id == whole[0])
+            elif connection.dialect.name == "postgresql":
                 lateral = newest.lateral("due")
                 query = sa.select(jobs.c.id, lateral).join_from(jobs, lateral, sa.true())
+                query = query.where(jobs.c.id.in_(whole))
             else:  # knows no lateral: from the last instant that is wanted, or the first that there is
                 of_job = newest.with_only_columns(c.scheduled_for).correlate(jobs)
                 last = of_job.offset(limit - 1).limit(1).scalar_subquery()
                 first = of_job.order_by(None).order_by(c.scheduled_for).limit(1).scalar_subquery()
                 since_last = c.scheduled_for >= sa.func.coalesce(last, first)
                 ticks = sa.and_(c.job_id == jobs.c.id, since_last, *wanted)
-                query = sa.select(jobs.c.id, *newest.selected_columns).join_from(
-                    jobs, self.tables.runs, ticks
-                )
-            rows = connection.execute(query.where(jobs.c.id.in_(whole))).all() if whole else ()
-            for job_id, run_id, instant, status, *rest in rows:
-                due_instant = DueInstant(run_id, instant, RunStatus(status), *rest)
-                found.setdefault(job_id, []).append(due_instant)
+                query = sa.select(jobs.c.id, *columns).join_from(jobs, self.tables.runs, ticks)
+                query = query.where(jobs.c.id.in_(whole))
+            rows = connection.execute(query).all() if whole else ()
+        for job_id, run_id, instant, status, *rest in rows:
+            found.setdefault(job_id, []).append(DueInstant(run_id, instant, STATUS[status], *rest))
         for instants in found.values():
-            instants.sort(key=lambda due_instant: due_instant.scheduled_for, reverse=True)
+            instants.sort(key=attrgetter("scheduled_for"), reverse=True)
         return found
 
     def attempts(self, run_id: str, *, seen: View | None = None) -> list[Attempt]:
@@ -330,7 +339,7 @@ class SqlHistory(SqlFacet, RunHistory):
                 _tally_from(row)
                 for statement in self.tallied(since, seen)
                 for row in connection.execute(statement)
-                if row[1] in STATUSES
+                if row[1] in STATUS
             ]
 
     def tallied(self, since: datetime, seen: View | None = None) -> list[sa.Select[Any]]:
@@ -379,10 +388,10 @@ def _newer_ones(runs: Iterable[Run]) -> list[Run]:
 
 def _instant_from(row: Sequence[Any]) -> DueInstant | None:
     run_id, instant, status, *rest = row
-    return DueInstant(run_id, instant, RunStatus(status), *rest) if status in STATUSES else None
+    return DueInstant(run_id, instant, STATUS[status], *rest) if status in STATUS else None
 
 
-def _flush_from(row: sa.RowMapping) -> tuple[int, int, list[LogLine]]:
+def _flush_from(row: Row) -> tuple[int, int, list[LogLine]]:
     return row["seq"], row["attempt"], lines_from(row["lines"])
 
 
@@ -402,5 +411,5 @@ def _seconds(average: Any) -> float | None:
     return None if average is None else float(average)
 
 
-def _id_of(row: sa.RowMapping) -> str:
+def _id_of(row: Row) -> str:
     return str(row["id"])

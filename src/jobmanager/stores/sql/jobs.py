@@ -19,9 +19,11 @@ from jobmanager.stores.job_transaction import JobTransaction
 from jobmanager.stores.sql.database import SqlFacet
 from jobmanager.stores.sql.rows import (
     UNREADABLE,
+    Row,
     check_job,
     job_from,
     job_values,
+    rows_of,
 )
 from jobmanager.stores.sql.transaction import KnownRuns, ManyJobsTransaction, SqlJobTransaction
 from jobmanager.stores.sql.visible import jobs_seen
@@ -59,7 +61,7 @@ class SqlJobs(SqlFacet, StoredJobs):
         page = page.where(c.change_seq > changed_since).order_by(c.id).limit(limit)
         return self._readable(page, _summary_from)
 
-    def _readable(self, query: sa.Select[Any], make: Callable[[sa.RowMapping], Made]) -> list[Made]:
+    def _readable(self, query: sa.Select[Any], make: Callable[[Row], Made]) -> list[Made]:
         """Return what the rows stand for, without those that cannot be read: each is logged when it is found to be so."""
         try:
             return self._read(query, make)
@@ -68,12 +70,12 @@ class SqlJobs(SqlFacet, StoredJobs):
                 ids = list(connection.scalars(query.with_only_columns(self.tables.jobs.c.id)))
             return [made for readable, _ in self._by_halves(query, make, ids) for made in readable]
 
-    def _read(self, query: sa.Select[Any], make: Callable[[sa.RowMapping], Made]) -> list[Made]:
+    def _read(self, query: sa.Select[Any], make: Callable[[Row], Made]) -> list[Made]:
         with self.database.reading() as connection:
-            return [make(row) for row in connection.execute(query).mappings().all()]
+            return [make(row) for row in rows_of(connection.execute(query))]
 
     def _by_halves(
-        self, query: sa.Select[Any], make: Callable[[sa.RowMapping], Made], ids: Sequence[str]
+        self, query: sa.Select[Any], make: Callable[[Row], Made], ids: Sequence[str]
     ) -> Iterator[tuple[list[Made], Mapping[str, str]]]:
         """Yield what can be read, and what is wrong with the others by id, in as few statements as possible."""
         if not ids:
@@ -199,6 +201,6 @@ def _is_over(c: sa.ColumnCollection[str, sa.Column[Any]], dialect: sa.Dialect) -
     return sa.and_(c.schedule.like("at %"), c.schedule <= sa.literal("at ").concat(instant))
 
 
-def _summary_from(row: sa.RowMapping) -> JobSummary:
+def _summary_from(row: Row) -> JobSummary:
     check_job(dict(row))
     return JobSummary._make(row.values())

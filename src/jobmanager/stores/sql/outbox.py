@@ -24,6 +24,7 @@ from jobmanager.stores.outbox import (
     Outbox,
 )
 from jobmanager.stores.sql.database import Connection, Database, SqlFacet, literally
+from jobmanager.stores.sql.rows import Row
 from jobmanager.stores.sql.visible import jobs_seen
 from jobmanager.stores.values import AuditEntry
 
@@ -329,5 +330,5 @@ class SqlOutbox(SqlFacet, Outbox):
                 return deleted
 
 
-def _notification(row: sa.RowMapping) -> Notification:
+def _notification(row: Row) -> Notification:
     return Notification(**{**row, "state": NotificationState(row["state"])})

@@ -14,12 +14,12 @@ from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCount, RunCounts,
 from jobmanager.stores.search import COUNTED, COUNTED_TROUBLE, StoredSearch
 from jobmanager.stores.sql.database import NEVER, Connection, SqlFacet
 from jobmanager.stores.sql.filters import ALL, Condition, conditions_of, error_in, error_text
+from jobmanager.stores.sql.rows import STATUS, Row
 from jobmanager.stores.sql.seen_runs import SeenRuns
 from jobmanager.stores.sql.tables import TROUBLE
 from jobmanager.stores.sql.walking import Walker, Way, older, way_of_all, way_of_trouble, ways_of_job
 
 FIRST_LINE = 500
-STATUS = {status.value: status for status in RunStatus}
 
 
 class SqlSearch(SqlFacet, StoredSearch):
@@ -110,7 +110,7 @@ class SqlSearch(SqlFacet, StoredSearch):
         return counts, sum(row[6] for row in counted) == most
 
 
-def _letter(row: sa.RowMapping) -> tuple[tuple[str, str, str], Mark]:
+def _letter(row: Row) -> tuple[tuple[str, str, str], Mark]:
     """Return by what a dead letter is grouped, and its instant and id."""
     line = (row["text"] or "").strip().partition("\n")[0]
     return (row["job_id"], row["kind"] or "", line), Mark(row["scheduled_for"] or row["opened_at"], row["id"])

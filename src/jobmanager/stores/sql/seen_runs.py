@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from jobmanager.access.view import View
 from jobmanager.run import Run
 from jobmanager.stores.sql.database import Connection, newest_by_hand_of, newest_of, without_index
+from jobmanager.stores.sql.rows import Row, rows_of
 from jobmanager.stores.sql.tables import Tables, has_scope, scope_of
 from jobmanager.stores.sql.visible import jobs_seen
 
@@ -56,11 +58,11 @@ class SeenRuns:
         mine = self._runs.c.job_id.in_(self._whole)
         return [mine] if self._are_few(mine) else [without_index(self._runs.c.job_id).in_(self._whole)]
 
-    def newest(self, *conditions: Condition, limit: int) -> list[sa.RowMapping]:
+    def newest(self, *conditions: Condition, limit: int) -> list[Row]:
         """Return the newest runs by their ids."""
         runs, c = self._runs, self._runs.c
         every = sa.select(runs).where(*conditions)
-        found: list[sa.RowMapping] = []
+        found: list[Row] = []
         if self._sees_all:
             return self._rows(every.order_by(c.id.desc()).limit(limit))
         for scope in self._scopes if self._scoped else ():
@@ -80,8 +82,11 @@ class SeenRuns:
 
     def newest_of(
         self, job_id: str, *conditions: Condition, limit: int, before: Run | None = None
-    ) -> list[sa.RowMapping]:
+    ) -> list[Row]:
         """Return the newest runs of a job by the instant each stands for, those older than `before`."""
+        if self.shows_every_run_of(job_id) and not conditions and before is None:
+            asked = {"job": job_id, "most": limit}
+            return rows_of(self._connection.execute(_newest_of_any(self._runs), asked))
         if self.shows_every_run_of(job_id):
             return self._rows(newest_of(self._runs, job_id, *conditions, limit=limit, before=before))
         if job_id not in self._scoped or not self._scopes:
@@ -104,9 +109,16 @@ class SeenRuns:
         count = sa.select(sa.func.count()).select_from(some.limit(GATHERED + 1).subquery())
         return int(self._connection.scalar(count) or 0) <= GATHERED
 
-    def _rows(self, query: sa.Select[Any]) -> list[sa.RowMapping]:
-        return list(self._connection.execute(query).mappings())
+    def _rows(self, query: sa.Select[Any]) -> list[Row]:
+        return rows_of(self._connection.execute(query))
 
 
-def _id_of(row: sa.RowMapping) -> str:
+@lru_cache(maxsize=4)
+def _newest_of_any(runs: sa.Table) -> sa.Select[Any]:
+    """Return the statement for the `most` newest runs of the job `job`, made once: making it takes longer than what it does."""
+    job_id: Any = sa.bindparam("job", type_=sa.Text)
+    return newest_of(runs, job_id, limit=sa.bindparam("most", type_=sa.Integer))
+
+
+def _id_of(row: Row) -> str:
     return str(row["id"])

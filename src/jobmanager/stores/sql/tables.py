@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
@@ -25,9 +25,9 @@ def micros(moment: datetime | None) -> int | None:
     return None if moment is None else (moment - EPOCH) // MICROSECOND
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def moment(micros: int | None) -> datetime | None:
-    """Return the aware UTC datetime of a number of microseconds since 1970; cached, since many jobs share the next instant."""
+    """Return the aware UTC datetime of a number of microseconds since 1970; cached, since many jobs share an instant, and pages are read again."""
     return None if micros is None else EPOCH + timedelta(microseconds=micros)
 
 
@@ -45,14 +45,28 @@ class Instant(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:
         return value if dialect.name == "postgresql" else micros(value)
 
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
-        if value is None:
-            return None
-        try:
-            return value.astimezone(UTC) if dialect.name == "postgresql" else moment(value)
-        except (AttributeError, TypeError, OverflowError):
-            unreadable: Any = value if isinstance(value, Unreadable) else Unreadable(value)
-            return unreadable  # type: ignore[no-any-return]  # refused where rows become values
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any]:
+        # Not `process_result_value`, which costs two more calls for each of the thousands of instants of a page.
+        return _from_postgres if dialect.name == "postgresql" else _from_sqlite
+
+
+def _from_sqlite(value: Any) -> Any:
+    try:
+        return moment(value)
+    except (TypeError, OverflowError):
+        return _unreadable(value)
+
+
+def _from_postgres(value: Any) -> Any:
+    try:
+        return None if value is None else value.astimezone(UTC)
+    except (AttributeError, TypeError, OverflowError):
+        return _unreadable(value)
+
+
+def _unreadable(value: Any) -> Unreadable:
+    """Return the marker of what is no instant: it is refused where rows become values."""
+    return value if isinstance(value, Unreadable) else Unreadable(value)
 
 
 STATUSES = ("pending", "running", "succeeded", "failed", "cancelled", "skipped", "missed")

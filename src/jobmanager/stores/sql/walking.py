@@ -23,13 +23,14 @@ from jobmanager.stores.sql.filters import (
     statuses_of,
     within,
 )
+from jobmanager.stores.sql.rows import Row, rows_of
 from jobmanager.stores.sql.tables import TROUBLE, TROUBLE_IS, Tables, has_scope, scope_of
 
 FIRST_CHUNK, CHUNK = 500, 5_000  # what most rows fit is found in the first one
 FEW = 1_000
 EARLY = timedelta(hours=1)  # by which clocks may differ, and a tick may come before its instant
 
-Rows = list[sa.RowMapping]
+Rows = list[Row]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Walker:
         edge = max(edges, key=self._place)
         return [row for row in rows if self._place(self.mark(row)) >= self._place(edge)][:most], edge
 
-    def mark(self, row: sa.RowMapping) -> Mark:
+    def mark(self, row: Row) -> Mark:
         """Return the place of a row."""
         instant = row["opened_at"] if self._wanted.job is None else row["scheduled_for"] or row["opened_at"]
         return Mark(instant if isinstance(instant, datetime) else EPOCH, row["id"])
@@ -128,7 +129,7 @@ class Walker:
             if edge is not None:
                 rows += self._not_older(way, edge)
             query = sa.select(*self._columns).where(*rows, *conditions).order_by(*way.newest_first)
-            found += self._connection.execute(query.limit(most - len(found))).mappings().all()
+            found += rows_of(self._connection.execute(query.limit(most - len(found))))
             if edge is None or len(found) >= most:
                 return found, None
             before, read, size = edge, read + size, CHUNK
@@ -152,7 +153,7 @@ class Walker:
         query = sa.select(*self._columns).where(
             c.id.in_(sa.select(few.c.id)), *way.rows, *self._conditions, *older(self._runs, way, before)
         )
-        return list(self._connection.execute(query.order_by(*way.newest_first).limit(most)).mappings())
+        return rows_of(self._connection.execute(query.order_by(*way.newest_first).limit(most)))
 
 
 def older(runs: sa.Table, way: Way, mark: Mark | None) -> list[Condition]:
