@@ -29,7 +29,7 @@ def shown_settings(settings: Settings, environ: Mapping[str, str]) -> list[Shown
 
     The source is `environment` if the variable says the same, and else `code` where it is not the default.
     """
-    shown, by_variables = settings.shown(), _read(environ)
+    shown, by_variables, by_default = settings.shown(), _read(environ), Settings()
     rows = []
     for described in fields(Settings):
         name, variable = described.name, PREFIX + described.name.upper()
@@ -37,7 +37,7 @@ def shown_settings(settings: Settings, environ: Mapping[str, str]) -> list[Shown
         source: Source = "code"
         if variable in environ and by_variables is not None and getattr(by_variables, name) == value:
             source = "environment"
-        elif value == getattr(Settings(), name):
+        elif value == getattr(by_default, name):
             source = "default"
         is_secret = shown[name] == HIDDEN
         rows.append(

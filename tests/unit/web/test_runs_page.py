@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -18,7 +19,8 @@ from jobmanager.run import FAILED, MISSED, SUCCEEDED
 from jobmanager.search import RunCount, RunCounts, RunFilter
 from jobmanager.testing import FakeClock
 from jobmanager.web import dashboard
-from jobmanager.web.pages.found import Beside
+from jobmanager.web.cached import STALE, Cached
+from jobmanager.web.pages.found import FRESH, Beside
 from jobmanager.web.pages.run_filters import Facets, chips_of, filters_of
 
 NOW = datetime(2026, 3, 10, 12, 30, tzinfo=UTC)
@@ -155,6 +157,27 @@ def test_what_stands_beside_a_part_of_the_runs_is_asked_of_the_store(jobs: JobMa
     beside = Beside(jobs, RunFilter(), jobs.search_runs(RunFilter(), limit=1))
     assert sum(count.rows for count in beside.counts().counts) == 2
     assert [len(group.run_ids) for group in beside.dead_letters()] == [2]
+
+
+def test_what_stands_beside_all_runs_is_kept_for_a_moment_whichever_of_them_are_chosen(
+    jobs: JobManager,
+) -> None:
+    jobs.trigger_job("broken")
+    clock = FakeClock(NOW)
+    cached = Cached(clock)
+
+    def counted(**wanted: Any) -> int:
+        beside = Beside(jobs, RunFilter(**wanted), None, cached)
+        assert sum(len(group.run_ids) for group in beside.dead_letters()) == sum(
+            count.rows for count in beside.counts().counts if count.status is FAILED
+        )
+        return sum(count.rows for count in beside.counts().counts)
+
+    assert counted() == 1
+    jobs.trigger_job("broken")
+    assert [counted(), counted(statuses=frozenset({FAILED})), counted(job="broken")] == [1, 1, 2]
+    clock.advance(timedelta(seconds=FRESH + STALE + 1))
+    assert counted() == 2
 
 
 def added_up(counts: RunCounts) -> Counter[tuple[object, ...]]:

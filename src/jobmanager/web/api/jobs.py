@@ -86,7 +86,7 @@ def list_jobs(
         and handler in (None, standing.handler)
         and source in (None, standing.source)
         and (text is None or text.lower() in f"{standing.id}\n{standing.name}".lower())
-        and health in (None, condition_at_a_glance(standing).word)
+        and (health is None or health == condition_at_a_glance(standing).word)
     ]
     page = page_of(found, limit, lambda standing: standing.id)
     ids = [standing.id for standing in page["items"]]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from jobmanager.manager.manager import JobManager
 from jobmanager.run import FAILED, Run
 from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCount, RunCounts, RunFilter, grouped
+from jobmanager.web.cached import Cached
+from jobmanager.web.pages.board import seen_by
 
 MOST_DEAD = 500
 FIRST_LINE = 500
+FRESH = 5.0
+"""Seconds for which what stands beside all runs is kept."""
+T = TypeVar("T")
 
 
 class Beside:
@@ -19,8 +25,12 @@ class Beside:
     A search for a text reads thousands of rows to find a few: these hold all that counts and dead letters would be read from again.
     """
 
-    def __init__(self, jobs: JobManager, wanted: RunFilter, found: FoundRuns | None) -> None:
+    def __init__(
+        self, jobs: JobManager, wanted: RunFilter, found: FoundRuns | None, cached: Cached | None = None
+    ) -> None:
+        # What stands beside all runs is the same for each choice among them.
         self._jobs = jobs
+        self._cached = cached
         self._wanted = wanted
         self._all = found.runs if found is not None and found.next is None else None
 
@@ -29,7 +39,7 @@ class Beside:
         kinds = replace(self._wanted, statuses=(), reason=None, error_kind=None, trigger=None)
         if self._all is not None and kinds == replace(self._wanted, statuses=tuple(self._wanted.statuses)):
             return _counted(self._all)
-        return self._jobs.count_runs(self._wanted)
+        return self._kept("counts", kinds, lambda: self._jobs.count_runs(self._wanted))
 
     def dead_letters(self) -> list[DeadLetters]:
         """Return the dead letters of the same job, scope, time and error by their error; none where other statuses are wanted."""
@@ -41,7 +51,14 @@ class Beside:
             return grouped(
                 _letter(run) for run in self._all if run.status is FAILED and run.discarded_at is None
             )
-        return self._jobs.dead_letters_by_error(dead, limit=MOST_DEAD)
+        return self._kept(
+            "dead letters", dead, lambda: self._jobs.dead_letters_by_error(dead, limit=MOST_DEAD)
+        )
+
+    def _kept(self, name: str, wanted: RunFilter, make: Callable[[], T]) -> T:
+        if self._cached is None or wanted != RunFilter():
+            return make()
+        return self._cached.get((name, seen_by()), FRESH, make)
 
 
 def _of_dead(wanted: RunFilter) -> RunFilter:

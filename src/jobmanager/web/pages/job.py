@@ -152,9 +152,12 @@ def _calendar(
     days = [today - timedelta(days=ago) for ago in reversed(range(DAYS))]
     counts: dict[str, int] = {}
     by_hour: dict[tuple[date, int], list[tuple[str, Any]]] = {}
+    bad: list[tuple[Any, str]] = []
     for instant in instants:
         outcome = outcome_of(instant)
         counts[outcome] = counts.get(outcome, 0) + instant.ticks
+        if outcome not in ("succeeded", "running", "pending"):
+            bad.append((instant, outcome))
         for moment in {instant.scheduled_for, instant.first_for or instant.scheduled_for}:
             local = moment.astimezone(t.zone)
             by_hour.setdefault((local.date(), local.hour), []).append((outcome, instant))
@@ -165,9 +168,8 @@ def _calendar(
             told = f"{moment:%a} {moment.day} {moment:%b %H:%M}: due"
             link = f"{root}/jobs/{view.id}?explain={moment:%Y-%m-%dT%H:%M}#explain"
             cells[hour] = Cell("due", 1, told, link)
-    bad = [instant for instant in instants if outcome_of(instant) not in ("succeeded", "running", "pending")]
-    runs = _runs_of(site_of(request), view.id, bad[:LISTED], newest)
-    listed = [(instant, outcome_of(instant), runs.get(instant.run_id)) for instant in bad[:LISTED]]
+    runs = _runs_of(site_of(request), view.id, [instant for instant, _ in bad[:LISTED]], newest)
+    listed = [(instant, outcome, runs.get(instant.run_id)) for instant, outcome in bad[:LISTED]]
     return Calendar(counts, days, calendar_chart(days, cells), listed, len(instants) >= MOST_INSTANTS)
 
 

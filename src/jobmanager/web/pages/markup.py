@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from markupsafe import Markup, escape
+
+
+@lru_cache(maxsize=256, typed=True)  # Markup and its text are equal
+def icon(name: str, hue: str = "") -> Markup:
+    """Return a symbol of the sprite, in the colour of a status if one is given."""
+    colour = f" hue {hue}" if hue else ""
+    return filled('<svg class="i{}" aria-hidden="true"><use href="#i-{}"/></svg>', colour, name)
 
 
 def filled(template: str, *values: Any) -> Markup:

@@ -24,6 +24,7 @@ from jobmanager.present.preview import in_words
 from jobmanager.schedule import zones
 from jobmanager.web.origin import COOKIE, FIELD, is_token, new_token
 from jobmanager.web.pages.badges import Badge, badges_of
+from jobmanager.web.pages.markup import icon
 from jobmanager.web.pages.navigation import entries_for
 from jobmanager.web.pages.pulse import pulse_of
 from jobmanager.web.pages.strip import strip
@@ -45,11 +46,17 @@ def templates() -> Environment:
         loader=PackageLoader("jobmanager.web.pages"),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     made.globals.update(
-        strip=strip, count=count, share=share, in_words=in_words, late_after=timedelta(seconds=60)
+        strip=strip,
+        icon=icon,
+        count=count,
+        share=share,
+        in_words=in_words,
+        late_after=timedelta(seconds=60),
     )
     made.filters.update(
         tail=tail, iso=iso, compact=compact, pretty=_pretty, ticks=_ticks, number=lambda value: f"{value:,}"

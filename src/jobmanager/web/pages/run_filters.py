@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, NamedTuple, get_args
 from urllib.parse import urlencode
 
@@ -184,7 +185,7 @@ class Facets:
     @cached_property
     def statuses(self) -> list[Choice]:
         """All statuses."""
-        found = self._count("status", lambda count: count.status.value)
+        found = self._count("status", attrgetter("status.value"))
         chosen = self._filters.values("status")
         return [self._choice("status", status, status.capitalize(), found, chosen) for status in STATUSES]
 
@@ -202,12 +203,12 @@ class Facets:
 
     @cached_property
     def _of_jobs(self) -> Counter[str]:
-        return self._count("job", lambda count: count.job_id)
+        return self._count("job", attrgetter("job_id"))
 
     @cached_property
     def reasons(self) -> list[Choice]:
         """Why runs did not run, or wait."""
-        found = self._count("reason", lambda count: count.reason)
+        found = self._count("reason", attrgetter("reason"))
         return [
             self._choice("reason", name, name, found) for name in self._and_chosen("reason", _ranked(found))
         ]
@@ -215,13 +216,13 @@ class Facets:
     @cached_property
     def kinds(self) -> list[Choice]:
         """The kinds of errors."""
-        found = self._count("kind", lambda count: count.error_kind)
+        found = self._count("kind", attrgetter("error_kind"))
         return [self._choice("kind", name, name, found) for name in self._and_chosen("kind", _ranked(found))]
 
     @cached_property
     def triggers(self) -> list[Choice]:
         """Who or what started runs."""
-        found = self._count("trigger", lambda count: count.trigger)
+        found = self._count("trigger", attrgetter("trigger"))
         return [
             self._choice("trigger", name, STARTED_BY.get(name, name), found)
             for name in self._and_chosen("trigger", _ranked(found))

@@ -45,7 +45,7 @@ def runs(request: Request) -> Response:
     filters = filters_of(request.query_params, now, site.zone)
     before = request.query_params.get("before") or None
     found = site.jobs.search_runs(filters.wanted, before=before, limit=PAGE)
-    beside = Beside(site.jobs, filters.wanted, found if before is None else None)
+    beside = Beside(site.jobs, filters.wanted, found if before is None else None, site.cached)
     dead = beside.dead_letters()
     response = page(
         request,

@@ -14,6 +14,7 @@ from jobmanager.web.pages.times import Times
 
 CELLS, WIDTH, STEP, HEIGHT = 30, 5, 7, 20
 _SHAPES = {
+    "late": '<rect class="mark" x="{0}" y="8" width="5" height="3"/>',
     "failed": '<rect class="mark" x="{0}" y="0" width="5" height="20" rx="1"/>',
     "missed": '<rect class="hollow" x="{1}" y="0.75" width="3.5" height="18.5"/>',
     "skipped": '<rect class="mark" x="{0}" y="17" width="5" height="2"/>',
@@ -34,13 +35,11 @@ def strip(instants: Sequence[Instant], times: Times, *, late_after: timedelta) -
         x = place * STEP
         if outcome in ("succeeded", "late"):
             good.append(f"M{x} 13h5v7h-5z")
-            shape = filled('<rect class="mark" x="{}" y="8" width="5" height="3"/>', x)
-        else:
-            shape = filled(_SHAPES[outcome], x, x + 0.75, x + 2.5)
         if outcome != "succeeded":
             title = f"{times.clock(instant.scheduled_for)} {outcome}" + (
                 f" ({instant.reason})" if instant.reason else ""
             )
+            shape = filled(_SHAPES[outcome], x, x + 0.75, x + 2.5)
             others.append(filled('<g class="{}"><title>{}</title>{}</g>', outcome, title, shape))
     path = filled('<path class="good" d="{}"/>', "".join(good)) if good else Markup("")
     return filled(

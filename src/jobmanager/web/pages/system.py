@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from starlette.requests import Request
@@ -60,7 +62,8 @@ def _heading(by_level: dict[str, list[Finding]]) -> str:
     return "Nothing to find fault with"
 
 
-def _versions() -> list[tuple[str, str]]:
+@cache
+def _versions() -> Sequence[tuple[str, str]]:
     found = [("jobmanager", jobmanager.__version__), ("Python", platform.python_version())]
     for name in PACKAGES:
         try:
