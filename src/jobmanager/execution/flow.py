@@ -221,6 +221,9 @@ class Flow:
         wakes_at = place.step.wakes_at
         if wakes_at is not None and not self._is_over(wakes_at):
             raise self._suspended("sleeping", wakes_at)
+        if self._observers and wakes_at is not None and self._is_newest(place.step):
+            # Nothing is written where a sleep ends, so no write tells it.
+            tell_step_ended(self._observers, self._run, place.step.at(wakes_at))
 
     def _is_over(self, moment: datetime) -> bool:
         """Whether the moment has come by the store's clock, which said when this start of the run was claimed."""
@@ -397,6 +400,11 @@ class Flow:
         with self._lock:
             self._begun_steps += 1
             return len(self._earlier or ()) + self._begun_steps - 1
+
+    def _is_newest(self, step: Step) -> bool:
+        """Whether no step of the run began after this one: the run comes past it for the first time."""
+        with self._lock:
+            return step.position == len(self._earlier or ()) + self._begun_steps - 1
 
     def _known(self) -> dict[tuple[str, int], Step]:
         with self._lock:
