@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from tests.unit.schedule.dst_by_definition import POLICIES, TRANSITIONS, walk
+from tests.waiting import until
 
 from jobmanager import Cron, CronError, Dst, JobManager, Settings
 from jobmanager.backends.base import Backend, Deliver
@@ -159,12 +161,18 @@ class TestPgCronBackend(BackendContract):
             connection.execute("UPDATE jobmanager.instances SET started_at = started_at - interval '2 days'")
         for instant in instants:
             with manager.backend.database.connect() as connection:
-                connection.execute("SELECT jobmanager.fire(NULL, %s)", (instant,))
+                until(partial(self._has_fired, connection, instant))
         with manager.backend.database.transaction() as connection:
             connection.execute(
                 "UPDATE jobmanager.jobs SET next_due_at = %s", (datetime.now(UTC) + timedelta(days=1),)
             )
         return instants
+
+    def _has_fired(self, connection: psycopg.Connection[Any], instant: datetime) -> bool:
+        """Come by as pg_cron at that minute: a job whose row is locked is left to the next time."""
+        connection.execute("SELECT jobmanager.fire(NULL, %s)", (instant,))
+        due = connection.execute("SELECT min(next_due_at) > %s FROM jobmanager.jobs", (instant,)).fetchone()
+        return due == (True,)
 
 
 # ---------------------------------------------------------------- golden
