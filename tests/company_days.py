@@ -31,9 +31,8 @@ from examples.saas import data, jobs, seed, services
 from examples.saas.fakes import Fakes
 from examples.saas.init import init
 
-START = datetime(
-    2026, 3, 15, 1, 31, tzinfo=UTC
-)  # a Sunday, for what is weekly; a month ends within twenty days
+# A Sunday, for what is weekly; a month ends within twenty days.
+START = datetime(2026, 3, 15, 1, 31, tzinfo=UTC)
 STRIPE_IS_DOWN = 5  # on this day of twenty, on the last one of fewer
 A_DAY = seed.Amounts(
     users=0,

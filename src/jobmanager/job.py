@@ -545,7 +545,7 @@ Length = float | timedelta | str
 
 
 Excluded = date | str | Calendar | Iterable[date | str | Calendar] | None
-"""What a schedule excludes: dates, cron lines and calendars, or texts of them."""
+"""Dates, cron lines and calendars that a schedule leaves out, or texts of them."""
 
 
 class PolicyWords(TypedDict, total=False):

@@ -183,7 +183,7 @@ def days_of(country: str, subdivision: str | None, year: int) -> frozenset[date]
         ) from None
     try:
         return frozenset(holidays.country_holidays(country, subdiv=subdivision, years=year))
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # as the package says that it knows no such place
         raise _refusal("-".join(filter(None, (country, subdivision))), f"{error}.") from None
 
 

@@ -37,9 +37,8 @@ def mcp(here: Session, role: Literal["viewer", "operator", "admin"] | None, allo
     With an API key of `jobmanager keys create` in JOBMANAGER_MCP_KEY it acts for that key, with its permissions and scopes. Otherwise as
     mcp:USER with --role; admin sees system jobs as well, and may run doctor.
     """
-    with redirect_stdout(
-        sys.stderr
-    ):  # standard output is the protocol's alone, whatever the application prints
+    # Standard output is the protocol's alone, whatever the application prints.
+    with redirect_stdout(sys.stderr):
         try:
             from jobmanager.mcp.server import server_of
         except ImportError as error:

@@ -11,6 +11,7 @@ from jobmanager.access.principal import READ, WRITE
 from jobmanager.explain import explain, explain_now
 from jobmanager.explain.explanation import Cause, Explanation, Verdict
 from jobmanager.ledger.backfill import MadeUp
+from jobmanager.present.account import explanation_record
 from jobmanager.present.phrases import iso
 from jobmanager.present.preview import preview_of, preview_record
 from jobmanager.web.api.jobs import WholeJob, shown_job
@@ -193,16 +194,9 @@ def _instant(made: MadeUp) -> dict[str, Any]:
 
 
 def _explained(found: Explanation) -> dict[str, Any]:
-    return {
-        "at": iso(found.at),
-        "verdict": found.verdict,
-        "cause": found.cause,
-        "because": found.because,
-        "advice": found.advice,
-        "run_id": found.run.id if found.run else None,
-        "before": iso(found.before),
-        "after": iso(found.after),
-    }
+    told = explanation_record(found)
+    del told["run"]  # has an address of its own
+    return {**told, "run_id": found.run.id if found.run else None}
 
 
 for _path, _do in (
