@@ -454,9 +454,11 @@ def test_the_wsgi_application_has_the_endpoint_before_it_and_starts(monkeypatch:
     from werkzeug.test import Client
 
     from jobmanager.contrib.django import serving, wsgi_application
+    from jobmanager.contrib.django.current import current
     from jobmanager.contrib.django.test import jobs_in_memory
+    from jobmanager.contrib.starting import StartsOnceAProcess
 
-    monkeypatch.setattr(serving, "_started_in", None)
+    monkeypatch.setattr(serving, "starting", StartsOnceAProcess(current))
     with jobs_in_memory(backend="external", secret=SECRET) as (jobs, _):
         try:
             client = Client(wsgi_application())

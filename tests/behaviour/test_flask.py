@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask import Flask, current_app, g, has_app_context
@@ -20,6 +20,7 @@ from tests.waiting import until
 
 from jobmanager import JobManager, RunStatus, Settings
 from jobmanager.contrib.flask import InApplicationContext, Jobs
+from jobmanager.contrib.starting import StartsOnceAProcess
 from jobmanager.errors import ConfigurationError, SettingsError
 
 INLINE = {"JOBMANAGER_BACKEND": "noop", "JOBMANAGER_DATABASE_URL": "memory://"}
@@ -150,6 +151,39 @@ def test_nothing_starts_before_the_first_request() -> None:
     app.test_client().get("/")
     assert not starting()
     assert not manager.started
+
+
+def test_a_start_that_raised_is_tried_again_with_a_later_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails if a process whose first start raised does no work for as long as it lives, or each request tries."""
+    tries: list[str] = []
+
+    class Fails:
+        def start(self) -> None:
+            tries.append("start")
+            if len(tries) == 1:
+                raise ImportError("of a half imported module")
+
+        def stop(self) -> None:
+            tries.append("stop")
+
+    begins = StartsOnceAProcess(cast(Any, Fails))
+    begins.begin()
+    until(lambda: tries and not starting(), within=10)
+    begins.begin()
+    assert not starting(), "the pause between two tries is not over"
+    assert "a request after 10 s tries again" in caplog.text
+
+    monkeypatch.setattr("jobmanager.contrib.starting.AGAIN_AFTER", 0.0)
+    begins = StartsOnceAProcess(cast(Any, Fails))
+    tries.clear()
+    for _ in range(4):
+        begins.begin()
+        until(lambda: not starting(), within=10)
+    begins.stop()
+
+    assert tries == ["start", "start", "stop"]
 
 
 def starting() -> bool:

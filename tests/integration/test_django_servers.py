@@ -63,6 +63,9 @@ def serving(folder: Path, *words: str) -> Iterator[tuple[str, subprocess.Popen[b
     try:
         until(lambda: answers(f"http://127.0.0.1:{port}/admin/login/") or dead(process, folder))
         yield f"http://127.0.0.1:{port}", process
+    except BaseException:
+        print((folder / "log").read_text()[-4000:])  # pytest shows it with the failure
+        raise
     finally:
         os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
         process.wait(10)

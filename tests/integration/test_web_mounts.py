@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
+from tests import bakery
 from tests.calls import OTHER_SECRET, RUNS, SECRET, Replied, ask, ask_wsgi, bearer, body_of, signed
 from tests.servers import free_port
 
@@ -32,6 +33,7 @@ from jobmanager.schedule import At
 from jobmanager.web import asgi, wsgi
 
 Caller = Callable[..., Replied]
+Mount = Callable[[JobManager], tuple[str, Caller]]
 
 
 def asgi_caller(app: Any) -> Caller:
@@ -164,28 +166,29 @@ def flask_application() -> Any:
 
 
 def django_over_wsgi(jobs: JobManager) -> tuple[str, Caller]:
-    set_django_up()
     from django.core.wsgi import get_wsgi_application
 
     return "", wsgi_caller(wsgi(jobs, otherwise=get_wsgi_application()))
 
 
 def django_over_asgi(jobs: JobManager) -> tuple[str, Caller]:
-    set_django_up()
     from django.core.asgi import get_asgi_application
 
     return "", asgi_caller(asgi(jobs, otherwise=get_asgi_application()))
 
 
-def set_django_up() -> None:
-    from django.conf import settings
+@contextmanager
+def django_with_one_page() -> Iterator[None]:
+    """The settings of the bakery, for a process has one Django, without its addresses and its middleware while this lasts."""
+    bakery.set_up()
     from django.http import HttpResponse
+    from django.test import override_settings
     from django.urls import path
 
-    if not settings.configured:
-        urls = ModuleType("urls")
-        urls.urlpatterns = [path("hello", lambda request: HttpResponse("hello"))]  # type: ignore[attr-defined]
-        settings.configure(ROOT_URLCONF=urls, ALLOWED_HOSTS=["*"], SECRET_KEY="for the tests alone")
+    urls = ModuleType("urls")
+    urls.urlpatterns = [path("hello", lambda request: HttpResponse("hello"))]  # type: ignore[attr-defined]
+    with override_settings(ROOT_URLCONF=urls, MIDDLEWARE=[]):
+        yield
 
 
 MOUNTS = [
@@ -204,6 +207,13 @@ MOUNTS = [
 ]
 
 
+@pytest.fixture(params=MOUNTS, ids=lambda mount: mount.__name__)
+def mount(request: pytest.FixtureRequest) -> Iterator[Mount]:
+    """One of the ways to mount the endpoint in a framework."""
+    with django_with_one_page() if request.param in {django_over_wsgi, django_over_asgi} else nullcontext():
+        yield request.param
+
+
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[JobManager]:
     """A real manager with a job that is due in a few seconds, and that nobody but the endpoint starts."""
@@ -217,7 +227,6 @@ def jobs(tmp_path: Path) -> Iterator[JobManager]:
     manager.store.close()
 
 
-@pytest.mark.parametrize("mount", MOUNTS, ids=lambda mount: mount.__name__)
 def test_mounted_in_a_framework_it_answers_on_its_paths_and_on_no_other(mount, jobs):
     prefix, call = mount(jobs)
     body = body_of(call=1, runs=RUNS[:2])
@@ -236,7 +245,6 @@ def test_mounted_in_a_framework_it_answers_on_its_paths_and_on_no_other(mount, j
     assert (hello.status, hello.body.strip(b'"')) == (200, b"hello")
 
 
-@pytest.mark.parametrize("mount", MOUNTS, ids=lambda mount: mount.__name__)
 def test_mounted_in_a_framework_it_takes_the_ticks_of_others(mount, jobs):
     prefix, call = mount(jobs)
     path = f"{prefix}/jobs/tick/beat"

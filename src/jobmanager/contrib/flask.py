@@ -15,13 +15,10 @@ Each application has a manager of its own, at `app.extensions["jobmanager"]`.
 
 from __future__ import annotations
 
-import atexit
 import pickle
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from os import getpid
 from typing import Any, ParamSpec, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
@@ -30,16 +27,15 @@ from flask import Flask, current_app, has_app_context
 from flask.ctx import AppContext
 
 from jobmanager.context import RunContext
-from jobmanager.errors import ConfigurationError, JobManagerError
+from jobmanager.contrib.starting import StartsOnceAProcess
+from jobmanager.errors import ConfigurationError
 from jobmanager.execution.around import Around
 from jobmanager.job import JobOptions
 from jobmanager.manager.manager import JobManager
 from jobmanager.registry import HandlerTarget
 from jobmanager.settings import PREFIX, Settings
-from jobmanager.validation.printable import get_logger
 from jobmanager.web import wsgi
 
-logger = get_logger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -159,26 +155,12 @@ class StartsWithFirstRequest:
     """Starts the manager in each process that serves, with its first request: not at import, and not in a reloader's parent."""
 
     def __init__(self, manager: JobManager, inner: Any) -> None:
-        self._manager, self._inner = manager, inner
-        self._lock = threading.Lock()
-        self._started_in: int | None = None
+        self._starting, self._inner = StartsOnceAProcess(lambda: manager), inner
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        if self._started_in != getpid():
-            with self._lock:
-                first, self._started_in = self._started_in != getpid(), getpid()
-            if first:
-                threading.Thread(target=self._start, name="jobmanager-start", daemon=True).start()
+        self._starting.begin()
         parts: Iterable[bytes] = self._inner(environ, start_response)
         return parts
-
-    def _start(self) -> None:
-        try:
-            self._manager.start()
-        except JobManagerError:
-            logger.exception("the jobs of this process are not started")
-            return
-        atexit.register(self._manager.stop)
 
 
 def _command(manager: JobManager) -> click.Command:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import threading
@@ -13,13 +12,9 @@ from django.apps import apps
 from django.core.signals import request_started
 
 from jobmanager.contrib.django.current import current
-from jobmanager.errors import JobManagerError
-from jobmanager.validation.printable import get_logger
+from jobmanager.contrib.starting import StartsOnceAProcess
 
-logger = get_logger(__name__)
-
-_started_in: int | None = None
-_lock = threading.Lock()
+starting = StartsOnceAProcess(current)
 
 
 def is_serving() -> bool:
@@ -44,37 +39,16 @@ def start_when_ready() -> None:
     """Start once all applications are there, on a thread; in a process that was forked since, with its first request."""
     request_started.connect(_on_request, dispatch_uid="jobmanager")
     if not is_preloading():
-        threading.Thread(target=_wait_and_start, name="jobmanager-start", daemon=True).start()
+        threading.Thread(target=_wait_and_start, name="jobmanager-ready", daemon=True).start()
 
 
 def _wait_and_start() -> None:
     apps.ready_event.wait()
-    start_once()
+    starting.begin()
 
 
 def _on_request(**_: object) -> None:
-    if _started_in != os.getpid():
-        threading.Thread(target=start_once, name="jobmanager-start", daemon=True).start()
-
-
-def start_once() -> None:
-    """Start the manager of this process, and stop it when the process ends; once in each process."""
-    global _started_in  # noqa: PLW0603 - one for a process
-    with _lock:
-        if _started_in == os.getpid():
-            return
-        _started_in = os.getpid()
-    try:
-        current().start()
-    except JobManagerError:
-        logger.exception("the jobs of this process are not started")
-        return
-    atexit.register(_stop)
-
-
-def _stop() -> None:
-    if _started_in == os.getpid():
-        current().stop()
+    starting.begin()
 
 
 def _callers() -> Iterator[tuple[str, str]]:
