@@ -1,4 +1,4 @@
-"""What other languages call: `jobmanager.create_job` and `jobmanager.enqueue`, on every PostgreSQL store whatever keeps the time."""
+"""What other languages call: `create_job`, `enqueue` and `send_event`, on every PostgreSQL store whatever keeps the time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psycopg
 from tests.faults.conftest import until
 from tests.security import planted
 
-from jobmanager import JobManager, RunStatus, Settings
+from jobmanager import JobManager, RunContext, RunStatus, Settings
 from jobmanager.errors import RunConflictError
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
@@ -333,6 +333,103 @@ def test_one_key_at_once_from_both_sides_is_one_run(jobs: JobManager, postgres_u
     assert len(set(ids)) == 1
 
 
+# ---------------------------------------------------------------- events
+
+
+def send(sql: Connection, name: object, **words: object) -> str:
+    given = "".join(f", {word} => %({word})s" for word in words)
+    query = f"SELECT jobmanager.send_event(%(name)s{given})"
+    [event] = sql.execute(query.encode(), {"name": name, **words}).fetchone() or ("",)
+    return str(event)
+
+
+def event_rows(sql: Connection) -> list[Any]:
+    return sql.execute("SELECT name, data, key, is_new FROM jobmanager.events ORDER BY sent_at").fetchall()
+
+
+def test_an_event_of_sql_wakes_what_waits_and_starts_jobs_as_one_of_python_does(
+    jobs: JobManager, sql: Connection, calls: list[dict[str, Any]]
+) -> None:
+    """Fails if a run that waits is left until its time-out, if the event is no event of `on=`, or if an id counts twice."""
+
+    def wait(context: RunContext) -> list[Any]:
+        event = context.wait_for("paid", key="7", timeout="1h")
+        return [event and event.data]
+
+    jobs.add_job("wait", wait, overlap="allow")
+    jobs.add_job("by-event", "export", on="paid")
+    jobs.sync()
+    run = jobs.trigger_job("wait")
+    until(lambda: jobs.run(run.id).reason == "waiting")
+
+    sent = send(sql, "paid", data='{"region": "eu", "days": 2}', key="7", id="stripe-1", by="ann")
+    assert send(sql, "paid", data='{"region": "us"}', key="7", id="stripe-1") == sent == "stripe-1"
+
+    assert jobs.wait(run.id, timeout=15).output == [{"region": "eu", "days": 2}]
+    [started] = until(lambda: jobs.runs("by-event", status="succeeded"), 10)
+    assert (started.idempotency_key, started.requested_by) == ("event:stripe-1", "event paid")
+    assert calls == [{"region": "eu", "days": 2}]
+    [entry] = jobs.audit()
+    assert (entry.by, entry.action, entry.target, entry.target_id, entry.after) == (
+        "ann",
+        "send",
+        "event",
+        "stripe-1",
+        {"name": "paid", "key": "7"},
+    )
+
+
+def test_events_of_sql_and_python_have_moments_of_their_own(jobs: JobManager, sql: Connection) -> None:
+    """Fails if two events of one transaction or one name have one moment: a wait for the second would pass it over."""
+    with sql.transaction():
+        ids = [send(sql, "paid") for _ in range(3)]
+    ids.append(jobs.send_event("paid").id)
+    rows = sql.execute("SELECT id, sent_at FROM jobmanager.events ORDER BY sent_at").fetchall()
+    assert [event for event, _ in rows] == ids
+    assert len({sent_at for _, sent_at in rows}) == 4
+    assert [tuple(row[:3]) for row in event_rows(sql)] == [("paid", None, "")] * 4
+
+
+def test_an_event_of_another_namespace_or_of_no_commit_wakes_nothing(
+    jobs: JobManager, sql: Connection
+) -> None:
+    jobs.add_job("wait", lambda context: context.wait_for("paid", timeout="1h") and 1)
+    jobs.sync()
+    run = jobs.trigger_job("wait")
+    until(lambda: jobs.run(run.id).reason == "waiting")
+    due_at = jobs.run(run.id).due_at
+
+    send(sql, "paid", namespace="other")
+    with sql.transaction(force_rollback=True):
+        send(sql, "paid")
+    send(sql, "paid", key="8")
+
+    assert jobs.run(run.id).due_at == due_at
+    send(sql, "paid")
+    assert jobs.wait(run.id, timeout=15).output == 1
+
+
+WRONG_EVENTS: list[tuple[dict[str, object], str]] = [
+    ({"name": None}, "Event NULL: the name has not 1 to 200"),
+    ({"name": ""}, "the name has not 1 to 200"),
+    ({"name": "n" * 201}, "the name has not 1 to 200"),
+    ({"id": ""}, "the id is empty"),
+    ({"id": "i" * 201}, "more than 200 characters"),
+    ({"key": "k" * 201}, "more than 200 characters"),
+    ({"data": json.dumps("x" * 70_000)}, "the data has more than 65,536 bytes"),
+    ({"by": "b" * 501}, "by has more than 500"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG_EVENTS)
+def test_an_event_that_cannot_be_meant_is_refused(
+    jobs: JobManager, sql: Connection, words: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=said):
+        send(sql, **{"name": "paid", **words})
+    assert not event_rows(sql)
+
+
 # ---------------------------------------------------------------- rights
 
 
@@ -343,7 +440,13 @@ def test_a_role_with_execute_alone_may_start_runs_and_nothing_else(jobs: JobMana
     signature = "jobmanager.enqueue(text, jsonb, int, interval, int, text, text, text)"
     try:
         sql.execute("SET ROLE shop_web")
-        for call in ("create_job('x', 'export')", "enqueue('export')", "row_id(now())", "presentable('{}')"):
+        for call in (
+            "create_job('x', 'export')",
+            "enqueue('export')",
+            "send_event('paid')",
+            "row_id(now())",
+            "presentable('{}')",
+        ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 sql.execute(f"SELECT jobmanager.{call}".encode())
         sql.execute("RESET ROLE")
@@ -365,6 +468,7 @@ def test_nothing_planted_in_public_is_called(jobs: JobManager, postgres_url: str
         create(sql, "nightly", "export", "0 3 * * *", "Europe/Berlin", '{"days": 2}')
         for _ in range(2):
             run = enqueue(sql, "nightly", payload='{"days": 3}', delay="1 hour", key="k", priority=3)
+            send(sql, "paid", data="{}", key="k", id="1", by="ann")
         with pytest.raises(psycopg.Error, match="is no minute"):
             create(sql, "other", "export", "99 3 * * *")
     assert not planted.sprung(postgres_url)

@@ -30,7 +30,7 @@ OF_THE_STORE = (
     "notifications", "stats", "stats_hours", "webhooks", "once", "run_steps", "requests", "events", "jobmanager_alembic",
 )  # fmt: skip
 FUNCTIONS_OF_THE_STORE = (
-    "row_id", "fault_of_cron", "presentable", "handlers_of", "supersede", "turn_of", "create_job", "enqueue",
+    "row_id", "fault_of_cron", "presentable", "handlers_of", "supersede", "turn_of", "create_job", "enqueue", "send_event",
 )  # fmt: skip
 FOR_THE_APPLICATION = (
     "sync_entries(text)", "list_entries()", "entry_outcomes()", "stats()", "set_active(text, boolean, text)", "unschedule(text)", "purge_orphans()",
@@ -40,6 +40,7 @@ FOR_THE_APPLICATION = (
     "forget_ticker(text)", "key_count(text)", "note(text, text, text)", "ring(text)",
     "run_due()", "create_job(text, text, text, text, jsonb, text, text)",
     "enqueue(text, jsonb, int, interval, int, text, text, text)",
+    "send_event(text, jsonb, text, text, text, text)",
 )  # fmt: skip
 
 

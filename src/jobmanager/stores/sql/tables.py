@@ -17,7 +17,7 @@ from jobmanager.stores.sql.statistics_tables import statistics_tables
 from jobmanager.stores.sql.unreadable import Unreadable
 from jobmanager.validation.kinds import Duration, Flag, OneOf, Whole
 
-SCHEMA_VERSION = "0021"
+SCHEMA_VERSION = "0022"
 
 
 def micros(moment: datetime | None) -> int | None:

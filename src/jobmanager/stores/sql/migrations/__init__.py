@@ -18,7 +18,7 @@ VERSION_TABLE = "jobmanager_alembic"
 SCHEMA = "jobmanager"
 PREFIX = "jobmanager_"
 FOLDER = Path(__file__).parent
-FUNCTIONS = "functions_1.sql"
+FUNCTIONS = ("functions_1.sql", "functions_2.sql")
 """The functions of today, that a new database on PostgreSQL gets."""
 
 
@@ -44,9 +44,10 @@ def as_sql(dialect: str, since: str | None) -> str:
     return text.getvalue()
 
 
-def functions(script: str = FUNCTIONS) -> list[str]:
-    """Return the statements of a script that makes functions."""
-    return (Path(__file__).parent / script).read_text(encoding="utf-8").split("\n-- next\n")
+def functions(*scripts: str) -> list[str]:
+    """Return the statements of the scripts that make functions; without any, of all of today's."""
+    texts = [(Path(__file__).parent / script).read_text(encoding="utf-8") for script in scripts or FUNCTIONS]
+    return [statement for text in texts for statement in text.split("\n-- next\n")]
 
 
 def include_object(item: Any, _name: str | None, kind: str, *_rest: object) -> bool:
