@@ -23,7 +23,7 @@ FAST_TESTS := tests/unit tests/behaviour tests/docs/test_rooms.py tests/docs/tes
 
 # Debian packages that the tests' servers and browser come in. Each test session starts servers of its own on free ports.
 DEBIAN_PACKAGES := postgresql postgresql-15-cron pgbouncer redis-server rabbitmq-server \
-	chromium fonts-inter fonts-jetbrains-mono
+	chromium-headless-shell fonts-inter fonts-jetbrains-mono
 
 help:
 	@echo "make demo        a real application's jobs, running here for a while, with their dashboard"

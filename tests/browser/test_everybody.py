@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from jobmanager import JobManager
 
+from .conftest import chromium_path
 from .test_every_page import PAGES, address_of_story, paths, told
 
 __all__ = ["address_of_story", "paths", "told"]  # fixtures
@@ -52,7 +52,7 @@ def page_of_story(browser: Browser, address_of_story: str) -> Iterator[Page]:
 def large_text(browser: Browser, address_of_story: str) -> Iterator[Page]:
     """A page in a browser whose visitor has set the text to twice the size."""
     chromium = browser.browser_type.launch(
-        executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage", TWICE]
+        executable_path=chromium_path(), args=["--no-sandbox", "--disable-dev-shm-usage", TWICE]
     )
     context = chromium.new_context(base_url=address_of_story, viewport={"width": 1280, "height": 900})
     yield context.new_page()
