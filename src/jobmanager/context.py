@@ -450,8 +450,8 @@ class RunContext:
     ) -> list[Any]:
         """Start a run of the job for each payload, let this run rest until all have ended, and return their outputs in order.
 
-        Each is started once for this run, whatever becomes of processes; at most 10,000, and with `limit` so many at a time, one lot after
-        the other. If one has not succeeded after its own attempts, StepFailedError of the first such is raised; with
+        Each is started once for this run, whatever becomes of processes; at most 10,000. With `limit` at most so many are open at a time, and
+        the next ones start as earlier ones end, up to a quarter of them together. If one has not succeeded after its own attempts, StepFailedError of the first such is raised; with
         `return_failures` the errors stand in the list. Raises what `start` raises.
         """
         steps = self._state.steps()

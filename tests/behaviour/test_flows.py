@@ -168,6 +168,58 @@ def test_a_gather_starts_each_child_once_and_goes_on_when_all_have_ended(limit, 
     assert [step.name for step in jobs.steps(run.id)] == ["sizes", "thumbs", "rest"]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 4, 7])
+def test_with_a_limit_the_next_children_start_as_earlier_ones_end(limit, jobs, clock):
+    """Fails if more are open than the limit says, or if one slow child keeps the others from being started."""
+    begun: list[int] = []
+
+    def make(context: RunContext, number: int) -> int:
+        context.step("begin", begun.append, number)
+        context.sleep("work", hours=30 if number == 0 else 1)
+        return number
+
+    jobs.add_job("child", make)
+    jobs.add_job(
+        "all", lambda context: context.gather("all", "child", [{"number": n} for n in range(12)], limit=limit)
+    )
+    run, seen = settled(jobs, jobs.trigger_job("all")), []
+    for _ in range(60):
+        open_ones = [child for child in jobs.children(run.id) if not child.status.closed]
+        seen.append(len(open_ones))
+        if run.status.closed:
+            break
+        clock.step(timedelta(hours=1))
+        run = settled(jobs, run)
+
+    assert run.output == list(range(12))
+    assert begun == list(range(12))
+    assert max(seen) == limit
+    if limit > 1:  # all others are done when the slow one is
+        assert clock.now() - START == timedelta(hours=30)
+    [step] = jobs.steps(run.id)
+    assert (step.status, step.output) == ("succeeded", {"runs": 12})
+
+
+def test_a_gather_whose_limit_or_payloads_have_changed_meanwhile_goes_on(jobs, clock):
+    """Fails if the parent is woken again and again where the code does not start more, or never again."""
+    called: list[int] = []
+    how = {"count": 8, "limit": 4}
+
+    def all_of_them(context: RunContext) -> int:
+        called.append(1)
+        payloads = [{}] * how["count"]
+        return len(context.gather("all", "child", payloads, limit=how["limit"]))
+
+    jobs.add_job("child", lambda context: context.sleep("work", hours=1))
+    jobs.add_job("all", all_of_them)
+    run = settled(jobs, jobs.trigger_job("all"))
+    how.update(count=6, limit=1)
+    for _ in range(4):
+        clock.step(timedelta(hours=1))
+        run = settled(jobs, run)
+    assert (run.status, run.output, len(called)) == ("succeeded", 6, 4)
+
+
 def test_the_first_child_that_fails_is_named(jobs, thumbs):
     thumbs.fails = {1: NonRetryable("no such picture"), 3: ValueError("too large")}
     jobs.add_job("album", gathering())

@@ -297,9 +297,9 @@ class Flow:
             place = entered
             if not place.known:
                 until = later(self._ledger.now(), LONGEST)
-                place = self._keep(place, status="waiting", wakes_at=until)
-            prefix = self._key(GATHERED, place.step)
-            children = self._gathered(place.step, prefix, job_id, payloads, limit)
+                more = None if limit is None or limit >= len(payloads) else {"limit": limit}
+                place = self._keep(place, status="waiting", wakes_at=until, output=more)
+            children = self._gathered(place, job_id, payloads, limit)
             if not place.step.is_done:
                 self._keep(place, status="succeeded", output={"runs": len(children)})
         outputs = [_output(name, child) for child in children]
@@ -310,26 +310,34 @@ class Flow:
 
     def _gathered(
         self,
-        step: Step,
-        prefix: str,
+        place: _Place,
         job_id: str,
         payloads: Sequence[Mapping[str, Any] | None],
         limit: int | None,
     ) -> list[Run]:
-        """Return the children in order once all have ended; start those that are missing, and suspend the run meanwhile."""
-        keys = [f"{prefix}{place}" for place in range(len(payloads))]
-        children = {child.idempotency_key: child for child in self._ledger.children(self._run, prefix)}
+        """Return the children in order once all have ended; start as many as `limit` leaves room for, and suspend the run meanwhile."""
+        prefix = self._key(GATHERED, place.step)
+        wanted = {f"{prefix}{number}": payload for number, payload in enumerate(payloads)}
         while True:
-            is_open = any(not child.status.closed for child in children.values())
-            missing = [(key, payloads[place]) for place, key in enumerate(keys) if key not in children]
-            if not missing and not is_open:
-                return [children[key] for key in keys]
-            if is_open or not missing:
-                raise self._suspended("children", step.wakes_at or step.started_at)
-            some = missing[:limit]
+            found = self._ledger.child_keys(self._run, prefix)
+            still_open = sum(found.values())
+            missing = [(key, payload) for key, payload in wanted.items() if key not in found]
+            some = missing if limit is None else missing[: max(0, limit - still_open)]
+            if not missing and not still_open:
+                children = {
+                    child.idempotency_key: child for child in self._ledger.children(self._run, prefix)
+                }
+                return [children[key] for key in wanted]
+            if not some:
+                raise self._rests_for_children(place, {"limit": limit} if missing else None)
             for first in range(0, len(some), OPENED_AT_ONCE):
                 self._starts(self._run, job_id, some[first : first + OPENED_AT_ONCE])
-            children = {child.idempotency_key: child for child in self._ledger.children(self._run, prefix)}
+
+    def _rests_for_children(self, place: _Place, more: Mapping[str, Any] | None) -> SuspendRun:
+        """Suspend the run until all its children have ended; with `more`, until there is room for more of them, by what the step says."""
+        if not place.step.is_done and place.step.output != more:
+            place = self._keep(place, status="waiting", output=more)
+        return self._suspended("children", place.step.wakes_at or place.step.started_at)
 
     def _key(self, how: str, step: Step) -> str:
         return f"{how}{self._run.id}/{step.name}#{step.occurrence}/"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from datetime import datetime
 
 from jobmanager.clock import Clock
@@ -74,6 +75,10 @@ class StepLedger:
     def children(self, run: Run, key_prefix: str) -> list[Run]:
         """Return the runs that this run has started under such keys."""
         return self._store.steps.children(run.id, key_prefix=key_prefix)
+
+    def child_keys(self, run: Run, key_prefix: str) -> Mapping[str, bool]:
+        """Return such keys of the runs that this run has started, and whether each is open."""
+        return self._store.steps.child_keys(run.id, key_prefix)
 
     def now(self) -> datetime:
         """Return the time by which steps sleep: the store's."""

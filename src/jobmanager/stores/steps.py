@@ -57,11 +57,18 @@ class StepBook(ABC):
 
     @abstractmethod
     def wake(self, namespace: str) -> int:
-        """Make the pending runs due whose event is there, or whose awaited children have ended all; return how many. Twice is once."""
+        """Make the pending runs due whose event is there, whose awaited children have ended all, or that are to start more of them.
+
+        Return how many. These are the runs with a waiting gather whose output has a `limit`, where a quarter of it has room. Twice is once.
+        """
 
     @abstractmethod
     def children(self, run_id: str, *, key_prefix: str = "", limit: int | None = None) -> list[Run]:
         """Return the runs that this run has started, oldest first; with `key_prefix` those with such an idempotency key."""
+
+    @abstractmethod
+    def child_keys(self, run_id: str, key_prefix: str) -> dict[str, bool]:
+        """Return the idempotency keys that begin so of the runs that this run has started, and whether each run is open."""
 
     @abstractmethod
     def purge_events(self, before: datetime) -> int:

@@ -94,14 +94,15 @@ def run_due(jobs: JobManager) -> list[Run]:
     """Execute here and now what is due, and answer the runs that this ended, oldest first.
 
     For a manager on a FakeClock as `clock.advance()`: ticks fire, delays and retries that are over follow. For one on noop it
-    takes the runs whose delay is over, which nobody else would. Nothing happens in a manager that was not started.
+    takes the runs whose delay is over, and those whose children have ended, which nobody else would. Nothing happens in a manager that was not started.
     """
     before = _ended(jobs)
     if jobs.started:
-        clock, claims = jobs._clock, jobs._assembly.claims  # noqa: SLF001 - the kit may move the parts
+        clock, assembly = jobs._clock, jobs._assembly  # noqa: SLF001 - the kit may move the parts
         if isinstance(clock, FakeClock):
             clock.advance()
-        claims.claim()
+        assembly.claims.claim()
+        assembly.wake()
     return [run for run_id, run in _ended(jobs).items() if run_id not in before]
 
 

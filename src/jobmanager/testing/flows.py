@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from jobmanager.manager.manager import JobManager
@@ -53,7 +53,8 @@ def run_flow(
             if run.status.closed:
                 return FlowRun(run, tuple(manager.steps(run.id)), clock.now() - begun)
             sent = _sent(manager, run, events or {})
-            clock.step(timedelta(0) if sent else max(timedelta(0), manager.run(run.id).due_at - clock.now()))
+            rest = timedelta(0) if sent else _next(manager, manager.run(run.id)) - clock.now()
+            clock.step(max(timedelta(0), rest))
             run_due(manager)
             run = manager.run(run.id)
     raise AssertionError(
@@ -76,6 +77,12 @@ def _manager(jobs: JobManager | None, flow: HandlerTarget) -> Iterator[tuple[Job
         yield manager, "flow", clock
     finally:
         manager.stop()
+
+
+def _next(jobs: JobManager, run: Run) -> datetime:
+    """Return when the run goes on, or the first of the runs that it waits for."""
+    children = jobs.children(run.id, limit=LONGEST) if run.reason == "children" else []
+    return min([run.due_at, *(_next(jobs, child) for child in children if not child.status.closed)])
 
 
 def _sent(jobs: JobManager, run: Run, events: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from jobmanager import JobManager, RunContext, Settings
+from jobmanager import AsyncRunContext, JobManager, RunContext, Settings
 from jobmanager.testing import FakeClock, run_flow
 
 
@@ -33,6 +33,23 @@ def test_a_job_of_a_manager_runs_with_the_jobs_beside_it() -> None:
         jobs.add_job("child", lambda number: number * 2)
         jobs.add_job("parent", lambda context: context.gather("all", "child", [{"number": 1}, {"number": 2}]))
         assert run_flow("parent", jobs=jobs).run.output == [2, 4]
+
+
+def test_a_gather_with_a_limit_starts_the_next_as_time_passes() -> None:
+    with JobManager(Settings(backend="noop", database_url="memory://"), clock=FakeClock()) as jobs:
+
+        async def child(context: AsyncRunContext, number: int) -> int:
+            await context.sleep("work", hours=1)
+            return number
+
+        async def parent(context: AsyncRunContext) -> list[int]:
+            return await context.gather("all", "child", [{"number": number} for number in range(5)], limit=2)
+
+        jobs.add_job("child", child)
+        jobs.add_job("parent", parent)
+        ended = run_flow("parent", jobs=jobs)
+    assert ended.run.output == [0, 1, 2, 3, 4]
+    assert ended.took == timedelta(hours=3)
 
 
 def test_a_manager_on_another_clock_is_refused() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
-from operator import attrgetter
+from functools import reduce
+from operator import add, attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -152,7 +153,32 @@ class SqlStepBook(SqlFacet, StepBook):
         ended = ~sa.exists().where(child.c.parent_id == runs.c.id, is_open, awaited)
         with self.database.writing() as connection:
             woken = self._make_due(connection, namespace, "waiting", sent)
-            return woken + self._make_due(connection, namespace, "children", ended)
+            return woken + self._make_due(connection, namespace, "children", ended | self._has_room())
+
+    def _has_room(self) -> sa.ColumnElement[bool]:
+        """Return the condition that a waiting gather may start more children: at most three quarters of its limit are open."""
+        runs, steps, child = self.tables.runs, self.tables.run_steps.c, self.tables.runs.alias("child")
+        words = (
+            GATHERED,
+            sa.cast(runs.c.id, sa.Text),
+            "/",
+            steps.name,
+            "#",
+            sa.cast(steps.occurrence, sa.Text),
+            "/",
+        )
+        prefix = reduce(add, words[1:], sa.literal(words[0]))
+        still_open = (
+            sa.select(sa.func.count())
+            .where(child.c.parent_id == runs.c.id, child.c.status.in_([PENDING.value, RUNNING.value]))
+            .where(sa.func.substr(child.c.idempotency_key, 1, sa.func.length(prefix)) == prefix)
+            .correlate(runs, self.tables.run_steps)
+            .scalar_subquery()
+        )
+        # No other step's output is taken for a number.
+        limit = sa.case((steps.kind == "gather", steps.output["limit"].as_integer()))
+        waits = steps.run_id == runs.c.id, literally(steps.status, "waiting")
+        return sa.exists().where(*waits, 4 * still_open <= 3 * limit)
 
     def _make_due(
         self, connection: Connection, namespace: str, reason: str, condition: sa.ColumnElement[bool]
@@ -177,6 +203,16 @@ class SqlStepBook(SqlFacet, StepBook):
             query = query.where(c.idempotency_key.startswith(key_prefix, autoescape=True))
         with self.database.reading() as connection:
             return self.database.runs_from(connection.execute(query).mappings())
+
+    def child_keys(self, run_id: str, key_prefix: str) -> dict[str, bool]:
+        if not self.database.may_be_run_id(run_id):
+            return {}
+        c = self.tables.runs.c
+        begins_so = c.idempotency_key.startswith(key_prefix, autoescape=True)
+        query = sa.select(c.idempotency_key, c.status).where(c.parent_id == run_id, begins_so)
+        with self.database.reading() as connection:
+            found = connection.execute(query).all()
+        return {key: status in (PENDING.value, RUNNING.value) for key, status in found}
 
     def purge_events(self, before: datetime) -> int:
         table = self.tables.events

@@ -168,17 +168,25 @@ class StepPromises(StoreGround):
 
     # ---------------------------------------------------------------- events
 
-    def _resting(self, reason: str, *, awaits: Awaited | None = None, job_id: str = "job") -> Run:
-        """Return a pending run that waits for an event or for others, for an hour at most."""
+    def _resting(
+        self,
+        reason: str,
+        *,
+        awaits: Awaited | None = None,
+        limit: int | None = None,
+        job_id: str = "job",
+    ) -> Run:
+        """Return a pending run that waits for an event or for others, for an hour at most; with `limit` it is to start more of them."""
         run = self.opened(self.run_of(job_id, owner=self.process()))
         step = self._step(
             run,
             "wait",
-            kind="wait_for",
+            kind="gather" if reason == "children" else "wait_for",
             status="waiting",
             ended_at=None,
             wakes_at=self.now + HOUR,
             awaits=awaits,
+            output=None if limit is None else {"limit": limit},
         )
         self.store.steps.record([StepWrite(run, step)])
         self.ended(run, retry_at=self.now + HOUR, reason=reason)
@@ -323,3 +331,35 @@ class StepPromises(StoreGround):
 
         assert self.store.steps.wake("default") == 1
         assert self._is_due(parent)
+
+    def test_a_run_that_gathers_a_few_at_a_time_is_due_when_a_quarter_of_them_has_room(self) -> None:
+        self.job()
+        parent, owner = self._resting("children", limit=4), self.process()
+        prefix = f"{GATHERED}{parent.id}/wait#0/"
+        children = [
+            self.opened(self.run_of(parent_id=parent.id, idempotency_key=key, owner=owner))
+            for key in (*(f"{prefix}{place}" for place in range(4)), f"{GATHERED}{parent.id}/other#0/0")
+        ]
+        assert self.store.steps.wake("default") == 0
+        assert self.store.steps.child_keys(parent.id, prefix) == {
+            f"{prefix}{place}": True for place in range(4)
+        }
+
+        self.ended(children[2], SUCCEEDED)
+
+        assert self.store.steps.wake("default") == 1
+        assert self._is_due(parent)
+        assert self.store.steps.child_keys(parent.id, prefix)[f"{prefix}2"] is False
+        assert self.store.steps.child_keys("no such run", prefix) == {}
+
+    def test_a_run_that_gathers_more_at_a_time_is_not_due_for_each_of_them(self) -> None:
+        self.job()
+        parent, owner = self._resting("children", limit=8), self.process()
+        children = [
+            self.opened(self.run_of(parent_id=parent.id, idempotency_key=key, owner=owner))
+            for key in (f"{GATHERED}{parent.id}/wait#0/{place}" for place in range(8))
+        ]
+        for child in children[:2]:
+            assert self.store.steps.wake("default") == 0
+            self.ended(child, SUCCEEDED)
+        assert self.store.steps.wake("default") == 1
