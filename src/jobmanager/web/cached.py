@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 
 from jobmanager.clock import Clock
@@ -13,6 +14,8 @@ from jobmanager.validation.printable import get_logger
 logger = get_logger(__name__)
 
 T = TypeVar("T")
+Refresh = tuple[Context, Callable[[], None]]
+_afterwards: ContextVar[list[Refresh] | None] = ContextVar("afterwards", default=None)
 MOST = 100
 STALE = 10.0
 """Seconds for which an older value is still shown while a new one is computed: a page then waits for none."""
@@ -31,7 +34,8 @@ class Cached:
     def get(self, key: Hashable, seconds: float, make: Callable[[], T]) -> T:
         """Return the value if it is at most so many seconds old, else what `make` returns.
 
-        One that is too old by less than ten seconds is returned once more, and `make` is called on a thread for the next reader.
+        One that is too old by less than ten seconds is returned once more, and `make` is called on a thread for the next reader: inside
+        `refreshing_afterwards` at its end, as the thread would take half of the processor from the page that does not wait for it.
         """
         with self._lock:
             made_at, value = self._values.get(key, (float("-inf"), None))
@@ -64,10 +68,14 @@ class Cached:
             if key in self._computed:
                 return
             self._computed.add(key)
-        context = contextvars.copy_context()  # it is made for the principal that asks
-        threading.Thread(
-            target=context.run, args=(self._refresh, key, make), name="jobmanager-pages", daemon=True
-        ).start()
+        context = copy_context()  # it is made for the principal that asks
+        context.run(_afterwards.set, None)
+        refresh = context, lambda: self._refresh(key, make)
+        afterwards = _afterwards.get()
+        if afterwards is None:
+            _start([refresh])
+        else:
+            afterwards.append(refresh)
 
     def _refresh(self, key: Hashable, make: Callable[[], object]) -> None:
         try:
@@ -77,3 +85,25 @@ class Cached:
         finally:
             with self._lock:
                 self._computed.discard(key)
+
+
+@contextmanager
+def refreshing_afterwards() -> Iterator[None]:
+    """Make in the block no value anew that is shown once more, but all of them on one thread after it."""
+    wanted: list[Refresh] = []
+    token = _afterwards.set(wanted)
+    try:
+        yield
+    finally:
+        _afterwards.reset(token)
+        if wanted:
+            _start(wanted)
+
+
+def _start(refreshes: Sequence[Refresh]) -> None:
+    threading.Thread(target=_run, args=(refreshes,), name="jobmanager-pages", daemon=True).start()
+
+
+def _run(refreshes: Sequence[Refresh]) -> None:
+    for context, refresh in refreshes:
+        context.run(refresh)

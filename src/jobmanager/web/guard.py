@@ -16,6 +16,7 @@ from jobmanager.access.principal import READ, Principal
 from jobmanager.clock import Clock
 from jobmanager.settings import Settings
 from jobmanager.validation.printable import get_logger
+from jobmanager.web.cached import refreshing_afterwards
 from jobmanager.web.hooks import headers_of
 from jobmanager.web.limit import Limit, Limits
 from jobmanager.web.mount import path_and_mount
@@ -99,8 +100,11 @@ class Guard:
         principal = found
         scope["state"]["principal"] = principal
         agent = " ".join(headers.get("user-agent", []))[:LONGEST_AGENT]
-        with acting(
-            principal, address=_address(scope) or None, user_agent=agent or None, request_id=request_id
+        with (
+            acting(
+                principal, address=_address(scope) or None, user_agent=agent or None, request_id=request_id
+            ),
+            refreshing_afterwards(),
         ):
             await self._inner(scope, receive, send)
 

@@ -11,7 +11,7 @@ from tests.waiting import until
 from jobmanager import Principal, acting
 from jobmanager.access.acting import current
 from jobmanager.testing import FakeClock
-from jobmanager.web.cached import STALE, Cached
+from jobmanager.web.cached import STALE, Cached, refreshing_afterwards
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -83,3 +83,31 @@ def test_a_failure_beside_a_reader_is_told_to_the_next_one_that_waits() -> None:
     assert cached.get("key", 2, lambda: 1 // 0) == 1
     until(lambda: "jobmanager-pages" not in {thread.name for thread in threading.enumerate()})
     assert cached.get("key", 2, lambda: 2) == 1
+
+
+def test_what_a_request_shows_once_more_is_made_anew_after_it_on_one_thread() -> None:
+    clock = FakeClock(NOON)
+    cached = Cached(clock)
+    made: list[tuple[str, int | None]] = []
+
+    def read(key: str) -> None:
+        cached.get(key, 2, lambda: made.append((key, threading.current_thread().ident)))
+
+    def read_another() -> None:
+        made.append(("outer", threading.current_thread().ident))
+        read("inner")
+
+    for key in ("a", "b", "inner"):
+        read(key)
+    cached.get("outer", 2, lambda: None)
+    made.clear()
+    clock.advance(timedelta(seconds=3))
+    with refreshing_afterwards():
+        read("a")
+        read("b")
+        cached.get("outer", 2, read_another)
+        assert "jobmanager-pages" not in {thread.name for thread in threading.enumerate()}
+        assert made == []
+    until(lambda: {key for key, _ in made} == {"a", "b", "outer", "inner"})  # what one of them reads, too
+    [thread] = {ident for key, ident in made if key != "inner"}
+    assert thread != threading.get_ident()
