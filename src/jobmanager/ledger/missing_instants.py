@@ -15,7 +15,7 @@ from jobmanager.ledger.outages import Outages, transport
 from jobmanager.run import MISSED, PENDING, SKIPPED, Run, RunStatus, Trigger, new_id
 from jobmanager.schedule import EXCEPT, Schedule, parse
 from jobmanager.stores.job_transaction import JobTransaction
-from jobmanager.stores.values import JobRow
+from jobmanager.stores.values import JobRow, JobSummary
 
 NO_TICK = transport(
     "a process lived then, but its tick did not become a run in time; the log of that process says why"
@@ -23,7 +23,7 @@ NO_TICK = transport(
 SINGLE_ROWS = 100  # the newest missed instants get a row each, older ones share one
 
 
-def schedule_of(job: JobRow) -> Schedule | None:
+def schedule_of(job: JobRow | JobSummary) -> Schedule | None:
     """Return the stored schedule; CronError if this version cannot read it."""
     return None if job.schedule == "none" else parse(job.schedule)
 

@@ -20,7 +20,7 @@ from jobmanager.run import FAILED, RUNNING, Attempt, JobMetrics, JobStatus, LogL
 from jobmanager.schedule import Schedule
 from jobmanager.step import Step
 from jobmanager.stores.base import RunStore
-from jobmanager.stores.values import JobRow
+from jobmanager.stores.values import JobRow, JobSummary
 from jobmanager.validation.call_arguments import check_arguments, may_be_id
 from jobmanager.validation.texts import shown
 
@@ -184,7 +184,7 @@ def closed_because(job: Job | None, row: JobRow | None) -> str:
     return "disabled: gate" if row is None and job is not None and not job.gate(os.environ) else ""
 
 
-def effective(job: Job | None, row: JobRow | None) -> Schedule | None:
+def effective(job: Job | None, row: JobRow | JobSummary | None) -> Schedule | None:
     """Return the schedule that holds: the stored one, the declared one while nothing is stored; None without one."""
     if row is None:
         return job.schedule if job else None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from jobmanager.cheap import cheap
 from jobmanager.job import Job
 from jobmanager.ledger.queries import closed_because, effective
 from jobmanager.run import MICROSECOND
 from jobmanager.schedule import EXCEPT
-from jobmanager.stores.values import JobRow, JobStanding
+from jobmanager.stores.values import JobStanding, JobSummary
 
 
 @cheap
@@ -35,19 +36,18 @@ class Standing:
 
 
 def standing_of(
-    job: Job | None, row: JobRow | None, runs: JobStanding, handlers: set[str] | None, now: datetime
+    job: Job | None, row: JobSummary | None, runs: JobStanding, handlers: set[str] | None, now: datetime
 ) -> Standing:
     """Return the standing of a job from its declaration here and its row, of which one is given; `handlers` None if no process lives."""
     known = row or job
     assert known is not None  # noqa: S101 - promised above
-    declared = (
-        {"name": job.name, "handler": job.handler} if job else json.loads(row.declared if row else "{}")
-    )
-    state = closed_because(job, row).partition(": ")[0] or "active"
-    handler = str(declared.get("handler", known.id))
+    name, handler = (job.name, job.handler) if job else _named(row.declared if row else "{}")
+    handler = known.id if handler is None else handler
+    state = closed_because(job, None) if row is None else row.state
+    state = state.partition(": ")[0] or "active"
     return Standing(
         id=known.id,
-        name=str(declared.get("name", known.id)),
+        name=known.id if name is None else name,
         handler=handler,
         source="code" if row is None or row.definition is None else "stored",
         state=state,
@@ -58,7 +58,15 @@ def standing_of(
     )
 
 
-def _next_due(job: Job | None, row: JobRow | None, now: datetime) -> datetime | None:
+@lru_cache(maxsize=4096)
+def _named(declared: str) -> tuple[str | None, str | None]:
+    """Return the name and the handler of a stored declaration; cached, since lists of all jobs are read again and again."""
+    known = json.loads(declared)
+    name, handler = known.get("name"), known.get("handler")
+    return None if "name" not in known else str(name), None if "handler" not in known else str(handler)
+
+
+def _next_due(job: Job | None, row: JobSummary | None, now: datetime) -> datetime | None:
     # The account is settled behind the ticks: what it waits for may have been brought already.
     if row is not None and row.next_due_at is not None and row.next_due_at > now:
         now = row.next_due_at - MICROSECOND

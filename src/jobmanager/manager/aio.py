@@ -485,9 +485,16 @@ class AsyncJobManager:
         """Return every job, or these; see `JobManager.list_jobs`."""
         return await _on_thread(self._manager.list_jobs, ids=ids)
 
-    async def standings(self, *, ids: Collection[str] | None = None, runs: bool = True) -> list[Standing]:
+    async def standings(
+        self,
+        *,
+        ids: Collection[str] | None = None,
+        runs: bool = True,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[Standing]:
         """Return how each job, or these, stand; see `JobManager.standings`."""
-        return await _on_thread(self._manager.standings, ids=ids, runs=runs)
+        return await _on_thread(self._manager.standings, ids=ids, runs=runs, after=after, limit=limit)
 
     async def totals(self, job_ids: Collection[str], period: Period = "7d") -> dict[str, JobTotals]:
         """Return per job what its runs of a period came to; see `JobManager.totals`."""

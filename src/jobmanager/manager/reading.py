@@ -15,7 +15,7 @@ from jobmanager.process.heartbeat import living
 from jobmanager.registry import closest
 from jobmanager.run import Run, RunStatus
 from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
-from jobmanager.stores.values import DueInstant, Instance, JobRow, JobStanding
+from jobmanager.stores.values import DueInstant, Instance, JobRow, JobStanding, JobSummary
 from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
 from jobmanager.validation.texts import naming_its_caller, shown
 
@@ -38,17 +38,61 @@ class Reading:
         return self._views(sorted(known if wanted is None else known & wanted), rows)
 
     @reads
-    def standings(self, *, ids: Collection[str] | None = None, runs: bool = True) -> list[Standing]:
+    def standings(
+        self,
+        *,
+        ids: Collection[str] | None = None,
+        runs: bool = True,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[Standing]:
         """Return how each job stands that `list_jobs` returns, by id: its state, next instant, last outcome, and whether its handler lives.
 
         A few statements for all of them, whatever the number of runs: for lists of thousands of jobs, which `list_jobs` then shows in pages.
-        With `runs=False` it is one, and nothing is told of outcomes and handlers: every job seems never to have run.
+        With `runs=False` it is one, and nothing is told of outcomes and handlers: every job seems never to have run. With `limit` it is
+        a page of so many, beginning after the id `after`.
         """
-        parts = self._parts
+        if limit is not None:
+            check_arguments(limit=limit)
         wanted = None if ids is None else {job_id for job_id in ids if may_be_id(job_id)}
-        rows = {job_id: row for job_id, row in self._rows(wanted).items() if row.state != "deleted"}
+        if limit is None and after is None:
+            return self._standings(wanted, runs=runs)
+        known = self._known_ids()
+        following = sorted(
+            job_id
+            for job_id in (known if wanted is None else known & wanted)
+            if after is None or job_id > after
+        )
+        limit = len(following) if limit is None else limit
+        found: list[Standing] = []
+        for start in range(0, len(following), max(limit, 1)):  # once more where rows cannot be read
+            if len(found) >= limit:
+                break
+            found += self._standings(set(following[start : start + limit]), runs=runs)
+        return found[:limit]
+
+    def _known_ids(self) -> set[str]:
+        """Return the ids of the jobs that lists show, and of those that they would show if they could be read."""
+        parts = self._parts
+        places = parts.store.jobs.places(seen=parts.view()) if parts.store.exists() else ()
+        declared, namespace = parts.registry.jobs, parts.settings.namespace
+        kept = {
+            job_id
+            for job_id, there, state in places
+            if state != "deleted" and (there == namespace or job_id in declared)
+        }
+        return {*kept, *(declared if parts.view() is None else ())}
+
+    def _standings(self, wanted: Collection[str] | None, *, runs: bool) -> list[Standing]:
+        parts = self._parts
+        stored = (
+            parts.store.jobs.summaries(limit=None, ids=wanted, seen=parts.view())
+            if parts.store.exists()
+            else []
+        )
+        rows = {row.id: row for row in stored if self._is_ours(row) and row.state != "deleted"}
         known = {*rows, *(parts.registry.jobs if parts.view() is None else ())}
-        known = known if wanted is None else known & wanted
+        known = known if wanted is None else known & set(wanted)
         namespace, now = parts.settings.namespace, parts.store.now()
         found: Mapping[str, JobStanding] = {}
         handlers: set[str] | None = None
@@ -152,11 +196,11 @@ class Reading:
         """Return the stored rows of this namespace, and those of declared jobs that another namespace has."""
         parts = self._parts
         stored = parts.store.jobs.rows(ids=ids, seen=parts.view()) if parts.store.exists() else []
-        return {
-            row.id: row
-            for row in stored
-            if row.namespace == parts.settings.namespace or row.id in parts.registry.jobs
-        }
+        return {row.id: row for row in stored if self._is_ours(row)}
+
+    def _is_ours(self, row: JobRow | JobSummary) -> bool:
+        parts = self._parts
+        return row.namespace == parts.settings.namespace or row.id in parts.registry.jobs
 
     def _views(self, job_ids: list[str], rows: dict[str, JobRow]) -> list[JobView]:
         parts = self._parts

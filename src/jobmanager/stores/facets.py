@@ -56,8 +56,20 @@ class StoredJobs(ABC):
         """Return the job; None if there is none of this id."""
 
     @abstractmethod
-    def summaries(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobSummary]:
-        """Return a page of the jobs whose `change_seq` is greater, by id, beginning after the id `after`."""
+    def summaries(
+        self,
+        *,
+        changed_since: int = -1,
+        after: str = "",
+        limit: int | None = 1000,
+        ids: Collection[str] | None = None,
+        seen: View | None = None,
+    ) -> list[JobSummary]:
+        """Return a page of the jobs, or of these, whose `change_seq` is greater, by id, beginning after the id `after`; all for a limit of None."""
+
+    @abstractmethod
+    def places(self, *, seen: View | None = None) -> list[tuple[str, str, str]]:
+        """Return id, namespace and state of every job, in no order, also of those that cannot be read."""
 
     def unreadable(self) -> Mapping[str, str]:
         """Return what is wrong with stored jobs that cannot be read, by id; `rows` and `summaries` leave them out."""

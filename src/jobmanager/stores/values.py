@@ -53,7 +53,7 @@ class JobRow(Policies):
 
 
 class JobSummary(NamedTuple):
-    """What tells a job that is stored as the code declares it from others, and what a process then needs of it."""
+    """What tells a job that is stored as the code declares it from others, what a process then needs of it, and what lists sort it by."""
 
     id: str
     namespace: str
@@ -64,6 +64,7 @@ class JobSummary(NamedTuple):
     schedule_rev: int
     next_due_at: datetime | None
     definition: Mapping[str, Any] | None
+    state_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

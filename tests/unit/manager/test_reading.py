@@ -74,6 +74,32 @@ def test_some_jobs_stand_as_they_do_among_all(jobs, clock):
         assert not any(found.runs.ran for found in jobs.standings(runs=False))
 
 
+def test_jobs_stand_in_pages_by_id_without_a_gap_for_one_that_cannot_be_read(jobs, clock):
+    with jobs:
+        other = JobManager(jobs.settings, clock=clock)
+        for number in range(6):
+            other.add_job(f"made-{number}", lambda: None, every=60)
+        other.sync()
+        other.store.close()
+        with jobs.store.database.writing() as connection:
+            connection.exec_driver_sql("UPDATE jobmanager_jobs SET declared = x'ff' WHERE id = 'made-3'")
+            connection.exec_driver_sql("UPDATE jobmanager_jobs SET state = 'deleted' WHERE id = 'made-1'")
+        every = [found.id for found in jobs.standings()]
+
+        assert every == ["bad", "by-hand", "good", "made-0", "made-2", "made-4", "made-5"]
+        for size in (1, 2, 3, 7, 50):
+            found, lengths = [], []
+            while page := jobs.standings(after=found[-1] if found else None, limit=size):
+                found += [standing.id for standing in page]
+                lengths.append(len(page))
+            assert found == every
+            assert set(lengths[:-1]) <= {size}
+        assert [found.id for found in jobs.standings(after="good", limit=2)] == ["made-0", "made-2"]
+        assert [found.id for found in jobs.standings(ids=["good", "made-5"], after="good")] == ["made-5"]
+        assert jobs.standings(limit=0) == []
+        assert [found.id for found in jobs.standings(limit=1, runs=False)] == ["bad"]
+
+
 def test_deleted_jobs_stand_nowhere(jobs):
     with jobs:
         jobs.create_job("made", handler="by-hand", by="ana")

@@ -55,11 +55,29 @@ class SqlJobs(SqlFacet, StoredJobs):
             query = query.where(jobs.c.id.in_(ids))
         return self._readable(query, job_from)
 
-    def summaries(self, *, changed_since: int, after: str = "", limit: int = 1000) -> list[JobSummary]:
+    def summaries(
+        self,
+        *,
+        changed_since: int = -1,
+        after: str = "",
+        limit: int | None = 1000,
+        ids: Collection[str] | None = None,
+        seen: View | None = None,
+    ) -> list[JobSummary]:
         c = self.tables.jobs.c
-        page = sa.select(*(c[name] for name in JobSummary._fields)).where(c.id > after)
-        page = page.where(c.change_seq > changed_since).order_by(c.id).limit(limit)
-        return self._readable(page, _summary_from)
+        page = sa.select(*(c[name] for name in JobSummary._fields)).where(*jobs_seen(self.tables, seen))
+        page = page.order_by(c.id).limit(limit)
+        if ids is not None:
+            page = page.where(c.id.in_(ids))
+        if changed_since >= 0:
+            page = page.where(c.change_seq > changed_since)
+        return self._readable(page.where(c.id > after) if after else page, _summary_from)
+
+    def places(self, *, seen: View | None = None) -> list[tuple[str, str, str]]:
+        c = self.tables.jobs.c
+        query = sa.select(c.id, c.namespace, c.state).where(*jobs_seen(self.tables, seen))
+        with self.database.reading() as connection:
+            return [(job_id, namespace, state) for job_id, namespace, state in connection.execute(query)]
 
     def _readable(self, query: sa.Select[Any], make: Callable[[Row], Made]) -> list[Made]:
         """Return what the rows stand for, without those that cannot be read: each is logged when it is found to be so."""

@@ -112,10 +112,7 @@ _DURATIONS = {name: item.column for name, item in STORED_OPTIONS.items() if item
 def job_from(row: Row) -> JobRow:
     """Return the job a row stands for."""
     values = dict(row)
-    kinds = (*map(type, values.values()), values["state"], values["overlap"], values["catch_up"])
-    if kinds not in _READABLE_JOBS:
-        check_job(values)
-        _READABLE_JOBS.add(kinds)
+    check_job(values)
     for name, column in _DURATIONS.items():
         seconds = values.pop(column)
         values[name] = None if seconds is None else timedelta(seconds=seconds)
@@ -161,8 +158,12 @@ def _kinds(noun: str) -> dict[str, tuple[type, ...]]:
 
 def check_job(values: Mapping[str, Any]) -> None:
     """Raise UnreadableRowError if a column of a job holds something of another kind; columns may be left out."""
-    _check_kinds("job", values)
-    _check_choices("job", values)
+    words = [values[name] for name in _CHOICES["job"] if name in values]
+    kinds = (*values, *map(type, values.values()), *words)
+    if kinds not in _READABLE_JOBS:
+        _check_kinds("job", values)
+        _check_choices("job", values)
+        _READABLE_JOBS.add(kinds)
 
 
 def check_run(values: Mapping[str, Any]) -> None:

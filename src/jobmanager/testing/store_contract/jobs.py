@@ -238,6 +238,11 @@ class JobPromises(StoreGround):
         ]
         assert [brief.id for brief in self.store.jobs.summaries(changed_since=seq)] == ["e"]
         assert self.store.jobs.summaries(changed_since=-1, after="e") == []
+        assert [brief.id for brief in self.store.jobs.summaries(ids=["d", "a", "nobody"])] == ["a", "d"]
+        assert self.store.jobs.summaries(ids=[]) == []
+        assert sorted(self.store.jobs.places()) == [
+            (brief.id, brief.namespace, brief.state) for brief in pages
+        ]
 
     # ---------------------------------------------------------------- jobs that operators make
 

@@ -153,6 +153,9 @@ class VisibilityPromises(StoreGround):
         for view, names in wanted.items():
             assert {row.id for row in jobs.rows(seen=view)} == names
             assert {row.id for row in jobs.rows(ids=_KINDS, seen=view)} == names
+            assert {row.id for row in jobs.summaries(seen=view)} == names
+            assert {job_id for job_id, _, _ in jobs.places(seen=view)} == names
+            assert {row.id for row in jobs.summaries(ids=_KINDS, limit=None, seen=view)} == names
             assert {job_id for job_id in _KINDS if jobs.get(job_id, seen=view)} == names
         self.change("team", visibility="system")
         assert jobs.get("team", seen=TEAM) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import Header, Query, Request, Response
@@ -11,6 +12,8 @@ from pydantic import Field
 from jobmanager.access.principal import ADMIN, READ, WRITE
 from jobmanager.errors import HandlerNotFoundError
 from jobmanager.ledger.job_view import JobView
+from jobmanager.ledger.standing import Standing
+from jobmanager.manager.manager import JobManager
 from jobmanager.present.condition import Word, condition_at_a_glance, condition_of
 from jobmanager.present.jobs import fires, job_record, policies, shown_config
 from jobmanager.present.phrases import iso
@@ -78,6 +81,10 @@ def list_jobs(
 ) -> dict[str, Any]:
     """List the jobs that the principal sees, by id."""
     jobs = site_of(request).jobs
+    wanted = state, handler, source, health, text
+    if not any(wanted):  # of a page of all jobs no others are read
+        found = jobs.standings(after=cursor, limit=limit + 1)
+        return _page(jobs, found, limit, {standing.id: standing for standing in found})
     found = [
         standing
         for standing in jobs.standings(runs=health is not None)
@@ -88,13 +95,18 @@ def list_jobs(
         and (text is None or text.lower() in f"{standing.id}\n{standing.name}".lower())
         and (health is None or health == condition_at_a_glance(standing).word)
     ]
+    shown = [standing.id for standing in found[:limit]]
+    return _page(jobs, found, limit, {standing.id: standing for standing in jobs.standings(ids=shown)})
+
+
+def _page(
+    jobs: JobManager, found: Sequence[Standing], limit: int, standings: Mapping[str, Standing]
+) -> dict[str, Any]:
     page = page_of(found, limit, lambda standing: standing.id)
     ids = [standing.id for standing in page["items"]]
-    words: dict[str, Word] = {
-        standing.id: condition_at_a_glance(standing).word for standing in jobs.standings(ids=ids)
-    }
-    views = [view for view in jobs.list_jobs(ids=ids) if view.id in words]
-    return page | {"items": [job_document(view, words[view.id]) for view in views]}
+    views = [view for view in jobs.list_jobs(ids=ids) if view.id in standings]
+    items = [job_document(view, condition_at_a_glance(standings[view.id]).word) for view in views]
+    return page | {"items": items}
 
 
 def get_job(request: Request, response: Response, job_id: str) -> dict[str, Any]:
