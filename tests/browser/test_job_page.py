@@ -151,6 +151,18 @@ def test_what_cannot_be_read_stands_beside_its_field_and_keeps_what_was_typed(vi
     expect(visit.get_by_label("Attempts")).to_have_value("5")
 
 
+def test_of_a_schedule_the_fields_of_its_kind_are_shown(visit: Page, jobs: JobManager) -> None:
+    visit.goto("/jobs/greet/edit")
+    expect(visit.get_by_label("Cron line")).to_be_visible()
+    expect(visit.locator("#every")).to_be_hidden()
+    visit.get_by_role("radio", name="Every").check()
+    expect(visit.get_by_label("Cron line")).to_be_hidden()
+    visit.locator("#every").fill("2h")
+    visit.get_by_role("button", name="Save").click()
+    visit.wait_for_url("**/jobs/greet")
+    assert jobs.get_job("greet").row.override == {"every": 7200}
+
+
 def test_of_two_edits_at_once_the_second_is_told_and_keeps_what_was_typed(
     visit: Page, jobs: JobManager
 ) -> None:

@@ -145,7 +145,7 @@ def states(jobs: JobManager, told: Told) -> Iterator[Finding]:
         since = f" since {told(row.state_at)}" if row.state_at else ""
         by = f" by {row.state_by}" if row.state_by else ""
         if row.state == "paused":
-            why = f": {row.state_reason}" if row.state_reason else ""
+            why = f": {row.state_reason.rstrip('.')}" if row.state_reason else ""
             yield Finding(
                 check="jobs",
                 level="warning",
