@@ -506,3 +506,82 @@ def test_statistics_of_a_day_and_more_read_no_run_but_the_backlog(full):
             assert cost < full.too_much, told
             reads = re.findall(r"(?:FROM|JOIN) (?:jobmanager\.|jobmanager_)runs\b[^)]*", told)
             assert all("status = 'pending'" in read for read in reads), told
+
+
+@pytest.fixture(scope="module")
+def eventful(full: Any) -> Any:
+    """The same store with 200,000 events, of which a hundred are to start jobs, and a run that waits for some of its 400 children."""
+    tables = full.store.database.tables
+    event = (
+        "INSERT INTO {events} (namespace, id, name, key, sent_at, is_new) SELECT 'default', 'event-' || n,"
+        " 'paid/' || (n - n / 50 * 50), 'key-' || (n / 100), {at}, n > 199900 FROM {numbers}"
+    )
+    with full.store.database.changing_tables() as connection:
+        if full.store.schema.name:
+            parts = {"events": "jobmanager.events", "at": "now()", "numbers": "generate_series(1, 200000) n"}
+        else:
+            at = f"{int(full.now.timestamp()) * 1_000_000} + n"
+            parts = {"events": "jobmanager_events", "at": at, "numbers": "numbers"}
+            event = event.replace(
+                " SELECT",
+                " WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 200000) SELECT",
+            )
+        connection.exec_driver_sql(event.format(**parts))
+    full.parent = run_of(full, "job-9", reason="children")
+    full.store.runs.write([full.parent], ())
+    children = [
+        run_of(
+            full,
+            "job-9",
+            parent_id=full.parent.id,
+            idempotency_key=f"{GATHERED}{full.parent.id}/all#0/{number}",
+        )
+        for number in range(400)
+    ]
+    below = [run_of(full, "job-9", parent_id=child.id) for child in children[:100]]
+    full.store.runs.write([*children, *below], ())
+    waits = {
+        "run_id": full.parent.id, "name": "all", "occurrence": 0, "kind": "gather", "status": "waiting", "attempt": 1,
+        "output": {"limit": 400}, "started_at": full.now,
+    }  # fmt: skip
+    with full.store.database.writing() as connection:
+        jobs, runs = tables.jobs.c, tables.runs.c
+        for number in range(50):
+            starts = sa.update(tables.jobs).where(jobs.id == f"job-{number + 100}")
+            connection.execute(starts.values(on=f"paid/{number}"))
+        rests = sa.update(tables.runs).where(runs.id == full.parent.id)
+        connection.execute(rests.values(reason="children", due_at=full.now + timedelta(days=9)))
+        connection.execute(sa.insert(tables.run_steps), waits)
+    with full.store.database.reading() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    assert len(full.store.steps.new_events("default", [f"job-{number}" for number in range(200)], 500)) == 100
+    return full
+
+
+OF_FLOWS: dict[str, Callable[[Any], object]] = {
+    "new events": lambda full: full.store.steps.new_events(
+        "default", [f"job-{number}" for number in range(200)], 500
+    ),
+    "settle events": lambda full: full.store.steps.settle_events("default"),
+    "wake": lambda full: full.store.steps.wake("default"),
+    "send": lambda full: full.store.steps.send(
+        "default", Event(id=new_id(full.now), name="paid/7", key="key-7", sent_at=full.now)
+    ),
+    "child keys": lambda full: full.store.steps.child_keys(full.parent.id, GATHERED),
+    "cancel a tree": lambda full: full.store.runs.cancel(full.parent.id),
+}
+
+
+@pytest.mark.parametrize("question", OF_FLOWS)
+def test_an_index_leads_to_events_and_to_what_runs_have_started(eventful, question):
+    """Fails if one of them reads all runs, or all events."""
+    eventful.costs.clear()
+    with eventful.watching():
+        OF_FLOWS[question](eventful)
+
+    assert eventful.costs
+    for cost, told in eventful.costs:
+        assert cost < eventful.too_much, told
+        assert not re.search(r'"Seq Scan",(\s+"[^"]+": [^"]+,)*\s+"Relation Name": "(runs|events)"', told), (
+            told
+        )
