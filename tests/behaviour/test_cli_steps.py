@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jobmanager import JobManager, RunContext, Settings
+from jobmanager import JobManager, NonRetryable, RunContext, Settings
 from jobmanager.cli import main
 from jobmanager.run import Run
 from jobmanager.testing import FakeClock, run_due
@@ -64,6 +64,11 @@ def add_flows(jobs: JobManager) -> None:
         context.step("load", list)
         event = context.wait_for("user/confirmed", key=key, timeout=None if key == "" else "7d")
         return event and event.data
+
+    @jobs.job("fails")
+    def fails(context: RunContext) -> None:
+        context.step("load", dict)
+        raise NonRetryable("not yet")
 
     @jobs.job("gather")
     def gather(context: RunContext) -> Any:
@@ -155,3 +160,12 @@ def test_an_event_that_is_sent_lets_the_run_go_on(cli, jobs, clock, resting):
 )
 def test_data_that_is_no_json_is_usage(data, message, cli):
     assert message in cli("events", "send", "paid", "--data", data, code=2)
+
+
+@pytest.mark.parametrize(("words", "kept"), [((), ["load"]), (("--from-start",), [])])
+def test_a_redrive_keeps_the_steps_unless_it_is_from_the_start(words, kept, cli, jobs, resting):
+    run = resting("fails")
+    assert [step.name for step in jobs.steps(run.id)] == ["load"]
+    cli("redrive", run.id, *words)
+    assert jobs.run(run.id).status == "pending"
+    assert [step.name for step in jobs.steps(run.id)] == kept

@@ -480,6 +480,51 @@ def test_a_parent_goes_on_when_its_last_child_is_cancelled(jobs, clock):
     assert (ended.status, ended.error.type) == ("failed", "StepFailedError")
 
 
+def test_children_go_on_while_the_job_of_their_parent_is_disabled(jobs, clock):
+    parent, children = tree(jobs)
+    jobs.disable_job("parent")
+    clock.step(3 * DAY)
+    assert [settled(jobs, child).status for child in children] == ["succeeded"] * 2
+    assert settled(jobs, parent).reason == "children"
+
+    jobs.enable_job("parent")
+    assert settled(jobs, parent).status == "succeeded"
+
+
+def test_children_go_on_when_the_job_of_their_parent_is_deleted(jobs, clock):
+    jobs.handler("spread")(lambda context: context.gather("all", "child", [{}, {}]))
+    jobs.add_job("child", lambda context: context.sleep("rest", days=1))
+    jobs.create_job("parent", handler="spread")
+    parent = settled(jobs, jobs.trigger_job("parent"))
+    jobs.delete_job("parent")
+
+    assert (jobs.run(parent.id).status, jobs.run(parent.id).reason) == ("cancelled", "disabled")
+    clock.step(DAY)
+    run_due(jobs)
+    assert [child.status for child in jobs.children(parent.id)] == ["succeeded"] * 2
+    assert jobs.run(parent.id).status == "cancelled"
+
+
+@pytest.mark.parametrize("disable", [True, False])
+def test_a_parent_waits_for_children_of_a_disabled_job_and_fails_when_that_is_deleted(disable, jobs, clock):
+    jobs.handler("rest")(lambda context: context.sleep("rest", days=1))
+    jobs.create_job("child", handler="rest")
+    jobs.add_job("parent", lambda context: context.gather("all", "child", [{}, {}]))
+    parent = settled(jobs, jobs.trigger_job("parent"))
+    if disable:
+        jobs.disable_job("child")
+        clock.step(2 * DAY)
+        assert settled(jobs, parent).reason == "children"
+        jobs.enable_job("child")
+        run_due(jobs)
+        assert settled(jobs, parent).status == "succeeded"
+        return
+    jobs.delete_job("child")
+    ended = settled(jobs, parent)
+    assert (ended.status, ended.error.type) == ("failed", "StepFailedError")
+    assert "job 'child' is cancelled" in ended.error.message
+
+
 def test_a_run_that_was_cancelled_starts_no_more_children(jobs):
     def handler(context: RunContext) -> None:
         jobs.store.runs.cancel(context.run_id)  # by another process: this one has not heard yet

@@ -27,6 +27,11 @@ def flow(context: RunContext):
     doubled = context.gather("children", "child", [{"number": number} for number in range(3)])
     event = context.wait_for("go", key=context.run_id)
     return [first, *doubled, event.data]
+
+
+@jobs.job("greet", on="user/created")
+def greet(user: str):
+    note("greet", user)
 """
 
 
@@ -37,7 +42,9 @@ def application(tmp_path: Path, redis_url: str) -> Iterator[Application]:
     made.close()
 
 
-def test_a_flow_rests_and_goes_on_in_whichever_worker_there_is(application: Application) -> None:
+def test_a_flow_rests_and_goes_on_in_whichever_worker_there_is_and_an_event_starts_a_job(
+    application: Application,
+) -> None:
     application.beat()
     worker = application.worker()
     jobs = application.manager()
@@ -55,3 +62,10 @@ def test_a_flow_rests_and_goes_on_in_whichever_worker_there_is(application: Appl
     assert (ended.status, ended.output, ended.attempt) == ("succeeded", [2, 0, 2, 4, "now"], 1)
     assert [child.status for child in jobs.children(run.id)] == ["succeeded"] * 3
     assert set(Counter(map(tuple, application.effects("act"))).values()) == {1}
+
+    # An event of this process, which knows no job with on=, starts one over there: once for its id.
+    for _ in range(2):
+        jobs.send_event("user/created", data={"user": "ann"}, id="signup-1")
+    [greeting] = until(lambda: jobs.runs("greet", status="succeeded"))
+    assert (greeting.idempotency_key, greeting.requested_by) == ("event:signup-1", "event user/created")
+    assert application.effects("greet") == [["greet", "ann"]]

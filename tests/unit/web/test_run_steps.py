@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.unit.web.visitor import Visitor
 
-from jobmanager import JobManager, Principal, RunContext, Settings
+from jobmanager import JobManager, NonRetryable, Principal, RunContext, Settings
 from jobmanager.run import Run
 from jobmanager.testing import FakeClock, run_due
 from jobmanager.web import dashboard
@@ -33,6 +33,8 @@ def jobs(clock: FakeClock) -> Iterator[JobManager]:
     def thumb(context: RunContext, size: int) -> str:
         if size == 2:
             context.sleep("rest", hours=4)
+        if size == 9:
+            raise NonRetryable("not yet")
         return f"{size}.png {HOSTILE}"
 
     @made.job("flow")
@@ -42,6 +44,11 @@ def jobs(clock: FakeClock) -> Iterator[JobManager]:
         for _ in range(3):
             context.step(HOSTILE, list)
         return context.gather("thumbs", "thumb", [{"size": size} for size in range(3)])
+
+    @made.job("fails")
+    def fails(context: RunContext) -> None:
+        context.step("load", dict)
+        raise NonRetryable("not yet")
 
     @made.job("event")
     def event(context: RunContext) -> None:
@@ -106,3 +113,25 @@ def test_a_run_without_steps_has_neither_section(client, jobs):
     page = client.get(f"/runs/{run.id}").text
     assert 'id="h-steps"' not in page
     assert 'id="h-kids"' not in page
+
+
+def test_a_failed_run_goes_on_or_from_the_start_by_its_button(client, jobs, clock):
+    run = settled(jobs, jobs.trigger_job("fails"))
+    page = client.get(f"/runs/{run.id}").text
+    [form] = re.findall(r"<form[^>]*>(?:(?!</form>).)*From the start.*?</form>", page, re.DOTALL)
+    assert f'action="/runs/{run.id}/redrive"' in form
+    assert 'name="from_start" value="yes"' in form
+
+    begun = []
+    for fields in ({}, {"from_start": "yes"}):
+        clock.step(timedelta(minutes=1))
+        client.send(f"/runs/{run.id}/redrive", **fields)
+        run_due(jobs)
+        begun.append(jobs.steps(run.id)[0].started_at)
+    assert begun == [NOON, NOON + timedelta(minutes=2)]
+
+
+def test_a_failed_run_without_steps_has_no_button_for_its_start(client, jobs):
+    run = settled(jobs, jobs.trigger_job("thumb", {"size": 9}))
+    assert run.status == "failed"
+    assert "From the start" not in client.get(f"/runs/{run.id}").text
