@@ -47,7 +47,7 @@ class Step:
 
     A run may use one `name` several times: `occurrence` counts them from 0. `attempt` counts the tries of the step. A step that is
     `retrying` is tried again, at `wakes_at` if it is set; one that is `waiting` goes on at `wakes_at`, or before that by what it
-    waits for: the event `awaits`, or other runs. `error` is that of the last try.
+    waits for: the event `awaits`, or other runs. `error` is that of the last try, `traceparent` the span in which the run came to rest here.
     """
 
     run_id: str
@@ -64,6 +64,7 @@ class Step:
     awaits: Awaited | None = None
     position: int = 0
     """The place of the step among those of its run, from 0."""
+    traceparent: str | None = None
 
     @property
     def is_done(self) -> bool:

@@ -30,7 +30,7 @@ from jobmanager.job import Retry
 from jobmanager.ledger.bounding import bounded_failure, exact_json
 from jobmanager.ledger.redaction import Redactor
 from jobmanager.ledger.steps import StepLedger
-from jobmanager.observe import Observer, StepObserver, tell_step_ended
+from jobmanager.observe import Observer, StepObserver, tell_resumed, tell_step_ended, traceparent
 from jobmanager.run import MICROSECOND, SUCCEEDED, Failure, Run
 from jobmanager.step import (
     DONE,
@@ -417,7 +417,10 @@ class Flow:
     def _known(self) -> dict[tuple[str, int], Step]:
         with self._lock:
             if self._earlier is None:
-                self._earlier = {(step.name, step.occurrence): step for step in self._ledger.of(self._run)}
+                steps = self._ledger.of(self._run)
+                self._earlier = {(step.name, step.occurrence): step for step in steps}
+                if self._observers and steps and (span := steps[-1].traceparent) is not None:
+                    tell_resumed(self._observers, self._run, span)
             return self._earlier
 
     def _leave(self, place: _Place) -> None:
@@ -428,7 +431,9 @@ class Flow:
     def _keep(self, place: _Place, *, status: StepStatus, **others: Any) -> _Place:
         """Keep the step as it has become; raises RunCancelledError where the run is no longer this process's."""
         ended_at = self._clock.now() if status in DONE else place.step.ended_at
-        step = replace(place.step, status=status, ended_at=ended_at, **others)
+        rests = self._observers and (status == "waiting" or others.get("wakes_at") is not None)
+        span = traceparent() if rests else None
+        step = replace(place.step, status=status, ended_at=ended_at, traceparent=span, **others)
         if not self._ledger.keep(StepWrite(self._run, step)):
             self._state.ask_to_end("lease")
             raise RunCancelledError(

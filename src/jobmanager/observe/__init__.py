@@ -52,6 +52,25 @@ class StepObserver(Protocol):
         ...
 
 
+@runtime_checkable
+class RestObserver(Protocol):
+    """An observer that also hears where a run came to rest: one that has this method is called when the run goes on, in any process."""
+
+    def resumed(self, run: Run, traceparent: str) -> None:
+        """Note the span in which the run came to rest; must be quick, in the handler's thread at its first step."""
+        ...
+
+
+def tell_resumed(observers: Sequence[StepObserver], run: Run, traceparent: str) -> None:
+    """Call each observer that wants to hear of rests; one that fails is logged."""
+    for observer in observers:
+        if isinstance(observer, RestObserver):
+            try:
+                observer.resumed(run, traceparent)
+            except Exception:
+                logger.exception("observer %s failed", type(observer).__name__)
+
+
 def tell_step_ended(observers: Sequence[StepObserver], run: Run, step: Step) -> None:
     """Call each observer; one that fails is logged."""
     for observer in observers:

@@ -11,14 +11,14 @@ from jobmanager.context import RunContext
 from jobmanager.errors import MissingExtraError
 from jobmanager.job import Job
 from jobmanager.observe import lateness_of
-from jobmanager.run import FAILED, PENDING, SUSPENDED, Ending, Failure, Run, RunStatus
+from jobmanager.run import FAILED, Ending, Failure, Run, RunStatus
 from jobmanager.schedule import Cron
 from jobmanager.step import Step
 
 try:
     from opentelemetry import context as telemetry_context
     from opentelemetry import metrics, trace
-    from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
+    from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 except ImportError as error:
     raise MissingExtraError(
         "jobmanager.observe.otel needs the package opentelemetry-api. Install jobmanager-backends[otel].",
@@ -42,14 +42,13 @@ STEP, STEP_KIND, STEP_STATUS, STEP_TRIES = (
 )  # fmt: skip
 
 Attributes = dict[str, str | int]
-MOST_RESTING = 10_000
 
 
 class OpenTelemetry:
     """Spans `run {job}` (CONSUMER) from a handler's call to its end, each the root of a trace that the handler's own spans join.
 
     Below them a span `step {name}` for each step that is over, from its beginning, which may lie in an earlier call. The span of a run that
-    goes on after a rest links the one before, where the same process made both. Metrics: `jobmanager.step.duration`, `jobmanager.run.invocations`, `.errors`, `.timeouts`, `.duration`, `.queue_delay`, `.lateness` (seconds) and `.active`.
+    goes on after a rest links the one in which it came to rest, whichever process made it. Metrics: `jobmanager.step.duration`, `jobmanager.run.invocations`, `.errors`, `.timeouts`, `.duration`, `.queue_delay`, `.lateness` (seconds) and `.active`.
     The providers default to the global ones. One of it serves one manager or several.
     """
 
@@ -70,7 +69,6 @@ class OpenTelemetry:
         self._active = meter.create_up_down_counter("jobmanager.run.active", unit="{attempt}")
         self._steps = meter.create_histogram("jobmanager.step.duration", unit="s")
         self._spans: dict[tuple[str, int], Span] = {}
-        self._resting: dict[str, SpanContext] = {}
 
     def started(self, context: RunContext) -> None:
         """Begin the span and make it the current one of the handler."""
@@ -90,9 +88,16 @@ class OpenTelemetry:
         else:
             self._active.add(-1, {JOB: run.job_id})
         self._close(span, ending, status)
-        if status is PENDING and ending.reason in SUSPENDED and len(self._resting) < MOST_RESTING:
-            self._resting[run.id] = span.get_span_context()
         self._count(ending, status)
+
+    def resumed(self, run: Run, traceparent: str) -> None:
+        """Have the span of the attempt link the one in which the run came to rest."""
+        span = self._spans.get((run.id, run.attempt))
+        if span is None:
+            return
+        _, trace_id, span_id, flags = traceparent.split("-")
+        before = SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags, 16)))  # noqa: FBT003
+        span.add_link(before)
 
     def step_ended(self, run: Run, step: Step) -> None:
         """Write the span of a step, below that of its attempt."""
@@ -125,7 +130,6 @@ class OpenTelemetry:
             context=telemetry_context.Context(),
             kind=SpanKind.CONSUMER,
             attributes=attributes,
-            links=[Link(before)] if (before := self._resting.pop(run.id, None)) is not None else None,
             start_time=_nanoseconds(moment),
         )
 

@@ -304,6 +304,7 @@ def test_each_step_is_a_span_below_its_attempt_which_links_the_one_before_the_re
         "step send": second.context.span_id,
     }
     assert [link.context.span_id for link in second.links] == [first.context.span_id]
+    assert [step.output for step in jobs.steps(run.id)] == [1, None, None]
     assert steps["step rest"].end_time - steps["step rest"].start_time == 3600 * 10**9
     assert steps["step send"].status.status_code is StatusCode.ERROR
     assert steps["step send"].attributes["error.type"] == "ValueError"
@@ -311,3 +312,42 @@ def test_each_step_is_a_span_below_its_attempt_which_links_the_one_before_the_re
     for kind, status in (("step", "succeeded"), ("sleep", "succeeded"), ("step", "failed")):
         labels = {"job": "flow", "kind": kind, "status": status}
         assert counted.registry.get_sample_value("jobmanager_steps_total", labels) == 1
+
+
+def test_a_span_after_a_rest_links_the_one_before_that_another_process_made(tmp_path):
+    """Fails if the span of before is known to its process alone; each manager has an observer of its own, as each process has."""
+    clock, there, here = FakeClock(NOON), Telemetry(), Telemetry()
+
+    def flow(context):
+        context.gather("all", "child", [{}, {}], limit=1)
+        context.step("send", lambda: 1)
+
+    def manager_of(telemetry):
+        jobs = JobManager(
+            Settings(backend="local", database_url=f"sqlite:///{tmp_path}/jobs.db"),
+            observers=[telemetry.observer],
+            clock=clock,
+        )
+        jobs.add_job("child", lambda context: context.sleep("rest", hours=1))
+        jobs.add_job("flow", flow)
+        return jobs.start()
+
+    jobs = manager_of(there)
+    run = jobs.trigger_job("flow")
+    run_due(jobs)
+    assert jobs.run(run.id).reason == "children"
+    jobs.stop()
+    jobs = manager_of(here)
+    for _ in range(3):
+        clock.step(3600)
+        run_due(jobs)
+    jobs.stop()
+
+    assert jobs.run(run.id).status == "succeeded"
+    [before] = (span for span in there.spans() if span.name == "run flow")
+    second, third = (span for span in here.spans() if span.name == "run flow")
+    assert [link.context.span_id for link in second.links] == [before.context.span_id]
+    assert [link.context.span_id for link in third.links] == [second.context.span_id]
+    for telemetry in (there, here):
+        telemetry.provider.shutdown()
+        telemetry.meters.shutdown()

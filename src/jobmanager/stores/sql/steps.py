@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobmanager.run import BY_EVENT, MICROSECOND, PENDING, RUNNING, Run
-from jobmanager.step import GATHERED, Awaited, Event, Step
+from jobmanager.step import DONE, GATHERED, Awaited, Event, Step
 from jobmanager.stores.sql.columns import INSTANT
 from jobmanager.stores.sql.database import Connection, SqlFacet, literally
 from jobmanager.stores.sql.rows import failure_from, failure_values
@@ -39,6 +39,7 @@ NEW = sa.text("is_new")  # as the index has it
 OF_THE_ROW = ("namespace", "is_new")
 CHANGED = ("status", "attempt", "output", "error", "ended_at", "wakes_at")
 ORDER = "position, name, occurrence"
+SPAN = "traceparent"  # within the output of a step that is not done
 UNFINISHED = "s.status NOT IN ('succeeded', 'failed')"
 """The condition that a step which is there already may be written once more."""
 
@@ -224,7 +225,7 @@ def _event_from(row: Mapping[Any, Any]) -> Event:
     return Event(**{name: value for name, value in dict(row).items() if name not in OF_THE_ROW})
 
 
-_plain = attrgetter("run_id", "name", "occurrence", "kind", "status", "attempt", "output")
+_plain = attrgetter("run_id", "name", "occurrence", "kind", "status", "attempt")
 
 
 def step_row(step: Step, instant: Callable[[datetime | None], Any]) -> list[Any]:
@@ -232,6 +233,7 @@ def step_row(step: Step, instant: Callable[[datetime | None], Any]) -> list[Any]
     awaits = step.awaits
     return [
         *_plain(step),
+        step.output if step.traceparent is None else {**(step.output or {}), SPAN: step.traceparent},
         failure_values(step.error),
         instant(step.started_at),
         instant(step.ended_at),
@@ -256,7 +258,9 @@ def step_from(row: Sequence[Any], instant: Callable[[Any], Any], json: Callable[
         event_after,
     ) = row
     run_id, name, occurrence, kind, status, attempt = plain
-    after = instant(event_after)
+    after, output, span = instant(event_after), None if output is None else json(output), None
+    if status not in DONE and isinstance(output, dict):
+        span = output.pop(SPAN, None)
     return Step(
         run_id=run_id,
         name=name,
@@ -264,11 +268,12 @@ def step_from(row: Sequence[Any], instant: Callable[[Any], Any], json: Callable[
         kind=kind,
         status=status,
         attempt=attempt,
-        output=None if output is None else json(output),
+        output=output if span is None else output or None,
         error=None if error is None else failure_from(json(error)),
         started_at=instant(started_at),
         ended_at=instant(ended_at),
         wakes_at=instant(wakes_at),
         awaits=None if after is None else Awaited(event_name, event_key, after),
         position=position,
+        traceparent=span,
     )

@@ -41,6 +41,7 @@ class StepPromises(StoreGround):
                 started_at=self.now + seconds(2),
                 ended_at=None,
                 wakes_at=self.now + HOUR,
+                traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             ),
             self._step(
                 run,
@@ -51,11 +52,20 @@ class StepPromises(StoreGround):
                 ended_at=None,
                 error=error,
             ),
+            self._step(
+                run,
+                "all",
+                kind="gather",
+                status="waiting",
+                ended_at=None,
+                output={"limit": 3},
+                traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            ),
         ]
         steps = [replace(step, position=place) for place, step in enumerate(steps)]
         assert self.store.steps.of(run.id) == []
 
-        assert self.store.steps.record([StepWrite(run, step) for step in reversed(steps)]) == [True] * 4
+        assert self.store.steps.record([StepWrite(run, step) for step in reversed(steps)]) == [True] * 5
 
         assert self.store.steps.of(run.id) == steps
         assert self.store.steps.of("no such run") == []
