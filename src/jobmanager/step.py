@@ -71,6 +71,21 @@ class Step:
         """Whether the run goes past this step without doing it again."""
         return self.status in DONE
 
+    def returned(self, output: Any, ended_at: datetime) -> Step:
+        """Return the step as it is once its function has returned. No `replace`: every step comes here, and that takes twice as long."""
+        return Step(
+            run_id=self.run_id,
+            name=self.name,
+            occurrence=self.occurrence,
+            kind=self.kind,
+            status="succeeded",
+            started_at=self.started_at,
+            attempt=self.attempt,
+            output=output,
+            ended_at=ended_at,
+            position=self.position,
+        )
+
     def at(self, now: datetime) -> Step:
         """Return the step as it stands at the moment: a sleep whose time is over is done, though nothing was written then."""
         if self.kind != "sleep" or self.is_done or self.wakes_at is None or self.wakes_at > now:

@@ -114,10 +114,12 @@ class Flow:
         options: StepOptions,
     ) -> Any:
         """Return the result that is kept for the step, or call the function until it returns, and keep that."""
-        with self._entered(name, "step", options.key) as entered:
-            place = entered
+        place = self._enter(name, "step", options.key)
+        try:  # not `_entered`: what its generator costs is felt here
             while not place.step.is_done:
                 place = self._tried(place, options, call)
+        finally:
+            self._leave(place)
         return _result(place.step)
 
     async def step_async(
@@ -180,7 +182,7 @@ class Flow:
             refused = PayloadError(text)
             self._keep(place, status="failed", error=self._failure(refused))
             raise refused from None
-        return self._keep(place, status="succeeded", output=output)
+        return self._kept(place.step.returned(output, self._clock.now()))
 
     def _failed(self, place: _Place, retry: Retry | None, error: Exception) -> _Place:
         """Keep that a try failed, and say how the step goes on: here, later, with the run's next attempt, or not at all."""
@@ -433,7 +435,9 @@ class Flow:
         ended_at = self._clock.now() if status in DONE else place.step.ended_at
         rests = self._observers and (status == "waiting" or others.get("wakes_at") is not None)
         span = traceparent() if rests else None
-        step = replace(place.step, status=status, ended_at=ended_at, traceparent=span, **others)
+        return self._kept(replace(place.step, status=status, ended_at=ended_at, traceparent=span, **others))
+
+    def _kept(self, step: Step) -> _Place:
         if not self._ledger.keep(StepWrite(self._run, step)):
             self._state.ask_to_end("lease")
             raise RunCancelledError(

@@ -109,11 +109,15 @@ def is_name(value: Any, is_secret: IsSecret) -> bool:
     )
 
 
+_ITSELF = (bool, int)  # what JSON gives back as it was, if it is not too large
+MAX_ITSELF = 10**15
 _exact = json.JSONEncoder(allow_nan=False).encode
 
 
 def exact_json(value: Any) -> Any:
     """Return the value as JSON gives it back; ValueError, TypeError or RecursionError for what is none, or is larger than 64 KiB."""
+    if value is None or (type(value) in _ITSELF and abs(value) < MAX_ITSELF):
+        return value
     text = _exact(value)
     if len(text) > MAX_JSON:
         raise ValueError(f"it has {len(text):,} bytes, more than {MAX_JSON:,} (64 KiB)")

@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-STRANGE = ("\\u0000", "\\ud")  # as json.dumps writes them; whole pairs (emoji) are looked at too, and stay
+NUL, HALF = "\\u0000", "\\ud"  # as json.dumps writes them; whole pairs (emoji) are looked at too, and stay
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each value
 
 
 def to_json(value: Any) -> str:
     """Return the value as JSON text that jsonb accepts; what it cannot keep becomes the replacement character."""
-    text = json.dumps(value, separators=(",", ":"))
-    return (
-        json.dumps(_sayable(value), separators=(",", ":")) if any(sign in text for sign in STRANGE) else text
-    )
+    text = _encode(value)
+    return _encode(_sayable(value)) if NUL in text or HALF in text else text
 
 
 def _sayable(value: Any) -> Any:

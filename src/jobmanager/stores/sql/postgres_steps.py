@@ -10,6 +10,7 @@ from jobmanager.step import Step
 from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.postgres_link import driver_of
 from jobmanager.stores.sql.postgres_writes import many
+from jobmanager.stores.sql.rows import encode
 from jobmanager.stores.sql.steps import CHANGED, COLUMNS, ORDER, UNFINISHED, SqlStepBook, step_from, step_row
 from jobmanager.stores.sql.tables import micros
 from jobmanager.stores.steps import StepWrite
@@ -25,6 +26,13 @@ KEEP = f"""WITH v AS ({many(GIVEN, "steps")}),
      SET {", ".join(f"{name} = excluded.{name}" for name in CHANGED)} WHERE {UNFINISHED})
 SELECT place FROM ours"""  # noqa: S608 - constants only
 
+# A step alone, as parameters: there is no document to make, nor one to take apart.
+KEEP_ONE = f"""INSERT INTO jobmanager.run_steps AS s ({", ".join(COLUMNS)})
+ SELECT {", ".join(f"%s::{kind}" for kind in COLUMNS.values())} FROM jobmanager.runs r
+ WHERE r.id = %s AND r.owner = %s AND r.starts = %s AND r.status || '' = 'running' FOR NO KEY UPDATE
+ ON CONFLICT (run_id, name, occurrence) DO UPDATE
+   SET {", ".join(f"{name} = excluded.{name}" for name in CHANGED)} WHERE {UNFINISHED}"""  # noqa: S608
+
 OF = f"""SELECT run_id::text, {", ".join(tuple(COLUMNS)[1:])} FROM jobmanager.run_steps
  WHERE run_id = %s ORDER BY {ORDER}"""  # noqa: S608
 
@@ -33,6 +41,8 @@ class PostgresSteps(SqlStepBook):
     """A batch is one statement, committed when it is answered."""
 
     def record(self, writes: Sequence[StepWrite]) -> list[bool]:
+        if len(writes) == 1 and self._record_one(writes[0]):
+            return [True]
         rows = [
             (place, write.run.owner, write.run.starts, *step_row(write.step, micros))
             for place, write in enumerate(writes)
@@ -42,12 +52,23 @@ class PostgresSteps(SqlStepBook):
             taken = {row[0] for row in driver_of(connection).execute(KEEP, {"steps": document})}
         return [place in taken for place in range(len(writes))]
 
+    def _record_one(self, write: StepWrite) -> bool:
+        """Keep the step; False if the run is another start's, or the step is done already."""
+        run, row = write.run, step_row(write.step, _as_it_is)
+        row[OUTPUT], row[ERROR] = encode(row[OUTPUT]), encode(row[ERROR])
+        with self.database.reading() as connection:
+            kept = driver_of(connection).execute(KEEP_ONE, (*row, run.id, run.owner, run.starts))
+        return kept.rowcount == 1
+
     def of(self, run_id: str) -> list[Step]:
         if not self.database.may_be_run_id(run_id):
             return []
         with self.database.reading() as connection:
             rows = connection.exec_driver_sql(OF, (run_id,)).fetchall()
         return [step_from(row, _in_utc, _as_it_is) for row in rows]
+
+
+OUTPUT, ERROR = (tuple(COLUMNS).index(name) for name in ("output", "error"))
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

@@ -8,7 +8,7 @@ from typing import Any
 from jobmanager.run import Run
 from jobmanager.step import Step
 from jobmanager.stores.sql.rows import encode
-from jobmanager.stores.sql.sqlite_database import driver_of
+from jobmanager.stores.sql.sqlite_database import SqliteDatabase, driver_of
 from jobmanager.stores.sql.steps import CHANGED, COLUMNS, ORDER, UNFINISHED, SqlStepBook, step_from, step_row
 from jobmanager.stores.sql.tables import micros, moment
 from jobmanager.stores.sql.unreadable import json_from
@@ -24,14 +24,19 @@ OF = f"SELECT {', '.join(COLUMNS)} FROM jobmanager_run_steps WHERE run_id = ? OR
 
 
 class SqliteSteps(SqlStepBook):
-    """A batch is one transaction under the write lock."""
+    """A batch is one transaction under the write lock; a step alone is one statement, which commits itself."""
+
+    database: SqliteDatabase
 
     def record(self, writes: Sequence[StepWrite]) -> list[bool]:
+        rows = [(*_row(write), *_fence(write.run)) for write in writes]
+        if len(rows) == 1:
+            with self.database.committing() as connection:
+                if driver_of(connection).execute(KEEP, rows[0]).rowcount == 1:
+                    return [True]
         with self.database.writing() as connection:
             driver = driver_of(connection)
-            rows = [(*_row(write), *_fence(write.run)) for write in writes]
-            kept = driver.execute(KEEP, rows[0]) if len(rows) == 1 else driver.executemany(KEEP, rows)
-            if kept.rowcount == len(writes):
+            if driver.executemany(KEEP, rows).rowcount == len(writes):
                 return [True] * len(writes)
             # Another start has the run, or the step is there already.
             return [driver.execute(OURS, _fence(write.run)).fetchone() is not None for write in writes]
