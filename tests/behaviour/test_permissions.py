@@ -255,6 +255,7 @@ def reading(jobs: JobManager, run_id: str, job_id: str = "work") -> dict[str, Ca
         "search_runs by status": lambda: jobs.search_runs(RunFilter(statuses=["failed"])),
         "search_runs of the job": lambda: jobs.search_runs(RunFilter(job=job_id)),
         "count_runs": jobs.count_runs,
+        "runs_by_id": lambda: jobs.runs_by_id([run_id, "nobody", "a\0b"]),
         "runs_beside": lambda: jobs.runs_beside(run_id),
         "dead_letters_by_error": jobs.dead_letters_by_error,
         "simulate": lambda: jobs.simulate(NOON, NOON + day),

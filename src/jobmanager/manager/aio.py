@@ -520,6 +520,10 @@ class AsyncJobManager:
         """Return the dead letters by their error; see `JobManager.dead_letters_by_error`."""
         return await _on_thread(self._manager.dead_letters_by_error, wanted, limit=limit)
 
+    async def runs_by_id(self, run_ids: Collection[str]) -> dict[str, Run]:
+        """Return the runs with these ids; see `JobManager.runs_by_id`."""
+        return await _on_thread(self._manager.runs_by_id, run_ids)
+
     async def runs_beside(self, run_id: str) -> tuple[Run | None, Run | None]:
         """Return the rows before and after a run; see `JobManager.runs_beside`."""
         return await _on_thread(self._manager.runs_beside, run_id)

@@ -144,6 +144,14 @@ class Reading:
         return self._parts.store.history.run_for(job_id, instant, seen=self._parts.view())
 
     @reads
+    def runs_by_id(self, run_ids: Collection[str]) -> dict[str, Run]:
+        """Return the runs with these ids, by id, in one statement. Ids that are unknown, or hidden from the principal, are left out."""
+        wanted = [run_id for run_id in run_ids if may_be_id(run_id)]
+        if not wanted or not self._parts.store.exists():
+            return {}
+        return self._parts.store.history.runs_by_id(wanted, seen=self._parts.view())
+
+    @reads
     def search_runs(
         self, wanted: RunFilter | None = None, *, before: str | None = None, limit: int = 50
     ) -> FoundRuns:

@@ -61,7 +61,7 @@ def outcome_of(instant: Instant, late_after: timedelta = LATE_AFTER) -> Outcome:
         and started - instant.scheduled_for > late_after
     ):
         return "late"
-    return instant.status.value
+    return instant.status._value_  # a page asks for thousands, and `value` takes three times as long
 
 
 def condition_of(view: JobView, instants: Sequence[Instant], missing: Collection[str]) -> Condition:

@@ -296,6 +296,10 @@ class RunHistory(ABC):
         """
 
     @abstractmethod
+    def runs_by_id(self, run_ids: Collection[str], *, seen: View | None = None) -> dict[str, Run]:
+        """Return the runs with these whole ids by them, without those that are not there or cannot be read."""
+
+    @abstractmethod
     def run_for(self, job_id: str, instant: datetime, *, seen: View | None = None) -> Run | None:
         """Return the row of this tick: its own, or the skipped or missed stretch that covers it."""
 

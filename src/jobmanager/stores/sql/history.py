@@ -106,6 +106,15 @@ class SqlHistory(SqlFacet, RunHistory):
         others = [with_status(self.tables, status) for status in sorted(statuses - still_open)]
         return [[self.tables.runs.c.id.in_(sa.select(few.c.id))], *others]
 
+    def runs_by_id(self, run_ids: Collection[str], *, seen: View | None = None) -> dict[str, Run]:
+        wanted = list(filter(self.database.may_be_run_id, run_ids))
+        if not wanted:
+            return {}
+        runs = self.tables.runs
+        query = sa.select(runs).where(runs.c.id.in_(wanted), *runs_seen(self.tables, seen))
+        with self.database.reading() as connection:
+            return {run.id: run for run in self.database.runs_from(rows_of(connection.execute(query)))}
+
     def run_for(self, job_id: str, instant: datetime, *, seen: View | None = None) -> Run | None:
         c = self.tables.runs.c
         following = (

@@ -38,10 +38,9 @@ class SeenRuns:
         self._sees_all = seen is None
         if seen is None:
             return
-        whole, some = sa.and_(*jobs_seen(tables, seen, whole=True)), sa.and_(*jobs_seen(tables, seen))
-        hidden = sa.select(tables.jobs.c.id).where(sa.not_(whole)).limit(1)
-        self._sees_all = connection.scalar(hidden) is None
+        self._sees_all = connection.scalar(_one_hidden(tables, seen)) is None
         if not self._sees_all:
+            whole, some = sa.and_(*jobs_seen(tables, seen, whole=True)), sa.and_(*jobs_seen(tables, seen))
             jobs = connection.execute(sa.select(tables.jobs.c.id, whole, some)).all()
             self._whole = [job_id for job_id, every_run, _ in jobs if every_run]
             self._scoped = [job_id for job_id, every_run, some_runs in jobs if some_runs and not every_run]
@@ -118,6 +117,13 @@ def _newest_of_any(runs: sa.Table) -> sa.Select[Any]:
     """Return the statement for the `most` newest runs of the job `job`, made once: making it takes longer than what it does."""
     job_id: Any = sa.bindparam("job", type_=sa.Text)
     return newest_of(runs, job_id, limit=sa.bindparam("most", type_=sa.Integer))
+
+
+@lru_cache(maxsize=64)
+def _one_hidden(tables: Tables, seen: View) -> sa.Select[Any]:
+    """Return the statement that finds a job of which not every run is seen, made once for each view."""
+    whole = sa.and_(*jobs_seen(tables, seen, whole=True))
+    return sa.select(tables.jobs.c.id).where(sa.not_(whole)).limit(1)
 
 
 def _id_of(row: Row) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import sqlalchemy as sa
 
 from jobmanager.access.view import View
@@ -10,17 +13,20 @@ from jobmanager.stores.sql.tables import Tables
 Condition = sa.ColumnElement[bool]
 
 
-def jobs_seen(tables: Tables, seen: View | None, *, whole: bool = False) -> list[Condition]:
+@lru_cache(
+    maxsize=64
+)  # making conditions takes a good part of the time of the small statements that they stand in
+def jobs_seen(tables: Tables, seen: View | None, *, whole: bool = False) -> Sequence[Condition]:
     """Return the conditions that a job is seen; with `whole` that all of its runs are."""
     if seen is None:
-        return []
+        return ()
     c = tables.jobs.c
     kinds = [
         "team",
         *(["system"] if seen.system else []),
         *(["project"] if not whole or seen.scopes is None else []),
     ]
-    return [c.namespace == seen.namespace, c.visibility.in_(kinds)]
+    return c.namespace == seen.namespace, c.visibility.in_(kinds)
 
 
 def runs_seen(tables: Tables, seen: View | None, *, whole: bool = False) -> list[Condition]:

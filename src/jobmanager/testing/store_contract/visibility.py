@@ -61,6 +61,7 @@ class VisibilityPromises(StoreGround):
         assert {run.id for run in history.runs(seen=view)} == ids
         assert {run.id for run in history.runs(dead=True, seen=view)} == ids
         assert {run.id for run in history.runs(statuses=[RunStatus.FAILED], seen=view)} == ids
+        assert history.runs_by_id([run.id for run in runs.values()], seen=view).keys() == ids
         of_jobs = {run.id for job_id in _KINDS for run in history.runs(job_id=job_id, seen=view)}
         assert of_jobs == ids
         for name, run in runs.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice
 from typing import Any
 
 from markupsafe import Markup
@@ -20,9 +19,8 @@ from jobmanager.present.condition import Condition, Instant, condition_of, outco
 from jobmanager.present.definition import definition_lines, told_change
 from jobmanager.present.jobs import shown_config
 from jobmanager.present.phrases import length
-from jobmanager.run import CANCELLED, FAILED, MISSED, SKIPPED, Run, RunStatus
-from jobmanager.search import RunFilter
-from jobmanager.web.pages.board import HANDLERS_FRESH, board_of
+from jobmanager.run import Run, RunStatus
+from jobmanager.web.pages.board import HANDLERS_FRESH, board_of, seen_by
 from jobmanager.web.pages.charts.calendar import Cell, calendar_chart, worst
 from jobmanager.web.pages.charts.durations import Dot, durations_chart, grid, percentile
 from jobmanager.web.pages.rendering import page
@@ -35,7 +33,8 @@ MOST_COMING = 1_500
 RUNS = 96
 LISTED = 8
 CHANGES = 8
-TROUBLE = (FAILED, MISSED, SKIPPED, CANCELLED)
+STATS_FRESH = 5.0
+"""Seconds for which the sums over a week are kept."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def job_page(
         failing=_failing(view, instants),
         calendar=_calendar(request, view, instants, newest, t),
         durations=_durations(view, newest, t),
-        stats=jobs.stats(view.id, "7d"),
+        stats=site.cached.get(("stats", seen_by(), view.id), STATS_FRESH, lambda: jobs.stats(view.id, "7d")),
         lines=definition_lines(view, jobs.registry.declared.get(view.id), shown_config(jobs, view), now),
         changes=[(entry, told_change(entry)) for entry in jobs.history(view.id, limit=CHANGES)]
         if view.row is not None
@@ -158,7 +157,8 @@ def _calendar(
         counts[outcome] = counts.get(outcome, 0) + instant.ticks
         if outcome not in ("succeeded", "running", "pending"):
             bad.append((instant, outcome))
-        for moment in {instant.scheduled_for, instant.first_for or instant.scheduled_for}:
+        due, first = instant.scheduled_for, instant.first_for
+        for moment in (due,) if first is None or first == due else (due, first):
             local = moment.astimezone(t.zone)
             by_hour.setdefault((local.date(), local.hour), []).append((outcome, instant))
     cells = {hour: _cell(root, of_hour, t) for hour, of_hour in by_hour.items()}
@@ -168,21 +168,16 @@ def _calendar(
             told = f"{moment:%a} {moment.day} {moment:%b %H:%M}: due"
             link = f"{root}/jobs/{view.id}?explain={moment:%Y-%m-%dT%H:%M}#explain"
             cells[hour] = Cell("due", 1, told, link)
-    runs = _runs_of(site_of(request), view.id, [instant for instant, _ in bad[:LISTED]], newest)
+    runs = _runs_of(site_of(request), [instant for instant, _ in bad[:LISTED]], newest)
     listed = [(instant, outcome, runs.get(instant.run_id)) for instant, outcome in bad[:LISTED]]
     return Calendar(counts, days, calendar_chart(days, cells), listed, len(instants) >= MOST_INSTANTS)
 
 
-def _runs_of(site: Site, job_id: str, instants: Sequence[Any], newest: Sequence[Run]) -> dict[str, Run]:
-    """Return the runs of these instants, newest first, by id: from the newest runs of the job, and the others by one search."""
+def _runs_of(site: Site, instants: Sequence[Any], newest: Sequence[Run]) -> dict[str, Run]:
+    """Return the runs of these instants by id: from the newest runs of the job, and the others in one statement."""
     found = {run.id: run for run in newest}
-    if any(instant.run_id not in found for instant in instants):
-        wanted = RunFilter(job=job_id, statuses=TROUBLE, since=instants[-1].scheduled_for)
-        found |= {run.id: run for run in site.jobs.search_runs(wanted, limit=len(instants)).runs}
-    for instant in instants:
-        if instant.run_id not in found:  # it began late
-            found[instant.run_id] = site.jobs.run(instant.run_id)
-    return found
+    others = [instant.run_id for instant in instants if instant.run_id not in found]
+    return found | site.jobs.runs_by_id(others) if others else found
 
 
 def _cell(root: str, of_hour: Sequence[tuple[str, Any]], t: Times) -> Cell:
@@ -201,14 +196,21 @@ def _cell(root: str, of_hour: Sequence[tuple[str, Any]], t: Times) -> Cell:
 
 
 def _coming(view: JobView, t: Times) -> list[datetime]:
-    """Return the instants of today that are still to come, in the reader's zone."""
+    """Return the first instants of today's hours that are still to come, in the reader's zone."""
     if view.schedule is None or view.next_run is None:
         return []
     end = (t.now.astimezone(t.zone) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    excluded = view.schedule.excluded
-    coming = view.schedule.between(t.now, end.astimezone(UTC) - timedelta(seconds=1))
-    runs = (moment for moment in coming if excluded(moment) is None)
-    return [moment.astimezone(t.zone) for moment in islice(runs, MOST_COMING)]
+    schedule, last = view.schedule, end.astimezone(UTC) - timedelta(seconds=1)
+    found: list[datetime] = []
+    moment = schedule.next_after(t.now)
+    for _ in range(MOST_COMING):
+        if moment is None or moment > last:
+            break
+        if schedule.excluded(moment) is None:
+            found.append(moment.astimezone(t.zone))
+            moment = found[-1].replace(minute=59, second=59, microsecond=0).astimezone(UTC)
+        moment = schedule.next_after(moment)
+    return found
 
 
 def _equation(counts: Mapping[str, int]) -> str:

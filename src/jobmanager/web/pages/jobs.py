@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from itertools import groupby
 from urllib.parse import urlencode
 
@@ -49,12 +50,12 @@ class Row:
         """Its newest instant."""
         return self.instants[0] if self.instants else None
 
-    @property
+    @cached_property
     def outcome(self) -> Outcome | None:
         """The outcome of the newest instant."""
         return outcome_of(self.instants[0]) if self.instants else None
 
-    @property
+    @cached_property
     def run(self) -> Run | None:
         """The run of the newest instant, or the newest by hand of a job that has no instant."""
         if not self.instants:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -13,6 +15,39 @@ def icon(name: str, hue: str = "") -> Markup:
     """Return a symbol of the sprite, in the colour of a status if one is given."""
     colour = f" hue {hue}" if hue else ""
     return filled('<svg class="i{}" aria-hidden="true"><use href="#i-{}"/></svg>', colour, name)
+
+
+_NO_FIELDS: Mapping[str, object] = MappingProxyType({})
+
+
+def button(
+    at: str,
+    token: str,
+    action: str,
+    label: str,
+    icon_name: str = "",
+    *,
+    quiet: bool = False,
+    told: str = "",
+    fields: Mapping[str, object] = _NO_FIELDS,
+    danger: bool = False,
+    primary: bool = False,
+) -> Markup:
+    """Return a form of one button: its action is below the mount `at`, and every hidden field is a pair."""
+    kinds = f"{' quiet' if quiet else ''}{' danger' if danger else ''}{' primary' if primary else ''}"
+    hidden = [filled('<input type="hidden" name="{}" value="{}">', *field) for field in fields.items()]
+    return filled(
+        '<form class="in" method="post" action="{}{}"><input type="hidden" name="token" value="{}">{}'
+        '<button class="btn{}" type="submit"{}>{}{}</button></form>',
+        at,
+        action,
+        token,
+        Markup("").join(hidden),
+        kinds,
+        filled(' aria-label="{0}" title="{0}"', told) if told else "",
+        icon(icon_name) if icon_name else "",
+        label,
+    )
 
 
 def filled(template: str, *values: Any) -> Markup:

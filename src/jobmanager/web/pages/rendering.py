@@ -24,7 +24,7 @@ from jobmanager.present.preview import in_words
 from jobmanager.schedule import zones
 from jobmanager.web.origin import COOKIE, FIELD, is_token, new_token
 from jobmanager.web.pages.badges import Badge, badges_of
-from jobmanager.web.pages.markup import icon
+from jobmanager.web.pages.markup import button, icon
 from jobmanager.web.pages.navigation import entries_for
 from jobmanager.web.pages.pulse import pulse_of
 from jobmanager.web.pages.strip import strip
@@ -53,6 +53,7 @@ def templates() -> Environment:
     made.globals.update(
         strip=strip,
         icon=icon,
+        button=button,
         count=count,
         share=share,
         in_words=in_words,

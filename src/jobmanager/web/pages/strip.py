@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import lru_cache
 
 from markupsafe import Markup
 
@@ -26,28 +27,38 @@ _SHAPES = {
 
 def strip(instants: Sequence[Instant], times: Times, *, late_after: timedelta) -> Markup:
     """Return the strip of the instants, given newest first; without one, the bare line."""
-    shown = list(reversed(instants[:CELLS]))
-    outcomes = [outcome_of(instant, late_after) for instant in shown]
+    shown = instants[CELLS - 1 :: -1]
+    outcomes = tuple([outcome_of(instant, late_after) for instant in shown])
     first = CELLS - len(shown)
-    good: list[str] = []
     others: list[Markup] = []
-    for place, (instant, outcome) in enumerate(zip(shown, outcomes, strict=True), start=first):
-        x = place * STEP
-        if outcome in ("succeeded", "late"):
-            good.append(f"M{x} 13h5v7h-5z")
+    for place, outcome in enumerate(outcomes):
         if outcome != "succeeded":
+            instant, x = shown[place], (first + place) * STEP
             title = f"{times.clock(instant.scheduled_for)} {outcome}" + (
                 f" ({instant.reason})" if instant.reason else ""
             )
             shape = filled(_SHAPES[outcome], x, x + 0.75, x + 2.5)
             others.append(filled('<g class="{}"><title>{}</title>{}</g>', outcome, title, shape))
-    path = filled('<path class="good" d="{}"/>', "".join(good)) if good else Markup("")
+    return Markup("").join((_opened(outcomes), *others, _END))
+
+
+_END = Markup("</svg>")
+
+
+@lru_cache(maxsize=1024)
+def _opened(outcomes: Sequence[str]) -> Markup:
+    """Return the beginning of a strip: what it says to those who do not see it, and what went well. Strips of many jobs begin alike."""
+    first = CELLS - len(outcomes)
+    good = "".join(
+        f"M{place * STEP} 13h5v7h-5z"
+        for place, outcome in enumerate(outcomes, start=first)
+        if outcome in ("succeeded", "late")
+    )
     return filled(
         '<svg class="strip" width="208" height="20" role="img" aria-label="{}">'
-        '<line class="base" x1="0" x2="208" y1="20.5" y2="20.5"/>{}{}</svg>',
+        '<line class="base" x1="0" x2="208" y1="20.5" y2="20.5"/>{}',
         _told(outcomes),
-        path,
-        Markup("").join(others),
+        filled('<path class="good" d="{}"/>', good) if good else "",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 
 from markupsafe import Markup
 
@@ -66,7 +67,7 @@ def calendar_chart(days: Sequence[date], cells: Mapping[tuple[date, int], Cell])
         for hour in range(HOURS):
             x, cell = (hour + 0.5) * WIDTH, cells.get((day, hour))
             if cell is None:
-                parts.append(filled('<circle class="base" cx="{:.2f}%" cy="{}" r=".75"/>', x, y))
+                parts.append(_nothing(x, y))
             else:
                 parts.append(_cell(cell, x, y))
     return Markup('<svg class="chart" height="{}" aria-hidden="true">{}</svg>').format(
@@ -74,11 +75,20 @@ def calendar_chart(days: Sequence[date], cells: Mapping[tuple[date, int], Cell])
     )
 
 
-def _cell(cell: Cell, x: float, y: int) -> Markup:
+@lru_cache(maxsize=1024)
+def _nothing(x: float, y: int) -> Markup:
+    return filled('<circle class="base" cx="{:.2f}%" cy="{}" r=".75"/>', x, y)
+
+
+@lru_cache(maxsize=4096)
+def _shape(outcome: str, x: float, y: int) -> Markup:
     places = {
         "x": x, "y": y, "y_good": y - 4.5, "y_cap": y - 8, "y_bad": y - 8, "y_frame": y - 7.25, "y_text": y + 4, "y_dash": y - 1,
     }  # fmt: skip
-    shape = Markup(_SHAPES[cell.outcome].format(**places))  # noqa: S704 - numbers alone
+    return Markup(_SHAPES[outcome].format(**places))  # noqa: S704 - numbers alone
+
+
+def _cell(cell: Cell, x: float, y: int) -> Markup:
     return filled(
         '<a href="{}" tabindex="-1" class="{}"><title>{}</title>'
         '<rect x="{:.2f}%" y="{}" width="4.167%" height="18" fill="transparent"/>{}</a>',
@@ -87,5 +97,5 @@ def _cell(cell: Cell, x: float, y: int) -> Markup:
         cell.told,
         x - WIDTH / 2,
         y - ROW // 2,
-        shape,
+        _shape(cell.outcome, x, y),
     )
