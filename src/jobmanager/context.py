@@ -609,7 +609,12 @@ class AsyncRunContext(RunContext):
         return await asyncio.to_thread(super().uuid)
 
 
+_NO_OPTIONS = StepOptions()
+
+
 def _options(retry: Retry | int | None, timeout: Seconds | None, key: str | None) -> StepOptions:
+    if retry is None and timeout is None and key is None:
+        return _NO_OPTIONS
     policy = Retry(max_attempts=retry) if isinstance(retry, int) else retry
     return StepOptions(policy, None if timeout is None else as_duration(timeout), key)
 

@@ -53,6 +53,9 @@ LONGEST_NAME = 200
 WAITED_HERE = timedelta(seconds=5)
 """A wait between two tries of a step that is no longer keeps the worker; a longer one suspends the run."""
 
+PLAIN = frozenset({type(None), bool, int, float, str, list, dict})
+"""Types that are known at once not to be awaited."""
+
 MOST_CHILDREN = 10_000
 OPENED_AT_ONCE = 1000
 
@@ -491,7 +494,7 @@ def _called(call: Callable[[], Any], name: str, options: StepOptions) -> Any:
             "Give the called function a time-out of its own."
         )
     returned = call()
-    if inspect.isawaitable(returned):
+    if type(returned) not in PLAIN and inspect.isawaitable(returned):
         if inspect.iscoroutine(returned):
             returned.close()
         raise StepError(

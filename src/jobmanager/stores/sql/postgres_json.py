@@ -14,6 +14,8 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would mak
 
 def to_json(value: Any) -> str:
     """Return the value as JSON text that jsonb accepts; what it cannot keep becomes the replacement character."""
+    if type(value) is int:
+        return repr(value)  # the encoder is not needed
     text = _encode(value)
     return _encode(_sayable(value)) if NUL in text or HALF in text else text
 
