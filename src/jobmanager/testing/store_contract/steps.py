@@ -89,6 +89,7 @@ class StepPromises(StoreGround):
             StepWrite(replace(run, owner="another process"), self._step(run, "another process")),
             StepWrite(other, self._step(other)),
         ]
+        assert [self.store.steps.record([write]) for write in writes[:2]] == [[False], [False]]
         assert self.store.steps.record(writes) == [False, False, True]
         self.ended(run, FAILED)
         assert self.store.steps.record([StepWrite(run, self._step(run))]) == [False]
