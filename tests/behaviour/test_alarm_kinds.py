@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.backends_by_hand import Sent, announced
 
 from jobmanager import JobManager, Settings
-from jobmanager.backends.base import Deliver
-from jobmanager.backends.celery import CeleryBackend
-from jobmanager.backends.celery.application import make_app
-from jobmanager.job import Job
 from jobmanager.notify import Message, Notifier
-from jobmanager.run import Run
 from jobmanager.testing import FakeClock
 
 pytestmark = pytest.mark.slow  # hours and days, a sweep at a time
@@ -83,17 +79,6 @@ def external(site: Site, _request: pytest.FixtureRequest, _folder: Path) -> None
     site.every_quarter(jobs.host.tick_all)
 
 
-class Sent(CeleryBackend):
-    """A beat or a worker whose messages arrive without a broker."""
-
-    def __init__(self, clock: FakeClock, messages: list[str]) -> None:
-        super().__init__(make_app("memory://"), clock=clock)
-        self.messages = messages
-
-    def dispatch(self, job: Job, run: Run) -> None:
-        self.messages.append(run.id)
-
-
 def celery(site: Site, _request: pytest.FixtureRequest, folder: Path) -> None:
     """A beat and a worker as managers of their own; silence is a beat that is gone."""
     settings = Settings(
@@ -125,28 +110,16 @@ def pg_cron(site: Site, request: pytest.FixtureRequest, _folder: Path) -> None:
     pytest.importorskip("psycopg", reason="needs psycopg: pip install psycopg[binary]")
     from tests.postgres_clock import postgres_on
 
-    from jobmanager.backends.pg_cron import PgCronBackend
-    from jobmanager.backends.pg_cron.listener import Listener
-
     url = request.getfixturevalue("still_pg_cron_url")
 
-    class Announced(PgCronBackend):
-        """Brings what was announced when it is notified."""
-
-        def _listen(self, deliver: Deliver) -> None:
-            self.listener = Listener(self.database, self.namespace, deliver)
-
-        def stop(self, timeout: timedelta) -> None:
-            self._deliver = None
-
-    backend = Announced(url, transport="notify", clock=site.clock)
+    backend = announced(url, site.clock)
     settings = Settings(backend="pg_cron", pg_cron_transport="notify", database_url=url, **ALERTS)
     site.manager(settings, backend=backend, store=postgres_on(url, site.clock)).start()
 
     def fire() -> None:
         with backend.database.connect() as connection:
             connection.execute("SELECT jobmanager.fire(NULL, %s)", (site.clock.now(),))
-            backend.listener._bring(connection)
+            backend.bring(connection)
 
     site.every_quarter(fire)
 
