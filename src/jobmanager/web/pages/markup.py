@@ -35,18 +35,15 @@ def button(
 ) -> Markup:
     """Return a form of one button: its action is below the mount `at`, and every hidden field is a pair."""
     kinds = f"{' quiet' if quiet else ''}{' danger' if danger else ''}{' primary' if primary else ''}"
-    hidden = [filled('<input type="hidden" name="{}" value="{}">', *field) for field in fields.items()]
-    return filled(
-        '<form class="in" method="post" action="{}{}"><input type="hidden" name="token" value="{}">{}'
-        '<button class="btn{}" type="submit"{}>{}{}</button></form>',
-        at,
-        action,
-        token,
-        Markup("").join(hidden),
-        kinds,
-        filled(' aria-label="{0}" title="{0}"', told) if told else "",
-        icon(icon_name) if icon_name else "",
-        label,
+    hidden = {"token": token, **fields}
+    inputs = "".join(
+        [f'<input type="hidden" name="{escape(key)}" value="{escape(hidden[key])}">' for key in hidden]
+    )
+    hint = f' aria-label="{escape(told)}" title="{escape(told)}"' if told else ""
+    return Markup(  # noqa: S704 - what is given is escaped
+        f'<form class="in" method="post" action="{escape(at)}{escape(action)}">{"".join(inputs)}'
+        f'<button class="btn{kinds}" type="submit"{hint}>'
+        f"{icon(icon_name) if icon_name else ''}{escape(label)}</button></form>"
     )
 
 
