@@ -377,7 +377,7 @@ def test_each_mail_of_a_week_is_sent_once_and_in_order(seed: int, backend: str, 
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_each_mail_is_sent_once_although_beats_and_workers_die(seed: int, store_url: str) -> None:
     """Fails if a run that rests needs the beat that was there when it lay down, or the message that died with a worker."""
@@ -386,7 +386,7 @@ def test_each_mail_is_sent_once_although_beats_and_workers_die(seed: int, store_
 
 @pytest.mark.faults
 @pytest.mark.servers
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_each_mail_is_sent_once_although_listeners_of_pg_cron_die(seed: int, still_pg_cron_url: str) -> None:
     """Fails if a run that rests, or one that was announced to a dead process, is brought to no other one, or to both."""
