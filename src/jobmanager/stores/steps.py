@@ -29,9 +29,13 @@ class StepBook(ABC):
         A step that is done stays as it is: a repeated call changes nothing more. Of one step one write at a time.
         """
 
-    @abstractmethod
     def of(self, run_id: str) -> list[Step]:
         """Return the steps of a run in the order in which they began; empty for a run that is unknown or has none."""
+        return self.of_runs([run_id])[0]
+
+    @abstractmethod
+    def of_runs(self, run_ids: Sequence[str]) -> list[list[Step]]:
+        """Return the steps of each of the runs, as `of` does, in one statement."""
 
     @abstractmethod
     def send(self, namespace: str, event: Event) -> Event:

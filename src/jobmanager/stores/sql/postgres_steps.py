@@ -11,7 +11,16 @@ from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.postgres_link import driver_of
 from jobmanager.stores.sql.postgres_writes import many
 from jobmanager.stores.sql.rows import encode
-from jobmanager.stores.sql.steps import CHANGED, COLUMNS, ORDER, UNFINISHED, SqlStepBook, step_from, step_row
+from jobmanager.stores.sql.steps import (
+    CHANGED,
+    COLUMNS,
+    ORDER,
+    UNFINISHED,
+    SqlStepBook,
+    by_run,
+    step_from,
+    step_row,
+)
 from jobmanager.stores.sql.tables import micros
 from jobmanager.stores.steps import StepWrite
 
@@ -34,7 +43,7 @@ KEEP_ONE = f"""INSERT INTO jobmanager.run_steps AS s ({", ".join(COLUMNS)})
    SET {", ".join(f"{name} = excluded.{name}" for name in CHANGED)} WHERE {UNFINISHED}"""  # noqa: S608
 
 OF = f"""SELECT run_id::text, {", ".join(tuple(COLUMNS)[1:])} FROM jobmanager.run_steps
- WHERE run_id = %s ORDER BY {ORDER}"""  # noqa: S608
+ WHERE run_id = ANY(%s::uuid[]) ORDER BY {ORDER}"""  # noqa: S608
 
 
 class PostgresSteps(SqlStepBook):
@@ -60,12 +69,13 @@ class PostgresSteps(SqlStepBook):
             kept = driver_of(connection).execute(KEEP_ONE, (*row, run.id, run.owner, run.starts))
         return kept.rowcount == 1
 
-    def of(self, run_id: str) -> list[Step]:
-        if not self.database.may_be_run_id(run_id):
-            return []
+    def of_runs(self, run_ids: Sequence[str]) -> list[list[Step]]:
+        known = list(filter(self.database.may_be_run_id, run_ids))
+        if not known:
+            return [[] for _ in run_ids]
         with self.database.reading() as connection:
-            rows = connection.exec_driver_sql(OF, (run_id,)).fetchall()
-        return [step_from(row, _in_utc, _as_it_is) for row in rows]
+            rows = connection.exec_driver_sql(OF, (known,)).fetchall()
+        return by_run(run_ids, [step_from(row, _in_utc, _as_it_is) for row in rows])
 
 
 OUTPUT, ERROR = (tuple(COLUMNS).index(name) for name in ("output", "error"))

@@ -9,7 +9,16 @@ from jobmanager.run import Run
 from jobmanager.step import Step
 from jobmanager.stores.sql.rows import encode
 from jobmanager.stores.sql.sqlite_database import SqliteDatabase, driver_of
-from jobmanager.stores.sql.steps import CHANGED, COLUMNS, ORDER, UNFINISHED, SqlStepBook, step_from, step_row
+from jobmanager.stores.sql.steps import (
+    CHANGED,
+    COLUMNS,
+    ORDER,
+    UNFINISHED,
+    SqlStepBook,
+    by_run,
+    step_from,
+    step_row,
+)
 from jobmanager.stores.sql.tables import micros, moment
 from jobmanager.stores.sql.unreadable import json_from
 from jobmanager.stores.steps import StepWrite
@@ -20,7 +29,8 @@ KEEP = f"""INSERT INTO jobmanager_run_steps AS s ({", ".join(COLUMNS)}) SELECT {
  ON CONFLICT DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in CHANGED)} WHERE {UNFINISHED}"""  # noqa: S608
 OURS = f"SELECT 1 FROM jobmanager_runs r WHERE {FENCE}"  # noqa: S608 - constants only
 
-OF = f"SELECT {', '.join(COLUMNS)} FROM jobmanager_run_steps WHERE run_id = ? ORDER BY {ORDER}"  # noqa: S608
+OF = f"""SELECT {", ".join(COLUMNS)} FROM jobmanager_run_steps
+ WHERE run_id IN (SELECT value FROM json_each(?)) ORDER BY {ORDER}"""  # noqa: S608
 
 
 class SqliteSteps(SqlStepBook):
@@ -41,10 +51,10 @@ class SqliteSteps(SqlStepBook):
             # Another start has the run, or the step is there already.
             return [driver.execute(OURS, _fence(write.run)).fetchone() is not None for write in writes]
 
-    def of(self, run_id: str) -> list[Step]:
+    def of_runs(self, run_ids: Sequence[str]) -> list[list[Step]]:
         with self.database.reading() as connection:
-            rows = driver_of(connection).execute(OF, (run_id,)).fetchall()
-        return [step_from(row, moment, json_from) for row in rows]
+            rows = driver_of(connection).execute(OF, (encode(run_ids),)).fetchall()
+        return by_run(run_ids, [step_from(row, moment, json_from) for row in rows])
 
 
 def _row(write: StepWrite) -> list[Any]:

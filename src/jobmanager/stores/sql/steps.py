@@ -228,6 +228,14 @@ def _event_from(row: Mapping[Any, Any]) -> Event:
 _plain = attrgetter("run_id", "name", "occurrence", "kind", "status", "attempt")
 
 
+def by_run(run_ids: Sequence[str], steps: Sequence[Step]) -> list[list[Step]]:
+    """Return the steps of each of these runs, in the order in which they stand."""
+    found: dict[str, list[Step]] = {run_id: [] for run_id in run_ids}
+    for step in steps:
+        found.setdefault(step.run_id, []).append(step)
+    return [found[run_id] for run_id in run_ids]
+
+
 def step_row(step: Step, instant: Callable[[datetime | None], Any]) -> list[Any]:
     """Return the values of COLUMNS in their order, each moment as `instant` writes it."""
     awaits = step.awaits

@@ -69,6 +69,15 @@ class StepPromises(StoreGround):
 
         assert self.store.steps.of(run.id) == steps
         assert self.store.steps.of("no such run") == []
+        other = self._with_steps()
+        assert self.store.steps.record([StepWrite(other, self._step(other, "load"))]) == [True]
+        found = self.store.steps.of_runs([other.id, "no such run", run.id])
+        assert [[step.name for step in each] for each in found] == [
+            ["load"],
+            [],
+            [step.name for step in steps],
+        ]
+        assert self.store.steps.of_runs([]) == []
 
     def test_a_step_goes_on_from_try_to_try_and_a_kept_one_is_not_written_again(self) -> None:
         run = self._with_steps()
