@@ -64,13 +64,14 @@ help:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	@touch $@ .venv/.tests .venv/.package .venv/.web .venv/.demo
 
-# As root it installs what is missing; otherwise it says what is, and those tests are skipped with their reason.
+# As root it installs what is missing, and chromium where none without windows can be had; otherwise it says what is, and those tests are skipped with their reason.
 servers:
 	@missing=""; for package in $(DEBIAN_PACKAGES); do \
 		dpkg -s "$$package" >/dev/null 2>&1 || missing="$$missing $$package"; done; \
 	if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+		export DEBIAN_FRONTEND=noninteractive; install="apt-get install -y -qq --no-install-recommends"; apt-get update -qq; \
+		$$install $$missing || $$install $$(echo "$$missing" | sed s/chromium-headless-shell/chromium/); \
 	else echo "Not installed, so their tests are skipped:$$missing"; fi
 
 demo: .venv/.demo
