@@ -327,7 +327,7 @@ Ledger.TestCase.settings = settings(
     phases=PHASES,
     derandomize="JOBMANAGER_TEST_EXAMPLES" not in os.environ,
 )
-TestLedger = Ledger.TestCase
+TestLedger = pytest.mark.timeout(900)(Ledger.TestCase)  # as below
 
 
 @pytest.mark.faults

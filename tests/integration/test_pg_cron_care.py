@@ -715,7 +715,7 @@ def test_uninstalling_keeps_what_others_need(ready: Operator) -> None:
 
 
 OF_THE_STORE = {
-    "create_job", "enqueue", "fault_of_cron", "handlers_of", "presentable", "row_id", "supersede", "turn_of",
+    "create_job", "enqueue", "fault_of_cron", "handlers_of", "presentable", "row_id", "send_event", "supersede", "turn_of",
 }  # fmt: skip
 """Functions that are there with every store, whoever keeps the time."""
 

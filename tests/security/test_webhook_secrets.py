@@ -87,6 +87,7 @@ def filled(
     monkeypatch.setenv("JOBMANAGER_ENCRYPTION_KEY", KEY)
     monkeypatch.setenv("JOBMANAGER_BACKEND", "noop")
     jobs = JobManager()
+    jobs.start()  # records are captured from then on, before any filter of a logger sees them
     auth = WAYS[way]()
     made = jobs.create_webhook("stored", url=receiver.url, auth=auth, secret=SIGNING, by="ana")
     declared = jobs.webhook("coded", receiver.url, auth=auth, secret=SIGNING)
@@ -117,6 +118,7 @@ def filled(
         main(words)
     printed = capsys.readouterr()
     store = jobs.store
+    jobs.stop()
     jobs.store.close()
 
     return {

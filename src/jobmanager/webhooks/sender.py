@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobmanager.clock import SystemClock
+from jobmanager.context import current_run
 from jobmanager.errors import MissingExtraError, WebhookError
 from jobmanager.webhooks.addresses import Reachable
 from jobmanager.webhooks.url import Target
@@ -63,7 +64,8 @@ def send(
     from jobmanager.webhooks.connection import CheckedConnections, Deadline, tls  # noqa: PLC0415
 
     logging.getLogger("httpcore2.http11").addFilter(_is_not_ours)  # added once, however often it is asked for
-    token = _sending.set(True)
+    # A line of a run is kept when its record is made, which no filter of a logger sees.
+    token, run = _sending.set(True), current_run.set(None)
     began = _network.monotonic()
     deadline = Deadline(_network, timeout)
     url = httpcore2.URL(
@@ -96,6 +98,7 @@ def send(
         raise WebhookError(f"{target.origin} could not be called: {error}.") from error
     finally:
         _sending.reset(token)
+        current_run.reset(run)
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:  # noqa: ARG001 - called by logging

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 
+from jobmanager.context import current_run
 from jobmanager.errors import TickerError
 from jobmanager.settings import HIDDEN
 from jobmanager.validation.printable import printable
@@ -172,13 +173,14 @@ def _pause(headers: httpx2.Headers) -> float | None:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keep the client's own log of each request to itself: health and doctor say what is wrong."""
+    """Keep the client's own log of each request to itself, and out of the lines of a run: health and doctor say what is wrong."""
     getLogger("httpx2").addFilter(_is_not_ours)  # added once, however often it is asked for
-    token = _calling.set(True)
+    token, run = _calling.set(True), current_run.set(None)
     try:
         yield
     finally:
         _calling.reset(token)
+        current_run.reset(run)
 
 
 def _is_not_ours(_record: LogRecord) -> bool:
