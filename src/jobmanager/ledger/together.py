@@ -16,7 +16,7 @@ LONGEST_WAIT = 1.0  # seconds before a thread looks itself whether it may act
 
 
 class _Pending(Generic[A, R]):
-    """What a thread wants: another one does it along with its own, or has this one's thread act next."""
+    """A request that waits: another thread does it along with its own, or wakes the thread that made it to act next."""
 
     __slots__ = ("_awake", "asked", "error", "is_done", "result")
 

@@ -53,7 +53,7 @@ class JobRow(Policies):
 
 
 class JobSummary(NamedTuple):
-    """What tells a job that is stored as the code declares it from others, what a process then needs of it, and what lists sort it by."""
+    """A stored job as far as a process compares it with its code, plans its next instant and sorts lists: without its override and its audit."""
 
     id: str
     namespace: str
