@@ -155,7 +155,7 @@ def test_a_job_that_takes_its_process_along_each_time_stops_at_its_last_attempt(
     jobs.add_job("poison", lambda: None, retry=Retry(max_attempts=3))
     run_id = jobs.trigger_job("poison").id
     for attempt in (1, 2, 3):
-        process = start_process(store_url, POISON)
+        process = start_process(store_url, POISON, wait=False)  # it may be gone before it says that it is up
         assert process.wait() == 7
         assert effects(tmp_path)[-1] == ["start", str(attempt)]
     healthy = start_process(store_url, POISON)

@@ -50,6 +50,7 @@ class Ground:
         self.started.append((context.job.id, context.scheduled_for))
 
     def make_due(self, minutes: int = 0) -> datetime:
+        until(lambda: datetime.now(UTC).second < 45)  # what follows is of one minute
         instant = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=minutes)
         self.database.execute(
             "UPDATE jobmanager.jobs SET next_due_at = %s, accounted_until = %s",

@@ -8,6 +8,7 @@ SECRET_KEY = "of an example, which guards nothing"  # noqa: S105
 DEBUG = True
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True
+TIME_ZONE = "UTC"
 ROOT_URLCONF = "bakery.urls"
 INSTALLED_APPS = [
     "django.contrib.admin",
