@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from jobmanager.cheap import cheap
 from jobmanager.job import Retry
-from jobmanager.run import Failure
+from jobmanager.run import Failure, Run
 
 Suspended = Literal["sleeping", "waiting", "children"]
 GATHERED = "gather:"
@@ -29,6 +29,30 @@ class Event:
     key: str = ""
     data: Any = None
     sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentEvent:
+    """An event as it is listed: without its data, and with the runs that it started, of those that the caller may see."""
+
+    id: str
+    name: str
+    key: str
+    sent_at: datetime
+    runs: tuple[Run, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventWait:
+    """A run that rests in a step until an event of this name and key comes, and goes on without it at `until`."""
+
+    run_id: str
+    job_id: str
+    step: str
+    name: str
+    key: str
+    since: datetime
+    until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

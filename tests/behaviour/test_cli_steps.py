@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -169,3 +170,23 @@ def test_a_redrive_keeps_the_steps_unless_it_is_from_the_start(words, kept, cli,
     cli("redrive", run.id, *words)
     assert jobs.run(run.id).status == "pending"
     assert [step.name for step in jobs.steps(run.id)] == kept
+
+
+def test_events_and_the_runs_that_wait_for_one_are_listed(cli, jobs, resting):
+    run = resting("wait", key="42")
+    waits = cli("events", "waits")
+    assert re.search(rf"{run.id[-8:]} +wait +user/confirmed +42 ", waits)
+    [wait] = json.loads(cli("--json", "events", "waits", "--name", "user/confirmed"))
+    assert (wait["run_id"], wait["key"]) == (run.id, "42")
+    assert cli("events", "waits", "--name", "paid") == "No run waits for an event like that.\n"
+    assert cli("events", "list") == "No event like that was sent within seven days.\n"
+
+    jobs.send_event("user/confirmed", key="42", data={"card": "4711"}, id="mail-7")
+    jobs.send_event("paid\x1b[2J", id="paid-1")
+
+    listed = cli("events", "list")
+    assert re.search(r"UTC.* +user/confirmed +42 +mail-7 +-\n", listed)
+    assert "\x1b" not in listed
+    assert "4711" not in listed + cli("--json", "events", "list")
+    [event] = json.loads(cli("--json", "events", "list", "--before", "paid-1"))
+    assert (event["id"], event["runs"]) == ("mail-7", [])

@@ -36,6 +36,8 @@ PAGES = {
     "runs-failed": "/runs?status=failed",
     "run": "/runs/{failed}",
     "run-live": "/runs/{running}",
+    "events": "/events",
+    "events-send": "/events?send-name=user/confirmed&send-key=42",
     "engine": "/engine",
     "handlers": "/handlers",
     "new-webhook": "/handlers/new-webhook",

@@ -11,7 +11,16 @@ from playwright.sync_api import Browser, Page, expect
 
 from jobmanager import JobManager
 
-PAGES = ("/engine", "/handlers", "/handlers/new-webhook", "/system", "/audit", "/notifications", "/keys")
+PAGES = (
+    "/events",
+    "/engine",
+    "/handlers",
+    "/handlers/new-webhook",
+    "/system",
+    "/audit",
+    "/notifications",
+    "/keys",
+)
 NARROWEST = 320
 PATIENCE = 20_000  # ms, on a machine that is busy
 

@@ -570,6 +570,9 @@ OF_FLOWS: dict[str, Callable[[Any], object]] = {
     "send": lambda full: full.store.steps.send(
         "default", Event(id=new_id(full.now), name="paid/7", key="key-7", sent_at=full.now)
     ),
+    "sent events": lambda full: full.store.events.sent("default", before="event-199000", limit=50),
+    "sent events of a name": lambda full: full.store.events.sent("default", name="paid/7", limit=50),
+    "waits": lambda full: full.store.events.waits("default", limit=50),
     "child keys": lambda full: full.store.steps.child_keys(full.parent.id, GATHERED),
     "cancel a tree": lambda full: full.store.runs.cancel(full.parent.id),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,10 @@ from tests.api import PRINCIPALS, Api, declare
 from jobmanager import JobManager, RunContext, Settings
 from jobmanager.access.passwords import hashed
 from jobmanager.access.principal import ADMIN, PERMISSIONS, READ, WRITE
-from jobmanager.run import FAILED, PENDING, Failure, LogLine, Run, new_id
+from jobmanager.run import FAILED, PENDING, RUNNING, Ending, Failure, LogLine, Run, new_id
+from jobmanager.step import Awaited, Step
 from jobmanager.stores.outbox import Notice
+from jobmanager.stores.steps import StepWrite
 from jobmanager.testing import FakeClock
 from jobmanager.web import Limits, password_login
 from jobmanager.web.origin import COOKIE
@@ -69,6 +71,8 @@ ACCESS: Mapping[str, Access] = {
     "POST /runs/{run_id}/redrive": Access(WRITE),
     "POST /runs/{run_id}/discard": Access(WRITE),
     "POST /runs/{run_id}/cancel": Access(WRITE, forms=ASKED),
+    "GET /events": Access(READ),
+    "POST /events": Access(WRITE, forms=({"name": "paid"}, {"name": ""}, {"name": "paid", "data": "["})),
     "GET /engine": Access(READ),
     "POST /engine/entries/{name}": Access(ADMIN),
     "POST /engine/entries/{name}/unschedule": Access(ADMIN, True),
@@ -183,6 +187,11 @@ class World:
             self.jobs.trigger_job("planted", by=TRACE, notify=False)
             self.foreign |= self._told("shared", SECRET, scope="acme")
             self.jobs.trigger_job("shared", scope="acme", by=SECRET)
+            self._wait("planted", TRACE)
+            self._wait("shared", SECRET, key="shared:acme")
+            self.jobs.add_job("hears", _secret_work, on="greeted", visibility="system", name=TRACE)
+            self.jobs.sync()
+        self.jobs.send_event("greeted", id="the same in both worlds")
         self.clock.advance(seconds=3600 - (self.clock.now() - NOON).total_seconds())
         self.app = Api(self.jobs, limits=MANY).app
 
@@ -217,6 +226,25 @@ class World:
         if job_id == "greet":
             self.visible += [*(run.id for run in made), notification.id]
         return {"job_id": job_id, "run_id": made[-1].id, "id": notification.id}
+
+    def _wait(self, job_id: str, event: str, *, key: str = "") -> None:
+        """Make a run of the job that rests until the event comes."""
+        now = self.clock.now()
+        run = Run(
+            id=new_id(now), job_id=job_id, status=RUNNING, opened_at=now, due_at=now,
+            concurrency_key=key or job_id, trigger="manual", owner="gone", starts=1, attempt=1, started_at=now,
+        )  # fmt: skip
+        with self.jobs.store.jobs.lock(job_id) as txn:
+            assert txn.insert(run)
+        step = Step(
+            run_id=run.id, name="wait", occurrence=0, kind="wait_for", status="waiting", started_at=now,
+            wakes_at=now + timedelta(days=9), awaits=Awaited(event, "", now),
+        )  # fmt: skip
+        assert self.jobs.store.steps.record([StepWrite(run, step)]) == [True]
+        rest = Ending(
+            run=run, status=FAILED, started_at=now, finished_at=now, reason="waiting", retry_at=now + timedelta(days=9)
+        )  # fmt: skip
+        assert self.jobs.store.runs.write([], [rest]).ended[run.id] is PENDING
 
     def close(self) -> None:
         self.jobs.stop()
@@ -306,6 +334,7 @@ def everything(jobs: JobManager) -> Any:
         jobs.webhooks(),
         [(key.name, key.revoked_at) for key in keys],
         jobs.notifications(limit=500),
+        [event.id for event in jobs.sent_events()],
         [entry for entry in jobs.audit(limit=500) if entry.outcome != "refused"],
     )
 

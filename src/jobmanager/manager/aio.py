@@ -27,7 +27,7 @@ from jobmanager.run import Attempt, JobMetrics, JobStatus, LogLine, Run
 from jobmanager.schedule import Dst
 from jobmanager.schedule.dst import DEBIAN
 from jobmanager.search import DeadLetters, FoundRuns, RunCounts, RunFilter
-from jobmanager.step import Event, Step
+from jobmanager.step import Event, EventWait, SentEvent, Step
 from jobmanager.stores.outbox import Notification
 from jobmanager.stores.values import AuditEntry, DueInstant, Instance, Outcome, StoreFacts
 from jobmanager.validation.texts import MISTAKES, add_place
@@ -270,6 +270,16 @@ class AsyncJobManager:
     ) -> Event:
         """Say that something has happened; see `JobManager.send_event`."""
         return await _on_thread(self._manager.send_event, name, key=key, data=data, id=id, by=by)
+
+    async def sent_events(
+        self, *, name: str | None = None, before: str | None = None, limit: int = 100
+    ) -> list[SentEvent]:
+        """Return the events that were sent; see `JobManager.sent_events`."""
+        return await _on_thread(self._manager.sent_events, name=name, before=before, limit=limit)
+
+    async def event_waits(self, *, name: str | None = None, limit: int = 100) -> list[EventWait]:
+        """Return the waits for events; see `JobManager.event_waits`."""
+        return await _on_thread(self._manager.event_waits, name=name, limit=limit)
 
     async def steps(self, run_id: str) -> list[Step]:
         """Return the steps of a run; see `JobManager.steps`."""

@@ -10,7 +10,7 @@ from jobmanager.ledger.bounding import exact_json
 from jobmanager.manager.guarding import changes, reads
 from jobmanager.manager.parts import Parts
 from jobmanager.run import Run, new_id
-from jobmanager.step import Event, Step
+from jobmanager.step import Event, EventWait, SentEvent, Step
 from jobmanager.validation.call_arguments import check_arguments, text_of
 from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import naming_its_caller
@@ -21,7 +21,7 @@ LONGEST_WORD = 200
 
 
 class Flows:
-    """The methods for runs of several steps. Any thread may call them; `send_event` installs an empty store at first use."""
+    """The methods for runs of several steps. Any thread may call them; `send_event` alone writes, and installs an empty store at first use."""
 
     _parts: Parts
 
@@ -69,6 +69,40 @@ class Flows:
             assembly.claims.claim()
         return kept
 
+    @naming_its_caller
+    @reads
+    def sent_events(
+        self, *, name: str | None = None, before: str | None = None, limit: int = 100
+    ) -> list[SentEvent]:
+        """Return the events that were sent, newest first and without their data, each with the runs that it started.
+
+        With `name` those of one name, with `before` those sent before the event of this id. Events belong to no scope: a principal that
+        is limited to scopes sees none. PayloadError.
+        """
+        check_arguments(limit=limit)
+        name, before = _word("name", name), _word("before", before)
+        view = self._parts.view()
+        if not self._parts.store.exists() or (view is not None and view.scopes is not None):
+            return []
+        return self._parts.store.events.sent(
+            self._parts.settings.namespace, name=name, before=before, limit=limit, seen=view
+        )
+
+    @naming_its_caller
+    @reads
+    def event_waits(self, *, name: str | None = None, limit: int = 100) -> list[EventWait]:
+        """Return the waits of the runs that rest until an event comes, the longest first; with `name` those for one. PayloadError.
+
+        Under a principal those of the runs that it may see.
+        """
+        check_arguments(limit=limit)
+        name = _word("name", name)
+        if not self._parts.store.exists():
+            return []
+        return self._parts.store.events.waits(
+            self._parts.settings.namespace, name=name, limit=limit, seen=self._parts.view()
+        )
+
     @reads
     def steps(self, run_id: str) -> list[Step]:
         """Return the steps of the run in the order in which they began, without secrets; RunNotFoundError.
@@ -82,3 +116,7 @@ class Flows:
         """Return the runs that this run has started in steps, oldest first, at most `limit`; RunNotFoundError."""
         check_arguments(limit=limit)
         return self._parts.history.children(run_id, limit)
+
+
+def _word(argument: str, value: str | None) -> str | None:
+    return None if value is None else text_of(argument, value, LONGEST_WORD)

@@ -14,7 +14,7 @@ from jobmanager.run import Run, RunStatus
 
 if TYPE_CHECKING:
     from jobmanager.manager.manager import JobManager
-    from jobmanager.step import Event, Step
+    from jobmanager.step import Event, EventWait, SentEvent, Step
 
 WAITS = frozenset({"sleep", "wait_for", "gather"})
 """Kinds of steps in which nothing is done but waiting."""
@@ -77,6 +77,30 @@ def event_record(event: Event) -> dict[str, Any]:
         "key": event.key,
         "data": event.data,
         "sent_at": iso(event.sent_at),
+    }
+
+
+def sent_event_record(event: SentEvent) -> dict[str, Any]:
+    """Return an event as lists show it, with the runs that it started, as a JSON document."""
+    return {
+        "id": event.id,
+        "name": event.name,
+        "key": event.key,
+        "sent_at": iso(event.sent_at),
+        "runs": [{"run_id": run.id, "job_id": run.job_id, "status": run.status.value} for run in event.runs],
+    }
+
+
+def wait_record(wait: EventWait) -> dict[str, Any]:
+    """Return the wait of a run for an event as a JSON document."""
+    return {
+        "run_id": wait.run_id,
+        "job_id": wait.job_id,
+        "step": wait.step,
+        "name": wait.name,
+        "key": wait.key,
+        "since": iso(wait.since),
+        "until": iso(wait.until),
     }
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from jobmanager.stores.audit import StoredAudit
 from jobmanager.stores.changes import StoredChanges
+from jobmanager.stores.events import StoredEvents
 from jobmanager.stores.facets import RunHistory, StoredJobs, StoredProcesses, StoredRuns, StoreMaintenance
 from jobmanager.stores.keys import StoredKeys
 from jobmanager.stores.lookout import Lookout
@@ -76,6 +77,9 @@ class RunStore(ABC):
 
     steps: StepBook
     """The steps of runs."""
+
+    events: StoredEvents
+    """The events that were sent, and the runs that wait for one."""
 
     @abstractmethod
     def exists(self) -> bool:

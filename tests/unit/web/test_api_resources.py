@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.api import Api, declare, problem
 
-from jobmanager import JobManager, RunContext, Settings
+from jobmanager import JobManager, Principal, RunContext, Settings, acting
 
 KEY = "yTBQbXRrYmFzZTY0IG9mIDMyIHJhbmRvbSBieXRlcyE="
 
@@ -86,6 +86,26 @@ def test_a_run_with_its_steps_and_children_and_an_event_that_lets_it_go_on(
     assert api("POST", "/events", json={**body, "data": [2]}, by="admin").json() == sent.json()
     assert [entry.by for entry in jobs.audit(target="event")] == ["admin", "operator"]
     assert jobs.run(run.id).due_at <= jobs.store.now() < run.due_at
+
+
+def test_sent_events_and_waits_are_listed_without_data(api: Api, jobs: JobManager) -> None:
+    jobs.add_job("hears", small, on="paid")
+    jobs.sync()
+    jobs.send_event("paid", key="7", data={"card": "4711"}, id="stripe-1")
+    jobs.send_event("refunded", id="stripe-2")
+    [started] = jobs.runs("hears")
+
+    first = api("GET", "/events/sent?limit=1").json()
+    assert [event["id"] for event in first["items"]] == ["stripe-2"]
+    [event] = items(api("GET", f"/events/sent?cursor={first['next']}"))
+    assert (event["id"], event["name"], event["key"]) == ("stripe-1", "paid", "7")
+    assert event["runs"] == [{"run_id": started.id, "job_id": "hears", "status": started.status.value}]
+    assert "4711" not in api("GET", "/events/sent").text
+    assert items(api("GET", "/events/waits?name=nothing")) == []
+    for wrong in ("sent?name=", "sent?cursor=", "sent?limit=0", "waits?name=", f"waits?name={'x' * 201}"):
+        assert api("GET", f"/events/{wrong}").status_code == 422, wrong
+    with acting(Principal("clerk", ["operator"], scopes=["acme"])):
+        assert jobs.sent_events() == []
 
 
 def test_an_event_that_does_not_fit_or_is_not_allowed_is_refused(api: Api) -> None:

@@ -10,11 +10,20 @@ from pathlib import Path
 import pytest
 from tests.unit.web.visitor import Visitor
 
-from jobmanager import JobManager, Principal, Settings
+from jobmanager import JobManager, Principal, RunContext, Settings
 from jobmanager.web import dashboard
 
 KEY = base64.b64encode(b"k" * 32).decode()
-PAGES = ("/engine", "/handlers", "/handlers/new-webhook", "/system", "/audit", "/notifications", "/keys")
+PAGES = (
+    "/events",
+    "/engine",
+    "/handlers",
+    "/handlers/new-webhook",
+    "/system",
+    "/audit",
+    "/notifications",
+    "/keys",
+)
 FOR_ADMINS = {"/handlers/new-webhook", "/system", "/keys"}
 ROLES = ("viewer", "operator", "admin")
 
@@ -57,6 +66,42 @@ def test_a_page_is_shown_to_those_who_may_use_it_and_linked_for_them_alone(
     assert ('href="/system"' in seen.text) == (role == "admin")
     if not allowed:
         assert "needs jobs:admin" in seen.text
+
+
+def test_the_page_of_events_shows_what_waits_and_what_was_sent_and_sends_one(jobs: JobManager) -> None:
+    def greets(context: RunContext) -> object:
+        return context.wait_for("user/confirmed", key="<b>", timeout="7d")
+
+    jobs.add_job("welcome", greets, on="user/created")
+    jobs.sync()
+    jobs.send_event("user/created", data={"card": "4711"}, id="signup-1")
+    [run] = jobs.runs("welcome")
+    ana = visitor(jobs, "operator")
+
+    shown = ana.get("/events").text
+    assert shown.count(f'href="/runs/{run.id}"') == 2  # what waits, and what the event started
+    assert "/events?send-name=user%2Fconfirmed&amp;send-key=%3Cb%3E#send" in shown
+    assert "signup-1" in shown
+    assert "4711" not in shown
+    assert "signup-1" not in ana.get("/events?name=user/confirmed").text
+    assert 'value="user/confirmed" required' in ana.get("/events?send-name=user/confirmed").text
+
+    wrong = ana.send("/events", name="user/confirmed", key="<b>", data="{")
+    assert (wrong.status_code, "The data is not JSON" in wrong.text, 'value="&lt;b&gt;"' in wrong.text) == (
+        422,
+        True,
+        True,
+    )
+    assert ana.send("/events", name="").status_code == 422
+    sent = ana.send("/events", name="user/confirmed", key="<b>", data="7", id="")
+    assert (sent.status_code, sent.headers["location"]) == (303, "/events?name=user%2Fconfirmed")
+    assert jobs.run(run.id).due_at <= jobs.store.now()
+    assert [event.name for event in jobs.sent_events()] == ["user/confirmed", "user/created"]
+    assert jobs.audit(target="event")[0].by == "ana"
+
+    assert "Send event" not in visitor(jobs, "viewer").get("/events").text
+    assert visitor(jobs, "viewer").send("/events", name="paid").status_code == 403
+    assert visitor(jobs, read_only=True).send("/events", name="paid").status_code == 403
 
 
 POSTS: Mapping[str, Mapping[str, str]] = {

@@ -8,6 +8,7 @@ from jobmanager.stores.base import RunStore
 from jobmanager.stores.sql.audit import SqlAudit
 from jobmanager.stores.sql.changes import SqlChanges
 from jobmanager.stores.sql.database import Database
+from jobmanager.stores.sql.events import SqlEvents
 from jobmanager.stores.sql.history import SqlHistory
 from jobmanager.stores.sql.jobs import SqlJobs
 from jobmanager.stores.sql.keys import SqlKeys
@@ -48,6 +49,7 @@ class SqlStore(RunStore):
         self.statistics = SqlStatistics(database)
         self.webhooks = SqlWebhooks(database)
         self.steps = steps
+        self.events = SqlEvents(database)
 
     def exists(self) -> bool:
         return self.schema.exists()

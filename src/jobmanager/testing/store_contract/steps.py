@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from jobmanager.access.view import View
 from jobmanager.run import FAILED, PENDING, SUCCEEDED, Failure, Run, new_id
-from jobmanager.step import GATHERED, Awaited, Event, Step
+from jobmanager.step import GATHERED, Awaited, Event, EventWait, Step
 from jobmanager.stores.steps import StepWrite
 from jobmanager.testing.store_contract.ground import HOUR, StoreGround, seconds
 
@@ -310,6 +311,69 @@ class StepPromises(StoreGround):
         self.opened(self.run_of("second", idempotency_key=f"event:{second.id}"))
         assert self.store.steps.settle_events("default") == 1
         assert self.store.steps.settle_events("default") == 0
+
+    def test_sent_events_are_listed_newest_first_with_the_runs_that_they_started(self) -> None:
+        self.job("job", on="paid")
+        self.job("secret", on="paid", visibility="system")
+        first, second = self._sent(data={"card": "4711"}), self._sent("refunded", key="")
+        third = self._sent()
+        self._sent(namespace="other")
+        started = self.opened(self.run_of("job", idempotency_key=f"event:{first.id}"))
+        hidden = self.opened(self.run_of("secret", idempotency_key=f"event:{first.id}"))
+        self.opened(self.run_of("job", idempotency_key="another key"))
+        sent = self.store.events.sent
+        team = View("default")
+
+        found = sent("default", limit=9)
+
+        assert [event.id for event in found] == [third.id, second.id, first.id]
+        assert [(event.name, event.key, event.sent_at) for event in found] == [
+            (event.name, event.key, event.sent_at) for event in (third, second, first)
+        ]
+        assert [[run.id for run in event.runs] for event in found] == [
+            [],
+            [],
+            sorted([started.id, hidden.id]),
+        ]
+        assert [run.id for run in sent("default", limit=9, seen=team)[-1].runs] == [started.id]
+        assert [event.id for event in sent("default", limit=2)] == [third.id, second.id]
+        assert [event.id for event in sent("default", before=second.id, limit=9)] == [first.id]
+        assert sent("default", before="no such event", limit=9) == []
+        assert [event.id for event in sent("default", name="refunded", limit=9)] == [second.id]
+        assert sent("elsewhere", limit=9) == []
+
+    def test_the_runs_that_wait_for_an_event_are_listed_until_they_go_on(self) -> None:
+        self.job()
+        self.job("secret", visibility="system")
+        self.job("foreign", namespace="other")
+        awaited = Awaited("paid", "7", self.now)
+        first = self._resting("waiting", awaits=awaited)
+        other = self._resting("waiting", awaits=Awaited("refunded", "", self.now))
+        hidden = self._resting("waiting", awaits=awaited, job_id="secret")
+        self._resting("waiting", awaits=awaited, job_id="foreign")
+        self._resting("sleeping")
+        over = self._resting("waiting", awaits=awaited)
+        self.store.runs.cancel(over.id)
+        waits = self.store.events.waits
+
+        found = waits("default", limit=9)
+
+        assert [wait.run_id for wait in found] == [first.id, other.id, hidden.id]
+        assert found[0] == EventWait(
+            run_id=first.id,
+            job_id="job",
+            step="wait",
+            name="paid",
+            key="7",
+            since=self.now,
+            until=self.now + HOUR,
+        )
+        assert [wait.run_id for wait in waits("default", limit=9, seen=View("default"))] == [
+            first.id,
+            other.id,
+        ]
+        assert [wait.run_id for wait in waits("default", name="refunded", limit=9)] == [other.id]
+        assert [wait.run_id for wait in waits("default", limit=1)] == [first.id]
 
     def test_old_events_are_forgotten(self) -> None:
         old, new = self._sent(), self._sent()

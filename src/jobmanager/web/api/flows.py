@@ -9,9 +9,15 @@ from pydantic import Field
 
 from jobmanager.access.principal import READ, WRITE
 from jobmanager.present.records import run_record
-from jobmanager.present.steps import MOST_COUNTED, event_record, step_record
+from jobmanager.present.steps import (
+    MOST_COUNTED,
+    event_record,
+    sent_event_record,
+    step_record,
+    wait_record,
+)
 from jobmanager.step import StepKind, StepStatus
-from jobmanager.web.api.models import Given, Instant, Page, Seconds, Shown, text
+from jobmanager.web.api.models import MOST_ON_A_PAGE, Given, Instant, Page, Seconds, Shown, page_of, text
 from jobmanager.web.api.routing import Routes
 from jobmanager.web.api.run_models import RUN_ID, FailureModel, RunModel
 from jobmanager.web.site import site_of
@@ -55,6 +61,37 @@ class EventModel(Shown):
     sent_at: Instant
 
 
+class StartedModel(Shown):
+    """A run that an event started."""
+
+    run_id: str = Field(examples=[RUN_ID])
+    job_id: str = Field(examples=["welcome"])
+    status: str = Field(examples=["succeeded"])
+
+
+class ListedEventModel(EventModel):
+    """An event that was sent, with the runs that it started."""
+
+    runs: list[StartedModel]
+
+
+class WaitModel(Shown):
+    """A run that rests in a step until an event of this name and key comes; at `until` it goes on without."""
+
+    run_id: str = Field(examples=[RUN_ID])
+    job_id: str = Field(examples=["welcome"])
+    step: str = Field(examples=["user/confirmed"])
+    name: str = Field(examples=["user/confirmed"])
+    key: str = Field(examples=["42"])
+    since: Instant
+    until: Instant | None
+
+
+EventName = Annotated[
+    str | None, Query(max_length=LONGEST_WORD, description="Only of this name.", examples=["user/confirmed"])
+]
+
+
 class SentEvent(Given):
     """An event to be sent."""
 
@@ -89,6 +126,30 @@ def send_event(request: Request, given: SentEvent) -> dict[str, Any]:
     return sent
 
 
+def list_sent_events(
+    request: Request,
+    name: EventName = None,
+    cursor: Annotated[str | None, Query(max_length=LONGEST_WORD)] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_ON_A_PAGE)] = 50,
+) -> dict[str, Any]:
+    """List the events that were sent, newest first, for the seven days that they are kept; none to a principal with scopes."""
+    found = site_of(request).jobs.sent_events(name=name, before=cursor, limit=limit + 1)
+    page = page_of(found, limit, lambda event: event.id)
+    return page | {"items": [sent_event_record(event) for event in page["items"]]}
+
+
+def list_event_waits(
+    request: Request,
+    name: EventName = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_ON_A_PAGE)] = 50,
+) -> dict[str, Any]:
+    """List the runs that rest until an event comes, the longest first."""
+    waits = site_of(request).jobs.event_waits(name=name, limit=limit)
+    return {"items": [wait_record(wait) for wait in waits], "next": None}
+
+
 router.add("GET", "/runs/{run_id}/steps", READ, list_steps, response_model=Page[StepModel])
 router.add("GET", "/runs/{run_id}/children", READ, list_children, response_model=Page[RunModel])
+router.add("GET", "/events/sent", READ, list_sent_events, response_model=Page[ListedEventModel])
+router.add("GET", "/events/waits", READ, list_event_waits, response_model=Page[WaitModel])
 router.add("POST", "/events", WRITE, send_event, status_code=201, response_model=EventModel)

@@ -10,6 +10,7 @@ from starlette.staticfiles import StaticFiles
 from jobmanager.web.pages import (
     audit,
     engine,
+    events,
     handlers,
     job,
     job_actions,
@@ -34,6 +35,7 @@ ROUTES: list[BaseRoute] = [
     *runs.ROUTES,
     *run.ROUTES,
     *engine.ROUTES,
+    *events.ROUTES,
     *handlers.ROUTES,
     *system.ROUTES,
     *audit.ROUTES,

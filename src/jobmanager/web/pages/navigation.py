@@ -26,6 +26,7 @@ ENTRIES = (
     Entry("/", "Overview", "home", "o"),
     Entry("/jobs", "Jobs", "jobs", "j"),
     Entry("/runs", "Runs", "runs", "r"),
+    Entry("/events", "Events", "event", "v"),
     Entry("/engine", "Engine", "engine", "e"),
     Entry("/handlers", "Handlers", "plug", "h"),
     Entry("/notifications", "Notifications", "bell", "n"),
