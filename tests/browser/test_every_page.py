@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page
 from tests.serving import served
 
 from jobmanager import JobManager
-from jobmanager.run import FAILED, Failure
+from jobmanager.run import FAILED, PENDING, RUNNING, Ending, Failure
 from jobmanager.step import Awaited, Step
 from jobmanager.stores.steps import StepWrite
 from jobmanager.web import dashboard, loopback_only
@@ -102,7 +102,28 @@ def add_steps(jobs: JobManager) -> None:
     child = replace(
         story.new_run(run.job_id, began), parent_id=run.id, idempotency_key=f"start:{run.id}/x#0/"
     )
-    story.insert(jobs, run.job_id, [child])
+    resting = replace(
+        story.new_run(run.job_id, began),
+        status=RUNNING,
+        owner="gone",
+        scheduled_for=None,
+        trigger="manual",
+        finished_at=None,
+        output=None,
+    )
+    story.insert(jobs, run.job_id, [child, resting])
+    wait = replace(steps[3], run_id=resting.id, position=0)
+    assert jobs.store.steps.record([StepWrite(resting, wait)]) == [True]
+    rest = Ending(
+        run=resting,
+        status=FAILED,
+        started_at=began,
+        finished_at=began,
+        reason="waiting",
+        retry_at=began + timedelta(days=7),
+    )
+    assert jobs.store.runs.write([], [rest]).ended[resting.id] is PENDING
+    jobs.send_event("user/confirmed", key="41", id="mail-7")
 
 
 @pytest.fixture(scope="module")
