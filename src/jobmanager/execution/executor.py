@@ -49,6 +49,8 @@ logger = get_logger(__name__)
 MOST_INTERRUPTIONS = 10
 WOKEN_BY_OTHERS = ("waiting", "children")
 
+StepsOf = Callable[[AttemptState], StepCalls]
+
 
 class Executor:
     """Executes runs that are running and owned by this process. Any thread may call any method."""
@@ -70,7 +72,7 @@ class Executor:
         notices_of: Callable[[Job, Ending], tuple[Notice, ...]],
         pings: JobPings,
         once: OnceCaller | None = None,
-        steps_of: Callable[[AttemptState], StepCalls] | None = None,
+        steps_of: Callable[[Sequence[Run]], StepsOf] | None = None,
     ) -> None:
         self.backend = backend
         self._steps_of = steps_of
@@ -103,10 +105,11 @@ class Executor:
         """
         plain: list[Attempt] = []
         coroutines: list[Attempt] = []
+        steps_of = None if self._steps_of is None else self._steps_of([run for run, _ in taken])
         for run, slot in taken:
             job = self.job_of(run)
             on_loop = self.runs_on_loop(job)
-            attempt = self._attempt(job, run, self._slot(slot, on_loop=on_loop), stays=here)
+            attempt = self._attempt(job, run, self._slot(slot, on_loop=on_loop), steps_of, stays=here)
             self._attempts.add(attempt)
             if self._drained:
                 self._cut(attempt)
@@ -413,7 +416,9 @@ class Executor:
         self.end(attempt, cut_by_shutdown(attempt) if attempt.begun else not_begun())
         return True
 
-    def _attempt(self, job: Job, run: Run, slot: Slot, *, stays: bool = False) -> Attempt:
+    def _attempt(
+        self, job: Job, run: Run, slot: Slot, steps_of: StepsOf | None = None, *, stays: bool = False
+    ) -> Attempt:
         return Attempt(
             job,
             run,
@@ -425,7 +430,7 @@ class Executor:
             keep_lines=self._keep_lines,
             backend=self.backend,
             once=self._once,
-            steps_of=self._steps_of,
+            steps_of=steps_of,
         )
 
     def job_of(self, run: Run) -> Job:

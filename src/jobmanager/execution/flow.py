@@ -29,7 +29,7 @@ from jobmanager.execution.failures import failure
 from jobmanager.job import Retry
 from jobmanager.ledger.bounding import bounded_failure, exact_json
 from jobmanager.ledger.redaction import Redactor
-from jobmanager.ledger.steps import StepLedger
+from jobmanager.ledger.steps import EarlierSteps, StepLedger
 from jobmanager.observe import Observer, StepObserver, tell_resumed, tell_step_ended, traceparent
 from jobmanager.run import MICROSECOND, SUCCEEDED, Failure, Run
 from jobmanager.step import (
@@ -87,6 +87,7 @@ class Flow:
     def __init__(
         self,
         state: AttemptState,
+        earlier: EarlierSteps,
         ledger: StepLedger,
         clock: Clock,
         redactor: Redactor,
@@ -95,6 +96,7 @@ class Flow:
     ) -> None:
         self._state = state
         self._run = state.run
+        self._read_ahead = earlier
         self._ledger = ledger
         self._clock = clock
         self._redactor = redactor
@@ -422,7 +424,9 @@ class Flow:
     def _known(self) -> dict[tuple[str, int], Step]:
         with self._lock:
             if self._earlier is None:
-                steps = self._ledger.of(self._run)
+                # Without the lease another process may have kept steps of this run by now.
+                earlier = self._read_ahead if self._state.lease_ok() else self._ledger.of([self._run])
+                steps = earlier.of(self._run)
                 self._earlier = {(step.name, step.occurrence): step for step in steps}
                 if self._observers and steps and (span := steps[-1].traceparent) is not None:
                     tell_resumed(self._observers, self._run, span)
@@ -465,10 +469,15 @@ def flows(
     redactor: Redactor,
     starts: StartsChildren,
     observers: Sequence[Observer],
-) -> Callable[[AttemptState], Flow]:
-    """Return what makes the flow of an attempt when its handler comes to its first step."""
+) -> Callable[[Sequence[Run]], Callable[[AttemptState], Flow]]:
+    """Return what makes, for runs taken on at once, what makes the flow of an attempt when its handler comes to its first step."""
     listening = [observer for observer in observers if isinstance(observer, StepObserver)]
-    return lambda state: Flow(state, ledger, clock, redactor, starts, listening)
+
+    def of(runs: Sequence[Run]) -> Callable[[AttemptState], Flow]:
+        earlier = ledger.of(runs)
+        return lambda state: Flow(state, earlier, ledger, clock, redactor, starts, listening)
+
+    return of
 
 
 def _result(step: Step) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreUnavailableError
@@ -14,21 +16,47 @@ from jobmanager.stores.base import RunStore
 from jobmanager.stores.steps import StepWrite
 
 PAUSES = (0.1, 0.5, 2.0)  # seconds after each vain attempt to keep a step: it would be done again
+READ_AT_ONCE = 50  # runs: what their steps take is held until each begins
+
+
+class EarlierSteps:
+    """The steps that runs which this process has taken on at once have from earlier starts. Any thread; one reads for those that come next.
+
+    Nothing else may write them any more, so they are the same from the claim to the run's beginning.
+    """
+
+    def __init__(self, read: Callable[[Sequence[str]], Sequence[list[Step]]], runs: Sequence[Run]) -> None:
+        self._read = read
+        self._left = dict.fromkeys(run.id for run in runs if run.starts > 1)
+        self._found: dict[str, list[Step]] = {}
+        self._reading = threading.Lock()
+
+    def of(self, run: Run) -> list[Step]:
+        """Return the steps of one of the runs; the first start has none, and asks no store."""
+        if run.starts <= 1:
+            return []
+        with self._reading:
+            if run.id not in self._found:
+                self._left.pop(run.id, None)
+                wanted = [run.id, *islice(self._left, READ_AT_ONCE - 1)]
+                self._found.update(zip(wanted, self._read(wanted), strict=True))
+                for run_id in wanted[1:]:
+                    del self._left[run_id]
+            return self._found.pop(run.id)
 
 
 class StepLedger:
-    """Reads and keeps the steps of runs. Any thread; the first one reads and writes for all that wait."""
+    """Reads and keeps the steps of runs. Any thread; the first one writes for all that wait."""
 
     def __init__(self, store: RunStore, clock: Clock, *, namespace: str) -> None:
         self._namespace = namespace
         self._store = store
         self._clock = clock
         self._record: Together[StepWrite, bool] = Together(self._write)
-        self._read = Together(store.steps.of_runs)
 
-    def of(self, run: Run) -> list[Step]:
-        """Return the steps that earlier starts of the run have left; the first start has none, and asks no store."""
-        return self._read(run.id) if run.starts > 1 else []
+    def of(self, runs: Sequence[Run]) -> EarlierSteps:
+        """Return what reads the steps of runs that this process has taken on at once."""
+        return EarlierSteps(self._store.steps.of_runs, runs)
 
     def keep(self, write: StepWrite) -> bool:
         """Keep the step and return once it is durable; False if the run is another start's by now. Raises StoreUnavailableError."""
