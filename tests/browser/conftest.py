@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,9 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # As root there is no sandbox; the small /dev/shm of a container is not used.
         chromium = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=path,
+            args=["--no-sandbox", "--disable-dev-shm-usage"],
+            env={**os.environ, "FONTCONFIG_FILE": str(Path(__file__).with_name("fonts.conf"))},
         )
         # Playwright's loop counts as running in this thread, also while tests of others on the same worker have their own.
         loop = asyncio._get_running_loop()

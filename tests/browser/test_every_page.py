@@ -30,7 +30,7 @@ PAGES = {
     "jobs": "/jobs",
     "job": "/jobs/sync-stripe",
     "edit": "/jobs/sync-stripe/edit",
-    "backfill": "/jobs/sync-stripe/backfill?since=2026-11-20&until=2026-11-21",
+    "backfill": "/jobs/sync-stripe/backfill",
     "new-job": "/jobs/new",
     "runs": "/runs",
     "runs-failed": "/runs?status=failed",

@@ -72,14 +72,17 @@ def test_twice_the_text_cuts_nothing_and_scrolls_nothing_sideways(
     assert found == []
 
 
+HOLD = "sessionStorage.setItem('held', 'yes')"  # a live page may swap what is looked at for another one meanwhile
+
+
 def test_forced_colours_show_what_colours_said(page_of_story: Page, paths: dict[str, str]) -> None:
     page_of_story.emulate_media(forced_colors="active")
+    page_of_story.add_init_script(HOLD)
     for name in ("overview", "jobs", "run-live"):
         page_of_story.goto(paths[name])
         assert outline(page_of_story.locator(".nav [aria-current]")) >= 2
     bar = page_of_story.locator("progress").first
     assert outline(bar) == 0
-    # Of the page and not of the bar: a live page may swap that for another one meanwhile.
     shown = page_of_story.screenshot(clip=bar.bounding_box())
     assert ends(page_of_story.context.new_page(), shown)
     page_of_story.goto("/jobs?health=failed")
