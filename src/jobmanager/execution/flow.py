@@ -215,27 +215,28 @@ class Flow:
     def sleep(self, name: str, duration: timedelta) -> None:
         """Go on so long after the first time that the run came here; until then the run is pending."""
         with self._entered(name, "sleep") as place:
-            self._sleep(place, None if place.known else later(self._ledger.now(), duration))
+            now = None if place.known else self._ledger.now()
+            self._sleep(place, None if now is None else later(now, duration), now)
 
     def sleep_until(self, name: str, moment: datetime) -> None:
         """Go on at the moment that was given when the run came here first."""
         with self._entered(name, "sleep") as place:
             self._sleep(place, None if place.known else moment)
 
-    def _sleep(self, place: _Place, until: datetime | None) -> None:
+    def _sleep(self, place: _Place, until: datetime | None, now: datetime | None = None) -> None:
         if until is not None:
             place = self._keep(place, status="waiting", wakes_at=until)
         wakes_at = place.step.wakes_at
-        if wakes_at is not None and not self._is_over(wakes_at):
+        if wakes_at is not None and not self._is_over(wakes_at, now):
             raise self._suspended("sleeping", wakes_at)
         if self._observers and wakes_at is not None and self._is_newest(place.step):
             # Nothing is written where a sleep ends, so no write tells it.
             tell_step_ended(self._observers, self._run, place.step.at(wakes_at))
 
-    def _is_over(self, moment: datetime) -> bool:
-        """Whether the moment has come by the store's clock, which said when this start of the run was claimed."""
+    def _is_over(self, moment: datetime, now: datetime | None = None) -> bool:
+        """Whether the moment has come by the store's clock, which said when this start of the run was claimed, and may just have said `now`."""
         claimed_at = self._run.started_at if self._run.starts > 1 else None
-        return (claimed_at is not None and moment <= claimed_at) or moment <= self._ledger.now()
+        return (claimed_at is not None and moment <= claimed_at) or moment <= (now or self._ledger.now())
 
     def value(self, kind: StepKind, make: Callable[[], Any]) -> Any:
         """Return the value that is kept, or make it and keep it; the same for all attempts of the run."""
