@@ -42,12 +42,8 @@ class MemoryDatabase(SqliteDatabase):
             pool_reset_on_return=None,
             connect_args={"check_same_thread": False},
         )
-        sa.event.listen(engine, "connect", self._prepare)
+        sa.event.listen(engine, "connect", _prepare)
         return engine
-
-    def _prepare(self, connection: sqlite3.Connection, _record: object) -> None:
-        connection.text_factory = text_from
-        connection.execute("PRAGMA synchronous = OFF")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -78,3 +74,8 @@ class MemoryStore(SqlStore):
     ) -> None:
         database = MemoryDatabase(clock=clock, lock_timeout=lock_timeout)
         super().__init__(database, SqliteRuns(database, grace), SqliteSteps(database), SqlChanges(database))
+
+
+def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+    connection.text_factory = text_from
+    connection.execute("PRAGMA synchronous = OFF")

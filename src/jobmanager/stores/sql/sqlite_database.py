@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -63,25 +64,10 @@ class SqliteDatabase(Database):
             pool_timeout=self._patience,
             connect_args={"check_same_thread": False, "timeout": self._patience},
         )
-        sa.event.listen(engine, "do_connect", self._make_private)
-        sa.event.listen(engine, "connect", self._prepare)
+        # No methods of this object: the pool of a connection that is in use is never garbage, nor is what it calls.
+        sa.event.listen(engine, "do_connect", partial(_make_private, self.path))
+        sa.event.listen(engine, "connect", partial(_prepare, self._synchronous))
         return engine
-
-    def _make_private(self, *_: object) -> None:
-        """Make a new file readable by its owner alone; SQLite gives what it writes beside the file the same mode."""
-        with suppress(
-            OSError
-        ):  # it is there already; or it cannot be made, which SQLite says in its own words
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
-    def _prepare(self, connection: sqlite3.Connection, _record: object) -> None:
-        connection.text_factory = text_from
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        except sqlite3.Error:
-            connection.close()  # left open it would hold every later one to what it was allowed to do
-            raise
 
     @contextmanager
     def changing_tables(self) -> Iterator[Connection]:
@@ -303,3 +289,19 @@ def _advice(said: str) -> str:
         if words in said:
             return f"{said}: {advice}"
     return said
+
+
+def _make_private(path: Path, *_: object) -> None:
+    """Make a new file readable by its owner alone; SQLite gives what it writes beside the file the same mode."""
+    with suppress(OSError):  # it is there already; or it cannot be made, which SQLite says in its own words
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _prepare(synchronous: str, connection: sqlite3.Connection, _record: object) -> None:
+    connection.text_factory = text_from
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+    except sqlite3.Error:
+        connection.close()  # left open it would hold every later one to what it was allowed to do
+        raise
