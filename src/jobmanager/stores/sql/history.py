@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -34,7 +34,8 @@ from jobmanager.stores.sql.rows import (
     run_from,
 )
 from jobmanager.stores.sql.seen_runs import Condition, SeenRuns
-from jobmanager.stores.sql.visible import jobs_seen, run_id_seen, runs_seen
+from jobmanager.stores.sql.tables import Tables, instant_from_sqlite
+from jobmanager.stores.sql.visible import KEPT, jobs_seen, run_id_seen, runs_seen
 from jobmanager.stores.sql.walking import few_with, with_status
 from jobmanager.stores.values import DueInstant, JobStanding, Tally
 
@@ -110,10 +111,9 @@ class SqlHistory(SqlFacet, RunHistory):
         wanted = list(filter(self.database.may_be_run_id, run_ids))
         if not wanted:
             return {}
-        runs = self.tables.runs
-        query = sa.select(runs).where(runs.c.id.in_(wanted), *runs_seen(self.tables, seen))
         with self.database.reading() as connection:
-            return {run.id: run for run in self.database.runs_from(rows_of(connection.execute(query)))}
+            rows = rows_of(connection.execute(_with_id(self.tables, seen), {"ids": wanted}))
+        return {run.id: run for run in self.database.runs_from(rows)}
 
     def run_for(self, job_id: str, instant: datetime, *, seen: View | None = None) -> Run | None:
         c = self.tables.runs.c
@@ -138,10 +138,7 @@ class SqlHistory(SqlFacet, RunHistory):
             whole = [job_id for job_id in job_ids if pages.shows_every_run_of(job_id)]
             newest = self._newest_running(connection, job_ids, seen)
             for place in range(0, len(whole), AT_ONCE):
-                for query in self._last_of_each:
-                    some = {"ids": whole[place : place + AT_ONCE]}
-                    rows = rows_of(connection.execute(query, some))
-                    newest += _newer_ones(self.database.runs_from(rows))
+                newest += self._last_of(connection, whole[place : place + AT_ONCE])
             for job_id in set(job_ids).difference(whole):
                 for conditions in ((), (self._executed,)):
                     newest += self.database.runs_from(pages.newest_of(job_id, *conditions, limit=1))
@@ -151,14 +148,27 @@ class SqlHistory(SqlFacet, RunHistory):
             job_id: sorted(last.values(), key=_by_instant, reverse=True) for job_id, last in found.items()
         }
 
+    def _last_of(self, connection: Connection, job_ids: Sequence[str]) -> list[Run]:
+        """Return of each job the newest run, and where that was not executed, or has not ended, the newest that was and has."""
+        newest, executed = self._last_of_each
+        rows = rows_of(connection.execute(newest, {"ids": job_ids}))
+        runs = self.database.runs_from(rows)
+        last = _newer_ones(runs)
+        others = [run.job_id for run in last if run.started_at is None or run.finished_at is None]
+        if len(runs) < len(rows):  # what cannot be read may be what is newest
+            others = list(job_ids)
+        if others:
+            last += _newer_ones(
+                self.database.runs_from(rows_of(connection.execute(executed, {"ids": others})))
+            )
+        return last
+
     def _newest_running(
         self, connection: Connection, job_ids: Collection[str], seen: View | None
     ) -> list[Run]:
         """Return of each job the newest running run, if it has one: of all runs only the running ones are read."""
-        c = self.tables.runs.c
-        mine = without_index(c.job_id).in_(job_ids), *runs_seen(self.tables, seen)
-        query = sa.select(self.tables.runs).where(literally(c.status, RUNNING), *mine)
-        runs = self.database.runs_from(rows_of(connection.execute(query)))
+        found = connection.execute(_running_of(self.tables, seen), {"ids": list(job_ids)})
+        runs = self.database.runs_from(rows_of(found))
         newest = {run.job_id: run for run in sorted(runs, key=lambda run: (run.instant, run.id))}
         return list(newest.values())
 
@@ -249,36 +259,26 @@ class SqlHistory(SqlFacet, RunHistory):
         since: datetime | None = None,
         seen: View | None = None,
     ) -> dict[str, list[DueInstant]]:
-        jobs, c = self.tables.jobs, self.tables.runs.c
-        columns = (
-            c.id, c.scheduled_for, c.status, c.reason, c.ticks, c.first_for, c.started_at, c.finished_at
-        )  # fmt: skip
-        wanted = [c.scheduled_for.is_not(None), c.scheduled_for <= NEVER]
-        if since is not None:
-            wanted.append(c.scheduled_for >= since)
-        newest_first = sa.select(*columns).where(*wanted).order_by(c.scheduled_for.desc()).limit(limit)
-        newest = newest_first.where(c.job_id == jobs.c.id)
         found: dict[str, list[DueInstant]] = {}
         with self.database.reading() as connection:
             pages = SeenRuns(self.tables, connection, seen)
             whole = list(filter(pages.shows_every_run_of, job_ids))  # ticks have no scope
-            if len(whole) == 1:
-                query = newest_first.with_only_columns(c.job_id, *columns).where(c.job_id == whole[0])
-            elif connection.dialect.name == "postgresql":
-                lateral = newest.lateral("due")
-                query = sa.select(jobs.c.id, lateral).join_from(jobs, lateral, sa.true())
-                query = query.where(jobs.c.id.in_(whole))
-            else:  # knows no lateral: from the last instant that is wanted, or the first that there is
-                of_job = newest.with_only_columns(c.scheduled_for).correlate(jobs)
-                last = of_job.offset(limit - 1).limit(1).scalar_subquery()
-                first = of_job.order_by(None).order_by(c.scheduled_for).limit(1).scalar_subquery()
-                since_last = c.scheduled_for >= sa.func.coalesce(last, first)
-                ticks = sa.and_(c.job_id == jobs.c.id, since_last, *wanted)
-                query = sa.select(jobs.c.id, *columns).join_from(jobs, self.tables.runs, ticks)
-                query = query.where(jobs.c.id.in_(whole))
-            rows = connection.execute(query).all() if whole else ()
-        for job_id, run_id, instant, status, *rest in rows:
-            found.setdefault(job_id, []).append(DueInstant(run_id, instant, STATUS[status], *rest))
+            if not whole:
+                return found
+            dialect = connection.dialect.name
+            query = _due(self.tables, dialect, is_one=len(whole) == 1, is_bounded=since is not None)
+            asked = {"ids": whole, "id": whole[0], "most": limit, "last": limit - 1, "since": since}
+            result = connection.execute(query, asked)
+            if dialect == "sqlite" and result.cursor is not None:
+                # As the driver has them: SQLAlchemy's rows would take as long as reading the file.
+                rows: Sequence[Sequence[Any]] = result.cursor.fetchall()
+                result.close()
+                at: Callable[[Any], Any] = instant_from_sqlite
+            else:
+                rows, at = result.all(), _as_it_is
+        for job_id, run_id, due, status, reason, ticks, first, started, finished in rows:
+            instant = run_id, at(due), STATUS[status], reason, ticks, at(first), at(started), at(finished)
+            found.setdefault(job_id, []).append(DueInstant._make(instant))
         for instants in found.values():
             instants.sort(key=attrgetter("scheduled_for"), reverse=True)
         return found
@@ -384,6 +384,59 @@ class SqlHistory(SqlFacet, RunHistory):
             self.database.average_seconds(c.started_at, c.due_at),
             self.database.average_seconds(c.started_at, c.scheduled_for),
         ).group_by(c.job_id, c.status)
+
+
+# Statements made once: making one takes longer than what it does.
+
+
+@lru_cache(maxsize=KEPT)
+def _with_id(tables: Tables, seen: View | None) -> sa.Select[Any]:
+    """Return the statement for the runs with the ids `ids` that a view sees."""
+    runs = tables.runs
+    ids: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
+    return sa.select(runs).where(runs.c.id.in_(ids), *runs_seen(tables, seen))
+
+
+@lru_cache(maxsize=KEPT)
+def _running_of(tables: Tables, seen: View | None) -> sa.Select[Any]:
+    """Return the statement for the running runs of the jobs `ids` that a view sees."""
+    runs = tables.runs
+    ids: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
+    mine = without_index(runs.c.job_id).in_(ids), *runs_seen(tables, seen)
+    return sa.select(runs).where(literally(runs.c.status, RUNNING), *mine)
+
+
+@lru_cache(maxsize=16)
+def _due(tables: Tables, dialect: str, *, is_one: bool, is_bounded: bool) -> sa.Select[Any]:
+    """Return the statement for the `most` newest ticks of the jobs `ids`, or of the job `id`."""
+    jobs, c = tables.jobs, tables.runs.c
+    columns = (
+        c.id, c.scheduled_for, c.status, c.reason, c.ticks, c.first_for, c.started_at, c.finished_at
+    )  # fmt: skip
+    ids: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
+    most = sa.bindparam("most", type_=sa.Integer)
+    wanted = [c.scheduled_for.is_not(None), c.scheduled_for <= NEVER]
+    if is_bounded:
+        wanted.append(c.scheduled_for >= sa.bindparam("since", type_=c.scheduled_for.type))
+    newest_first = sa.select(*columns).where(*wanted).order_by(c.scheduled_for.desc()).limit(most)
+    if is_one:
+        one = c.job_id == sa.bindparam("id")
+        return newest_first.with_only_columns(c.job_id, *columns).where(one)
+    newest = newest_first.where(c.job_id == jobs.c.id)
+    if dialect == "postgresql":
+        lateral = newest.lateral("due")
+        return sa.select(jobs.c.id, lateral).join_from(jobs, lateral, sa.true()).where(jobs.c.id.in_(ids))
+    # SQLite knows no lateral: from the last instant that is wanted, or the first that there is.
+    of_job = newest.with_only_columns(c.scheduled_for).correlate(jobs)
+    last = of_job.offset(sa.bindparam("last", type_=sa.Integer)).limit(1).scalar_subquery()
+    first = of_job.order_by(None).order_by(c.scheduled_for).limit(1).scalar_subquery()
+    since_last = c.scheduled_for >= sa.func.coalesce(last, first)
+    ticks = sa.and_(c.job_id == jobs.c.id, since_last, *wanted)
+    return sa.select(jobs.c.id, *columns).join_from(jobs, tables.runs, ticks).where(jobs.c.id.in_(ids))
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _by_instant(run: Run) -> tuple[datetime, str]:

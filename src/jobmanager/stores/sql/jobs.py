@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -25,8 +26,9 @@ from jobmanager.stores.sql.rows import (
     job_values,
     rows_of,
 )
+from jobmanager.stores.sql.tables import Tables
 from jobmanager.stores.sql.transaction import KnownRuns, ManyJobsTransaction, SqlJobTransaction
-from jobmanager.stores.sql.visible import jobs_seen
+from jobmanager.stores.sql.visible import KEPT, jobs_seen
 from jobmanager.stores.values import AuditEntry, JobRow, JobSummary
 
 Made = TypeVar("Made")
@@ -47,8 +49,7 @@ class SqlJobs(SqlFacet, StoredJobs):
         ids: Collection[str] | None = None,
         seen: View | None = None,
     ) -> list[JobRow]:
-        jobs = self.tables.jobs
-        query = sa.select(jobs).where(*jobs_seen(self.tables, seen)).order_by(jobs.c.id)
+        jobs, query = self.tables.jobs, _rows_seen(self.tables, seen)
         if changed_since is not None:
             query = query.where(jobs.c.change_seq > changed_since)
         if ids is not None:
@@ -207,6 +208,12 @@ class SqlJobs(SqlFacet, StoredJobs):
     def change_seq(self) -> int:
         with self.database.reading() as connection:
             return connection.scalar(sa.select(self.tables.meta.c.change_seq)) or 0
+
+
+@lru_cache(maxsize=KEPT)
+def _rows_seen(tables: Tables, seen: View | None) -> sa.Select[Any]:
+    """Return the statement for all jobs that a view sees."""
+    return sa.select(tables.jobs).where(*jobs_seen(tables, seen)).order_by(tables.jobs.c.id)
 
 
 def _is_over(c: sa.ColumnCollection[str, sa.Column[Any]], dialect: sa.Dialect) -> sa.ColumnElement[bool]:

@@ -25,9 +25,8 @@ def micros(moment: datetime | None) -> int | None:
     return None if moment is None else (moment - EPOCH) // MICROSECOND
 
 
-@lru_cache(maxsize=16_384)
 def moment(micros: int | None) -> datetime | None:
-    """Return the aware UTC datetime of a number of microseconds since 1970; cached, since many jobs share an instant, and pages are read again."""
+    """Return the aware UTC datetime of a number of microseconds since 1970."""
     return None if micros is None else EPOCH + timedelta(microseconds=micros)
 
 
@@ -47,10 +46,12 @@ class Instant(TypeDecorator[datetime]):
 
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any]:
         # Not `process_result_value`, which costs two more calls for each of the thousands of instants of a page.
-        return _from_postgres if dialect.name == "postgresql" else _from_sqlite
+        return _from_postgres if dialect.name == "postgresql" else instant_from_sqlite
 
 
-def _from_sqlite(value: Any) -> Any:
+@lru_cache(maxsize=16_384)
+def instant_from_sqlite(value: Any) -> Any:
+    """Return the instant of a column of SQLite; cached, since many jobs share an instant, and pages are read again."""
     try:
         return moment(value)
     except (TypeError, OverflowError):

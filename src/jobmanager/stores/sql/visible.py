@@ -13,9 +13,11 @@ from jobmanager.stores.sql.tables import Tables
 Condition = sa.ColumnElement[bool]
 
 
-@lru_cache(
-    maxsize=64
-)  # making conditions takes a good part of the time of the small statements that they stand in
+KEPT = 64
+"""Views of which conditions are kept: making them takes a good part of the time of the small statements that they stand in."""
+
+
+@lru_cache(maxsize=KEPT)
 def jobs_seen(tables: Tables, seen: View | None, *, whole: bool = False) -> Sequence[Condition]:
     """Return the conditions that a job is seen; with `whole` that all of its runs are."""
     if seen is None:
@@ -29,16 +31,17 @@ def jobs_seen(tables: Tables, seen: View | None, *, whole: bool = False) -> Sequ
     return c.namespace == seen.namespace, c.visibility.in_(kinds)
 
 
-def runs_seen(tables: Tables, seen: View | None, *, whole: bool = False) -> list[Condition]:
+@lru_cache(maxsize=KEPT)
+def runs_seen(tables: Tables, seen: View | None, *, whole: bool = False) -> Sequence[Condition]:
     """Return the conditions that a run is seen; with `whole` that all runs of its job are, as a sum over them shows each."""
     if seen is None:
-        return []
+        return ()
     jobs, runs = tables.jobs, tables.runs
     wanted = [jobs.c.id == runs.c.job_id, *jobs_seen(tables, seen, whole=whole)]
     if seen.scopes is not None and not whole:
         keys = [jobs.c.id.concat(f"/{scope}") for scope in sorted(seen.scopes)]
         wanted.append((jobs.c.visibility != "project") | runs.c.concurrency_key.in_(keys))
-    return [sa.select(jobs.c.id).where(*wanted).correlate(runs).exists()]
+    return (sa.select(jobs.c.id).where(*wanted).correlate(runs).exists(),)
 
 
 def run_id_seen(tables: Tables, seen: View | None, run_id: str) -> list[Condition]:

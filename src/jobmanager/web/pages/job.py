@@ -142,6 +142,9 @@ def _failing(view: JobView, instants: Sequence[Instant]) -> tuple[Run, Condition
 
 # ---------------------------------------------------------------- the calendar
 
+_WENT_WELL = ("succeeded", "running", "pending")
+_QUARTER = timedelta(minutes=15)
+
 
 def _calendar(
     request: Request, view: JobView, instants: Sequence[Any], newest: Sequence[Run], t: Times
@@ -152,16 +155,24 @@ def _calendar(
     counts: dict[str, int] = {}
     by_hour: dict[tuple[date, int], list[tuple[str, Any]]] = {}
     bad: list[tuple[Any, str]] = []
+    of_hour: list[tuple[str, Any]] = []
+    begin = end = (
+        t.now
+    )  # of the quarter of an hour that is read: in it all have one hour of the day, in every zone
     for instant in instants:
         outcome = outcome_of(instant)
         counts[outcome] = counts.get(outcome, 0) + instant.ticks
-        if outcome not in ("succeeded", "running", "pending"):
+        if outcome not in _WENT_WELL:
             bad.append((instant, outcome))
         due, first = instant.scheduled_for, instant.first_for
         for moment in (due,) if first is None or first == due else (due, first):
-            local = moment.astimezone(t.zone)
-            by_hour.setdefault((local.date(), local.hour), []).append((outcome, instant))
-    cells = {hour: _cell(root, of_hour, t) for hour, of_hour in by_hour.items()}
+            if not begin <= moment < end:
+                begin = moment.replace(minute=moment.minute // 15 * 15, second=0, microsecond=0)
+                end = begin + _QUARTER
+                local = moment.astimezone(t.zone)
+                of_hour = by_hour.setdefault((local.date(), local.hour), [])
+            of_hour.append((outcome, instant))
+    cells = {hour: _cell(root, found, t) for hour, found in by_hour.items()}
     for moment in _coming(view, t):
         hour = moment.date(), moment.hour
         if hour not in cells:
@@ -181,7 +192,8 @@ def _runs_of(site: Site, instants: Sequence[Any], newest: Sequence[Run]) -> dict
 
 
 def _cell(root: str, of_hour: Sequence[tuple[str, Any]], t: Times) -> Cell:
-    outcome = worst([outcome for outcome, _ in of_hour])
+    words = [word for word, _ in of_hour]
+    outcome = worst(set(words))
     instant = next(instant for word, instant in of_hour if word == outcome)
     local = instant.scheduled_for.astimezone(t.zone)
     told = f"{local:%a} {local.day} {local:%b %H:%M}: {outcome}"
@@ -189,7 +201,7 @@ def _cell(root: str, of_hour: Sequence[tuple[str, Any]], t: Times) -> Cell:
         told += f" in {length(instant.finished_at - instant.started_at)}"
     if instant.reason:
         told += f" ({instant.reason})"
-    alike = sum(word == outcome for word, _ in of_hour)
+    alike = words.count(outcome)
     if len(of_hour) > 1:
         told += f"; {alike} of {len(of_hour)} in this hour"
     return Cell(outcome, alike, told, f"{root}/runs/{instant.run_id}")

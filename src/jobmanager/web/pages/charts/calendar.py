@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from markupsafe import Markup
 
 from jobmanager.present.condition import Outcome
-from jobmanager.web.pages.markup import filled
+from jobmanager.web.pages.markup import filled, joined
 
 HOURS, WIDTH, ROW, HEAD = 24, 100 / 24, 18, 18
 GRAVITY: tuple[str, ...] = (
@@ -51,27 +51,29 @@ class Cell:
     link: str
 
 
-def worst(outcomes: Sequence[str]) -> str:
+def worst(outcomes: Collection[str]) -> str:
     """Return the gravest of these outcomes, of which there is at least one."""
     return min(outcomes, key=GRAVITY.index)
 
 
 def calendar_chart(days: Sequence[date], cells: Mapping[tuple[date, int], Cell]) -> Markup:
     """Return the calendar of these days, oldest first; an hour without a cell had nothing due."""
-    parts = [
-        Markup('<text x="{:.2f}%" y="10">{:02}</text>').format(hour * WIDTH + 0.4, hour)
-        for hour in range(0, HOURS, 3)
-    ]
+    parts = [_hours()]
+    by_place = {(day.toordinal(), hour): cell for (day, hour), cell in cells.items()}
     for row, day in enumerate(days):
-        y = HEAD + row * ROW + ROW // 2
+        y, number = HEAD + row * ROW + ROW // 2, day.toordinal()
         for hour in range(HOURS):
-            x, cell = (hour + 0.5) * WIDTH, cells.get((day, hour))
-            if cell is None:
-                parts.append(_nothing(x, y))
-            else:
-                parts.append(_cell(cell, x, y))
-    return Markup('<svg class="chart" height="{}" aria-hidden="true">{}</svg>').format(
-        HEAD + ROW * len(days), Markup("").join(parts)
+            x, cell = (hour + 0.5) * WIDTH, by_place.get((number, hour))
+            parts.append(_nothing(x, y) if cell is None else _cell(cell, x, y))
+    height = HEAD + ROW * len(days)
+    return filled('<svg class="chart" height="{}" aria-hidden="true">{}</svg>', height, joined(parts))
+
+
+@cache
+def _hours() -> Markup:
+    return joined(
+        filled('<text x="{:.2f}%" y="10">{:02}</text>', hour * WIDTH + 0.4, hour)
+        for hour in range(0, HOURS, 3)
     )
 
 
