@@ -171,6 +171,10 @@ class Database(ABC):
     def text_in(self, column: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[Any]:
         """Return the text under a key of an object in a JSON column; NULL if there is none, or what the column holds is no JSON."""
 
+    def may_hold(self, column: sa.ColumnElement[Any], text: str) -> list[sa.ColumnElement[bool]]:
+        """Return a cheap condition without which no text of an object in a JSON column holds this one; none where there is none."""
+        return []
+
     @abstractmethod
     def bytes_of_a_run(self, connection: Connection) -> float:
         """Return how many bytes a run takes on average with what hangs on it, live rows alone; 0 if there is none. Reads a bounded part."""

@@ -42,6 +42,7 @@ def conditions_of(
     if wanted.job is None:
         found += range_of(database.tables, wanted)
     if wanted.text is not None:
+        found += database.may_hold(database.tables.runs.c.error, wanted.text)
         found.append(error_text(database).icontains(wanted.text, autoescape=True))
     return [*found, *runs_seen(database.tables, seen)]
 

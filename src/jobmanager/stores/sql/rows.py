@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -36,6 +37,15 @@ def rows_of(result: sa.CursorResult[Any]) -> list[Row]:
 def encode(value: Any) -> str | None:
     """JSON text, None for nothing; what JSON cannot say was refused or clipped before it came here."""
     return None if value is None else to_json(value)
+
+
+_NOT_PLAIN = re.compile(r"""[^ -~]|["\\:]""")
+"""What JSON escapes, and the colon, which stands between the type and the message of an error as people read them."""
+
+
+def longest_plain_part(text: str) -> str:
+    """Return the longest part of a text that stands so in the JSON of every error that has the text."""
+    return max((part.strip() for part in _NOT_PLAIN.split(text)), key=len)
 
 
 STATUS: Mapping[str, RunStatus] = {status.value: status for status in RunStatus}

@@ -25,7 +25,7 @@ from jobmanager.errors import StoreError, StoreUnavailableError, UnreadableRowEr
 from jobmanager.stores.sql.database import Connection, Database
 from jobmanager.stores.sql.fork_gate import ForkUnderWayError, Gate
 from jobmanager.stores.sql.postgres_json import to_json
-from jobmanager.stores.sql.rows import UNDECODABLE
+from jobmanager.stores.sql.rows import UNDECODABLE, longest_plain_part
 from jobmanager.stores.sql.tables import make_tables
 from jobmanager.stores.sql.unreadable import json_from, text_from
 
@@ -211,6 +211,10 @@ class SqliteDatabase(Database):
     def text_in(self, column: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[Any]:
         text = sa.func.json_extract(column, f"$.{key}", type_=sa.Text)
         return sa.case((sa.func.json_valid(column) == 1, text))
+
+    def may_hold(self, column: sa.ColumnElement[Any], text: str) -> list[sa.ColumnElement[bool]]:
+        part = longest_plain_part(text)
+        return [sa.type_coerce(column, sa.Text).contains(part, autoescape=True)] if part else []
 
     def bytes_of_a_run(self, connection: Connection) -> float:
         pages, free, size = (

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from jobmanager.access.view import View
-from jobmanager.run import EPOCH, PENDING, RUNNING, RunStatus, first_id
+from jobmanager.run import EPOCH, RunStatus, first_id
 from jobmanager.search import Mark, RunFilter
 from jobmanager.stores.search import CLOSED_WITHIN, OPENED_WITHIN, SEARCHED
 from jobmanager.stores.sql.database import Connection, Database, literally
@@ -98,13 +99,11 @@ class Walker:
         if not statuses:
             return [], []
         if statuses <= NOT_SUCCEEDED:
-            if (few := few_with(self._tables, self._connection, statuses)) is not None:
-                return self._of_few(few, before, most), []
-            trouble, still_open = statuses.intersection(TROUBLE), statuses & {PENDING, RUNNING}
-            few = few_with(self._tables, self._connection, still_open)
-            if few is not None and self._wanted.job is None:
-                ways = [way_of_trouble(self._tables, self._wanted, status) for status in sorted(trouble)]
-                return self._of_few(few, before, most), ways
+            few = few_among(self._tables, self._connection, statuses)
+            many = statuses - few
+            if not many or (self._wanted.job is None and many.issubset(TROUBLE)):
+                ways = [way_of_trouble(self._tables, self._wanted, status) for status in sorted(many)]
+                return self._of_few(few, before, most) if few else [], ways
         if self._wanted.job is not None:
             return [], ways_of_job(self._tables, self._wanted, self._wanted.job)
         if self._wanted.scope is not None:
@@ -117,19 +116,20 @@ class Walker:
         c = self._runs.c
         found: Rows = []
         conditions = self._conditions if way.status is None else self._but_status
+        places = sa.select(c.id, c.scheduled_for, c.opened_at).order_by(*way.newest_first)
+        wanted = sa.select(*self._columns).order_by(*way.newest_first)
         size, read = min(FIRST_CHUNK, CHUNK), 0
         while read < budget:
             rows = [*way.rows, *older(self._runs, way, before)]
             edge = None
             if conditions:
-                places = sa.select(c.id, c.scheduled_for, c.opened_at).where(*rows)
-                last = places.order_by(*way.newest_first).limit(1).offset(size - 1)
+                last = places.where(*rows).limit(1).offset(size - 1)
                 end = self._connection.execute(last).mappings().first()
                 edge = self.mark(end) if end else None
             if edge is not None:
                 rows += self._not_older(way, edge)
-            query = sa.select(*self._columns).where(*rows, *conditions).order_by(*way.newest_first)
-            found += rows_of(self._connection.execute(query.limit(most - len(found))))
+            query = wanted.where(*rows, *conditions).limit(most - len(found))
+            found += rows_of(self._connection.execute(query))
             if edge is None or len(found) >= most:
                 return found, None
             before, read, size = edge, read + size, CHUNK
@@ -143,8 +143,8 @@ class Walker:
 
     # ---------------------------------------------------------------- few
 
-    def _of_few(self, few: sa.CTE, before: Mark | None, most: int) -> Rows:
-        c, job_id = self._runs.c, self._wanted.job
+    def _of_few(self, statuses: frozenset[RunStatus], before: Mark | None, most: int) -> Rows:
+        c, job_id, few = self._runs.c, self._wanted.job, ids_with(self._tables, statuses)
         way = Way([], [c.id])
         if job_id is not None:
             way = Way(
@@ -198,6 +198,42 @@ def ways_of_job(tables: Tables, wanted: RunFilter, job_id: str) -> list[Way]:
 
 def few_with(tables: Tables, connection: Connection, statuses: frozenset[RunStatus]) -> sa.CTE | None:
     """Return the ids of all runs with these statuses if an index says that they are few."""
+    few = few_among(tables, connection, statuses)
+    return ids_with(tables, statuses) if few == statuses else None
+
+
+def few_among(tables: Tables, connection: Connection, statuses: frozenset[RunStatus]) -> frozenset[RunStatus]:
+    """Return those of these statuses whose runs are few, even together, as an index says."""
+    if not statuses:
+        return frozenset()
+    asked = sorted(statuses)
+    found = connection.execute(_counts(tables, tuple(asked)), {"most": FEW + 1}).one()
+    counts = zip(found, asked, strict=True)
+    few, together = set(), 0
+    for count, status in sorted(counts):
+        together += count
+        if together <= FEW:
+            few.add(status)
+    return frozenset(few)
+
+
+@lru_cache(maxsize=64)
+def _counts(tables: Tables, statuses: Sequence[RunStatus]) -> sa.Select[Any]:
+    """Return the statement that counts the runs of each of these statuses, up to `most`; made once."""
+    some = [
+        sa.select(tables.runs.c.id)
+        .where(*with_status(tables, status))
+        .limit(sa.bindparam("most", type_=sa.Integer))
+        .subquery()
+        for status in statuses
+    ]
+    return sa.select(
+        *(sa.select(sa.func.count()).select_from(each).scalar_subquery().label(None) for each in some)
+    )
+
+
+def ids_with(tables: Tables, statuses: frozenset[RunStatus]) -> sa.CTE:
+    """Return the ids of all runs with these statuses, which are few."""
     c = tables.runs.c
     if not statuses:
         return sa.select(c.id).where(sa.false()).cte("few")
@@ -205,9 +241,7 @@ def few_with(tables: Tables, connection: Connection, statuses: frozenset[RunStat
         sa.select(c.id).where(*with_status(tables, status)).limit(FEW + 1).subquery()
         for status in sorted(statuses)
     ]
-    ids = sa.union_all(*(sa.select(each) for each in some))
-    count = connection.scalar(sa.select(sa.func.count()).select_from(ids.subquery()))
-    return ids.cte("few").prefix_with("MATERIALIZED") if (count or 0) <= FEW else None
+    return sa.union_all(*(sa.select(each) for each in some)).cte("few").prefix_with("MATERIALIZED")
 
 
 def with_status(tables: Tables, status: str) -> list[Condition]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from itertools import groupby
 from urllib.parse import urlencode
 
@@ -13,12 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from jobmanager.ledger.job_view import JobView
-from jobmanager.ledger.statistics import JobTotals
-from jobmanager.present.condition import Instant, Outcome, outcome_of
-from jobmanager.run import Run
 from jobmanager.web.pages.board import FILTERS, Board, Entry, board_of, totals_of
-from jobmanager.web.pages.rendering import page
+from jobmanager.web.pages.job_rows import Row, Written
+from jobmanager.web.pages.rendering import page, templates
 from jobmanager.web.pages.strip import CELLS
 from jobmanager.web.site import site_of
 
@@ -34,34 +29,6 @@ CHIPS = (
     ("never-ran", "Never ran", "never"),
     ("due-within-1-h", "Due within 1 h", "pending"),
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """A job on the page: how it stands, what it is, its last instants newest first, and its runs of a week."""
-
-    entry: Entry
-    view: JobView
-    instants: Sequence[Instant]
-    totals: JobTotals | None
-
-    @property
-    def newest(self) -> Instant | None:
-        """Its newest instant."""
-        return self.instants[0] if self.instants else None
-
-    @cached_property
-    def outcome(self) -> Outcome | None:
-        """The outcome of the newest instant."""
-        return outcome_of(self.instants[0]) if self.instants else None
-
-    @cached_property
-    def run(self) -> Run | None:
-        """The run of the newest instant, or the newest by hand of a job that has no instant."""
-        if not self.instants:
-            return self.view.last
-        instant = self.instants[0].scheduled_for
-        return next((run for run in self.view.latest if run.scheduled_for == instant), None)
 
 
 def jobs(request: Request) -> Response:
@@ -147,4 +114,5 @@ def _address(query: Mapping[str, str], changed: Mapping[str, str]) -> str:
     return f"?{urlencode(words)}" if words else "?"
 
 
+templates().globals["written"] = Written
 ROUTES = [Route("/jobs", jobs)]

@@ -32,18 +32,27 @@ def button(
     fields: Mapping[str, object] = _NO_FIELDS,
     danger: bool = False,
     primary: bool = False,
+    inputs: Markup | None = None,
 ) -> Markup:
-    """Return a form of one button: its action is below the mount `at`, and every hidden field is a pair."""
+    """Return a form of one button: its action is below the mount `at`, and every hidden field is a pair.
+
+    `inputs` are all of its hidden fields, for pages with many buttons that have the same.
+    """
     kinds = f"{' quiet' if quiet else ''}{' danger' if danger else ''}{' primary' if primary else ''}"
-    hidden = {"token": token, **fields}
-    inputs = "".join(
-        [f'<input type="hidden" name="{escape(key)}" value="{escape(hidden[key])}">' for key in hidden]
-    )
-    hint = f' aria-label="{escape(told)}" title="{escape(told)}"' if told else ""
+    shown = escape(told)
+    hint = f' aria-label="{shown}" title="{shown}"' if told else ""
     return Markup(  # noqa: S704 - what is given is escaped
-        f'<form class="in" method="post" action="{escape(at)}{escape(action)}">{"".join(inputs)}'
+        f'<form class="in" method="post" action="{escape(at)}{escape(action)}">'
+        f"{hidden({'token': token, **fields}) if inputs is None else inputs}"
         f'<button class="btn{kinds}" type="submit"{hint}>'
         f"{icon(icon_name) if icon_name else ''}{escape(label)}</button></form>"
+    )
+
+
+def hidden(fields: Mapping[str, object]) -> Markup:
+    """Return hidden fields of a form."""
+    return joined(
+        filled('<input type="hidden" name="{}" value="{}">', key, value) for key, value in fields.items()
     )
 
 
