@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any, Literal, get_type_hints
@@ -211,6 +212,7 @@ class Parameters:
         # A handler with no parameter but the context, or with **kwargs, accepts every argument.
         self.open = any(p.kind is p.VAR_KEYWORD for p in taken)
         self.free = self.open or (self.wants_context and not named)
+        self._schemas: dict[str, dict[str, Any]] = {}
 
     @cached_property
     def _validators(self) -> Mapping[str, Any]:
@@ -233,19 +235,22 @@ class Parameters:
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the arguments; an argument that JSON cannot describe takes anything."""
-        properties: dict[str, Any] = {}
-        for name in self.names:
-            try:
-                described = self._validators[name].json_schema() if name in self._validators else {}
-            except Exception:  # noqa: BLE001 - a type of the application's own, which pydantic cannot describe
-                described = {}
-            properties[name] = described
         return {
             "type": "object",
-            "properties": properties,
+            "properties": {name: deepcopy(self._described(name)) for name in self.names},
             "required": self.required,
             "additionalProperties": self.free,
         }
+
+    def _described(self, name: str) -> dict[str, Any]:
+        """Return the JSON schema of an argument, made once: pages ask for those of all handlers."""
+        if name not in self._schemas:
+            try:
+                validator = self._validators.get(name)
+                self._schemas[name] = {} if validator is None else validator.json_schema()
+            except Exception:  # noqa: BLE001 - a type of the application's own, which pydantic cannot describe
+                return {}
+        return self._schemas[name]
 
     def fill(self, key: str, config: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
         """Return the validated keyword arguments; PayloadError if one is unknown, missing or of the wrong type."""

@@ -137,3 +137,11 @@ def test_what_only_a_request_of_fastapi_would_fill_is_refused(function, named):
     """Fails if a handler is called with an object of FastAPI in place of what it depends on."""
     with pytest.raises(ConfigurationError, match=rf"Handler 'key' has a parameter with FastAPI's {named}"):
         Registry().add_handler("key", function)
+
+
+def test_the_schema_of_arguments_is_made_once_and_given_as_a_copy():
+    handler = Handler("key", lambda address, count=1: None)
+    handler.function.__annotations__.update(address=Address, count=int)
+    first = handler.info().arguments
+    first["properties"]["address"]["title"] = "changed by its reader"
+    assert handler.info().arguments["properties"]["address"]["title"] == "Address"

@@ -31,13 +31,13 @@ def statuses_of(wanted: RunFilter) -> frozenset[RunStatus]:
 
 
 def conditions_of(
-    database: Database, wanted: RunFilter, seen: View | None, *, kinds: bool = True, statuses: bool = True
+    database: Database, wanted: RunFilter, seen: View | None, *, kinds: bool = True
 ) -> list[Condition]:
-    """Return what each row must be, cheap conditions first; without `kinds` only what divides runs into no kinds.
+    """Return what each row of a wanted status must be, cheap conditions first; without `kinds` only what divides runs into no kinds.
 
-    Of the runs of one job the range is none of them: an index has it. Without `statuses` the rows have one that is wanted.
+    Of the runs of one job the range is none of them: an index has it.
     """
-    found = _kind_of(database, wanted, statuses=statuses) if kinds else []
+    found = _kind_of(database, wanted) if kinds else []
     found += _course_of(database, wanted)
     if wanted.job is None:
         found += range_of(database.tables, wanted)
@@ -47,11 +47,15 @@ def conditions_of(
     return [*found, *runs_seen(database.tables, seen)]
 
 
-def _kind_of(database: Database, wanted: RunFilter, *, statuses: bool) -> list[Condition]:
+def status_of(tables: Tables, wanted: RunFilter) -> list[Condition]:
+    """Return the condition that a run has a status that the filter allows."""
+    allowed = statuses_of(wanted)
+    return [] if allowed >= ALL else [tables.runs.c.status.in_([status.value for status in sorted(allowed)])]
+
+
+def _kind_of(database: Database, wanted: RunFilter) -> list[Condition]:
     c = database.tables.runs.c
     found: list[Condition] = []
-    if statuses and (allowed := statuses_of(wanted)) < ALL:
-        found.append(c.status.in_([status.value for status in sorted(allowed)]))
     if wanted.reason is not None:
         found.append(c.reason == wanted.reason)
     if wanted.trigger is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from operator import attrgetter
 from typing import Any
 
@@ -259,12 +259,11 @@ class SqlHistory(SqlFacet, RunHistory):
         since: datetime | None = None,
         seen: View | None = None,
     ) -> dict[str, list[DueInstant]]:
-        found: dict[str, list[DueInstant]] = {}
         with self.database.reading() as connection:
             pages = SeenRuns(self.tables, connection, seen)
             whole = list(filter(pages.shows_every_run_of, job_ids))  # ticks have no scope
             if not whole:
-                return found
+                return {}
             dialect = connection.dialect.name
             query = _due(self.tables, dialect, is_one=len(whole) == 1, is_bounded=since is not None)
             asked = {"ids": whole, "id": whole[0], "most": limit, "last": limit - 1, "since": since}
@@ -276,9 +275,13 @@ class SqlHistory(SqlFacet, RunHistory):
                 at: Callable[[Any], Any] = instant_from_sqlite
             else:
                 rows, at = result.all(), _as_it_is
+        found: dict[str, list[DueInstant]] = {}
         for job_id, run_id, due, status, reason, ticks, first, started, finished in rows:
             instant = run_id, at(due), STATUS[status], reason, ticks, at(first), at(started), at(finished)
-            found.setdefault(job_id, []).append(DueInstant._make(instant))
+            if job_id in found:
+                found[job_id].append(_due_instant(instant))
+            else:
+                found[job_id] = [_due_instant(instant)]
         for instants in found.values():
             instants.sort(key=attrgetter("scheduled_for"), reverse=True)
         return found
@@ -433,6 +436,10 @@ def _due(tables: Tables, dialect: str, *, is_one: bool, is_bounded: bool) -> sa.
     since_last = c.scheduled_for >= sa.func.coalesce(last, first)
     ticks = sa.and_(c.job_id == jobs.c.id, since_last, *wanted)
     return sa.select(jobs.c.id, *columns).join_from(jobs, tables.runs, ticks).where(jobs.c.id.in_(ids))
+
+
+_due_instant: Callable[[tuple[Any, ...]], DueInstant] = partial(tuple.__new__, DueInstant)
+"""Makes an instant of its fields; `DueInstant._make` takes twice as long for the thousands of a page."""
 
 
 def _as_it_is(value: Any) -> Any:

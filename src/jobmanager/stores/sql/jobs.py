@@ -119,9 +119,8 @@ class SqlJobs(SqlFacet, StoredJobs):
         }
 
     def get(self, job_id: str, *, seen: View | None = None) -> JobRow | None:
-        query = sa.select(self.tables.jobs).where(*jobs_seen(self.tables, seen))
         with self.database.reading() as connection:
-            return self.database.find_job(connection, query, job_id)
+            return self.database.find_job(connection, _rows_seen(self.tables, seen), job_id)
 
     def due(self, before: datetime, limit: int) -> list[str]:
         c = self.tables.jobs.c

@@ -21,6 +21,7 @@ from jobmanager.stores.sql.filters import (
     conditions_of,
     instant_of,
     range_of,
+    status_of,
     statuses_of,
     within,
 )
@@ -67,8 +68,8 @@ class Walker:
         self._connection = connection
         self._wanted = wanted
         self._columns = columns
-        self._conditions = conditions_of(database, wanted, seen)
-        self._but_status = conditions_of(database, wanted, seen, statuses=False)
+        self._but_status = conditions_of(database, wanted, seen)
+        self._conditions = [*status_of(database.tables, wanted), *self._but_status]
 
     def find(self, before: Mark | None, most: int) -> tuple[Rows, Mark | None]:
         """Return the newest rows, at most so many, and the place where the search stopped before it had all of them."""

@@ -42,10 +42,10 @@ def button(
     shown = escape(told)
     hint = f' aria-label="{shown}" title="{shown}"' if told else ""
     return Markup(  # noqa: S704 - what is given is escaped
-        f'<form class="in" method="post" action="{escape(at)}{escape(action)}">'
+        f'<form class="in" method="post" action="{escape(at + action)}">'
         f"{hidden({'token': token, **fields}) if inputs is None else inputs}"
         f'<button class="btn{kinds}" type="submit"{hint}>'
-        f"{icon(icon_name) if icon_name else ''}{escape(label)}</button></form>"
+        f"{icon(icon_name) if icon_name else ''}{escape(label) if label else ''}</button></form>"
     )
 
 
@@ -58,7 +58,7 @@ def hidden(fields: Mapping[str, object]) -> Markup:
 
 def filled(template: str, *values: Any) -> Markup:
     """Return the template, a text of ours, with the values in its places: all are escaped but numbers, which it may format."""
-    shown = (value if isinstance(value, (int, float)) else escape(value) for value in values)
+    shown = [value if isinstance(value, (int, float)) else escape(value) for value in values]
     return Markup(template.format(*shown))  # noqa: S704 - what is no number is escaped
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from jobmanager.web.pages.markup import filled
+from jobmanager.web.pages.markup import filled, joined
 
 TOP, FLOOR, HEIGHT = 8.0, 120.0, 140
 STEPS = (1, 2, 5)
@@ -76,9 +76,7 @@ def durations_chart(
                     hue, y_of(line.total_seconds())
                 )
             )
-    return Markup('<svg class="chart" height="{}" aria-hidden="true">{}</svg>').format(
-        HEIGHT, Markup("").join(parts)
-    )
+    return filled('<svg class="chart" height="{}" aria-hidden="true">{}</svg>', HEIGHT, joined(parts))
 
 
 def grid(longest: timedelta) -> list[float]:
