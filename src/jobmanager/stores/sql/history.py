@@ -30,6 +30,7 @@ from jobmanager.stores.sql.rows import (
     Row,
     attempt_from,
     lines_from,
+    raw_rows,
     rows_of,
     run_from,
 )
@@ -267,17 +268,16 @@ class SqlHistory(SqlFacet, RunHistory):
             dialect = connection.dialect.name
             query = _due(self.tables, dialect, is_one=len(whole) == 1, is_bounded=since is not None)
             asked = {"ids": whole, "id": whole[0], "most": limit, "last": limit - 1, "since": since}
-            result = connection.execute(query, asked)
-            if dialect == "sqlite" and result.cursor is not None:
-                # As the driver has them: SQLAlchemy's rows would take as long as reading the file.
-                rows: Sequence[Sequence[Any]] = result.cursor.fetchall()
-                result.close()
-                at: Callable[[Any], Any] = instant_from_sqlite
-            else:
-                rows, at = result.all(), _as_it_is
+            rows = raw_rows(connection.execute(query, asked))
+        if dialect == "sqlite":
+            at = instant_from_sqlite
+            rows = [
+                (job_id, run_id, at(due), status, reason, ticks, at(first), at(started), at(finished))
+                for job_id, run_id, due, status, reason, ticks, first, started, finished in rows
+            ]
         found: dict[str, list[DueInstant]] = {}
         for job_id, run_id, due, status, reason, ticks, first, started, finished in rows:
-            instant = run_id, at(due), STATUS[status], reason, ticks, at(first), at(started), at(finished)
+            instant = run_id, due, STATUS[status], reason, ticks, first, started, finished
             if job_id in found:
                 found[job_id].append(_due_instant(instant))
             else:
@@ -440,10 +440,6 @@ def _due(tables: Tables, dialect: str, *, is_one: bool, is_bounded: bool) -> sa.
 
 _due_instant: Callable[[tuple[Any, ...]], DueInstant] = partial(tuple.__new__, DueInstant)
 """Makes an instant of its fields; `DueInstant._make` takes twice as long for the thousands of a page."""
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
 
 
 def _by_instant(run: Run) -> tuple[datetime, str]:

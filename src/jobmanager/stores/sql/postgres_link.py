@@ -26,7 +26,7 @@ from jobmanager.stores.sql.postgres_deadline import (
     STATEMENT_DEADLINE,
     BoundedConnection,
 )
-from jobmanager.stores.sql.postgres_instants import read_any_instant
+from jobmanager.stores.sql.postgres_instants import read_plain_values
 from jobmanager.stores.sql.postgres_json import to_json
 from jobmanager.stores.sql.unreadable import json_from
 
@@ -194,7 +194,7 @@ class _Trust:
         driver = BoundedConnection.connect(*args, **options)
         driver.deadline = min(PROBE_DEADLINE, self._deadline)
         driver.on_silence = self._fell_silent
-        read_any_instant(driver)
+        read_plain_values(driver)
         return driver
 
     def _connected(self, driver: BoundedConnection, entry: ConnectionPoolEntry) -> None:

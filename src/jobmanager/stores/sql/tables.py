@@ -60,7 +60,7 @@ def instant_from_sqlite(value: Any) -> Any:
 
 def _from_postgres(value: Any) -> Any:
     try:
-        return None if value is None else value.astimezone(UTC)
+        return value if value is None or value.tzinfo is UTC else value.astimezone(UTC)
     except (AttributeError, TypeError, OverflowError):
         return _unreadable(value)
 
