@@ -150,7 +150,7 @@ READS = {
     "attempts", "audit", "check", "count_runs", "dead_letters", "dead_letters_by_error", "entries", "events", "executors", "get_all_job_statuses", "get_job_metrics",
     "children", "due_instants", "get_job", "get_job_status", "handlers", "health", "history", "instances", "is_executed_here", "keys", "logs", "notification",
     "list_jobs", "notification_message", "notifications", "principal_of_key", "run", "run_for", "runs", "runs_beside", "runs_by_id", "search_runs", "simulate", "stats", "storage", "wait", "webhooks",
-    "standings", "steps", "totals",
+    "event_waits", "sent_events", "standings", "steps", "totals",
 }  # fmt: skip
 DECLARES = {"add_job", "handler", "job", "schedule_cron_job", "schedule_job", "webhook"}
 LIVES = {

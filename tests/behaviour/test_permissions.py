@@ -234,6 +234,8 @@ def reading(jobs: JobManager, run_id: str, job_id: str = "work") -> dict[str, Ca
         "storage": jobs.storage,
         "logs": lambda: jobs.logs(run_id),
         "steps": lambda: jobs.steps(run_id),
+        "sent_events": jobs.sent_events,
+        "event_waits": jobs.event_waits,
         "children": lambda: jobs.children(run_id),
         "notification": lambda: jobs.notification("x" * 36),
         "notification_message": lambda: jobs.notification_message("x" * 36),
