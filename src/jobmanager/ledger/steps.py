@@ -16,7 +16,8 @@ from jobmanager.stores.base import RunStore
 from jobmanager.stores.steps import StepWrite
 
 PAUSES = (0.1, 0.5, 2.0)  # seconds after each vain attempt to keep a step: it would be done again
-READ_AT_ONCE = 50  # runs: what their steps take is held until each begins
+READ_FIRST = 20  # runs; how many steps they have says of how many the next ones are read
+READ_AT_ONCE = 500  # steps, about: they are held until their run begins
 
 
 class EarlierSteps:
@@ -30,6 +31,7 @@ class EarlierSteps:
         self._left = dict.fromkeys(run.id for run in runs if run.starts > 1)
         self._found: dict[str, list[Step]] = {}
         self._reading = threading.Lock()
+        self._runs_at_once = READ_FIRST
 
     def of(self, run: Run) -> list[Step]:
         """Return the steps of one of the runs; the first start has none, and asks no store."""
@@ -38,10 +40,12 @@ class EarlierSteps:
         with self._reading:
             if run.id not in self._found:
                 self._left.pop(run.id, None)
-                wanted = [run.id, *islice(self._left, READ_AT_ONCE - 1)]
-                self._found.update(zip(wanted, self._read(wanted), strict=True))
+                wanted = [run.id, *islice(self._left, self._runs_at_once - 1)]
+                found = self._read(wanted)
+                self._found.update(zip(wanted, found, strict=True))
                 for run_id in wanted[1:]:
                     del self._left[run_id]
+                self._runs_at_once = max(1, READ_AT_ONCE * len(found) // max(1, sum(map(len, found))))
             return self._found.pop(run.id)
 
 

@@ -10,25 +10,26 @@ import pytest
 
 from jobmanager import JobManager, Run, RunContext, Settings
 from jobmanager.errors import StoreUnavailableError
-from jobmanager.ledger.steps import READ_AT_ONCE, EarlierSteps
+from jobmanager.ledger.steps import READ_AT_ONCE, READ_FIRST, EarlierSteps
 from jobmanager.run import RUNNING, new_id
 from jobmanager.step import Step
 from jobmanager.testing import FakeClock
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-FLOWS = 2 * READ_AT_ONCE + 1
+FLOWS = 1000
 
 
 class Reads(list[int]):
-    """Answers a step for each run, and notes of how many it was asked."""
+    """Answers so many equal steps for each run, and notes of how many runs it was asked."""
 
     away = False
+    steps = 1
 
     def __call__(self, run_ids: Sequence[str]) -> list[list[Step]]:
         self.append(len(run_ids))
         if self.away:
             raise StoreUnavailableError("no connection")
-        return [[_step(run_id)] for run_id in run_ids]
+        return [[_step(run_id)] * self.steps for run_id in run_ids]
 
 
 def _step(run_id: str) -> Step:
@@ -49,12 +50,16 @@ def _runs(count: int, *, starts: int) -> list[Run]:
     return [replace(run, id=new_id(NOW)) for _ in range(count)]
 
 
-def test_a_read_takes_those_along_that_come_next() -> None:
+@pytest.mark.parametrize("steps", [0, 1, 100, 2 * READ_AT_ONCE])
+def test_a_read_takes_those_along_that_come_next_as_many_as_their_steps_allow(steps: int) -> None:
     reads, runs = Reads(), _runs(FLOWS, starts=2)
+    reads.steps = steps
     earlier = EarlierSteps(reads, runs)
 
-    assert [earlier.of(run) for run in reversed(runs)] == [[_step(run.id)] for run in reversed(runs)]
-    assert reads == [READ_AT_ONCE, READ_AT_ONCE, 1]
+    assert [earlier.of(run) for run in reversed(runs)] == [[_step(run.id)] * steps for run in reversed(runs)]
+    assert reads[0] == READ_FIRST
+    assert max(reads[1:]) == min(FLOWS - READ_FIRST, max(1, READ_AT_ONCE // steps) if steps else FLOWS)
+    assert sum(reads) == FLOWS
 
 
 def test_first_starts_ask_no_store() -> None:
