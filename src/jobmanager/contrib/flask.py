@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any, ParamSpec, TypeVar, Unpack
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 import click
 from flask import Flask, current_app, has_app_context
@@ -54,7 +54,7 @@ class Jobs:
     def __init__(self, app: Flask | None = None, *, around: Sequence[Around] = ()) -> None:
         self._around = tuple(around)
         self._declarations: list[Callable[[JobManager], object]] = []
-        self._managers: WeakKeyDictionary[Flask, JobManager] = WeakKeyDictionary()
+        self._apps: WeakSet[Flask] = WeakSet()  # each holds its manager, which leads back to it
         if app is not None:
             self.init_app(app)
 
@@ -72,7 +72,8 @@ class Jobs:
         manager = JobManager(settings, around=[InApplicationContext(app), *self._around])
         for declare in self._declarations:
             declare(manager)
-        app.extensions[EXTENSION] = self._managers[app] = manager
+        app.extensions[EXTENSION] = manager
+        self._apps.add(app)
         app.cli.add_command(_command(manager))
         inner: Any = app.wsgi_app
         if settings.secrets:
@@ -88,7 +89,7 @@ class Jobs:
             found: JobManager | None = current_app.extensions.get(EXTENSION)
             if found is not None:
                 return found
-        managers = list(self._managers.values())
+        managers = self._managers()
         if len(managers) == 1:
             return managers[0]
         raise ConfigurationError(
@@ -122,8 +123,11 @@ class Jobs:
 
         return register
 
+    def _managers(self) -> list[JobManager]:
+        return [app.extensions[EXTENSION] for app in list(self._apps)]
+
     def _declare(self, declare: Callable[[JobManager], object]) -> None:
-        for manager in self._managers.values():
+        for manager in self._managers():
             declare(manager)
         self._declarations.append(declare)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from celery import Celery, signals
 
@@ -20,12 +19,13 @@ logger = get_logger(__name__)
 
 COOPERATIVE = ("gevent", "eventlet")
 
-_backends: WeakKeyDictionary[Celery, CeleryBackend] = WeakKeyDictionary()
+BACKEND = "jobmanager_backend"
+"""The attribute of a Celery application with the backend that lives in it: kept elsewhere, neither would ever be garbage."""
 
 
 def backend_of(app: Celery) -> CeleryBackend:
     """Return the backend that lives in this application; raise ConfigurationError if none does."""
-    backend = _backends.get(app)
+    backend: CeleryBackend | None = getattr(app, BACKEND, None)
     if backend is None:
         raise ConfigurationError(
             f"No JobManager belongs to the Celery application {app.main!r}. "
@@ -38,11 +38,11 @@ class Worker:
     """Lives in whatever process a worker of the application starts: its threads, or each of its children."""
 
     def __init__(self, app: Celery, backend: CeleryBackend) -> None:
-        if app in _backends:
+        if hasattr(app, BACKEND):
             raise ConfigurationError(
                 f"The Celery application {app.main!r} belongs to another JobManager already; give each its own."
             )
-        _backends[app] = backend
+        setattr(app, BACKEND, backend)
         self._app = app
         self._backend = backend
         self._serves = False
@@ -59,13 +59,14 @@ class Worker:
             typing=False,
         )(self.execute)
         app.on_after_finalize.connect(self._lift_limits, weak=False)
-        signals.celeryd_init.connect(self._take_queues, weak=False)
-        signals.worker_init.connect(self._on_init, weak=False)
-        signals.worker_process_init.connect(self._on_process_init, weak=False)
-        signals.worker_shutting_down.connect(self._on_shutting_down, weak=False)
-        signals.worker_ready.connect(self._on_ready, weak=False)
-        signals.worker_process_shutdown.connect(self._on_shutdown, weak=False)
-        signals.worker_shutdown.connect(self._on_shutdown, weak=False)
+        # The signals are those of the process; they hold none of us, the application does.
+        signals.celeryd_init.connect(self._take_queues)
+        signals.worker_init.connect(self._on_init)
+        signals.worker_process_init.connect(self._on_process_init)
+        signals.worker_shutting_down.connect(self._on_shutting_down)
+        signals.worker_ready.connect(self._on_ready)
+        signals.worker_process_shutdown.connect(self._on_shutdown)
+        signals.worker_shutdown.connect(self._on_shutdown)
 
     def execute(self, *run_ids: object) -> None:
         """Execute these runs, as the task. The store decides which: a second delivery, or a made-up id, finds nothing to do."""

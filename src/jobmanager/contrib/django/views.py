@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
@@ -21,15 +21,14 @@ from jobmanager.web import dashboard as make_dashboard
 from jobmanager.web import wsgi
 
 PRINCIPAL = "jobmanager.principal"
-_endpoints: WeakKeyDictionary[JobManager, Any] = WeakKeyDictionary()
-_dashboards: WeakKeyDictionary[JobManager, Any] = WeakKeyDictionary()
+_endpoint_of = lru_cache(maxsize=4)(wsgi)  # a process has one manager, and tests a few, one after another
 
 
 @csrf_exempt
 def endpoint(request: Any, inner: str) -> HttpResponse:
     """Serve a call of the endpoint. Under ASGI Django calls it on a thread of the request's own."""
     manager = current()
-    application = _endpoints.get(manager) or _endpoints.setdefault(manager, wsgi(manager))
+    application = _endpoint_of(manager)
     folder = manager.settings.run_path.rpartition("/")[0]
     environ = _environ(request, path=f"{folder}/{inner}", mount="")
     return _called(application, environ)
@@ -45,7 +44,7 @@ def dashboard(request: Any, inner: str) -> Any:
     if principal is None and not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path(), _login_url())
     manager = current()
-    application = _dashboards.get(manager) or _dashboards.setdefault(manager, _dashboard_of(manager))
+    application = _dashboard_of(manager)
     mount = request.path[: len(request.path) - len(inner)].rstrip("/")
     environ = _environ(request, path=f"/{inner}", mount=mount) | {PRINCIPAL: principal}
     response = _called(application, environ)
@@ -54,6 +53,7 @@ def dashboard(request: Any, inner: str) -> Any:
     return response
 
 
+@lru_cache(maxsize=4)
 def _dashboard_of(manager: JobManager) -> Any:
     from a2wsgi import ASGIMiddleware
 
