@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -32,6 +33,8 @@ from jobmanager.stores.sql.visible import KEPT, jobs_seen
 from jobmanager.stores.values import AuditEntry, JobRow, JobSummary
 
 Made = TypeVar("Made")
+Asked = Mapping[str, Any]
+NOTHING: Asked = MappingProxyType({})
 
 LOCKED_AT_ONCE = 1000
 NEW = -1
@@ -49,12 +52,10 @@ class SqlJobs(SqlFacet, StoredJobs):
         ids: Collection[str] | None = None,
         seen: View | None = None,
     ) -> list[JobRow]:
-        jobs, query = self.tables.jobs, _rows_seen(self.tables, seen)
+        query, asked = _rows_seen(self.tables, seen, among=ids is not None), {"ids": list(ids or ())}
         if changed_since is not None:
-            query = query.where(jobs.c.change_seq > changed_since)
-        if ids is not None:
-            query = query.where(jobs.c.id.in_(ids))
-        return self._readable(query, job_from)
+            query = query.where(self.tables.jobs.c.change_seq > changed_since)
+        return self._readable(query, job_from, asked)
 
     def summaries(
         self,
@@ -80,32 +81,38 @@ class SqlJobs(SqlFacet, StoredJobs):
         with self.database.reading() as connection:
             return [(job_id, namespace, state) for job_id, namespace, state in connection.execute(query)]
 
-    def _readable(self, query: sa.Select[Any], make: Callable[[Row], Made]) -> list[Made]:
+    def _readable(
+        self, query: sa.Select[Any], make: Callable[[Row], Made], asked: Asked = NOTHING
+    ) -> list[Made]:
         """Return what the rows stand for, without those that cannot be read: each is logged when it is found to be so."""
         try:
-            return self._read(query, make)
+            return self._read(query, make, asked)
         except UNREADABLE:
             with self.database.reading() as connection:
-                ids = list(connection.scalars(query.with_only_columns(self.tables.jobs.c.id)))
-            return [made for readable, _ in self._by_halves(query, make, ids) for made in readable]
+                ids = list(connection.scalars(query.with_only_columns(self.tables.jobs.c.id), asked))
+            return [made for readable, _ in self._by_halves(query, make, ids, asked) for made in readable]
 
-    def _read(self, query: sa.Select[Any], make: Callable[[Row], Made]) -> list[Made]:
+    def _read(self, query: sa.Select[Any], make: Callable[[Row], Made], asked: Asked) -> list[Made]:
         with self.database.reading() as connection:
-            return [make(row) for row in rows_of(connection.execute(query))]
+            return [make(row) for row in rows_of(connection.execute(query, asked))]
 
     def _by_halves(
-        self, query: sa.Select[Any], make: Callable[[Row], Made], ids: Sequence[str]
+        self,
+        query: sa.Select[Any],
+        make: Callable[[Row], Made],
+        ids: Sequence[str],
+        asked: Asked = NOTHING,
     ) -> Iterator[tuple[list[Made], Mapping[str, str]]]:
         """Yield what can be read, and what is wrong with the others by id, in as few statements as possible."""
         if not ids:
             return
         try:
-            yield self._read(query.where(self.tables.jobs.c.id.in_(ids)), make), {}
+            yield self._read(query.where(self.tables.jobs.c.id.in_(ids)), make, asked), {}
         except UNREADABLE as error:
             if len(ids) > 1:
                 half = len(ids) // 2
-                yield from self._by_halves(query, make, ids[:half])
-                yield from self._by_halves(query, make, ids[half:])
+                yield from self._by_halves(query, make, ids[:half], asked)
+                yield from self._by_halves(query, make, ids[half:], asked)
             else:
                 self.database.leave_out("job", ids[0], error)
                 yield [], {ids[0]: str(error)}
@@ -210,9 +217,11 @@ class SqlJobs(SqlFacet, StoredJobs):
 
 
 @lru_cache(maxsize=KEPT)
-def _rows_seen(tables: Tables, seen: View | None) -> sa.Select[Any]:
-    """Return the statement for all jobs that a view sees."""
-    return sa.select(tables.jobs).where(*jobs_seen(tables, seen)).order_by(tables.jobs.c.id)
+def _rows_seen(tables: Tables, seen: View | None, *, among: bool = False) -> sa.Select[Any]:
+    """Return the statement for all jobs that a view sees, or for those `among` the `ids`; made once."""
+    c = tables.jobs.c
+    query = sa.select(tables.jobs).where(*jobs_seen(tables, seen)).order_by(c.id)
+    return query.where(c.id.in_(sa.bindparam("ids", expanding=True))) if among else query
 
 
 def _is_over(c: sa.ColumnCollection[str, sa.Column[Any]], dialect: sa.Dialect) -> sa.ColumnElement[bool]:

@@ -156,9 +156,8 @@ def _calendar(
     by_hour: dict[tuple[date, int], list[tuple[str, Any]]] = {}
     bad: list[tuple[Any, str]] = []
     of_hour: list[tuple[str, Any]] = []
-    begin = end = (
-        t.now
-    )  # of the quarter of an hour that is read: in it all have one hour of the day, in every zone
+    # The zone is asked once for a quarter of an hour: in it all have one hour of the day, in every zone.
+    begin = end = t.now
     for instant in instants:
         outcome = outcome_of(instant)
         counts[outcome] = counts.get(outcome, 0) + instant.ticks
