@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from jobmanager.stores.sql.rows import (
     failure_values,
     is_about_a_value,
     job_from,
+    rows_of,
     run_from,
 )
 from jobmanager.stores.sql.tables import Tables
@@ -93,6 +94,12 @@ def _half(
     if before is not None:
         newest = newest.where(sa.or_(instant < end, runs.c.id < before.id))
     return sa.select(newest.order_by(*(column.desc() for column in order)).limit(limit).subquery())
+
+
+@lru_cache(maxsize=64)
+def _the_run(runs: sa.Table, conditions: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
+    """Return the statement for the run `run_id`, made once for the conditions of a view: a page asks for a run several times."""
+    return sa.select(runs).where(runs.c.id == sa.bindparam("run_id"), *conditions)
 
 
 class Database(ABC):
@@ -190,9 +197,8 @@ class Database(ABC):
     ) -> Run | None:
         if not self.may_be_run_id(run_id):
             return None
-        query = sa.select(self.tables.runs).where(self.tables.runs.c.id == run_id, *conditions)
-        row = connection.execute(query).mappings().one_or_none()
-        return None if row is None else run_from(row)
+        rows = rows_of(connection.execute(_the_run(self.tables.runs, conditions), {"run_id": run_id}))
+        return run_from(rows[0]) if rows else None
 
     def runs_from(self, rows: Iterable[Row]) -> list[Run]:
         """Return the runs that rows stand for, without those that cannot be read: each is logged when it is found to be so."""
@@ -265,8 +271,8 @@ class Database(ABC):
 
     def find_job(self, connection: Connection, query: sa.Select[Any], job_id: str) -> JobRow | None:
         try:
-            row = connection.execute(query.where(self.tables.jobs.c.id == job_id)).mappings().one_or_none()
-            return None if row is None else job_from(row)
+            rows = rows_of(connection.execute(query.where(self.tables.jobs.c.id == job_id)))
+            return job_from(rows[0]) if rows else None
         except (*UNREADABLE, sa.exc.DBAPIError) as error:
             if isinstance(error, sa.exc.DBAPIError) and not is_about_a_value(error):
                 raise
