@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from functools import cache
@@ -37,8 +38,8 @@ def rows_of(result: sa.CursorResult[Any]) -> list[Row]:
 def raw_rows(result: sa.CursorResult[Any]) -> Sequence[Sequence[Any]]:
     """Return the rows of a result as the driver has them: for thousands, SQLAlchemy's would take as long as the database. Instants on SQLite are numbers."""
     assert result.cursor is not None  # noqa: S101 - a SELECT has one
-    rows: Sequence[Sequence[Any]] = result.cursor.fetchall()
-    result.close()
+    with closing(result):
+        rows: Sequence[Sequence[Any]] = result.cursor.fetchall()
     return rows
 
 
