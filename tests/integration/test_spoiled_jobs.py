@@ -193,9 +193,9 @@ def test_many_unreadable_rows_are_said_once_each_and_cost_few_statements(
         spoil(store, f"UPDATE jobmanager_jobs SET override = '{{' WHERE id = 'job-{number:03}'")
     reads, read = [], store.jobs._read
 
-    def counted(query: Any, make: Callable[[Any], Any]) -> list[Any]:
+    def counted(query: Any, make: Callable[[Any], Any], asked: Any) -> list[Any]:
         reads.append(query)
-        return read(query, make)
+        return read(query, make, asked)
 
     monkeypatch.setattr(store.jobs, "_read", counted)
     with caplog.at_level(logging.ERROR):
