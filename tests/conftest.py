@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tests.pg_net.target import http_target
 from tests.servers import (
@@ -43,6 +44,12 @@ __all__ = [
     "still_pg_cron_server",
     "still_pg_cron_url",
 ]
+
+# How long an example takes says of the machine's other work, and of what is imported for the first time.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 # Our own switches, read before the environment is cleared.
 REQUIRE_SERVERS = os.environ.get("JOBMANAGER_REQUIRE_SERVERS") == "1"
