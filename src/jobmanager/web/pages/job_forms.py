@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -26,7 +26,7 @@ from jobmanager.errors import (
     PayloadError,
     UnsupportedError,
 )
-from jobmanager.job import OF_REPEATED
+from jobmanager.job import MOST, OF_REPEATED
 from jobmanager.ledger.job_view import JobView
 from jobmanager.present.arguments import PREFIX, WHOLE, fields_of, payload_of
 from jobmanager.present.definition import told_change
@@ -40,7 +40,7 @@ from jobmanager.present.policy_fields import (
 )
 from jobmanager.present.preview import other_readings, preview_of, schedule_of
 from jobmanager.registry import HandlerInfo
-from jobmanager.schedule import At, Cron, Every
+from jobmanager.schedule import At, Cron, Every, Schedule
 from jobmanager.schedule.dst import DEBIAN
 from jobmanager.schedule.instants import SECOND
 from jobmanager.web.pages.job import config_of, schema_of
@@ -308,7 +308,8 @@ def _values(view: JobView) -> dict[str, str]:
         case At():
             values |= {"kind": "at", "at": schedule.moment.isoformat()}
     if isinstance(schedule, (Cron, Every)):
-        values["until"] = schedule.until.isoformat() if schedule.until else ""
+        is_counted = bool(values.get("max_runs"))  # its end is no option: with a change it is counted anew
+        values["until"] = schedule.until.isoformat() if schedule.until and not is_counted else ""
         values["exclude"] = schedule.exclude.text
     return values
 
@@ -336,6 +337,7 @@ def _common(request: Request, draft: Draft, given: Mapping[str, Any], view: JobV
     preview, schedule = None, None
     try:
         schedule = schedule_of("job", **draft.schedule_words())
+        schedule = _counted(draft, schedule, view, site.now())
         preview = preview_of(schedule, site.now())
     except JobManagerError as error:
         if draft.values.get("cron") or draft.values.get("every") or draft.values.get("at"):
@@ -364,6 +366,19 @@ def _common(request: Request, draft: Draft, given: Mapping[str, Any], view: JobV
         ],
         "groups": policy_groups(offered(view), draft.values, draft.errors),
     }
+
+
+def _counted(draft: Draft, schedule: Schedule | None, view: JobView | None, now: datetime) -> Schedule | None:
+    """Return the schedule with the end that a number of runs gives it: counted anew by a change of either, and else as it is kept."""
+    number = draft.values.get("max_runs", "").strip()
+    if not isinstance(schedule, (Cron, Every)) or schedule.until or not re.fullmatch("[0-9]{1,5}", number):
+        return schedule
+    if view is not None and not draft.changed & {*TIMING, "max_runs"}:
+        kept = view.schedule
+        return replace(schedule, until=kept.until) if isinstance(kept, (Cron, Every)) else schedule
+    return (
+        replace(schedule, until=schedule.end_after(now, int(number))) if 0 < int(number) <= MOST else schedule
+    )
 
 
 def _was(typed: Mapping[str, str]) -> dict[str, str]:
