@@ -144,13 +144,14 @@ def test_hostile_filters_come_back_as_texts(shop: Shop) -> None:
             assert not {tag for tag, _ in Shape(response.text).elements} - ALLOWED, (path, text)
 
 
-def test_hostile_names_of_jobs_and_webhooks_are_texts(tmp_path: Path) -> None:
+def test_hostile_names_of_jobs_and_events_are_texts(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     names = [storable(text) for text in HOSTILE[:60]]
     shop.jobs.handler("work-too")(lambda: 1)
     for place, name in enumerate(names):
         shop.jobs.create_job(f"job-{place}", handler="work-too", name=name[:100], by=name[:100])
-    for path in ("/jobs", "/jobs?sort=next", "/jobs/job-2", "/audit", "/handlers", "/"):
+        shop.jobs.send_event(name[:200], key=name[:200], id=name[:200])
+    for path in ("/jobs", "/jobs?sort=next", "/jobs/job-2", "/events", "/audit", "/handlers", "/"):
         shown = shop.page(path)
         assert not shown.handlers, path
         assert not {tag for tag, _ in shown.elements} - ALLOWED, path
