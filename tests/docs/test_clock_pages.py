@@ -84,7 +84,7 @@ def test_the_commands_of_the_page_plan_the_application_there(
     environment = given.get("JOBMANAGER_ENVIRONMENT", "development")
     name = f"jm:default:{environment}:send-invoices"
 
-    assert run(["--app", "shop:jobs", "sync", "--apply"]) == 0
+    assert run(["--app", "shop:jobs", "sync", "--apply"]) == 0, capsys.readouterr()
     assert list(fake.entries) == [name]
     assert fake.entries[name].text == "0 9 * * 1,2,3,4,5"
     assert fake.entries[name].zone == "Europe/Berlin"

@@ -694,7 +694,7 @@ FAULTS: list[tuple[Callable[[Prerequisites], JobManager], str, str]] = [
     (rotation_not_finished, "2 keys sign since", "jobmanager secret retire"),
     (no_token, "keeps no token", "jobmanager init"),
     (bearer, "net.http_request_queue", "JOBMANAGER_AUTH=signature"),
-    (clock_skew, "The database's clock is +600 s off", "NTP"),
+    (clock_skew, "s off this host's", "NTP"),
     (another_layout, "JOBMANAGER_PG_CRON_LAYOUT is entries here", "Restart the application"),
     (wait_mode, "JOBMANAGER_WAIT is set and there are 2 jobs", "Unset JOBMANAGER_WAIT"),
     (another_url, "JOBMANAGER_PUBLIC_URL makes that https://jobs.invalid", "Restart the application"),
