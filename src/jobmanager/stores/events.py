@@ -9,7 +9,7 @@ from jobmanager.step import EventWait, SentEvent
 
 
 class StoredEvents(ABC):
-    """What was sent and what waits. Any thread may call any method; nothing is written."""
+    """Reads sent events, and the runs that wait for one. Any thread may call any method; nothing is written."""
 
     @abstractmethod
     def sent(

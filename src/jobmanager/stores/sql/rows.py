@@ -49,7 +49,7 @@ def encode(value: Any) -> str | None:
 
 
 _NOT_PLAIN = re.compile(r"""[^ -~]|["\\:]""")
-"""What JSON escapes, and the colon, which stands between the type and the message of an error as people read them."""
+"""Finds the characters that JSON escapes, and the colon: shown errors have one between type and message, stored errors none."""
 
 
 def longest_plain_part(text: str) -> str:
