@@ -281,11 +281,16 @@ async def test_a_call_captured_is_answered_alike_for_five_minutes_and_refused_af
 async def test_a_flood_of_failures_is_told_to_come_back_later_and_keeps_nobody_out(kind):
     app = asgi(Jobs(auth=kind))
     ours = bearer() if kind == "bearer" else signed(BODY)
-    statuses = [(await ask(app, BODY, bearer(OTHER_SECRET))).status for _ in range(300)]
+    began = time.monotonic()
+    answers = [await ask(app, BODY, bearer(OTHER_SECRET)) for _ in range(300)]
+    two_a_second = 2 * (time.monotonic() - began)
+    statuses = [answer.status for answer in answers]
     assert statuses[:100] == [401] * 100
-    assert set(statuses[150:]) == {429}
-    limited = await ask(app, BODY, bearer(OTHER_SECRET))
-    assert int(limited.headers["retry-after"]) >= 1
+    assert set(statuses[100:]) <= {401, 429}
+    assert statuses.count(401) <= 100 + two_a_second
+    limited = [answer for answer in answers if answer.status == 429]
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in limited)
+    assert limited
     assert (await ask(app, BODY, ours)).status == 202
     assert (await ask(app, BODY, bearer(OTHER_SECRET), client="10.9.9.9")).status == 401
 

@@ -22,7 +22,7 @@ from jobmanager.step import Awaited, Step
 from jobmanager.stores.outbox import Notice
 from jobmanager.stores.steps import StepWrite
 from jobmanager.testing import FakeClock
-from jobmanager.web import Limits, password_login
+from jobmanager.web import password_login
 from jobmanager.web.origin import COOKIE
 from jobmanager.web.pages.app import ROUTES
 
@@ -30,7 +30,6 @@ NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 TRACE = "planted-trace-of-the-system"
 SECRET = "planted-secret-of-acme"
 TOKEN = "the-token-of-this-browser"
-MANY = Limits(starts_per_minute=100_000, failures_per_second=100_000, failures_at_once=100_000)
 CROSS_SITE = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
 STRETCH = {"start": "2026-11-24 00:00", "end": "2026-11-24 12:00"}
 SURE = {"sure": "yes"}
@@ -193,7 +192,7 @@ class World:
             self.jobs.sync()
         self.jobs.send_event("greeted", id="the same in both worlds")
         self.clock.advance(seconds=3600 - (self.clock.now() - NOON).total_seconds())
-        self.app = Api(self.jobs, limits=MANY).app
+        self.app = Api(self.jobs).app
 
     def _told(self, job_id: str, text: str, *, scope: str = "") -> dict[str, str]:
         """Make runs, a notification and entries of the audit of a job that say this text; return the ids of a run and of the notification."""
@@ -307,13 +306,13 @@ def visitors(world: World) -> Iterator[Visitors]:
 
 @pytest.fixture(scope="module")
 def read_only(world: World) -> Iterator[Visitors]:
-    yield from _visit(world, Api(world.jobs, limits=MANY, read_only=True).app)
+    yield from _visit(world, Api(world.jobs, read_only=True).app)
 
 
 @pytest.fixture(scope="module")
 def with_sign_in(world: World) -> Iterator[Visitors]:
     users = Settings(dashboard_users=f"ana:admin:{hashed('correct horse battery')}")
-    yield from _visit(world, Api(world.jobs, limits=MANY, sign_in=password_login(users)).app)
+    yield from _visit(world, Api(world.jobs, sign_in=password_login(users)).app)
 
 
 def kind_of(response: httpx.Response) -> str:
