@@ -413,7 +413,8 @@ class Executor:
         """End an attempt with the process; a run whose handler was not called goes back as it is."""
         if not attempt.claim_completion():
             return False
-        self.end(attempt, cut_by_shutdown(attempt) if attempt.begun else not_begun())
+        outcome = cut_by_shutdown(attempt) if attempt.begun else not_begun()
+        self.end(attempt, outcome, by_writer=True)  # a store that does not reply must not hold up the stop
         return True
 
     def _attempt(

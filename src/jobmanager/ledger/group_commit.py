@@ -110,6 +110,7 @@ class GroupCommit:
 
     def stop(self, timeout: float) -> None:
         """Write what waits, for at most `timeout` seconds, and end the thread; twice is safe."""
+        until = self._clock.monotonic() + timeout
         # A write on its caller's own thread may be under way, and what it opened still has to be ended.
         if self._committing.acquire(timeout=timeout):
             self._committing.release()
@@ -118,7 +119,7 @@ class GroupCommit:
             self._idle = False
             self._work.notify_all()
         if thread is not None:
-            thread.join(timeout)
+            thread.join(max(0.0, until - self._clock.monotonic()))
             self._given_up.set()
 
     # ---------------------------------------------------------------- who writes

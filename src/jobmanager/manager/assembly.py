@@ -426,30 +426,31 @@ class Assembly:
             self._outage.warning("still not up: %s", error)
             self.background.run_at(self._clock.now() + COME_UP_AGAIN, self._try_again)
 
-    def stop(self, drain: timedelta) -> None:
+    def stop(self, drain: timedelta, left: Budget) -> None:
         """Accept nothing more, let running handlers end for at most `drain`, record the rest, and deregister. Twice is safe.
 
-        Ends within `drain` and `LONGEST_STOP` whatever the store does; what the store did not take by then is left to the
+        Ends within `drain` and what is `left`, whatever the store does; what the store did not take by then is left to the
         sweep of the other processes.
         """
-        self.watchdog.stop()
+        self.watchdog.stop(left.share(0.1))
         if not self._up:
-            self.background.stop(LONGEST_STOP / 5)  # what is half up cannot be stopped
-        self._stop_backend(LONGEST_STOP / 5)
+            self.background.stop(left.share(0.2))  # what is half up cannot be stopped
+        self._stop_backend(left.share(0.2))
         begun_outside = self.backend.drain_left()
         if begun_outside is not None:
             drain = min(drain, timedelta(seconds=max(0.0, begun_outside)))
+        draining_since = self._clock.monotonic()
         self.runner.drain(drain)
-        left = Budget(self._clock, LONGEST_STOP * 0.7)
+        left.extend(self._clock.monotonic() - draining_since)
         self.watching.stop(left.share(0.2))
         self.background.stop(left.share(0.3))
         self.supervisor.leave_to_writer()
-        self.commits.stop(left.share(0.6))
-        self.commits.stop(left.share(0.6))  # the ends of what only now turned out to be opened
+        self.commits.stop(left.share(0.4))
+        self.commits.stop(left.share(0.4))  # the ends of what only now turned out to be opened
         self.announcer.stop(left.share(0.2))
         self.pool.stop()
-        self.notifying.stop()
-        self.heartbeat.stop(left.share(1.0))
+        self.notifying.stop(left.share(0.4))
+        self.heartbeat.stop(left.share(0.7))
         if self._capturing:
             capture.stop()
             self._capturing = False

@@ -39,6 +39,7 @@ from jobmanager.notify.message import Notifier
 from jobmanager.notify.notifying import Hooks
 from jobmanager.observe import Observer
 from jobmanager.process import log_handlers
+from jobmanager.process.bounded import Budget
 from jobmanager.process.real_threads import check_real_threads
 from jobmanager.process.signals import SignalHandlers
 from jobmanager.registry import Registry
@@ -227,7 +228,7 @@ class JobManager(
             try:
                 self._parts.assembly.start(executes=executes)
             except BaseException:
-                self._parts.assembly.stop(timedelta(0))
+                self._parts.assembly.stop(timedelta(0), Budget(self._parts.clock, LONGEST_STOP))
                 raise
             self._parts.started = True
             for row in self._parts.assembly.job_sync.rows.values():
@@ -295,16 +296,17 @@ class JobManager(
         latest, whatever the store does: what could not be recorded by then, the sweep of another process or the next start ends.
         """
         # A start that waits for the store in another thread holds the lock for longer than a stop may take.
-        held = self._parts.lock.acquire(timeout=LONGEST_STOP / 5)
+        left = Budget(self._parts.clock, LONGEST_STOP)
+        held = self._parts.lock.acquire(timeout=left.share(0.2))
         try:
             if self._parts.started or self._parts.attending:
                 if not self._parts.settings.disabled:
                     self._parts.assembly.stop(
-                        self._parts.settings.drain if drain is None else duration_of("drain", drain)
+                        self._parts.settings.drain if drain is None else duration_of("drain", drain), left
                     )
                 self._parts.started = self._parts.attending = False
                 self._parts.stopped = True
-            self._parts.stop_feed(LONGEST_STOP / 5)
+            self._parts.stop_feed(left.share(1.0))
         finally:
             if held:
                 self._parts.lock.release()

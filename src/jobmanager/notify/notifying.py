@@ -37,7 +37,6 @@ LOOK_EVERY = timedelta(seconds=10)
 AT_MOST_EVERY = 1.0
 """Seconds between two looks that notices ask for; what comes between waits for the next one."""
 DIRECTLY_WITHIN = 60.0
-STOP_WITHIN = 1.0
 Lookup = Callable[[str], str | None]
 
 
@@ -131,11 +130,11 @@ class Notifying:
         if self.channels.by_name or self._settings.heartbeat_url:
             self._background.start()
 
-    def stop(self) -> None:
-        """Begin no further message. Twice is safe; what is being sent has a moment to end."""
+    def stop(self, timeout: float = 1.0) -> None:
+        """Begin no further message. Twice is safe; what is being sent has at most `timeout` seconds to end."""
         self.delivery.stopping = True
         if "_background" in self.__dict__:
-            self._background.stop(STOP_WITHIN)
+            self._background.stop(timeout)
 
     def wake(self) -> None:
         """Look for messages soon, at most once a second: a notice was written. Any thread."""

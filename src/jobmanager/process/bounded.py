@@ -82,6 +82,10 @@ class Budget:
         self._clock = clock
         self._until = clock.monotonic() + seconds
 
+    def extend(self, seconds: float) -> None:
+        """Add seconds that were waited for something else meanwhile."""
+        self._until += seconds
+
     def share(self, part: float) -> float:
         """Return a part (0.0 to 1.0) of the seconds that are left, never less than a tenth of a second."""
         return max(0.1, (self._until - self._clock.monotonic()) * part)

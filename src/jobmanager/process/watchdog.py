@@ -118,12 +118,12 @@ class Watchdog:
         )
         self._thread.start()
 
-    def stop(self) -> None:
-        """Watch no more; twice is safe."""
+    def stop(self, timeout: float = 1.0) -> None:
+        """Watch no more, and wait at most `timeout` seconds for a look that is under way; twice is safe."""
         self._stopping.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
-            thread.join(1)
+            thread.join(timeout)
         self._found, self._reported = {}, set()
 
     def _watch(self, stopping: threading.Event) -> None:
