@@ -76,7 +76,7 @@ SETTINGS: dict[str, Any] = {
 # What the hot path says to PostgreSQL, and which threads say it.
 STATEMENTS = {
     "open": r"WITH opened AS",  # scheduler, writer, caller
-    "end": r"^WITH v AS \(",  # worker, loop, writer
+    "end": r"^WITH v AS \(",  # worker, writer
     "claim": r"WITH due AS MATERIALIZED",  # background
     "beat": r"^UPDATE jobmanager\.instances SET beats",  # heartbeat
     "instances": r"^SELECT jobmanager\.instances\.id",  # heartbeat

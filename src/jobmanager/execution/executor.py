@@ -157,10 +157,14 @@ class Executor:
                 return
             if self._begin(attempt, self._heartbeat.ok() or self._heartbeat.wait_until_ok()):
                 self._limit_run(attempt)
-                outcome = timed_out(attempt) if attempt.run_is_over else self._invoke(attempt)
+                outcome = (
+                    timed_out(attempt)
+                    if attempt.run_is_over
+                    else self._after_interruptions(attempt, self._invoke(attempt))
+                )
         except BaseException as error:  # noqa: BLE001 - of our own code: an outcome, never a lost thread
             outcome = internal_error(error)
-        self._finish(attempt, outcome)
+        self._record_outcome(attempt, outcome)
         if attempt.meant_for_the_process is not None:
             raise attempt.meant_for_the_process
 
@@ -181,7 +185,10 @@ class Executor:
                 )
         except BaseException as error:  # noqa: BLE001 - as above
             outcome = internal_error(error) if attempt.begun else None
-        self._finish(attempt, outcome)
+        if outcome is not None and outcome.reason == "shutdown":
+            with contextlib.suppress(BaseException):  # a loop that ends lends no threads
+                outcome = await asyncio.to_thread(self._after_interruptions, attempt, outcome)
+        self._record_outcome(attempt, outcome, by_writer=not attempt.stays)
 
     def _limit_run(self, attempt: Attempt) -> None:
         """Find out when a run with a `run_timeout` began: with its first start since it was opened, or opened again."""
@@ -234,23 +241,27 @@ class Executor:
             return self._invokers.in_a_child_process(attempt, handler)
         return self._invokers.on_this_thread(attempt)
 
-    def _finish(self, attempt: Attempt, outcome: Outcome | None) -> None:
+    def _record_outcome(self, attempt: Attempt, outcome: Outcome | None, *, by_writer: bool = False) -> None:
         """Record the outcome, unless the end was recorded meanwhile; the slot goes back in any case."""
         try:
             if outcome is None:
                 return
-            if outcome.reason == "shutdown" and self._was_interrupted_often(attempt.run):
-                outcome = cut_by_shutdown(attempt)
             ending = self._ending(
                 attempt, outcome
             )  # what the handler left behind is looked at under its own timeout
             if attempt.claim_completion():
-                self._record(attempt, ending)
+                self._record(attempt, ending, by_writer=by_writer)
             else:
                 text = "job=%s run_id=%s late writer refused: its outcome is on record"
                 self._log(attempt.run, logging.WARNING, text)
         finally:
             attempt.slot.release()
+
+    def _after_interruptions(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """Return the outcome as it counts: of a run that shutdowns have interrupted too often, this one is an attempt."""
+        if outcome.reason == "shutdown" and self._was_interrupted_often(attempt.run):
+            return cut_by_shutdown(attempt)
+        return outcome
 
     def _was_interrupted_often(self, run: Run) -> bool:
         """Return True if so many shutdowns have interrupted the run that this one counts as an attempt."""

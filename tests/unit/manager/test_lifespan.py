@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
+import pytest
 from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 
@@ -31,3 +36,33 @@ def test_what_the_application_opens_is_there_as_long_as_the_jobs_are() -> None:
     with TestClient(app) as client:
         assert client.get("/").json() == "open, True"
     assert seen == [("shop", False), ("closed", False)]
+
+
+async def test_the_loop_of_the_application_waits_for_no_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Fails if a coroutine's end is written on the loop, which a store that is slow or silent would hold up with all its requests."""
+    jobs = JobManager(Settings(database_url=f"sqlite:///{tmp_path}/jobs.db", backend="local"))
+
+    opened = asyncio.Event()
+
+    @jobs.job("hello")
+    async def hello() -> str:
+        await opened.wait()
+        return threading.current_thread().name
+
+    async with jobs.lifespan():
+        writers, write = [], jobs.store.runs.write
+
+        def writing(*batch: Any) -> Any:
+            writers.append(threading.current_thread().name)
+            return write(*batch)
+
+        monkeypatch.setattr(jobs.store.runs, "write", writing)
+        run = await jobs.aio.trigger_job("hello")
+        opened.set()
+        ended = await jobs.aio.wait(run.id)
+    assert ended.output == threading.current_thread().name
+    assert writers
+    assert threading.current_thread().name not in writers
+    jobs.store.close()
