@@ -359,3 +359,4 @@ def test_entries_that_were_all_removed_from_pg_cron_are_seen_by_all(
         surfaces.are_red(settings, "not_brought", "No tick comes: 'work' was due", jobs)
     finally:
         jobs.stop()
+        jobs.store.close()
