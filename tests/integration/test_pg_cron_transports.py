@@ -320,6 +320,17 @@ def keeps_time(jobs: JobManager, backend: str) -> None:
     jobs.store.processes.keep_time("default", backend, even_if_alive=True)
 
 
+def without_sweeps(jobs: JobManager, patch: pytest.MonkeyPatch) -> None:
+    """Before its start: have no sweep of this manager take the time again, or settle what is due."""
+    take = jobs.store.processes.keep_time
+
+    def take_at_start(namespace: str, backend: str, *, even_if_alive: bool) -> str | None:
+        return take(namespace, backend, even_if_alive=True) if even_if_alive else None
+
+    patch.setattr(jobs.store.processes, "keep_time", take_at_start)
+    patch.setattr(jobs._assembly.sweep, "look", lambda: None)
+
+
 @pytest.mark.parametrize("backend", ["local", "external"])
 def test_what_pg_cron_has_planned_is_inert_while_another_backend_keeps_the_time(
     ground: Callable[..., Ground], caplog: pytest.LogCaptureFixture, backend: str
@@ -353,13 +364,16 @@ def test_a_living_process_keeps_the_time_when_no_other_backend_lives(ground: Cal
 
 
 def test_a_tick_that_was_announced_is_opened_by_whatever_backend_brings_it(
-    ground: Callable[..., Ground],
+    ground: Callable[..., Ground], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fails if an announced row counted as taken: a switch of backends would lose the tick between them."""
+    until(lambda: datetime.now(UTC).second < 40)  # no minute comes while they start
     here = ground()
     here.manager.stop(1)  # whose database goes on announcing
     local = here.make(here.manager.settings.database_url, 1, backend="local")
+    without_sweeps(local, monkeypatch)
     local.start()
+    local._assembly.backend.stop(timedelta(seconds=5))  # the test is its clock
     try:
         keeps_time(local, "pg_cron")
         instant = here.make_due()
@@ -377,35 +391,25 @@ def test_a_tick_that_was_announced_is_opened_by_whatever_backend_brings_it(
         local.store.close()
 
 
-def fired_in_overlap(here: Ground, outside: JobManager) -> None:
-    """Let the database announce although a process of another backend lives, whose sweep after the start may take the time again."""
-
-    def fired() -> bool:
-        keeps_time(outside, "pg_cron")
-        return here.fire() == 1
-
-    until(fired, 30)
-
-
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_tick_that_was_announced_is_opened_by_the_call_of_a_clock_outside(
-    ground: Callable[..., Ground], *, wait: bool
+    ground: Callable[..., Ground], monkeypatch: pytest.MonkeyPatch, *, wait: bool
 ) -> None:
     """Fails if a call takes a row for a run that somebody has in hand: a move to external would lose the tick between them."""
     here = ground()
     here.manager.stop(1)
-    outside = here.make(
-        here.manager.settings.database_url, 1, backend="external", wait=wait, sweep_seconds=600
-    )
+    outside = here.make(here.manager.settings.database_url, 1, backend="external", wait=wait)
+    without_sweeps(outside, monkeypatch)
     outside.start()
     try:
+        keeps_time(outside, "pg_cron")
         instant = here.make_due()
-        fired_in_overlap(here, outside)
+        assert here.fire() == 1
         [announced] = outside.runs("job-0")
 
         ticked = outside.host.tick("job-0", scheduled_for=instant)
 
-        assert ticked.run_id == announced.id  # the sweep of the start may have been quicker
+        assert ticked.run_id == announced.id
         until(lambda: outside.runs("job-0", "succeeded"), 10)
         assert [run.id for run in outside.runs("job-0") if run.scheduled_for == instant] == [announced.id]
     finally:
@@ -477,11 +481,12 @@ def test_of_several_announced_between_a_stop_and_a_start_the_newest_is_on_time(
 
 
 def test_handed_over_in_both_directions_no_tick_is_lost_or_started_twice(
-    ground: Callable[..., Ground],
+    ground: Callable[..., Ground], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two generations overlap, and bring the same 60 instants in any order (F28, G15)."""
     here = ground()
-    local = here.make(here.manager.settings.database_url, 1, backend="local", sweep_seconds=600)
+    local = here.make(here.manager.settings.database_url, 1, backend="local")
+    without_sweeps(local, monkeypatch)
     local.start()
     try:
         keeps_time(local, "pg_cron")
