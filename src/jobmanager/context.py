@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import random
@@ -15,6 +14,7 @@ from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, overload
 from uuid import UUID, uuid4
 
+from jobmanager.beside_loop import beside_loop
 from jobmanager.clock import Clock, as_duration, later
 from jobmanager.errors import RunCancelledError, StepError, UnsupportedError
 from jobmanager.job import Job, Retry
@@ -558,11 +558,11 @@ class AsyncRunContext(RunContext):
     ) -> None:
         """Let the run rest; see `RunContext.sleep`."""
         more = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-        await asyncio.to_thread(self._state.steps().sleep, name, as_duration(duration) + more)
+        await beside_loop(self._state.steps().sleep, name, as_duration(duration) + more)
 
     async def sleep_until(self, name: str, moment: datetime) -> None:  # type: ignore[override]
         """Let the run rest until the moment; see `RunContext.sleep_until`."""
-        await asyncio.to_thread(self._state.steps().sleep_until, name, _aware(moment))
+        await beside_loop(self._state.steps().sleep_until, name, _aware(moment))
 
     async def wait_for(  # type: ignore[override]
         self,
@@ -573,13 +573,13 @@ class AsyncRunContext(RunContext):
     ) -> Event | None:
         """Let the run rest until an event is sent; see `RunContext.wait_for`."""
         limit = None if timeout is None else as_duration(timeout)
-        return await asyncio.to_thread(self._state.steps().wait_for, name, key, limit)
+        return await beside_loop(self._state.steps().wait_for, name, key, limit)
 
     async def start(  # type: ignore[override]
         self, name: str, job: str, payload: Mapping[str, Any] | None = None
     ) -> str:
         """Start a run of another job; see `RunContext.start`."""
-        return await asyncio.to_thread(self._state.steps().start, name, job, payload)
+        return await beside_loop(self._state.steps().start, name, job, payload)
 
     async def gather(  # type: ignore[override]
         self,
@@ -592,21 +592,21 @@ class AsyncRunContext(RunContext):
     ) -> list[Any]:
         """Start a run for each payload and let this run rest until all have ended; see `RunContext.gather`."""
         gather = self._state.steps().gather
-        return await asyncio.to_thread(
+        return await beside_loop(
             gather, name, job, list(payloads), limit=limit, return_failures=return_failures
         )
 
     async def now(self) -> datetime:  # type: ignore[override]
         """Return the time of the first attempt that came here; see `RunContext.now`."""
-        return await asyncio.to_thread(super().now)
+        return await beside_loop(super().now)
 
     async def random(self) -> float:  # type: ignore[override]
         """Return a random number that stays the same; see `RunContext.random`."""
-        return await asyncio.to_thread(super().random)
+        return await beside_loop(super().random)
 
     async def uuid(self) -> UUID:  # type: ignore[override]
         """Return a random UUID that stays the same; see `RunContext.uuid`."""
-        return await asyncio.to_thread(super().uuid)
+        return await beside_loop(super().uuid)
 
 
 _NO_OPTIONS = StepOptions()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from jobmanager.beside_loop import beside_loop
 from jobmanager.clock import Clock
 from jobmanager.context import AttemptState, OnceCaller, StepCalls
 from jobmanager.errors import StoreError
@@ -173,12 +174,12 @@ class Executor:
         outcome: Outcome | None = None
         try:
             trusted = self._heartbeat.ok()
-            if not trusted:  # not waited for here: the loop may be the application's
-                trusted = await asyncio.to_thread(self._heartbeat.wait_until_ok)
+            if not trusted:
+                trusted = await self._heartbeat.until_ok()
             if self._begin(attempt, trusted):
                 attempt.runs_in(asyncio.current_task())
                 if attempt.job.run_timeout is not None:
-                    await asyncio.to_thread(self._limit_run, attempt)
+                    await beside_loop(self._limit_run, attempt)
                 self._limit_here(attempt)
                 outcome = (
                     timed_out(attempt) if attempt.run_is_over else await self._invokers.on_this_loop(attempt)
@@ -187,7 +188,7 @@ class Executor:
             outcome = internal_error(error) if attempt.begun else None
         if outcome is not None and outcome.reason == "shutdown":
             with contextlib.suppress(BaseException):  # a loop that ends lends no threads
-                outcome = await asyncio.to_thread(self._after_interruptions, attempt, outcome)
+                outcome = await beside_loop(self._after_interruptions, attempt, outcome)
         self._record_outcome(attempt, outcome, by_writer=not attempt.stays)
 
     def _limit_run(self, attempt: Attempt) -> None:

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from jobmanager.beside_loop import beside_loop
 from jobmanager.cheap import cheap
 from jobmanager.clock import LONGEST, Clock, later
 from jobmanager.context import AttemptState
@@ -134,7 +135,7 @@ class Flow:
         options: StepOptions,
     ) -> Any:
         """Do what `step` does for a coroutine: a coroutine function is awaited here, a plain one is called in a thread."""
-        place = await asyncio.to_thread(self._enter, name, "step", options.key)
+        place = await beside_loop(self._enter, name, "step", options.key)
         try:
             while not place.step.is_done:
                 place = await self._tried_async(place, options, call)
@@ -154,15 +155,15 @@ class Flow:
         return self._returned(place, returned)
 
     async def _tried_async(self, place: _Place, options: StepOptions, call: Callable[[], Any]) -> _Place:
-        place = await asyncio.to_thread(self._begun, place)
+        place = await beside_loop(self._begun, place)
         token = _inside.set((self, place.step.name))
         try:
             returned = await _awaited(call, options.limit)
         except Exception as error:  # noqa: BLE001 - the step's own
-            return await asyncio.to_thread(self._failed, place, options.retry, error)
+            return await beside_loop(self._failed, place, options.retry, error)
         finally:
             _inside.reset(token)
-        return await asyncio.to_thread(self._returned, place, returned)
+        return await beside_loop(self._returned, place, returned)
 
     def _begun(self, place: _Place) -> _Place:
         """Return the step as its next try begins; suspend the run if that is not yet."""

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from jobmanager.beside_loop import beside_loop
 from jobmanager.clock import Clock
 from jobmanager.errors import ConfigurationError, OnceConflictError, PayloadError, StoreUnavailableError
 from jobmanager.ledger.bounding import exact_json
@@ -50,15 +51,15 @@ class Once:
         return self._keep(run, key, returned)
 
     async def _call_coroutine(self, run: Run, key: str, function: Callable[[], Awaitable[T]]) -> T | Any:
-        turn = await asyncio.to_thread(self._begin, run, key)
+        turn = await beside_loop(self._begin, run, key)
         if turn.state == "done":
             return turn.output
         try:
             returned = await function()
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(self._store.once.give_up, run, key))
+            await asyncio.shield(beside_loop(self._store.once.give_up, run, key))
             raise
-        return await asyncio.to_thread(self._keep, run, key, returned)
+        return await beside_loop(self._keep, run, key, returned)
 
     def _begin(self, run: Run, key: str) -> Turn:
         turn = self._store.once.begin(run, key)

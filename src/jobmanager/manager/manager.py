@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from jobmanager.backends.base import Backend, Host
 from jobmanager.backends.resolver import Resolution
+from jobmanager.beside_loop import beside_loop
 from jobmanager.clock import Clock
 from jobmanager.errors import ConfigurationError, PayloadError, StoppedError
 from jobmanager.execution.around import Around
@@ -337,11 +338,11 @@ class JobManager(
         Coroutine handlers then run on the loop that entered it.
         """
         self._parts.assembly.pool.use_loop(asyncio.get_running_loop())
-        await asyncio.to_thread(self.start)
+        await beside_loop(self.start)
         try:
             yield
         finally:
-            await asyncio.to_thread(self.stop)
+            await beside_loop(self.stop)
             self._parts.assembly.pool.use_loop(None)
 
     def lifespan_with(

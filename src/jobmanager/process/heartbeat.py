@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 
+from jobmanager.beside_loop import beside_loop
 from jobmanager.clock import Clock
 from jobmanager.errors import StoreError
 from jobmanager.process.bounded import ended_within
@@ -24,6 +26,7 @@ from jobmanager.validation.printable import get_logger
 logger = get_logger(__name__)
 
 SHORTEST_PAUSE = 5.0  # seconds; a busy machine makes shorter ones
+LOOK_EVERY = 0.1  # seconds between looks of a coroutine that waits for the lease
 TRUST = 0.8  # of the lease: others wait for all of it before they mark this process dead
 
 
@@ -172,6 +175,14 @@ class Heartbeat:
         with self._changed:
             while not self.ok() and not self._stopping.is_set():
                 self._changed.wait(self._length / 4)  # the end of the process notifies no waiter
+        return self.ok()
+
+    async def until_ok(self) -> bool:
+        """Hold a coroutine as `wait_until_ok` does a thread, and hold none: an outage may last, and thousands may wait."""
+        if self._thread is None:
+            return await beside_loop(self.wait_until_ok)
+        while not self.ok() and not self._stopping.is_set():  # noqa: ASYNC110 - beats come on a thread, which knows no loop
+            await asyncio.sleep(LOOK_EVERY)
         return self.ok()
 
     def beat(self) -> bool:
