@@ -15,7 +15,6 @@ from jobmanager.backends.base import Backend, Host
 from jobmanager.backends.resolver import Resolution, load_backend_class, resolve
 from jobmanager.clock import Clock, SystemClock
 from jobmanager.errors import (
-    ConfigurationError,
     JobDisabledError,
     JobNotFoundError,
     PermissionDeniedError,
@@ -29,6 +28,7 @@ from jobmanager.ledger.redaction import Redactor
 from jobmanager.manager.assembly import Assembly
 from jobmanager.manager.health import HealthCheck
 from jobmanager.manager.shipped import ShippedHandlers
+from jobmanager.notify.message import Notifier
 from jobmanager.notify.notifying import Hooks
 from jobmanager.observe import Observer
 from jobmanager.registry import Registry, closest
@@ -39,8 +39,9 @@ from jobmanager.stores.base import RunStore
 from jobmanager.stores.values import JobRow, Note
 from jobmanager.stores.webhooks import WebhookRow
 from jobmanager.validation.call_arguments import may_be_id
+from jobmanager.validation.parts import Part, check_parts, has_methods, is_list_of
 from jobmanager.validation.printable import get_logger
-from jobmanager.validation.texts import locate, shown
+from jobmanager.validation.texts import shown
 from jobmanager.webhooks.stored import EVERYTHING, Webhooks
 
 logger = get_logger(__name__)
@@ -61,8 +62,20 @@ class Parts:
         hooks: Hooks | None = None,
         host: Callable[[], Host],
     ) -> None:
-        _check_parts(
-            settings=settings, backend=backend, store=store, clock=clock, observers=observers, around=around
+        self._hooks = hooks or Hooks()
+        check_parts(
+            "JobManager",
+            _PARTS,
+            settings=settings,
+            backend=backend,
+            store=store,
+            clock=clock,
+            observers=observers,
+            around=around,
+            address_of=self._hooks.address_of,
+            locale_of=self._hooks.locale_of,
+            texts=self._hooks.texts,
+            notifiers=self._hooks.notifiers,
         )
         self._host = host
         self.environ: Mapping[str, str] = os.environ
@@ -72,7 +85,6 @@ class Parts:
         self._given_store = store
         self._observers = observers
         self.arounds = Arounds(around)
-        self._hooks = hooks or Hooks()
         self.registry: Registry = Registry()
         self.resolution: Resolution = (
             resolve(self.settings)
@@ -330,27 +342,30 @@ class Parts:
             after_fork()
 
 
-_PARTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+_PARTS: Mapping[str, Part] = {
     "settings": (lambda part: isinstance(part, Settings), "Settings(...)"),
     "backend": (lambda part: isinstance(part, Backend), "an object of a subclass of Backend"),
     "store": (lambda part: isinstance(part, RunStore), "an object of a subclass of RunStore"),
-    "clock": (lambda part: callable(getattr(part, "now", None)), "an object with the methods of Clock"),
-    "observers": (lambda part: isinstance(part, (list, tuple)), "a list of observers"),
+    "clock": (lambda part: has_methods(part, "now"), "an object with the methods of Clock"),
+    "observers": (
+        lambda part: is_list_of(part, lambda each: has_methods(each, "started", "ended")),
+        "a list of objects with the methods `started` and `ended`, as jobmanager.observe says",
+    ),
     "around": (
-        lambda part: isinstance(part, (list, tuple)) and all(map(callable, part)),
+        lambda part: is_list_of(part, callable),
         "a list of functions that take a RunContext and return a context manager",
     ),
+    "address_of": (callable, "a function that takes a name and returns an e-mail address or None"),
+    "locale_of": (callable, "a function that takes a name and returns a locale such as 'de', or None"),
+    "texts": (
+        lambda part: isinstance(part, Mapping) and all(isinstance(texts, Mapping) for texts in part.values()),
+        "a mapping of a locale to its texts by name",
+    ),
+    "notifiers": (
+        lambda part: is_list_of(part, lambda each: isinstance(each, Notifier)),
+        "a list of objects of subclasses of Notifier",
+    ),
 }
-
-
-def _check_parts(**parts: Any) -> None:
-    """Raise ConfigurationError for a part that is no such part."""
-    for name, part in parts.items():
-        fits, expected = _PARTS[name]
-        if part is not None and not fits(part):
-            error = ConfigurationError(f"{name}={shown(part)} cannot be used; use {expected}.")
-            locate(error, "JobManager")
-            raise error
 
 
 def _nothing() -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from math import isfinite
+
+from jobmanager.errors import ConfigurationError
+from jobmanager.validation.texts import shown
 
 MOST_ADDRESSES = 4_096
 
@@ -17,6 +21,7 @@ class Limits:
     The defaults for authenticated calls are above what a database sends: with one pg_cron entry for each of 1,000 jobs, 1,000
     calls come in one second. Failed authentications are counted apart, so that a stranger behind the same proxy cannot
     keep the database out; all addresses together may fail twice as often as one, whatever addresses the callers claim.
+    ConfigurationError for a number that limits nothing or everything.
     """
 
     calls_per_second: float = 5_000
@@ -25,6 +30,16 @@ class Limits:
     failures_at_once: int = 100
     starts_per_minute: float = 5
     """Of each principal, by hand, on the pages and by the API together."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+            least = 1 if each.name.endswith("_at_once") else 0
+            if not is_number or value < least or value == 0:
+                raise ConfigurationError(
+                    f"Limits: {each.name}={shown(value)} cannot be used; use a number {'from 1' if least else 'above 0'}."
+                )
 
 
 class Limit:
