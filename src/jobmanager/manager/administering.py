@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
+from typing import get_args
 
 from jobmanager.access.acting import current
 from jobmanager.access.principal import ADMIN
@@ -13,7 +14,7 @@ from jobmanager.manager.operating import Seconds
 from jobmanager.manager.parts import Parts
 from jobmanager.stores.audit import AuditQuery
 from jobmanager.stores.values import AuditEntry, Outcome, StoreFacts
-from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of
+from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, one_of
 from jobmanager.validation.texts import naming_its_caller
 
 
@@ -59,7 +60,7 @@ class Administering:
             target_id=target_id,
             by=actor,
             action=action,
-            outcome=outcome,
+            outcome=None if outcome is None else one_of("outcome", outcome, get_args(Outcome)),
             since=None if since is None else moment_of("since", since),
             until=None if until is None else moment_of("until", until),
             before=before,

@@ -13,7 +13,7 @@ from jobmanager.manager.guarding import changes, check_permission
 from jobmanager.manager.parts import Parts
 from jobmanager.run import new_id
 from jobmanager.stores.values import AuditEntry
-from jobmanager.validation.call_arguments import check_arguments, may_be_id, moment_of
+from jobmanager.validation.call_arguments import check_arguments, may_be_id, moment_of, text_of
 from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import Located, naming_its_caller, shown
 
@@ -47,6 +47,7 @@ class Keys:
         """
         with Located(f"Key {shown(name)}"):
             check_arguments(by=by)
+            name = text_of("name", name, 500)
             ends = None if expires is None else moment_of("expires", expires)
             holder = Principal(f"key:{name}", permissions, scopes=scopes)
         self._parts.check_not_disabled(f"Key {shown(name)} is not made")

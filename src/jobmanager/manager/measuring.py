@@ -10,7 +10,7 @@ from jobmanager.manager.guarding import reads
 from jobmanager.manager.listening import Events
 from jobmanager.manager.parts import Parts
 from jobmanager.process.heartbeat import living
-from jobmanager.validation.call_arguments import may_be_id
+from jobmanager.validation.call_arguments import ids_of
 from jobmanager.validation.texts import naming_its_caller, shown
 
 
@@ -28,7 +28,7 @@ class Measuring:
         counts by the hour, which running processes keep up to date within seconds and which outlive purged runs. A principal that is
         limited to scopes gets none of project jobs. Raises JobNotFoundError for an id that no job has, and PayloadError for another period.
         """
-        if period not in PERIODS:
+        if period not in tuple(PERIODS):  # what has no hash is none either
             raise PayloadError(f"period={shown(period)} is not one of {', '.join(PERIODS)}.")
         store = self._parts.ready().store
         if job is not None:
@@ -44,9 +44,9 @@ class Measuring:
         One statement for all of them, over the counts by the hour; see `stats`. Ids that are unknown, or hidden, are left out, and so
         are jobs without a run in the period. Raises PayloadError for a period that is none.
         """
-        if period not in PERIODS:
+        if period not in tuple(PERIODS):  # what has no hash is none either
             raise PayloadError(f"period={shown(period)} is not one of {', '.join(PERIODS)}.")
-        wanted = [job_id for job_id in job_ids if may_be_id(job_id)]
+        wanted = ids_of("job_ids", job_ids)
         if not wanted or not self._parts.store.exists():
             return {}
         self._count_hours()

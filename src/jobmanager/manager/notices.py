@@ -12,7 +12,14 @@ from jobmanager.manager.parts import Parts
 from jobmanager.notify.message import Message
 from jobmanager.run import new_id
 from jobmanager.stores.outbox import Notification, NotificationState
-from jobmanager.validation.call_arguments import check_arguments, may_be_id, text_of, words_of
+from jobmanager.validation.call_arguments import (
+    check_arguments,
+    mapping_of,
+    may_be_id,
+    text_of,
+    texts_of,
+    words_of,
+)
 from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import Located, naming_its_caller, shown
 
@@ -114,9 +121,11 @@ class Notices:
                 "heading": text_of("title", title, 500, least=0),
             }
             told["body"] = text_of("body", body, LONGEST_BODY, least=0)
+            listed = _listed({} if details is None else mapping_of("details", details))
+            words = texts_of("tags", tags)
         self._parts.check_not_disabled("No one is notified")
         assembly = self._parts.ready()
-        facts = {**told, "listed": _listed(details or {}), "tags": [str(tag) for tag in tags]}
+        facts = {**told, "listed": listed, "tags": words}
         hidden = assembly.notifying.presentable(facts)
         notices = assembly.notifying.alerts.of_system(
             "message", new_id(assembly.store.now()), hidden, fold=told["title"]
@@ -138,7 +147,10 @@ class Notices:
         Nothing of it is kept; with `by` it is audited where there is a store. Waits for the channels, a minute at most each.
         ConfigurationError where no one is to be told.
         """
-        check_arguments(by=by)
+        with Located("test_notifications"):
+            check_arguments(by=by)
+            if to is not None:
+                to = text_of("to", to, 500)
         self._parts.check_not_disabled("No message is sent")
         outcome = self._parts.assembly.notifying.test(to)
         if self._parts.store.exists():

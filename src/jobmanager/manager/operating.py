@@ -34,7 +34,13 @@ from jobmanager.process.health import HealthReport
 from jobmanager.process.heartbeat import living
 from jobmanager.run import SUSPENDED, Attempt, ByHand, JobMetrics, JobStatus, LogLine, Run, RunStatus, new_id
 from jobmanager.stores.values import AuditEntry, Instance, JobState
-from jobmanager.validation.call_arguments import check_arguments, duration_of, moment_of, words_of
+from jobmanager.validation.call_arguments import (
+    check_arguments,
+    duration_of,
+    moment_of,
+    position_of,
+    words_of,
+)
 from jobmanager.validation.printable import get_logger
 from jobmanager.validation.texts import Located, naming_its_caller, shown
 
@@ -343,10 +349,11 @@ class Operating:
         """Return the earlier attempts of the run, oldest first; the run itself is the last one. RunNotFoundError."""
         return self._parts.history.attempts(run_id)
 
+    @naming_its_caller
     @reads
     def logs(self, run_id: str, *, after: int = 0) -> list[tuple[int, int, LogLine]]:
-        """Return the log lines of the run as (position, attempt, line), after the position `after`. RunNotFoundError."""
-        return self._parts.history.lines(run_id, after)
+        """Return the log lines of the run as (position, attempt, line), after the position `after`. RunNotFoundError, PayloadError."""
+        return self._parts.history.lines(run_id, position_of("after", after))
 
     @naming_its_caller
     @reads

@@ -16,7 +16,15 @@ from jobmanager.registry import closest
 from jobmanager.run import Run, RunStatus
 from jobmanager.search import DeadLetters, FoundRuns, Mark, RunCounts, RunFilter
 from jobmanager.stores.values import DueInstant, Instance, JobRow, JobStanding, JobSummary
-from jobmanager.validation.call_arguments import check_arguments, duration_of, may_be_id, moment_of, words_of
+from jobmanager.validation.call_arguments import (
+    check_arguments,
+    duration_of,
+    ids_of,
+    may_be_id,
+    moment_of,
+    text_of,
+    words_of,
+)
 from jobmanager.validation.texts import naming_its_caller, shown
 
 
@@ -32,11 +40,12 @@ class Reading:
 
         Under a principal only stored jobs that it may see, and of each the latest of the runs that it may see.
         """
-        wanted = None if ids is None else {job_id for job_id in ids if may_be_id(job_id)}
+        wanted = None if ids is None else {*ids_of("ids", ids)}
         rows = {job_id: row for job_id, row in self._rows(wanted).items() if row.state != "deleted"}
         known = {*rows, *(self._parts.registry.jobs if self._parts.view() is None else ())}
         return self._views(sorted(known if wanted is None else known & wanted), rows)
 
+    @naming_its_caller
     @reads
     def standings(
         self,
@@ -50,11 +59,13 @@ class Reading:
 
         A few statements for all of them, whatever the number of runs: for lists of thousands of jobs, which `list_jobs` then shows in pages.
         With `runs=False` it is one, and nothing is told of outcomes and handlers: every job seems never to have run. With `limit` it is
-        a page of so many, beginning after the id `after`.
+        a page of so many, beginning after the id `after`. PayloadError for arguments that mean none.
         """
         if limit is not None:
             check_arguments(limit=limit)
-        wanted = None if ids is None else {job_id for job_id in ids if may_be_id(job_id)}
+        if after is not None:
+            after = text_of("after", after, 500, least=0)
+        wanted = None if ids is None else {*ids_of("ids", ids)}
         if limit is None and after is None:
             return self._standings(wanted, runs=runs)
         known = self._known_ids()
@@ -113,40 +124,52 @@ class Reading:
         """Return one job as `list_jobs` does, also a deleted one; JobNotFoundError, with the closest id, if there is none."""
         rows = self._rows({job_id} if may_be_id(job_id) else ())
         declared = self._parts.registry.jobs if self._parts.view() is None else {}
-        if job_id not in rows and job_id not in declared:
+        if not may_be_id(job_id) or (job_id not in rows and job_id not in declared):
             known = {*self._rows(), *declared}
             raise JobNotFoundError(
-                f"No job {job_id!r} is declared or stored.{closest(job_id, known)}", job_id=job_id
+                f"No job {shown(job_id)} is declared or stored.{closest(job_id, known)}", job_id=job_id
             )
         return self._views([job_id], rows)[0]
 
+    @naming_its_caller
     @reads
     def due_instants(
         self, job_ids: Collection[str], *, limit: int = 30, since: datetime | None = None
     ) -> dict[str, list[DueInstant]]:
         """Return per job what became of its newest instants, newest first, at most `limit` of each and none before `since`.
 
-        Starts by hand stand for no instant. Ids that are unknown, or hidden from the principal, are left out.
+        Starts by hand stand for no instant. Ids that are unknown, or hidden from the principal, are left out. PayloadError for arguments
+        that mean none.
         """
         check_arguments(limit=limit)
-        wanted = [job_id for job_id in job_ids if may_be_id(job_id)]
+        wanted = ids_of("job_ids", job_ids)
+        since = None if since is None else moment_of("since", since)
         if not wanted or not self._parts.store.exists():
             return {}
         return self._parts.store.history.due_instants(
             wanted, limit=limit, since=since, seen=self._parts.view()
         )
 
+    @naming_its_caller
     @reads
     def run_for(self, job_id: str, instant: datetime) -> Run | None:
-        """Return the row of this instant of a job: its own, or the skipped or missed stretch that covers it; None if it has none."""
+        """Return the row of this instant of a job: its own, or the skipped or missed stretch that covers it; None if it has none.
+
+        PayloadError for what is no aware datetime.
+        """
+        instant = moment_of("instant", instant)
         if not may_be_id(job_id) or not self._parts.store.exists():
             return None
         return self._parts.store.history.run_for(job_id, instant, seen=self._parts.view())
 
+    @naming_its_caller
     @reads
     def runs_by_id(self, run_ids: Collection[str]) -> dict[str, Run]:
-        """Return the runs with these ids, by id, in one statement. Ids that are unknown, or hidden from the principal, are left out."""
-        wanted = [run_id for run_id in run_ids if may_be_id(run_id)]
+        """Return the runs with these ids, by id, in one statement. Ids that are unknown, or hidden from the principal, are left out.
+
+        PayloadError for what is no list of ids.
+        """
+        wanted = ids_of("run_ids", run_ids)
         if not wanted or not self._parts.store.exists():
             return {}
         return self._parts.store.history.runs_by_id(wanted, seen=self._parts.view())
@@ -244,5 +267,5 @@ def _checked(wanted: RunFilter | None) -> RunFilter | None:
 def _mark_of(cursor: str) -> Mark:
     try:
         return Mark.of(cursor)
-    except (ValueError, OverflowError, AttributeError):
+    except (ValueError, OverflowError, AttributeError, TypeError):
         raise PayloadError(f"before={shown(cursor)} is no cursor; pass `next` of the page before.") from None

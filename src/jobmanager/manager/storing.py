@@ -16,7 +16,7 @@ from jobmanager.manager.guarding import changes, reads
 from jobmanager.manager.parts import Parts
 from jobmanager.registry import HandlerInfo, closest
 from jobmanager.stores.values import JobRow
-from jobmanager.validation.call_arguments import check_arguments
+from jobmanager.validation.call_arguments import check_arguments, mapping_of
 from jobmanager.validation.texts import Located, naming_its_caller, shown
 
 
@@ -153,11 +153,13 @@ class Storing:
         """
         with Located("seed"):
             check_arguments(by=by)
+            given_jobs = {
+                job_id: mapping_of(job_id, given) for job_id, given in mapping_of("jobs", jobs).items()
+            }
         self._parts.check_not_disabled("No job is made")
         wanted = []
-        for job_id, given in jobs.items():
+        for job_id, words in given_jobs.items():
             with Located(f"Job {shown(job_id)}"):
-                words = dict(given)
                 gate = Job(
                     id=job_id, name=job_id, handler=job_id, enabled_when=words.pop("enabled_when", True)
                 )

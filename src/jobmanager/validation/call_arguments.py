@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -44,6 +44,38 @@ def check_arguments(**arguments: Any) -> None:
 def may_be_id(value: object) -> bool:
     """Return whether a store can be asked for this id of a job or run; no store holds any other."""
     return isinstance(value, str) and not unkeepable(value)
+
+
+def one_of(name: str, value: Any, words: Collection[str]) -> Any:
+    """Return the word that an argument gives, which is one of these; PayloadError for any other."""
+    return _read(OneOf(tuple(words)), name, value)
+
+
+def position_of(name: str, value: Any) -> int:
+    """Return the place in a list that an argument means; PayloadError for what is no whole number from 0."""
+    position: int = _read(Whole(0, 2**62), name, value)
+    return position
+
+
+def ids_of(name: str, value: Any) -> list[str]:
+    """Return those ids of a collection that a store can be asked for; PayloadError for what is no collection, such as a single id."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise PayloadError(f"{name}={shown(value)} cannot be used; use a list of ids.")
+    return [each for each in value if may_be_id(each)]
+
+
+def texts_of(name: str, value: Any, most: int = 500) -> list[str]:
+    """Return the texts of a collection; PayloadError for what is no collection, and for one with anything else in it."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise PayloadError(f"{name}={shown(value)} cannot be used; use a list of texts.")
+    return [text_of(name, each, most) for each in value]
+
+
+def mapping_of(name: str, value: Any) -> dict[str, Any]:
+    """Return a mapping whose keys are texts; PayloadError for anything else."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise PayloadError(f"{name}={shown(value)} cannot be used; use a mapping of names.")
+    return dict(value)
 
 
 def duration_of(name: str, value: Any) -> timedelta:
