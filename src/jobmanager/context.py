@@ -9,18 +9,28 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, Sized
 from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, overload
 from uuid import UUID, uuid4
 
 from jobmanager.beside_loop import beside_loop
-from jobmanager.clock import Clock, as_duration, later
-from jobmanager.errors import RunCancelledError, StepError, UnsupportedError
+from jobmanager.clock import Clock, later
+from jobmanager.errors import RunCancelledError, UnsupportedError
 from jobmanager.job import Job, Retry
 from jobmanager.run import LogLine, Progress, Run
 from jobmanager.step import Event, StepKind, StepOptions, Suspension
 from jobmanager.validation.printable import get_logger
+from jobmanager.validation.step_arguments import (
+    duration_of,
+    function_of,
+    limit_of,
+    moment_of,
+    payloads_of,
+    refusal,
+    rest_of,
+    timeout_of,
+)
 
 T = TypeVar("T")
 Seconds = timedelta | float | str
@@ -396,8 +406,8 @@ class RunContext:
         tells calls apart that are open at once. If the process dies before the result is kept, the function is called again.
         Raises StepError, StepsChangedError, RunCancelledError if the run is to end, and StoreUnavailableError.
         """
-        call = partial(function, *args, **kwargs)
-        result: T = self._state.steps().step(name, call, _options(retry, timeout, key))
+        call = partial(function_of(name, function), *args, **kwargs)
+        result: T = self._state.steps().step(name, call, _options(name, retry, timeout, key))
         return result
 
     def sleep(
@@ -415,12 +425,12 @@ class RunContext:
         The call of the handler ends here (its `finally` blocks run), the run is pending, and nothing is used meanwhile. When it is
         due, any process calls the handler again, and this returns. No attempt is used.
         """
-        more = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-        self._state.steps().sleep(name, as_duration(duration) + more)
+        rest = rest_of(name, duration, {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds})
+        self._state.steps().sleep(name, rest)
 
     def sleep_until(self, name: str, moment: datetime) -> None:
         """Let the run rest until the moment (aware); see `sleep`. A moment that is over lets it go on at once."""
-        self._state.steps().sleep_until(name, _aware(moment))
+        self._state.steps().sleep_until(name, moment_of(name, moment))
 
     def wait_for(self, name: str, *, key: str = "", timeout: Seconds | None = None) -> Event | None:
         """Let the run rest until an event of this name and key is sent, and return it; None if none came within `timeout`.
@@ -428,7 +438,7 @@ class RunContext:
         Events count that were sent since the run was opened, also before it came here, each for one wait of this run. `timeout` is seconds,
         a timedelta or a text such as "7d", counted from the first time that the run came here; without it there is no limit.
         """
-        limit = None if timeout is None else as_duration(timeout)
+        limit = None if timeout is None else duration_of("wait_for", name, "timeout", timeout)
         return self._state.steps().wait_for(name, key, limit)
 
     def start(self, name: str, job: str, payload: Mapping[str, Any] | None = None) -> str:
@@ -455,7 +465,8 @@ class RunContext:
         `return_failures` the errors stand in the list. Raises what `start` raises.
         """
         steps = self._state.steps()
-        return steps.gather(name, job, list(payloads), limit=limit, return_failures=return_failures)
+        wanted, most = payloads_of(name, payloads), limit_of(name, limit)
+        return steps.gather(name, job, wanted, limit=most, return_failures=return_failures)
 
     def now(self) -> datetime:
         """Return the time (aware UTC) of the first attempt that came here, on each later one too."""
@@ -543,8 +554,8 @@ class AsyncRunContext(RunContext):
 
         After `timeout` (seconds, a timedelta or a text) a try is cancelled and counts as failed by TimeoutError.
         """
-        call = partial(function, *args, **kwargs)
-        return await self._state.steps().step_async(name, call, _options(retry, timeout, key))
+        call = partial(function_of(name, function), *args, **kwargs)
+        return await self._state.steps().step_async(name, call, _options(name, retry, timeout, key))
 
     async def sleep(  # type: ignore[override]
         self,
@@ -557,12 +568,12 @@ class AsyncRunContext(RunContext):
         seconds: float = 0,
     ) -> None:
         """Let the run rest; see `RunContext.sleep`."""
-        more = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-        await beside_loop(self._state.steps().sleep, name, as_duration(duration) + more)
+        rest = rest_of(name, duration, {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds})
+        await beside_loop(self._state.steps().sleep, name, rest)
 
     async def sleep_until(self, name: str, moment: datetime) -> None:  # type: ignore[override]
         """Let the run rest until the moment; see `RunContext.sleep_until`."""
-        await beside_loop(self._state.steps().sleep_until, name, _aware(moment))
+        await beside_loop(self._state.steps().sleep_until, name, moment_of(name, moment))
 
     async def wait_for(  # type: ignore[override]
         self,
@@ -572,7 +583,7 @@ class AsyncRunContext(RunContext):
         timeout: Seconds | None = None,  # noqa: ASYNC109 - days, for which no task waits
     ) -> Event | None:
         """Let the run rest until an event is sent; see `RunContext.wait_for`."""
-        limit = None if timeout is None else as_duration(timeout)
+        limit = None if timeout is None else duration_of("wait_for", name, "timeout", timeout)
         return await beside_loop(self._state.steps().wait_for, name, key, limit)
 
     async def start(  # type: ignore[override]
@@ -593,7 +604,12 @@ class AsyncRunContext(RunContext):
         """Start a run for each payload and let this run rest until all have ended; see `RunContext.gather`."""
         gather = self._state.steps().gather
         return await beside_loop(
-            gather, name, job, list(payloads), limit=limit, return_failures=return_failures
+            gather,
+            name,
+            job,
+            payloads_of(name, payloads),
+            limit=limit_of(name, limit),
+            return_failures=return_failures,
         )
 
     async def now(self) -> datetime:  # type: ignore[override]
@@ -612,17 +628,15 @@ class AsyncRunContext(RunContext):
 _NO_OPTIONS = StepOptions()
 
 
-def _options(retry: Retry | int | None, timeout: Seconds | None, key: str | None) -> StepOptions:
+def _options(step: str, retry: Retry | int | None, timeout: Seconds | None, key: str | None) -> StepOptions:
     if retry is None and timeout is None and key is None:
         return _NO_OPTIONS
-    policy = Retry(max_attempts=retry) if isinstance(retry, int) else retry
-    return StepOptions(policy, None if timeout is None else as_duration(timeout), key)
-
-
-def _aware(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise StepError(f"sleep_until: {moment.isoformat()} has no time zone; use an aware datetime.")
-    return moment.astimezone(UTC)
+    policy = retry
+    if isinstance(retry, int) and not isinstance(retry, bool):
+        policy = Retry(max_attempts=retry)
+    if policy is not None and not isinstance(policy, Retry):
+        raise refusal("step", step, "retry", retry, "a Retry, or a number of tries")
+    return StepOptions(policy, None if timeout is None else timeout_of(step, timeout), key)
 
 
 def _now_text(state: AttemptState) -> Callable[[], str]:

@@ -248,7 +248,7 @@ class Flow:
 
     def wait_for(self, name: str, event_key: str, timeout: timedelta | None) -> Event | None:
         """Return the first event of this name and key that was sent since the run was opened, each to one wait; None once `timeout` is over."""
-        if event_key:
+        if event_key != "":
             _checked(event_key)
         with self._entered(name, "wait_for") as entered:
             place = entered
@@ -297,10 +297,6 @@ class Flow:
         if len(payloads) > MOST_CHILDREN:
             raise StepError(
                 f"gather {name!r} has {len(payloads):,} payloads, more than {MOST_CHILDREN:,}. Start several jobs that gather some each."
-            )
-        if limit is not None and limit < 1:
-            raise StepError(
-                f"gather {name!r}: limit={limit} would start nothing; use 1 or more, or leave it out."
             )
         with self._entered(name, "gather") as entered:
             place = entered

@@ -34,6 +34,8 @@ class Once:
     def call(self, run: Run, key: str, function: Callable[[], Any]) -> Any:
         """Return the result that is kept for the key, or call the function and keep its; an awaitable of it for a coroutine function."""
         check_arguments(once=key)
+        if not callable(function):
+            raise ConfigurationError(f"once({key!r}): {shown(function)} cannot be called; pass a function.")
         if inspect.iscoroutinefunction(function):
             return self._call_coroutine(run, key, function)
         turn = self._begin(run, key)
