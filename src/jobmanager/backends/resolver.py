@@ -200,6 +200,8 @@ def _built_in(name: str) -> object:
 
 def _loaded(name: str, path: str) -> object:
     """Load a backend that is not built in; raise what keeps it from loading, together with its name."""
+    if not all(part.isidentifier() for part in path.replace(":", ".").split(".")):
+        raise UnknownBackendError(_unknown(name, list(BUILT_IN)), backend=name)
     try:
         return _attribute(path)
     except ModuleNotFoundError as error:

@@ -12,7 +12,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from jobmanager.cli.discovery import stated_target
-from jobmanager.cli.output.failures import INTERRUPTED, USAGE, problem_of
+from jobmanager.cli.output.failures import INTERRUPTED, USAGE, FailedError, problem_of
 from jobmanager.cli.session import ReaderGoneError, Session
 from jobmanager.cli.verbs import Verbs
 
@@ -147,7 +147,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort as abort:
         if isinstance(abort.__cause__, KeyboardInterrupt):
             return INTERRUPTED
-        return _report(abort, words)
+        return _report(FailedError("The question was not answered. Nothing was changed."), words)
     except NoArgsIsHelpError as error:
         error.show()
         return USAGE

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.clock import HOW_TO_WRITE, parse_duration
+from jobmanager.validation.call_arguments import FIRST_YEAR, LAST_YEAR
 
 if TYPE_CHECKING:
     from jobmanager.validation.options import Option
@@ -27,6 +28,15 @@ def duration(text: str) -> timedelta:
 
 def moment(text: str, now: datetime) -> datetime:
     """Read an ISO date or time (without a zone: local time), `14:30`, `now`, `today`, `tomorrow`, `+2h` or `-30m`; return UTC."""
+    found = _moment(text, now)
+    if not FIRST_YEAR <= found.year <= LAST_YEAR:
+        raise UsageError(
+            f"{text!r} lies outside of the years {FIRST_YEAR} to {LAST_YEAR}.", hint="Give a nearer moment."
+        )
+    return found
+
+
+def _moment(text: str, now: datetime) -> datetime:
     word = text.strip()
     midnight = datetime.combine(now.astimezone().date(), time())
     named = {"now": now, "today": midnight, "tomorrow": midnight + timedelta(days=1)}

@@ -9,6 +9,7 @@ from jobmanager.explain import plan, record
 from jobmanager.explain.explanation import Explanation, Told, utc
 from jobmanager.explain.question import Decision, Question, start_one
 from jobmanager.manager.manager import JobManager
+from jobmanager.validation.call_arguments import moment_of
 
 __all__ = ["Explanation", "Told", "explain", "explain_now", "start_one", "utc"]
 
@@ -16,9 +17,10 @@ __all__ = ["Explanation", "Told", "explain", "explain_now", "start_one", "utc"]
 def explain(jobs: JobManager, job_id: str, at: datetime, *, told: Told = utc) -> Explanation:
     """Return the one cause that decided, or will decide, whether the job runs at `at` (aware; whole seconds count).
 
-    `told` writes instants inside sentences. Raises JobNotFoundError for a job that is neither declared nor stored.
+    `told` writes instants inside sentences. Raises JobNotFoundError for a job that is neither declared nor stored, and
+    PayloadError for what is no aware datetime.
     """
-    return _explanation(Question(jobs, job_id, at, told))
+    return _explanation(Question(jobs, job_id, moment_of("at", at), told))
 
 
 def explain_now(jobs: JobManager, job_id: str, *, told: Told = utc) -> list[Explanation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from jobmanager.errors import HandlerNotFoundError
 from jobmanager.explain.question import Decision, Question, start_one
@@ -11,6 +11,7 @@ from jobmanager.schedule import Cron, Every
 from jobmanager.schedule.changes import change_that_decides
 
 SECOND = timedelta(seconds=1)
+EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)  # before it nothing can be due
 
 
 def no_schedule(question: Question) -> Decision | None:
@@ -33,7 +34,8 @@ def no_schedule(question: Question) -> Decision | None:
 
 def not_an_instant(question: Question) -> Decision | None:
     """Decide for a moment that the schedule does not name."""
-    if question.schedule is None or question.schedule.next_after(question.at - SECOND) == question.at:
+    before = max(question.at, EARLIEST) - SECOND
+    if question.schedule is None or question.schedule.next_after(before) == question.at:
         return None
     told = f"{question.told(question.at)} is no instant of its schedule ({question.schedule.describe()})."
     if (

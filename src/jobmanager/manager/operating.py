@@ -38,6 +38,7 @@ from jobmanager.validation.call_arguments import (
     check_arguments,
     duration_of,
     moment_of,
+    planned_moment_of,
     position_of,
     words_of,
 )
@@ -523,9 +524,9 @@ class Operating:
     def simulate(self, start: datetime, end: datetime) -> list[Planned]:
         """Compute what would fire in (start, end], in order, and why; nothing is written and nothing fires.
 
-        Both moments are aware.
+        Both moments are aware. PayloadError for what is none, or lies outside of the years 1970 to 9998.
         """
-        return self._parts.history.simulate(moment_of("start", start), moment_of("end", end))
+        return self._parts.history.simulate(planned_moment_of("start", start), planned_moment_of("end", end))
 
     @naming_its_caller
     @changes(ADMIN, "sync", of="namespace")

@@ -31,6 +31,7 @@ _KINDS: dict[str, Kind] = {
     "limit": Whole(0, 1_000_000),
 }
 _NEVER_NONE = frozenset({"once", "notify", "dry_run", "from_start", "plan", "active", "again", "limit"})
+FIRST_YEAR, LAST_YEAR = 1970, 9998
 Word = TypeVar("Word", bound=StrEnum)
 
 
@@ -108,6 +109,14 @@ def moment_of(name: str, value: Any) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         raise PayloadError(f"{name}={shown(value)} lies outside of the years 1 to 9999 in UTC.") from None
+
+
+def planned_moment_of(name: str, value: Any) -> datetime:
+    """Return an instant that schedules can be asked about, in UTC; PayloadError for another, and for what is no aware datetime."""
+    moment = moment_of(name, value)
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise PayloadError(f"{name}={shown(value)} lies outside of the years {FIRST_YEAR} to {LAST_YEAR}.")
+    return moment
 
 
 def _read(kind: Kind, name: str, value: Any) -> Any:

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import click
 from click.exceptions import Exit
 
-from jobmanager.cli.commands.pg_cron import asked, backend_of, care_of, confirm, settings_of
+from jobmanager.cli.asking import asked, confirm
+from jobmanager.cli.commands.pg_cron import backend_of, care_of, settings_of
 from jobmanager.cli.output.failures import FAILED, UsageError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb

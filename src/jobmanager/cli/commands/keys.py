@@ -7,6 +7,7 @@ import sys
 import click
 
 from jobmanager.cli.arguments import duration
+from jobmanager.cli.asking import confirm
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs, verb
@@ -97,8 +98,8 @@ def list_keys(here: Session) -> None:
 @click.pass_obj
 def revoke(here: Session, name: str, yes: bool) -> None:
     """Revoke a key: requests with it are refused from now on."""
-    if not yes and not here.as_json:
-        click.confirm(f"Revoke key {name}?", abort=True)
+    if not here.as_json:
+        confirm(here, f"Revoke key {name}?", yes=yes)
     key = here.ledger.revoke_key(name, by=here.user)
     if here.as_json:
         here.emit(key_record(key))

@@ -12,6 +12,7 @@ import click
 from click.exceptions import Exit
 
 from jobmanager.cli.arguments import duration
+from jobmanager.cli.asking import confirm
 from jobmanager.cli.output.failures import FAILED, problem_of
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
@@ -111,7 +112,7 @@ def purge(here: Session, older_than: str | None, job: str | None, dry_run: bool,
     asks = here.console.is_terminal and not (yes or here.as_json or dry_run)
     if asks and age is not None and age < max(settings.retention_succeeded, settings.retention_failed):
         whose = f"of {job}" if job else "of all jobs"
-        click.confirm(f"Delete every run {whose} that ended before {both(now - age)}?", abort=True)
+        confirm(here, f"Delete every run {whose} that ended before {both(now - age)}?", yes=yes)
     deleted = manager.purge(older_than=age, job=job, dry_run=dry_run, by=here.user)
     if here.as_json:
         before = None if age is None else iso(now - age)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from jobmanager.cli.arguments import duration
+from jobmanager.cli.output.failures import FailedError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
 
@@ -29,7 +30,13 @@ def metrics(here: Session, window: str, output: Path | None) -> None:
     from jobmanager.observe.prometheus import text_of, write_textfile
 
     if output is not None:
-        write_textfile(output, here.ledger, window=duration(window))
+        try:
+            write_textfile(output, here.ledger, window=duration(window))
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise FailedError(
+                f"{output} cannot be written: {why}.", hint="Name a file in a folder that exists."
+            ) from None
         return
     text = text_of(here.ledger, window=duration(window))
     if here.as_json:

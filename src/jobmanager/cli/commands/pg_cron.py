@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.exceptions import Exit
 
-from jobmanager.cli.output.failures import FAILED, ConflictError, FailedError, UsageError
+from jobmanager.cli.asking import confirm
+from jobmanager.cli.output.failures import FAILED, ConflictError, UsageError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
 from jobmanager.present.phrases import both, count, distance, iso
@@ -394,27 +394,3 @@ def _notes(found: dict[str, Any]) -> str:
     if found.get("run_details") is None:
         return ""
     return f"{found['run_details']:,} rows, {found['run_details_bytes'] / 1_000_000:.1f} MB"
-
-
-# ---------------------------------------------------------------- asking first
-
-
-def confirm(here: Session, question: str, *, yes: bool) -> None:
-    """Ask on a terminal whether to go on; elsewhere `--yes` is required."""
-    if yes:
-        return
-    if here.as_json or not here.console.is_terminal:
-        raise UsageError(
-            "This changes the database, and there is no terminal to confirm it.",
-            hint="Give --yes if it is meant.",
-        )
-    if not asked(lambda: click.confirm(question)):
-        raise FailedError("Nothing was changed.")
-
-
-def asked(ask: Callable[[], T]) -> T:
-    """Ask on the terminal and return the reply; FailedError if the prompt is left."""
-    try:
-        return ask()
-    except click.Abort:
-        raise FailedError("Nothing was changed.") from None

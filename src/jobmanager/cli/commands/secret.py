@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from jobmanager.cli.commands.pg_cron import care_of, confirm, manager_of
+from jobmanager.cli.asking import confirm
+from jobmanager.cli.commands.pg_cron import care_of, manager_of
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
 from jobmanager.present.phrases import count

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobmanager.cli.arguments import moment, option_words
+from jobmanager.cli.asking import confirm
 from jobmanager.cli.output.failures import UsageError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import verb
@@ -71,8 +72,8 @@ def edit(here: Session, job: str, words: tuple[str, ...], handler: str | None, i
 @click.pass_obj
 def delete(here: Session, job: str, yes: bool) -> None:
     """Delete a job that an operator made: it fires no more, and its pending runs are cancelled. Its history stays."""
-    if not yes and not here.as_json:
-        click.confirm(f"Delete job {job}?", abort=True)
+    if not here.as_json:
+        confirm(here, f"Delete job {job}?", yes=yes)
     here.jobs.delete_job(job, by=here.user)
     if here.as_json:
         here.emit({"job": job, "state": "deleted"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.exceptions import Exit
 
+from jobmanager.cli.asking import confirm
 from jobmanager.cli.output.failures import FAILED, UsageError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
@@ -103,13 +104,13 @@ def purge(here: Session, backend: str | None, yes: bool) -> None:
     if backend is None:
         doomed = here.jobs.purge_orphans(dry_run=True).removed
         if doomed:
-            _confirm(here, f"Remove {count(len(doomed), 'entry', 'entries')} that no job needs?", yes=yes)
+            confirm(here, f"Remove {count(len(doomed), 'entry', 'entries')} that no job needs?", yes=yes)
         _tell(here, *_purged(here))
         return
     left = _left(here, backend)
     found = list(left.found().values())
     if found:
-        _confirm(here, f"Remove {count(len(found), 'entry', 'entries')} of ours from {left.title}?", yes=yes)
+        confirm(here, f"Remove {count(len(found), 'entry', 'entries')} of ours from {left.title}?", yes=yes)
     for entry in found:
         left.remove(entry)
     _tell(here, [entry.key for entry in found], [])
@@ -138,12 +139,6 @@ def _left(here: Session, name: str) -> TickerBackend:
             f"{name} has no entries at an outside clock.", hint="`jobmanager ticker purge qstash`"
         )
     return kind.from_settings(settings)
-
-
-def _confirm(here: Session, question: str, *, yes: bool) -> None:
-    from jobmanager.cli.commands.pg_cron import confirm
-
-    confirm(here, question, yes=yes)
 
 
 def _tell(here: Session, removed: Sequence[str], failed: Sequence[str]) -> None:

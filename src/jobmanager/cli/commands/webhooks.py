@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobmanager.cli.asking import confirm
 from jobmanager.cli.output.failures import FailedError, UsageError
 from jobmanager.cli.session import Session
 from jobmanager.cli.verbs import Verbs
@@ -121,8 +122,8 @@ def edit(here: Session, /, key: str, **given: Any) -> None:
 @click.pass_obj
 def delete(here: Session, key: str, yes: bool) -> None:
     """Delete a webhook that an operator made, and its secrets. Refused while a job names it."""
-    if not yes and not here.as_json:
-        click.confirm(f"Delete webhook {key}?", abort=True)
+    if not here.as_json:
+        confirm(here, f"Delete webhook {key}?", yes=yes)
     here.ledger.delete_webhook(key, by=here.user)
     if here.as_json:
         here.emit({"key": key, "deleted": True})

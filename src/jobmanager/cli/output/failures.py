@@ -80,6 +80,9 @@ def problem_of(error: Exception) -> Problem:
         case JobManagerError():
             code, hint = next(told for known, told in _KNOWN if isinstance(error, known))
             return Problem(kind=kind, message=message, hint=hint, code=code)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror or kind}."
+        return Problem(kind=kind, message=text, hint="Name a file that can be read and written here.")
     if callable(getattr(error, "format_message", None)):
         return _of_the_parser(error)
     return Problem(
