@@ -23,12 +23,20 @@ Due = Callable[[], datetime | None]
 LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 """The last day that there is in Python: no moment that is computed lies after it."""
 
+EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
+"""The second day that there is in Python: no moment that is computed lies before it."""
+
 
 def later(moment: datetime, length: timedelta) -> datetime:
     """Return the moment so much later; `LATEST` where it would lie beyond, unless the moment itself already does."""
     if length <= timedelta(0):
         return moment
     return moment + length if moment < LATEST and length < LATEST - moment else max(moment, LATEST)
+
+
+def earlier(moment: datetime, length: timedelta) -> datetime:
+    """Return the moment so much earlier; `EARLIEST` where it would lie before, unless the moment itself already does."""
+    return moment - length if length <= moment - EARLIEST else min(moment, EARLIEST)
 
 
 class Clock(Protocol):

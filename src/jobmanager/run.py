@@ -107,7 +107,7 @@ def _time_of_id(now: datetime) -> str:
 
 def first_id(moment: datetime) -> str:
     """No run opened at the moment or later has a smaller id: every process that makes ids goes by its clock."""
-    text = f"{(moment - EPOCH) // timedelta(milliseconds=1):012x}"
+    text = f"{max(0, (moment - EPOCH) // timedelta(milliseconds=1)):012x}"
     return f"{text[:8]}-{text[8:]}-7000-8000-000000000000"
 
 

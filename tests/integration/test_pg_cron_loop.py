@@ -177,7 +177,7 @@ def test_a_lost_call_is_made_again(loop: Loop, switch: str) -> None:
     if switch == "crash_after_send":
         loop.succeeded()  # the call arrived, and its answer never will
     else:
-        until(lambda: getattr(loop.stand_in, switch) == 0)
+        until(lambda: getattr(loop.stand_in, switch) == 0 and loop.is_sent())
 
     loop.sweep(after=16)
 
@@ -392,7 +392,7 @@ def test_answers_are_never_read_over_a_crash() -> None:
             stand_in.drop = 1
             loop.make_due()
             loop.fire()
-            until(lambda: stand_in.drop == 0)
+            until(lambda: stand_in.drop == 0 and loop.is_sent())
             stand_in.stop()
             loop.connection.close()
             server.stop(immediately=True)

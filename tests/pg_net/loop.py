@@ -147,6 +147,10 @@ class Loop:
             )
         return int(self.ask("SELECT jobmanager.sweep()"))
 
+    def is_sent(self) -> bool:
+        """Whether pg_net's worker has committed that it took all calls out of its queue."""
+        return int(self.ask("SELECT count(*) FROM net.http_request_queue")) == 0
+
     def answered(self, count: int = 1) -> None:
         """Wait until pg_net has so many answers, or what it says instead of one."""
         until(lambda: self.ask("SELECT count(*) FROM net._http_response") >= count, 30)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
+from jobmanager.clock import earlier
 from jobmanager.errors import HandlerNotFoundError
 from jobmanager.explain.question import Decision, Question, start_one
 from jobmanager.schedule import Cron, Every
 from jobmanager.schedule.changes import change_that_decides
 
 SECOND = timedelta(seconds=1)
-EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)  # before it nothing can be due
 
 
 def no_schedule(question: Question) -> Decision | None:
@@ -34,7 +34,7 @@ def no_schedule(question: Question) -> Decision | None:
 
 def not_an_instant(question: Question) -> Decision | None:
     """Decide for a moment that the schedule does not name."""
-    before = max(question.at, EARLIEST) - SECOND
+    before = earlier(question.at, SECOND)
     if question.schedule is None or question.schedule.next_after(before) == question.at:
         return None
     told = f"{question.told(question.at)} is no instant of its schedule ({question.schedule.describe()})."

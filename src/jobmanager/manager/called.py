@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from jobmanager.clock import Clock
+from jobmanager.clock import Clock, later
 from jobmanager.execution.claiming import Claiming
 from jobmanager.execution.opening import OpenRequest
 from jobmanager.execution.runner import Runner
@@ -170,7 +170,7 @@ class CalledTicks:
 
     def _given(self, job: Job, row: JobRow, schedule: Schedule, now: datetime, instant: datetime) -> Ticked:
         """Return what becomes of an instant that the caller names, if it is one of the schedule."""
-        if schedule.previous_before(instant + MICROSECOND) != instant:
+        if schedule.previous_before(later(instant, MICROSECOND)) != instant:
             return Ticked("not_due", scheduled_for=instant)
         if job.due_at(instant) > now:
             return self._ahead(job, schedule, instant, now) or Ticked("not_due", scheduled_for=instant)

@@ -218,5 +218,5 @@ def _first_with(zone: ZoneInfo, offset: int, moments: range) -> int:
 
 
 def _offset(zone: ZoneInfo, moment: int) -> int:
-    shown = (EPOCH + timedelta(seconds=min(moment, LAST))).astimezone(zone)
+    shown = (EPOCH + timedelta(seconds=min(max(moment, FIRST), LAST))).astimezone(zone)
     return (shown.utcoffset() or timedelta(0)) // SECOND

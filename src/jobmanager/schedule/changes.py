@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from itertools import islice, pairwise
 from typing import Literal
 
+from jobmanager.clock import earlier
 from jobmanager.schedule.cron import Cron
 from jobmanager.schedule.dst import LARGEST_SHIFT
 from jobmanager.schedule.instants import EPOCH, SECOND
@@ -114,7 +115,7 @@ def _named(times: Sequence[str]) -> str:
 def change_that_decides(cron: Cron, moment: datetime) -> ClockChange | None:
     """Return the change of the clocks that decides which times of a schedule at particular times this moment stands for, if one does."""
     longest = timedelta(seconds=LARGEST_SHIFT)
-    found = clock_changes(cron, moment - longest, 2 * longest)
+    found = clock_changes(cron, earlier(moment, longest), 2 * longest)
     near = (
         change for change in found if change.is_met and change.begin <= moment < change.at + change.length
     )

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobmanager.access.view import View
+from jobmanager.clock import earlier, later
 from jobmanager.run import EPOCH, RunStatus, first_id
 from jobmanager.search import Mark, RunFilter
 from jobmanager.stores.search import CLOSED_WITHIN, OPENED_WITHIN, SEARCHED
@@ -260,8 +261,8 @@ def with_status(tables: Tables, status: str) -> list[Condition]:
 def _opened_in(tables: Tables, wanted: RunFilter) -> list[Condition]:
     """Bound the ids, which tell when a run was opened: none is left out that has an instant in the range."""
     c = tables.runs.c
-    return [] if wanted.since is None else [c.id >= first_id(wanted.since - EARLY)]
+    return [] if wanted.since is None else [c.id >= first_id(earlier(wanted.since, EARLY))]
 
 
 def _end(wanted: RunFilter, late: timedelta) -> str | None:
-    return None if wanted.until is None else first_id(wanted.until + late)
+    return None if wanted.until is None else first_id(later(wanted.until, late))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +24,8 @@ from jobmanager.run import (
 from jobmanager.search import Mark, RunFilter
 from jobmanager.stores.search import LATE_AFTER
 from jobmanager.testing.store_contract.ground import StoreGround, seconds
+
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class SearchingPromises(StoreGround):
@@ -147,6 +149,13 @@ class SearchingPromises(StoreGround):
                     and run.started_at - run.scheduled_for > LATE_AFTER
                 ),
             ),
+            "of all time": (RunFilter(since=FIRST, until=LAST), lambda _: True),
+            "of all time, of a job": (
+                RunFilter(job="a", since=FIRST, until=LAST),
+                lambda run: run.job_id == "a",
+            ),
+            "before there were computers": (RunFilter(until=FIRST), lambda _: False),
+            "after all": (RunFilter(since=LAST), lambda _: False),
             "dead": (RunFilter(dead=True), lambda run: run.status is FAILED and run.discarded_at is None),
             "dead of a job with a text": (
                 RunFilter(dead=True, job="a", text="TIMED"),
