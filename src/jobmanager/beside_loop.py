@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from functools import cache, partial
-from typing import ParamSpec, TypeVar
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,7 +32,44 @@ async def beside_loop(act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     return await asyncio.get_running_loop().run_in_executor(_executor_of(os.getpid()), call)
 
 
+class DaemonThreads(Executor):
+    """At most so many daemon threads, begun when a call finds none idle.
+
+    The end of the process waits for none of them, as it would for those of a ThreadPoolExecutor: told to leave, it leaves.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._begun = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have it called soon, and return the future of that. Any thread."""
+        future: Future[Any] = Future()
+        self._calls.put((future, partial(fn, *args, **kwargs)))
+        with self._lock:
+            if not self._idle.acquire(blocking=False) and self._begun < self._most:
+                self._begun += 1
+                name = f"{self._name}-{self._begun}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, call = self._calls.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+                    future.set_exception(error)
+            del future, call  # what they hold is garbage while this thread waits
+            self._idle.release()
+
+
 @cache
-def _executor_of(_pid: int) -> ThreadPoolExecutor:
+def _executor_of(_pid: int) -> DaemonThreads:
     """Return the threads of this process: those of its parent stayed there."""
-    return ThreadPoolExecutor(THREADS, "jobmanager-beside-loop")
+    return DaemonThreads(THREADS, "jobmanager-beside-loop")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobmanager import JobManager, Settings
-from jobmanager.beside_loop import beside_loop
+from jobmanager.beside_loop import DaemonThreads, beside_loop
 from jobmanager.context import AsyncRunContext
 
 
@@ -31,6 +31,20 @@ async def test_what_is_called_sees_the_context_and_its_error_comes_back() -> Non
     assert (await beside_loop(act, "one", more="two")).startswith("one two on jobmanager-beside-loop")
     with pytest.raises(LookupError, match="one"):
         await beside_loop(act, "one", more="")
+
+
+def test_no_more_threads_than_that_and_each_call_once() -> None:
+    threads = DaemonThreads(3, "few")
+    meet = threading.Barrier(3)
+    names = [call.result(30) for call in [threads.submit(_meeting, meet) for _ in range(9)]]
+    assert len(set(names)) == 3
+    assert [threads.submit(int, "7").result(30), threads.submit(int, "8", base=9).result(30)] == [7, 8]
+    assert len({thread.name for thread in threading.enumerate()} & set(names)) == 3
+
+
+def _meeting(meet: threading.Barrier) -> str:
+    meet.wait(30)
+    return threading.current_thread().name
 
 
 async def test_a_flow_goes_on_while_the_application_fills_its_executor(jobs: JobManager) -> None:
