@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import cache, partial
@@ -18,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_Calls = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 
 THREADS = 16
 
@@ -35,16 +37,18 @@ async def beside_loop(act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 class DaemonThreads(Executor):
     """At most so many daemon threads, begun when a call finds none idle.
 
-    The end of the process waits for none of them, as it would for those of a ThreadPoolExecutor: told to leave, it leaves.
+    The end of the process waits for none of them, as it would for those of a ThreadPoolExecutor: told to leave, it leaves. They end
+    when this object is garbage.
     """
 
     def __init__(self, most: int, name: str) -> None:
         self._most = most
         self._name = name
-        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._calls: _Calls = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._begun = 0
+        weakref.finalize(self, self._calls.put, None)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have it called soon, and return the future of that. Any thread."""
@@ -54,19 +58,22 @@ class DaemonThreads(Executor):
             if not self._idle.acquire(blocking=False) and self._begun < self._most:
                 self._begun += 1
                 name = f"{self._name}-{self._begun}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
+                threading.Thread(target=_work, args=(self._calls, self._idle), name=name, daemon=True).start()
         return future
 
-    def _work(self) -> None:
-        while True:
-            future, call = self._calls.get()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(call())
-                except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
-                    future.set_exception(error)
-            del future, call  # what they hold is garbage while this thread waits
-            self._idle.release()
+
+def _work(calls: _Calls, idle: threading.Semaphore) -> None:
+    """Make calls until there is none any more, which the next thread is told, too."""
+    while (given := calls.get()) is not None:
+        future, call = given
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+                future.set_exception(error)
+        del future, call, given  # what they hold is garbage while this thread waits
+        idle.release()
+    calls.put(None)
 
 
 @cache

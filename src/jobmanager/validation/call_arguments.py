@@ -53,8 +53,8 @@ def one_of(name: str, value: Any, words: Collection[str]) -> Any:
 
 
 def position_of(name: str, value: Any) -> int:
-    """Return the place in a list that an argument means; PayloadError for what is no whole number from 0."""
-    position: int = _read(Whole(0, 2**62), name, value)
+    """Return the place in a list that an argument means; PayloadError for what is no whole number from -1, which stands before all."""
+    position: int = _read(Whole(-1, 2**62), name, value)
     return position
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from jobmanager.beside_loop import DaemonThreads
 from jobmanager.clock import Clock
 from jobmanager.run import Accepted
 from jobmanager.validation.printable import get_logger
@@ -46,8 +47,8 @@ class AcceptBatcher:
 
     def __init__(self, work: Work, threads: int) -> None:
         self._work = work
-        self._accepting = ThreadPoolExecutor(1, "jobmanager-accept")
-        self._working = ThreadPoolExecutor(threads, "jobmanager-call")
+        self._accepting = DaemonThreads(1, "jobmanager-accept")
+        self._working = DaemonThreads(threads, "jobmanager-call")
         self._waiting: list[_Waiting] = []
         self._away = False
 
@@ -102,7 +103,7 @@ class Asgi:
         self._remembered = ResponseCache(clock.monotonic)
         self._work = Work(jobs, clock)
         self._probes = HealthProbes(jobs, clock)
-        self._probing = ThreadPoolExecutor(1, "jobmanager-health")  # its own: calls may have taken all others
+        self._probing = DaemonThreads(1, "jobmanager-health")  # its own: calls may have taken all others
         self._batchers: WeakKeyDictionary[AbstractEventLoop, AcceptBatcher] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,19 @@ def test_no_more_threads_than_that_and_each_call_once() -> None:
     assert len(set(names)) == 3
     assert [threads.submit(int, "7").result(30), threads.submit(int, "8", base=9).result(30)] == [7, 8]
     assert len({thread.name for thread in threading.enumerate()} & set(names)) == 3
+
+
+def test_threads_end_when_nobody_can_call_them_any_more() -> None:
+    """Fails if each event loop that comes and goes, as in a suite of tests, leaves threads behind."""
+    threads = DaemonThreads(3, "left")
+    meet = threading.Barrier(3)
+    names = {call.result(30) for call in [threads.submit(_meeting, meet) for _ in range(3)]}
+    left = [thread for thread in threading.enumerate() if thread.name in names]
+    del threads
+    gc.collect()
+    for thread in left:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in left)
 
 
 def _meeting(meet: threading.Barrier) -> str:
