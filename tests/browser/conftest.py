@@ -139,3 +139,14 @@ def shop(browser: Browser, story: JobManager) -> Iterator[Page]:
         yield page
         context.close()
         assert not complaints
+
+
+HOLD = "sessionStorage.setItem('held', 'yes')"
+"""A live page may swap what is looked at for another one meanwhile: one that is read in several steps is held."""
+
+
+@pytest.fixture
+def still_shop(shop: Page) -> Page:
+    """The page of `shop`, which is not kept up to date."""
+    shop.add_init_script(HOLD)
+    return shop

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from jobmanager import JobManager
 
-from .conftest import chromium_path
+from .conftest import HOLD, chromium_path
 from .test_every_page import PAGES, address_of_story, paths, told
 
 __all__ = ["address_of_story", "paths", "told"]  # fixtures
@@ -70,9 +70,6 @@ def test_twice_the_text_cuts_nothing_and_scrolls_nothing_sideways(
             found.append(f"{name}: {wider} px too wide")
     assert large_text.evaluate("getComputedStyle(document.body).fontSize") == "28px"
     assert found == []
-
-
-HOLD = "sessionStorage.setItem('held', 'yes')"  # a live page may swap what is looked at for another one meanwhile
 
 
 def test_forced_colours_show_what_colours_said(page_of_story: Page, paths: dict[str, str]) -> None:

@@ -30,9 +30,9 @@ def test_jobs_are_listed_and_one_is_started_from_the_list(page: Page, jobs: JobM
     assert page.url.endswith(f"/runs/{run.id}")
 
 
-def test_the_gravest_trouble_comes_first_and_each_chip_shows_what_it_counts(shop: Page) -> None:
-    shop.goto("/jobs")
-    assert rows(shop)[:6] == [
+def test_the_gravest_trouble_comes_first_and_each_chip_shows_what_it_counts(still_shop: Page) -> None:
+    still_shop.goto("/jobs")
+    assert rows(still_shop)[:6] == [
         "sync-stripe",
         "approve-mature-affiliate-conversions",
         "generate-analytics",
@@ -40,17 +40,19 @@ def test_the_gravest_trouble_comes_first_and_each_chip_shows_what_it_counts(shop
         "cleanup-sessions",
         "check-llm-credits",
     ]
-    chips = shop.get_by_role("navigation", name="Filter by health").get_by_role("link").all_inner_texts()
+    chips = (
+        still_shop.get_by_role("navigation", name="Filter by health").get_by_role("link").all_inner_texts()
+    )
     counts = {" ".join(chip.split()[:-1]): int(chip.split()[-1]) for chip in chips}
     assert counts == {
         "All": 15, "Failing": 2, "Missed": 1, "Late": 1, "Handler missing": 1, "Running": 3, "Paused": 1, "Disabled": 1,
         "Never ran": 2, "Due within 1 h": 6,
     }  # fmt: skip
     for name, count in counts.items():
-        shop.get_by_role("navigation", name="Filter by health").get_by_role(
+        still_shop.get_by_role("navigation", name="Filter by health").get_by_role(
             "link", name=f"{name} {count}"
         ).click()
-        expect(listed(shop)).to_have_count(count)
+        expect(listed(still_shop)).to_have_count(count)
 
 
 def test_a_row_says_schedule_last_instant_next_and_how_its_week_was(shop: Page) -> None:
@@ -72,19 +74,19 @@ def test_a_row_says_schedule_last_instant_next_and_how_its_week_was(shop: Page) 
     )
 
 
-def test_jobs_are_searched_and_sorted_by_their_next_instant(shop: Page) -> None:
-    shop.goto("/jobs")
-    shop.get_by_role("searchbox").fill("SYNC")
-    shop.keyboard.press("Enter")
-    shop.wait_for_url("**/jobs?q=SYNC")
-    expect(listed(shop)).to_have_text(["sync-stripe", "crm-sync"])
-    shop.get_by_role("link", name="By next instant").click()
-    shop.wait_for_url("**/jobs?q=SYNC&sort=next")
-    expect(listed(shop)).to_have_text(["sync-stripe", "crm-sync"])
-    shop.goto("/jobs?sort=next")
-    assert rows(shop)[:3] == ["process-pending-emails", "poll-carrier-status", "refresh-search-index"]
-    shop.goto("/jobs?q=no-such-job")
-    expect(shop.get_by_role("heading", name="No job fits")).to_be_visible()
+def test_jobs_are_searched_and_sorted_by_their_next_instant(still_shop: Page) -> None:
+    still_shop.goto("/jobs")
+    still_shop.get_by_role("searchbox").fill("SYNC")
+    still_shop.keyboard.press("Enter")
+    still_shop.wait_for_url("**/jobs?q=SYNC")
+    expect(listed(still_shop)).to_have_text(["sync-stripe", "crm-sync"])
+    still_shop.get_by_role("link", name="By next instant").click()
+    still_shop.wait_for_url("**/jobs?q=SYNC&sort=next")
+    expect(listed(still_shop)).to_have_text(["sync-stripe", "crm-sync"])
+    still_shop.goto("/jobs?sort=next")
+    assert rows(still_shop)[:3] == ["process-pending-emails", "poll-carrier-status", "refresh-search-index"]
+    still_shop.goto("/jobs?q=no-such-job")
+    expect(still_shop.get_by_role("heading", name="No job fits")).to_be_visible()
 
 
 @pytest.mark.parametrize("javascript", [True, False], ids=["javascript", "without"])

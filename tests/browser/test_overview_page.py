@@ -19,9 +19,9 @@ def test_the_heading_is_the_verdict(shop: Page, page: Page) -> None:
     expect(page.get_by_role("heading", name="Nothing needs you", exact=True)).to_be_visible()
 
 
-def test_what_needs_a_person_is_told_the_gravest_first(shop: Page) -> None:
-    shop.goto("/")
-    told = shop.locator("#attention tbody tr").all_inner_texts()
+def test_what_needs_a_person_is_told_the_gravest_first(still_shop: Page) -> None:
+    still_shop.goto("/")
+    told = still_shop.locator("#attention tbody tr").all_inner_texts()
     lines = [" ".join(text.split()) for text in told]
     for line, words in zip(
         lines,
@@ -44,12 +44,12 @@ def test_what_needs_a_person_is_told_the_gravest_first(shop: Page) -> None:
         assert all(word in line for word in words), line
 
 
-def test_todays_account_adds_up(shop: Page) -> None:
-    shop.goto("/")
+def test_todays_account_adds_up(still_shop: Page) -> None:
+    still_shop.goto("/")
     shown = dict(
         zip(
-            shop.locator("#account dt").all_inner_texts(),
-            shop.locator("#account dd").all_inner_texts(),
+            still_shop.locator("#account dt").all_inner_texts(),
+            still_shop.locator("#account dd").all_inner_texts(),
             strict=True,
         )
     )
@@ -61,20 +61,20 @@ def test_todays_account_adds_up(shop: Page) -> None:
     assert shown["unaccounted"] == "0"
     parts = ("succeeded, 2 late", "failed", "missed", "skipped", "cancelled", "open", "unaccounted")
     assert int(shown["due"]) == sum(int(shown[word]) for word in parts)
-    shop.get_by_text("As a table").click()
-    hours = shop.locator("#account table tbody td:nth-child(2)").all_inner_texts()
+    still_shop.get_by_text("As a table").click()
+    hours = still_shop.locator("#account table tbody td:nth-child(2)").all_inner_texts()
     assert sum(map(int, hours)) == int(shown["due"])
 
 
-def test_what_runs_and_what_comes_next(shop: Page) -> None:
-    shop.goto("/")
-    running = shop.locator("#running")
+def test_what_runs_and_what_comes_next(still_shop: Page) -> None:
+    still_shop.goto("/")
+    running = still_shop.locator("#running")
     for told in ("9 of 10 tables: token usage", "about 75 s left", "by ana", "412 of 1,200 accounts"):
         expect(running).to_contain_text(told)
-    first, second = shop.locator("#next tbody tr").all_inner_texts()[:2]
+    first, second = still_shop.locator("#next tbody tr").all_inner_texts()[:2]
     assert first.split()[:6] == ["14:34", "crm-sync", "attempt", "3", "of", "4"]
     assert second.split()[:2] == ["14:40", "process-pending-emails"]
-    assert shop.locator("#next svg circle").count() == 10
+    assert still_shop.locator("#next svg circle").count() == 10
 
 
 @pytest.mark.parametrize("width", [1440, 390])
