@@ -17,9 +17,10 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 # `make test PARALLEL=` runs one by one.
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 
-# What is worth a run after each change: a minute on two cores, with nothing but Python. Each process more reads all files anew.
+# What is worth a run after each change: a minute or somewhat more on two cores, with nothing but Python. Each process more
+# reads all files anew.
 FAST ?= -n 3 --dist worksteal
-FAST_TESTS := tests/unit tests/behaviour tests/docs/test_rooms.py tests/docs/test_internals.py tests/faults/test_mutations.py
+FAST_TESTS := tests/unit tests/docs/test_rooms.py tests/docs/test_internals.py tests/faults/test_mutations.py
 
 # Debian packages that the tests' servers and browser come in. Each test session starts servers of its own on free ports.
 DEBIAN_PACKAGES := postgresql postgresql-15-cron pgbouncer redis-server rabbitmq-server \
@@ -31,7 +32,7 @@ help:
 	@echo "make faults      the whole fault programme: every fault on every store, some minutes"
 	@echo "make chaos       processes killed and cut off at random: SEED=7 SECONDS=45 STORE=postgres SEEDS=10"
 	@echo "                 with local, Celery and pg_cron in turn: BACKENDS=mixed"
-	@echo "make test-fast   what needs no server and hardly waits: a minute"
+	@echo "make test-fast   what needs no server and no process: a minute or two"
 	@echo "make tox         the whole gate: lint, types, layers, three Pythons, oldest versions, wheel, docs"
 	@echo "make lint        style, types and layers only"
 	@echo "make format      rewrite the files in the project's form"
