@@ -1,4 +1,4 @@
-"""What a coroutine has done beside its event loop, on threads that nothing else uses.
+"""Runs calls of coroutines on threads of this package, beside their event loop.
 
 The loop may be the application's. Its default executor has few threads, which look up host names and do what the application gives
 them: a store that does not reply must not hold these, and a function that takes hours on them must not hold up the store.

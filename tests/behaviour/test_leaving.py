@@ -40,8 +40,7 @@ def test_an_asgi_server_that_is_told_to_leave_waits_for_no_handler_of_a_call() -
         "    server = httpx.AsyncClient(transport=httpx.ASGITransport(asgi(jobs)), base_url='http://shop')\n"
         "    call = server.post('/jobs/work?limit=1', headers={'authorization': f'Bearer {secret}'}, timeout=600)\n"
         "    call = asyncio.ensure_future(call)\n"
-        "    while not begun.is_set():\n"
-        "        await asyncio.sleep(0.05)\n"
+        "    await asyncio.to_thread(begun.wait)\n"
         "    sys.exit(7)\n"
         "asyncio.run(main())\n"
     )

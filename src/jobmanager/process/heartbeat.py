@@ -178,7 +178,7 @@ class Heartbeat:
         return self.ok()
 
     async def until_ok(self) -> bool:
-        """Hold a coroutine as `wait_until_ok` does a thread, and hold none: an outage may last, and thousands may wait."""
+        """Wait in a coroutine for the next accepted beat, without a thread: an outage may last, and thousands may wait."""
         if self._thread is None:
             return await beside_loop(self.wait_until_ok)
         while not self.ok() and not self._stopping.is_set():  # noqa: ASYNC110 - beats come on a thread, which knows no loop

@@ -1,4 +1,4 @@
-"""What an application gives to the endpoint and to the dashboard, checked when it gives them: a request would end in a 500."""
+"""Checks the arguments of `asgi`, `wsgi` and `dashboard` at the call: a wrong one would make each request a 500."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobmanager.web.limit import Limits
 from jobmanager.web.loopback import loopback_only
 
 MAKERS = (api_keys, api_keys_from_settings, basic_auth_from_settings, loopback_only)
-"""These return a hook, and are none."""
+"""Functions that return a hook and are no hooks themselves."""
 
 
 def takes_request(part: Any) -> bool:
